@@ -1,0 +1,249 @@
+//! The table of `MC_*` environment variables and the plain `Config` read from it.
+//! Nothing else in the library reads the environment. A bad value keeps the default
+//! and gives one warning.
+
+use std::ffi::OsString;
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// One documented variable; README's table is tested against these rows.
+pub struct Row {
+    /// Environment variable.
+    pub name: &'static str,
+    /// Value when it is unset.
+    pub default: &'static str,
+    /// What it does.
+    pub meaning: &'static str,
+}
+
+macro_rules! config {
+    ($($field:ident: $type:ty = $default:expr, $shown:literal, $name:literal $(or $old:literal)?, $parse:expr, $meaning:literal;)*) => {
+        /// Settings of one engine, read once when it is created.
+        #[derive(Clone, Debug)]
+        pub struct Config {
+            $(#[doc = concat!("`", $name, "`: ", $meaning)] pub $field: $type,)*
+        }
+
+        impl Default for Config {
+            fn default() -> Self {
+                Config { $($field: $default,)* }
+            }
+        }
+
+        /// Every variable, in the order of the README table.
+        pub const ROWS: &[Row] = &[
+            $(Row { name: $name, default: $shown, meaning: $meaning },)*
+        ];
+
+        impl Config {
+            /// Reads every row through `lookup`; the second value is the warnings.
+            pub fn read(lookup: impl Fn(&str) -> Option<OsString>) -> (Self, Vec<String>) {
+                let mut config = Self::default();
+                let mut warnings = Vec::new();
+                $({
+                    let found = lookup($name).map(|v| ($name, v));
+                    $(let found = found.or_else(|| lookup($old).map(|v| ($old, v)));)?
+                    if let Some((name, value)) = found {
+                        match ($parse)(&value.to_string_lossy()) {
+                            Ok(parsed) => config.$field = parsed,
+                            Err(why) => warnings.push(format!(
+                                "{name}={} ignored: {why}; using {}",
+                                value.to_string_lossy(), $shown
+                            )),
+                        }
+                    }
+                })*
+                config.reconcile(&mut warnings);
+                (config, warnings)
+            }
+        }
+    };
+}
+
+type Parsed<T> = std::result::Result<T, String>;
+
+fn int<T: FromStr + PartialOrd + Display + 'static>(range: RangeInclusive<T>) -> impl Fn(&str) -> Parsed<T> {
+    move |text| match text.trim().parse::<T>() {
+        Ok(value) if range.contains(&value) => Ok(value),
+        _ => Err(format!("not a whole number from {} to {}", range.start(), range.end())),
+    }
+}
+
+fn secs(range: RangeInclusive<u64>) -> impl Fn(&str) -> Parsed<Duration> {
+    move |text| int(range.clone())(text).map(Duration::from_secs)
+}
+
+fn millis(range: RangeInclusive<u64>) -> impl Fn(&str) -> Parsed<Duration> {
+    move |text| int(range.clone())(text).map(Duration::from_millis)
+}
+
+/// Set at all, even to the empty text.
+fn present(_: &str) -> Parsed<bool> {
+    Ok(true)
+}
+
+/// On unless it is `0`, `false` or `no` in any case.
+fn on_off(text: &str) -> Parsed<bool> {
+    Ok(!["0", "false", "no"].contains(&text.to_ascii_lowercase().as_str()))
+}
+
+fn text(text: &str) -> Parsed<Option<String>> {
+    Ok((!text.is_empty()).then(|| text.to_string()))
+}
+
+/// A threshold for the library's log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Everything.
+    Trace,
+    /// Life-cycle events and worse.
+    Info,
+    /// Fall-backs, ignored settings and worse.
+    Warning,
+    /// Failures only.
+    Error,
+}
+
+fn log_level(text: &str) -> Parsed<LogLevel> {
+    match text {
+        "TRACE" => Ok(LogLevel::Trace),
+        "INFO" => Ok(LogLevel::Info),
+        "WARNING" => Ok(LogLevel::Warning),
+        "ERROR" => Ok(LogLevel::Error),
+        _ => Err("not TRACE, INFO, WARNING or ERROR".into()),
+    }
+}
+
+const fn s(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+config! {
+    handshake_port: u16 = 12001, "12001", "MC_HANDSHAKE_PORT", int(1..=65535),
+        "port assumed for server names without one";
+    min_rpc_port: u16 = 15000, "15000", "MC_MIN_RPC_PORT" or "MC_MIN_PRC_PORT", int(1024..=65535),
+        "first port of the range for the handshake and TCP data listeners; outside 32768..60999";
+    max_rpc_port: u16 = 17000, "17000", "MC_MAX_RPC_PORT" or "MC_MAX_PRC_PORT", int(1024..=65535),
+        "last port of that range";
+    use_ipv6: bool = false, "unset", "MC_USE_IPV6", present,
+        "when set: IPv6 sockets, discovery and lookup for handshakes";
+    listen_backlog: i32 = 128, "128", "MC_HANDSHAKE_LISTEN_BACKLOG", int(1..=65535),
+        "backlog of the listeners";
+    connect_timeout: Duration = s(5), "5", "MC_HANDSHAKE_CONNECT_TIMEOUT", secs(1..=3599),
+        "seconds for one connect, of handshakes and TCP lanes, per address";
+    handshake_timeout: Duration = s(60), "60", "MC_HANDSHAKE_TIMEOUT", secs(1..=3600),
+        "seconds for one whole handshake exchange as client";
+    handshake_max_length: usize = 1 << 20, "1048576", "MC_HANDSHAKE_MAX_LENGTH", int(1048576..=134217728),
+        "largest handshake request accepted, bytes; replies of peers may be 128 MiB";
+    handshake_max_clients: usize = 256, "256", "MC_HANDSHAKE_MAX_CLIENTS", int(1..=65535),
+        "handshake connections served at once; more are closed";
+    notify_queue_max: usize = 65536, "65536", "MC_NOTIFY_QUEUE_MAX", int(1..=16777216),
+        "notifications kept until the caller fetches them; more are refused with -200 at the sender";
+    slice_timeout: Option<Duration> = None, "unset", "MC_SLICE_TIMEOUT", |t: &str| secs(1..=65535)(t).map(Some),
+        "seconds from submit until a task that is not done becomes FAILED (class TIMEOUT); unset: the per-request deadlines below";
+    force_tcp: bool = false, "unset", "MC_FORCE_TCP", present,
+        "when set: install TCP at creation and nothing else";
+    tcp_pool: bool = true, "1", "MC_TCP_ENABLE_CONNECTION_POOL", on_off,
+        "keep connections to peers that publish tcp_proto_version 2; 0: a connection per request";
+    tcp_lanes: usize = 4, "4", "MC_TCP_LANES_PER_PEER" or "MC_TCP_MAX_CONNECTIONS_PER_PEER", int(1..=16),
+        "connections per peer";
+    tcp_stripe_bytes: u64 = 1 << 20, "1048576", "MC_TCP_STRIPE_SIZE", int(65536..=1 << 40),
+        "requests larger than this are cut into pieces of this size, spread over the lanes";
+    tcp_threads: usize = 2, "2", "MC_TCP_THREADS", int(1..=64),
+        "data-plane threads of the TCP transport";
+    tcp_force_v1: bool = false, "unset", "MC_TCP_PROTO", |t: &str| Ok::<_, String>(t == "1"),
+        "exactly 1: initiate with v1 framing, whose WRITE completes before it is applied";
+    tcp_status_timeout: Duration = s(30), "30", "MC_TCP_STATUS_TIMEOUT_SEC", secs(1..=86400),
+        "seconds a peer may take to answer one request once its turn has come, plus the time its bytes take at the minimum rate";
+    tcp_min_rate: u64 = 1 << 20, "1048576", "MC_TCP_MIN_RATE", int(1024..=1 << 40),
+        "slowest acceptable payload rate of one connection, bytes per second; scales the deadline with the bytes";
+    tcp_body_timeout: Duration = s(60), "60", "MC_TCP_BODY_TIMEOUT_SEC", secs(1..=86400),
+        "as server: seconds without progress inside a begun header or body before the connection is closed";
+    tcp_max_inbound: usize = 4096, "4096", "MC_TCP_MAX_INBOUND", int(1..=1048576),
+        "inbound data connections served at once; more are closed";
+    tcp_sockbuf_bytes: usize = 0, "0", "MC_TCP_SOCKET_BUFFER", int(0..=1 << 30),
+        "socket buffer size asked for on data connections, bytes; 0 leaves it to the kernel";
+    tcp_allow_unregistered_source: bool = false, "0", "MC_TCP_ALLOW_UNREGISTERED_SOURCE", on_off,
+        "let submits through whose local buffer is not registered, as upstream does over TCP";
+    strict: bool = false, "0", "MC_STRICT", on_off,
+        "turn counted fall-backs (v1 framing, loss of the pool) into errors";
+    log_level: LogLevel = LogLevel::Info, "INFO", "MC_LOG_LEVEL", log_level,
+        "least severe line written: TRACE, INFO, WARNING or ERROR";
+    log_dir: Option<String> = None, "unset", "MC_LOG_DIR", text,
+        "folder for the log file; unset: standard error";
+}
+
+impl Config {
+    /// The settings that this process's environment asks for, and the warnings.
+    pub fn from_env() -> (Self, Vec<String>) {
+        Self::read(|name| std::env::var_os(name))
+    }
+
+    /// Rules over more than one row.
+    fn reconcile(&mut self, warnings: &mut Vec<String>) {
+        let ephemeral = 32768..=60999;
+        let (min, max) = (self.min_rpc_port, self.max_rpc_port);
+        if min > max || ephemeral.contains(&min) || ephemeral.contains(&max) {
+            warnings.push(format!(
+                "MC_MIN_RPC_PORT..MC_MAX_RPC_PORT {min}..{max} ignored: the ends must be ordered and \
+                 outside the ephemeral range 32768..60999; using 15000..17000"
+            ));
+            (self.min_rpc_port, self.max_rpc_port) = (15000, 17000);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(pairs: &[(&str, &str)]) -> (Config, Vec<String>) {
+        let pairs: Vec<(String, String)> =
+            pairs.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect();
+        Config::read(move |name| pairs.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone().into()))
+    }
+
+    #[test]
+    fn p34_a_bad_value_warns_once_and_keeps_the_default() {
+        for (name, value) in [
+            ("MC_HANDSHAKE_PORT", "0"),
+            ("MC_TCP_LANES_PER_PEER", "17"),
+            ("MC_TCP_LANES_PER_PEER", "4x"),
+            ("MC_TCP_STATUS_TIMEOUT_SEC", "-3"),
+            ("MC_HANDSHAKE_MAX_LENGTH", "1"),
+            ("MC_LOG_LEVEL", "loud"),
+        ] {
+            let (config, warnings) = read(&[(name, value)]);
+            assert_eq!(warnings.len(), 1, "{name}={value}");
+            assert!(warnings[0].contains(name) && warnings[0].contains(value));
+            assert_eq!(format!("{config:?}"), format!("{:?}", Config::default()));
+        }
+    }
+
+    #[test]
+    fn a_bad_port_range_is_rejected_as_a_whole() {
+        let (config, warnings) = read(&[("MC_MIN_RPC_PORT", "20000"), ("MC_MAX_RPC_PORT", "40000")]);
+        assert_eq!((config.min_rpc_port, config.max_rpc_port), (15000, 17000));
+        assert_eq!(warnings.len(), 1);
+        let (config, warnings) = read(&[("MC_MIN_PRC_PORT", "20000"), ("MC_MAX_PRC_PORT", "20010")]);
+        assert_eq!((config.min_rpc_port, config.max_rpc_port), (20000, 20010));
+        assert!(warnings.is_empty());
+    }
+
+    #[test]
+    fn good_values_are_taken() {
+        let (config, warnings) = read(&[
+            ("MC_USE_IPV6", ""),
+            ("MC_TCP_PROTO", "1"),
+            ("MC_TCP_ENABLE_CONNECTION_POOL", "No"),
+            ("MC_SLICE_TIMEOUT", "7"),
+            ("MC_TCP_MAX_CONNECTIONS_PER_PEER", "3"),
+        ]);
+        assert!(warnings.is_empty());
+        assert!(config.use_ipv6 && config.tcp_force_v1 && !config.tcp_pool);
+        assert_eq!(config.slice_timeout, Some(Duration::from_secs(7)));
+        assert_eq!(config.tcp_lanes, 3);
+    }
+}
