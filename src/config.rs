@@ -75,10 +75,6 @@ fn secs(range: RangeInclusive<u64>) -> impl Fn(&str) -> Parsed<Duration> {
     move |text| int(range.clone())(text).map(Duration::from_secs)
 }
 
-fn millis(range: RangeInclusive<u64>) -> impl Fn(&str) -> Parsed<Duration> {
-    move |text| int(range.clone())(text).map(Duration::from_millis)
-}
-
 /// Set at all, even to the empty text.
 fn present(_: &str) -> Parsed<bool> {
     Ok(true)
@@ -143,6 +139,8 @@ config! {
         "notifications kept until the caller fetches them; more are refused with -200 at the sender";
     slice_timeout: Option<Duration> = None, "unset", "MC_SLICE_TIMEOUT", |t: &str| secs(1..=65535)(t).map(Some),
         "seconds from submit until a task that is not done becomes FAILED (class TIMEOUT); unset: the per-request deadlines below";
+    report_timeout: bool = false, "0", "MC_REPORT_TIMEOUT", on_off,
+        "report STATUS_TIMEOUT instead of STATUS_FAILED for tasks that ran out of time, as upstream does";
     force_tcp: bool = false, "unset", "MC_FORCE_TCP", present,
         "when set: install TCP at creation and nothing else";
     tcp_pool: bool = true, "1", "MC_TCP_ENABLE_CONNECTION_POOL", on_off,

@@ -2,4 +2,15 @@
 #![deny(unsafe_code)]
 
 pub mod config;
+pub mod engine;
 pub mod error;
+pub mod ffi;
+pub mod handshake;
+pub mod host_port;
+pub mod json;
+pub mod memory;
+pub mod metadata;
+pub mod observe;
+pub mod runtime;
+pub mod topology;
+pub mod transport;

@@ -5,6 +5,7 @@
 pub mod codes;
 
 use std::fmt;
+use std::sync::Arc;
 
 pub use codes::Code;
 
@@ -39,9 +40,9 @@ pub enum Class {
     Internal = 11,
 }
 
-/// A failure, cheap to move (one pointer).
+/// A failure, cheap to move and to clone (one pointer).
 #[derive(Clone)]
-pub struct Error(Box<Inner>);
+pub struct Error(Arc<Inner>);
 
 #[derive(Clone)]
 struct Inner {
@@ -57,7 +58,7 @@ impl Error {
     /// A failure with the class that usually goes with `code`.
     pub fn new(code: Code, text: impl Into<String>) -> Self {
         let (class, retryable) = usual_class(code);
-        Error(Box::new(Inner { code, class, retryable, errno: 0, peer: String::new(), text: text.into() }))
+        Error(Arc::new(Inner { code, class, retryable, errno: 0, peer: String::new(), text: text.into() }))
     }
 
     /// `ERR_INVALID_ARGUMENT` with `text`.
@@ -73,29 +74,32 @@ impl Error {
     /// `code` from an I/O error; keeps its errno and appends its text.
     pub fn io(code: Code, what: impl fmt::Display, error: &std::io::Error) -> Self {
         let mut e = Self::new(code, format!("{what}: {error}"));
-        e.0.errno = error.raw_os_error().unwrap_or(0);
+        let inner = Arc::make_mut(&mut e.0);
+        inner.errno = error.raw_os_error().unwrap_or(0);
         if error.kind() == std::io::ErrorKind::TimedOut {
-            e.0.class = Class::Timeout;
+            inner.class = Class::Timeout;
         }
         e
     }
 
     /// Replaces the class and whether trying again may help.
     pub fn class(mut self, class: Class, retryable: bool) -> Self {
-        self.0.class = class;
-        self.0.retryable = retryable;
+        let inner = Arc::make_mut(&mut self.0);
+        inner.class = class;
+        inner.retryable = retryable;
         self
     }
 
     /// Names the peer that was talked to.
     pub fn peer(mut self, peer: impl Into<String>) -> Self {
-        self.0.peer = peer.into();
+        Arc::make_mut(&mut self.0).peer = peer.into();
         self
     }
 
     /// Puts `what` in front of the text: what was tried when this happened.
     pub fn context(mut self, what: impl fmt::Display) -> Self {
-        self.0.text = format!("{what}: {}", self.0.text);
+        let inner = Arc::make_mut(&mut self.0);
+        inner.text = format!("{what}: {}", inner.text);
         self
     }
 

@@ -1,0 +1,70 @@
+# Everything a user or CI runs. `make help` lists the targets.
+
+# rustup installs here; before the rest, so that it wins over a distribution's older cargo.
+export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
+# Fixed, because the examples, the interop tests and install look for the library there.
+export CARGO_TARGET_DIR := $(CURDIR)/target
+
+PREFIX     ?= /usr/local
+LIBDIR     ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+DESTDIR    ?=
+BENCH_ARGS ?=
+VERSION    := $(shell sed -n 's/^version = "\(.*\)"/\1/p;T;q' Cargo.toml)
+
+SO   := target/release/libtransfer_engine.so
+LIBA := target/release/libtransfer_engine.a
+# Same optimisation as release with assertions on, and without the link-time optimisation that every test binary would pay for again.
+TEST_PROFILE ?= checked
+
+.PHONY: help deps venv build examples demo test lint run-tests bench install clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
+
+deps: ## install what building and testing need, if it is missing (apt, rustup)
+	@scripts/deps.sh
+
+venv: deps
+	@scripts/venv.sh
+
+build: deps ## the shared and the static library, in target/release
+	cargo build --release --locked
+
+examples: build ## the C examples, linked to target/release
+	$(MAKE) -C c_examples
+
+demo: examples ## two processes move data between them
+	@scripts/demo.sh
+
+test: lint run-tests ## everything: formatting, lints, all tests, interoperation with the released upstream
+
+lint: deps
+	cargo fmt --check
+	cargo clippy --release --locked --all-targets -- -D warnings
+
+run-tests: lint venv examples
+	cargo test --locked --profile $(TEST_PROFILE) --doc
+	@if cargo nextest --version >/dev/null 2>&1; then \
+	    set -x; TE_LIB=$(CURDIR)/$(SO) cargo nextest run --locked --cargo-profile $(TEST_PROFILE) --no-fail-fast; \
+	else \
+	    set -x; TE_LIB=$(CURDIR)/$(SO) cargo test --locked --profile $(TEST_PROFILE) --no-fail-fast --lib --bins --tests; \
+	fi
+
+bench: examples venv ## this library beside upstream (BENCH_ARGS='--op write --block 4k --runs 5 …')
+	@target/venv/bin/python scripts/bench.py $(BENCH_ARGS)
+
+# Builds nothing: it is run by root, the build is not.
+install: ## headers, libraries and transfer_engine.pc under DESTDIR PREFIX
+	@for f in $(SO) $(LIBA) include/transfer_engine_c.h; do [ -f $$f ] || { echo "install: $$f is missing: run 'make build' first" >&2; exit 1; }; done
+	cd include && find . -name '*.h' -exec install -D -m 644 '{}' '$(DESTDIR)$(INCLUDEDIR)/{}' \;
+	install -D -m 755 $(SO) '$(DESTDIR)$(LIBDIR)/libtransfer_engine.so'
+	install -D -m 644 $(LIBA) '$(DESTDIR)$(LIBDIR)/libtransfer_engine.a'
+	install -d '$(DESTDIR)$(LIBDIR)/pkgconfig'
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' -e 's|@VERSION@|$(VERSION)|' \
+	    transfer_engine.pc.in >'$(DESTDIR)$(LIBDIR)/pkgconfig/transfer_engine.pc'
+
+clean: ## remove target/ and the built examples
+	rm -rf target
+	@[ ! -f c_examples/Makefile ] || $(MAKE) -C c_examples clean

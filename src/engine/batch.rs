@@ -1,0 +1,341 @@
+//! Batches: the tasks of one or more submit calls, and whoever waits for them.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::error::{Code, Error, Result};
+use crate::handshake::Notification;
+use crate::runtime::wakeup::Wakeup;
+use crate::transport::slice::{Sink, Status, Task, Work};
+use crate::transport::Link;
+
+/// A notification that the poll which sees every task COMPLETED sends.
+pub struct Pending {
+    /// Segment to notify.
+    pub target: i32,
+    /// What to send.
+    pub notification: Notification,
+}
+
+/// One batch. Any thread; the engine's table owns it until it is freed.
+pub struct Batch {
+    capacity: usize,
+    /// Tasks that are not terminal. SeqCst with `watched`, see `task_ended`.
+    pending: AtomicUsize,
+    /// Submitted at all.
+    used: AtomicBool,
+    /// Tasks that are FAILED.
+    failed: AtomicUsize,
+    /// Somebody waits or has the descriptor, so the last task must tell.
+    watched: AtomicBool,
+    /// A notification waits to be sent.
+    has_notification: AtomicBool,
+    inner: Mutex<Inner>,
+    /// Guards the descriptor, and the moment `pending` becomes 0 or more while watched.
+    waiters: Mutex<Option<Wakeup>>,
+    all_ended: Condvar,
+}
+
+/// Guards what submit calls add.
+struct Inner {
+    /// For each task: submit call and position in it.
+    slots: Vec<(u32, u32)>,
+    works: Vec<Arc<Work>>,
+    links: Vec<Arc<dyn Link>>,
+    /// Places taken by submit calls that are still being validated.
+    reserved: usize,
+    freed: bool,
+    notification: Option<Pending>,
+}
+
+impl Batch {
+    /// A batch for `capacity` tasks. `ERR_MEMORY` when there is no room for that many.
+    pub fn new(capacity: usize) -> Result<Self> {
+        let mut slots = Vec::new();
+        slots
+            .try_reserve_exact(capacity)
+            .map_err(|_| Error::out_of_memory(&format!("a batch of {capacity} tasks")))?;
+        Ok(Batch {
+            capacity,
+            pending: AtomicUsize::new(0),
+            used: AtomicBool::new(false),
+            failed: AtomicUsize::new(0),
+            watched: AtomicBool::new(false),
+            has_notification: AtomicBool::new(false),
+            inner: Mutex::new(Inner {
+                slots,
+                works: Vec::new(),
+                links: Vec::new(),
+                reserved: 0,
+                freed: false,
+                notification: None,
+            }),
+            waiters: Mutex::new(None),
+            all_ended: Condvar::new(),
+        })
+    }
+
+    /// Takes `count` places for a submit call; -2 if there are not that many left.
+    pub fn reserve(&self, count: usize) -> Result<Reservation<'_>> {
+        let mut inner = self.inner.lock();
+        check_live(&inner)?;
+        let used = inner.slots.len() + inner.reserved;
+        if count > self.capacity - used {
+            let text = format!(
+                "{count} requests do not fit: the batch was allocated for {}, {used} are used",
+                self.capacity
+            );
+            return Err(Error::new(Code::TooManyRequests, text));
+        }
+        inner.reserved += count;
+        Ok(Reservation { batch: self, count })
+    }
+
+    /// Calls `f` with a task; -1 if there is no such task.
+    pub fn with_task<T>(&self, index: usize, f: impl FnOnce(&Task) -> T) -> Result<T> {
+        let inner = self.inner.lock();
+        check_live(&inner)?;
+        let (work, position) = *inner.slots.get(index).ok_or_else(|| {
+            Error::invalid(format!(
+                "task {index} does not exist: {} were submitted to this batch",
+                inner.slots.len()
+            ))
+        })?;
+        Ok(f(&inner.works[work as usize].tasks[position as usize]))
+    }
+
+    /// The links with work of this batch.
+    pub fn links(&self) -> Vec<Arc<dyn Link>> {
+        self.inner.lock().links.clone()
+    }
+
+    /// Polls the links once, on the calling thread. `false` when nothing moved.
+    pub fn poll(&self) -> bool {
+        let (first, rest) = {
+            let inner = self.inner.lock();
+            let rest = inner.links.get(1..).unwrap_or_default().to_vec();
+            (inner.links.first().cloned(), rest)
+        };
+        first.iter().chain(&rest).fold(false, |moved, link| link.poll() | moved)
+    }
+
+    /// Every submitted task is terminal.
+    pub fn is_done(&self) -> bool {
+        self.pending.load(Ordering::SeqCst) == 0
+    }
+
+    /// Takes the notification if it is due: every task submitted so far is COMPLETED.
+    pub fn take_due_notification(&self) -> Option<Pending> {
+        if !self.has_notification.load(Ordering::Acquire)
+            || !self.is_done()
+            || self.failed.load(Ordering::SeqCst) != 0
+        {
+            return None;
+        }
+        let mut inner = self.inner.lock();
+        // Looked at again under the lock: a submit call may have added tasks.
+        if !self.is_done() || self.failed.load(Ordering::SeqCst) != 0 {
+            return None;
+        }
+        self.has_notification.store(false, Ordering::Release);
+        inner.notification.take()
+    }
+
+    /// Sleeps until every task is terminal or `deadline`; `false` in the latter case.
+    pub fn wait(&self, deadline: Option<Instant>) -> bool {
+        self.watched.store(true, Ordering::SeqCst);
+        self.links().iter().for_each(|link| link.rely_on_threads());
+        let mut waiters = self.waiters.lock();
+        while !self.is_done() {
+            match deadline {
+                None => self.all_ended.wait(&mut waiters),
+                Some(deadline) if self.all_ended.wait_until(&mut waiters, deadline).timed_out() => {
+                    return self.is_done();
+                }
+                Some(_) => {}
+            }
+        }
+        true
+    }
+
+    /// A descriptor that is readable while every submitted task is terminal.
+    pub fn descriptor(&self) -> Result<i32> {
+        self.watched.store(true, Ordering::SeqCst);
+        self.links().iter().for_each(|link| link.rely_on_threads());
+        let mut waiters = self.waiters.lock();
+        if waiters.is_none() {
+            let made = Wakeup::new();
+            let fd =
+                made.map_err(|e| Error::io(Code::Socket, "cannot create an eventfd (check ulimit -n)", &e))?;
+            if self.used.load(Ordering::SeqCst) && self.is_done() {
+                fd.set();
+            }
+            *waiters = Some(fd);
+        }
+        let no_fd = || Error::out_of_memory("an eventfd");
+        waiters.as_ref().map(Wakeup::fd).ok_or_else(no_fd)
+    }
+
+    /// Ends the batch: its id is about to be taken out of the table. -4 while tasks run.
+    pub fn free(&self) -> Result<()> {
+        let mut inner = self.inner.lock();
+        check_live(&inner)?;
+        let running = self.pending.load(Ordering::SeqCst) + inner.reserved;
+        if running > 0 {
+            let text = format!("{running} tasks of the batch are not terminal; poll or wait for them first");
+            return Err(Error::new(Code::BatchBusy, text));
+        }
+        inner.freed = true;
+        Ok(())
+    }
+}
+
+impl Sink for Batch {
+    fn task_ended(&self, failed: bool) {
+        if failed {
+            self.failed.fetch_add(1, Ordering::SeqCst);
+        }
+        // SeqCst on both: either this sees `watched`, or the watcher sees `pending` 0.
+        if self.pending.fetch_sub(1, Ordering::SeqCst) == 1 && self.watched.load(Ordering::SeqCst) {
+            let waiters = self.waiters.lock();
+            if self.is_done() {
+                if let Some(fd) = &*waiters {
+                    fd.set();
+                }
+                self.all_ended.notify_all();
+            }
+        }
+    }
+}
+
+/// Places in a batch for one submit call; given back unless committed.
+pub struct Reservation<'a> {
+    batch: &'a Batch,
+    count: usize,
+}
+
+impl Reservation<'_> {
+    /// Adds the call's tasks. The caller posts their slices afterwards.
+    pub fn commit(
+        mut self,
+        work: &Arc<Work>,
+        links: &[Arc<dyn Link>],
+        notification: Option<Pending>,
+    ) -> Result<()> {
+        let batch = self.batch;
+        let mut inner = batch.inner.lock();
+        let number = inner.works.len() as u32;
+        inner.works.try_reserve(1).map_err(|_| Error::out_of_memory("a submit call"))?;
+        inner.reserved -= std::mem::take(&mut self.count);
+        inner.works.push(work.clone());
+        inner.slots.extend((0..work.tasks.len() as u32).map(|position| (number, position)));
+        for link in links {
+            if !inner.links.iter().any(|known| Arc::ptr_eq(known, link)) {
+                inner.links.push(link.clone());
+            }
+        }
+        let running = work.tasks.iter().filter(|task| task.status() == Status::Waiting).count();
+        if notification.is_some() {
+            inner.notification = notification;
+            batch.has_notification.store(true, Ordering::Release);
+        }
+        batch.add_pending(running);
+        Ok(())
+    }
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        if self.count > 0 {
+            self.batch.inner.lock().reserved -= self.count;
+        }
+    }
+}
+
+impl Batch {
+    fn add_pending(&self, count: usize) {
+        // Before `pending`, so that a descriptor made meanwhile is not left unreadable.
+        self.used.store(true, Ordering::SeqCst);
+        if !self.watched.load(Ordering::SeqCst) {
+            self.pending.fetch_add(count, Ordering::SeqCst);
+            return;
+        }
+        // Under the lock, or a task that ends now could set the descriptor afterwards.
+        let waiters = self.waiters.lock();
+        self.pending.fetch_add(count, Ordering::SeqCst);
+        if let Some(fd) = &*waiters {
+            if self.is_done() {
+                fd.set();
+            } else {
+                fd.clear();
+            }
+        }
+    }
+
+    /// Somebody sleeps on this batch, so completions must not wait for a poll.
+    pub fn is_watched(&self) -> bool {
+        self.watched.load(Ordering::SeqCst)
+    }
+}
+
+fn check_live(inner: &Inner) -> Result<()> {
+    if inner.freed {
+        return Err(Error::invalid("the batch was freed"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::slice::{Op, Slice};
+    use std::time::Duration;
+
+    fn submit(batch: &Arc<Batch>, count: usize) -> Result<Vec<Slice>> {
+        let reservation = batch.reserve(count)?;
+        let tasks = (0..count).map(|_| Task::new(8)).collect();
+        let work = Arc::new(Work { tasks, deadline: None, sink: batch.clone() });
+        let slices = (0..count as u32).map(|task| Slice::new(&work, task, Op::Read, 1, 2, 8, None)).collect();
+        reservation.commit(&work, &[], None)?;
+        Ok(slices)
+    }
+
+    #[test]
+    fn capacity_is_checked_and_a_refused_call_leaves_nothing() {
+        let batch = Arc::new(Batch::new(3).unwrap());
+        let slices = submit(&batch, 2).unwrap();
+        assert_eq!(submit(&batch, 2).err().unwrap().code(), Code::TooManyRequests);
+        drop(batch.reserve(1).unwrap());
+        let more = submit(&batch, 1).unwrap();
+        assert_eq!(batch.free().err().unwrap().code(), Code::BatchBusy);
+        slices.into_iter().chain(more).for_each(Slice::complete);
+        assert_eq!(batch.with_task(2, |task| task.done_bytes()).unwrap(), 8);
+        assert_eq!(batch.with_task(3, |_| ()).err().unwrap().code(), Code::InvalidArgument);
+        batch.free().unwrap();
+        assert_eq!(batch.free().err().unwrap().code(), Code::InvalidArgument);
+    }
+
+    #[test]
+    fn p13_a_batch_that_cannot_be_held_is_out_of_memory() {
+        for size in [usize::MAX, 1 << 60] {
+            assert_eq!(Batch::new(size).err().unwrap().code(), Code::Memory);
+        }
+    }
+
+    #[test]
+    fn a_waiter_sleeps_until_the_last_task_ends() {
+        let batch = Arc::new(Batch::new(8).unwrap());
+        assert!(batch.wait(None));
+        let slices = submit(&batch, 4).unwrap();
+        assert!(!batch.wait(Some(Instant::now() + Duration::from_millis(1))));
+        let waiter = {
+            let batch = batch.clone();
+            std::thread::spawn(move || batch.wait(None))
+        };
+        slices.into_iter().for_each(Slice::complete);
+        assert!(waiter.join().unwrap());
+    }
+}

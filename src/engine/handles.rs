@@ -1,0 +1,62 @@
+//! Engine handles: tokens into a process-wide table, never pointers that are followed.
+//! Heap addresses are reused; tokens are not.
+
+use std::sync::Arc;
+
+use super::{Engine, Inside};
+use crate::error::{Class, Error, Result};
+use crate::runtime::fork;
+use crate::runtime::slots::{Slots, KEY_BITS};
+
+static ENGINES: once_cell::sync::Lazy<Slots<Engine>> = once_cell::sync::Lazy::new(Slots::default);
+
+/// A token for `engine`, never 0.
+pub fn insert(engine: Arc<Engine>) -> Result<u64> {
+    let key = ENGINES.insert(engine)?;
+    Ok(epoch_bits() | key)
+}
+
+/// Enters the engine behind `token`; -1 for anything else.
+pub fn enter(token: u64) -> Result<Inside> {
+    let engine = ENGINES.get(key(token)?).ok_or_else(|| unknown(token))?;
+    engine.enter()
+}
+
+/// Takes the engine out; later uses of the token find nothing.
+pub fn remove(token: u64) -> Result<Arc<Engine>> {
+    ENGINES.remove(key(token)?).ok_or_else(|| unknown(token))
+}
+
+/// Destroys every engine that asked to be released at shutdown.
+pub fn destroy_marked() {
+    ENGINES
+        .values()
+        .iter()
+        .filter(|engine| engine.is_released_at_shutdown())
+        .for_each(|engine| engine.destroy());
+}
+
+/// The table key; an error, before any lock is touched, in a forked child.
+fn key(token: u64) -> Result<u64> {
+    if token == 0 {
+        return Err(Error::invalid("engine handle is NULL"));
+    }
+    let key = token & ((1 << KEY_BITS) - 1);
+    if token & !((1 << KEY_BITS) - 1) == epoch_bits() {
+        return Ok(key);
+    }
+    if token >> KEY_BITS < epoch_bits() >> KEY_BITS {
+        let text = "this engine belongs to the parent process: create one after fork";
+        return Err(Error::invalid(text).class(Class::Unsupported, false));
+    }
+    Err(unknown(token))
+}
+
+/// The fork epoch in the bits above the key.
+fn epoch_bits() -> u64 {
+    u64::from(fork::epoch() as u16) << KEY_BITS
+}
+
+fn unknown(token: u64) -> Error {
+    Error::invalid(format!("engine handle {token:#x} is unknown: destroyed already, or never created"))
+}

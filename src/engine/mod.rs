@@ -1,0 +1,276 @@
+//! The engine: the only module that knows all below. One instance per
+//! `createTransferEngine`; every method may be called from any thread.
+
+pub mod batch;
+pub mod handles;
+mod links;
+pub mod local;
+mod regions;
+mod segment;
+mod segments;
+mod status;
+pub mod submit;
+
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::config::Config;
+use crate::error::{Class, Code, Error, Result};
+use crate::handshake::{self, Client, Limits};
+use crate::host_port::{self, HostPort};
+use crate::metadata::{self, Store};
+use crate::observe::log;
+use crate::runtime::control::Control;
+use crate::runtime::fork;
+use crate::runtime::ports::BoundPort;
+use crate::runtime::slots::{Slots, KEY_BITS};
+use crate::topology::Matrix;
+use crate::transport::tcp::Tcp;
+use crate::transport::Transport;
+use batch::Batch;
+use local::Local;
+use segment::Table;
+
+/// How long `destroy` waits for calls of other threads.
+const CALLS_LIMIT: Duration = Duration::from_secs(1);
+
+/// Protocols that upstream knows in some build and this build does not have.
+const FOREIGN: &[&str] = &[
+    "rdma",
+    "ub",
+    "barex",
+    "nvmeof",
+    "nvmeof_generic",
+    "nccl",
+    "ascend",
+    "nvlink_intra",
+    "hip",
+    "maca",
+    "musa",
+    "nvlink",
+    "cxl",
+    "ubshmem",
+    "efa",
+    "cxi",
+    "sunrise_link",
+];
+
+/// One engine.
+pub struct Engine {
+    config: Arc<Config>,
+    control: Arc<Control>,
+    store: Arc<dyn Store>,
+    client: Client,
+    local: Arc<Local>,
+    segments: Table,
+    batches: Slots<Batch>,
+    /// In the top bits of this engine's batch ids.
+    tag: u16,
+    /// Serialises `installTransport`.
+    install: Mutex<()>,
+    calls: Calls,
+    /// `enableGracefulShutdown` was called.
+    release_at_shutdown: AtomicBool,
+    /// A call panicked: nothing can be relied on any more.
+    broken: AtomicBool,
+}
+
+/// Calls inside the engine; `destroy` waits for them.
+#[derive(Default)]
+struct Calls {
+    inside: AtomicUsize,
+    closing: AtomicBool,
+    /// `destroy` sleeps here.
+    none: (Mutex<()>, Condvar),
+}
+
+impl Engine {
+    /// Opens the store, the handshake port and, if asked for, a transport.
+    pub fn create(connection: &str, server_name: &str, auto_discover: bool) -> Result<Arc<Self>> {
+        let (config, warnings) = Config::from_env();
+        log::init(&config, &warnings);
+        fork::watch();
+        let config = Arc::new(config);
+        let server = host_port::parse(server_name, config.handshake_port);
+        if server.host.is_empty() {
+            return Err(Error::invalid(format!(
+                "local server name '{server_name}' has no host; pass host or host:port"
+            )));
+        }
+        let mut incarnation = [0; 16];
+        getrandom::fill(&mut incarnation)
+            .map_err(|e| Error::new(Code::Context, format!("no random numbers: {e}")))?;
+        let control = Arc::new(Control::start()?);
+        let bound = BoundPort::handshake(&config)?;
+        let address = HostPort { host: server.host, port: bound.port() };
+        let local = Arc::new(Local::new(address.to_string(), address, incarnation, &config));
+        let described = local.clone();
+        let own = Arc::new(move || described.descriptor().map_or(serde_json::Value::Null, |d| d.encode()));
+        let store = metadata::open(connection, &config, own)?;
+        let engine = Arc::new(Engine {
+            client: Client::new(&config),
+            segments: Table::default(),
+            batches: Slots::default(),
+            tag: next_tag(),
+            install: Mutex::new(()),
+            calls: Calls::default(),
+            release_at_shutdown: AtomicBool::new(false),
+            broken: AtomicBool::new(false),
+            config,
+            control,
+            store,
+            local,
+        });
+        engine.serve_handshakes(bound)?;
+        // No RDMA in this build, so discovery can only end in TCP.
+        if auto_discover || engine.config.force_tcp {
+            engine.install_transport("tcp", None)?;
+        }
+        tracing::info!("engine {} listens", engine.local.name);
+        Ok(engine)
+    }
+
+    fn serve_handshakes(&self, bound: BoundPort) -> Result<()> {
+        let listener = bound.listen(self.config.listen_backlog)?;
+        let listener = self.control.enter(|| tokio::net::TcpListener::from_std(listener));
+        let listener = listener.map_err(|e| Error::io(Code::Socket, "cannot serve handshakes", &e))?;
+        let limits = Limits::new(&self.config);
+        self.control.spawn(handshake::serve(listener, self.local.clone(), limits));
+        Ok(())
+    }
+
+    /// The handshake address, which in P2P mode is the segment name.
+    pub fn address(&self) -> &HostPort {
+        &self.local.address
+    }
+
+    /// Installs `protocol`, once; `matrix` is the NIC priority matrix as JSON text. -1 for an
+    /// unknown protocol, -303 for one this build lacks, -103 for a malformed matrix.
+    pub fn install_transport(&self, protocol: &str, matrix: Option<&str>) -> Result<&'static str> {
+        let _one_at_a_time = self.install.lock();
+        if let Some(text) = matrix {
+            Matrix::parse(text).map_err(|e| e.context("NIC priority matrix"))?;
+        }
+        if protocol == "tcp" {
+            let tcp = &self.local.tcp;
+            if tcp.get().is_none() {
+                let made =
+                    Tcp::install(&self.config, &self.local.registry, &self.control, self.local.incarnation);
+                let _ = tcp.set(made.map_err(|e| e.context("install tcp"))?);
+            }
+            return Ok("tcp");
+        }
+        if FOREIGN.contains(&protocol) {
+            let text = format!("transport '{protocol}' is not in this build; use tcp");
+            return Err(Error::new(Code::NotImplemented, text));
+        }
+        Err(Error::invalid(format!("unknown transport '{protocol}'; this build has tcp")))
+    }
+
+    /// The TCP transport, if installed.
+    fn tcp(&self) -> Option<&Arc<Tcp>> {
+        self.local.tcp.get()
+    }
+
+    /// Every installed transport.
+    fn transports(&self) -> Vec<Arc<dyn Transport>> {
+        self.tcp().map(|tcp| tcp.clone() as Arc<dyn Transport>).into_iter().collect()
+    }
+
+    /// Makes a batch for `capacity` tasks and returns its id, never 0 or `u64::MAX`.
+    pub fn allocate_batch(&self, capacity: usize) -> Result<u64> {
+        let key = self.batches.insert(Arc::new(Batch::new(capacity)?))?;
+        Ok(u64::from(self.tag) << KEY_BITS | key)
+    }
+
+    /// The batch with this id; -1 if it was freed, never existed, or belongs to another engine.
+    pub fn batch(&self, id: u64) -> Result<Arc<Batch>> {
+        let key = id & ((1 << KEY_BITS) - 1);
+        let known = if id >> KEY_BITS == u64::from(self.tag) { self.batches.get(key) } else { None };
+        known.ok_or_else(|| no_such_batch(id))
+    }
+
+    /// Frees a batch whose tasks are all terminal; -4 while some run.
+    pub fn free_batch(&self, id: u64) -> Result<()> {
+        self.batch(id)?.free()?;
+        let freed = self.batches.remove(id & ((1 << KEY_BITS) - 1));
+        freed.map(drop).ok_or_else(|| no_such_batch(id))
+    }
+
+    /// From now on a graceful shutdown destroys this engine.
+    pub fn release_at_shutdown(&self) {
+        self.release_at_shutdown.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether a graceful shutdown destroys this engine.
+    pub fn is_released_at_shutdown(&self) -> bool {
+        self.release_at_shutdown.load(Ordering::SeqCst)
+    }
+
+    /// Counts a call in; an error once the engine is being destroyed or is broken.
+    pub fn enter(self: &Arc<Self>) -> Result<Inside> {
+        if self.broken.load(Ordering::Relaxed) {
+            let text = "an earlier call failed inside the library; destroy this engine and report the log";
+            return Err(Error::invalid(text).class(Class::Internal, false));
+        }
+        self.calls.inside.fetch_add(1, Ordering::SeqCst);
+        let inside = Inside(self.clone());
+        if self.calls.closing.load(Ordering::SeqCst) {
+            return Err(Error::invalid("the engine is being destroyed").class(Class::Canceled, false));
+        }
+        Ok(inside)
+    }
+
+    /// Fails what is in flight, ends the calls of other threads, joins every thread.
+    pub fn destroy(&self) {
+        self.calls.closing.store(true, Ordering::SeqCst);
+        self.transports().iter().for_each(|transport| transport.stop());
+        self.control.stop();
+        let deadline = Instant::now() + CALLS_LIMIT;
+        let mut guard = self.calls.none.0.lock();
+        while self.calls.inside.load(Ordering::SeqCst) != 0 {
+            if self.calls.none.1.wait_until(&mut guard, deadline).timed_out() {
+                tracing::warn!("engine {} destroyed while another thread is inside a call", self.local.name);
+                return;
+            }
+        }
+    }
+}
+
+/// A call inside an engine.
+pub struct Inside(Arc<Engine>);
+
+impl std::ops::Deref for Inside {
+    type Target = Arc<Engine>;
+
+    fn deref(&self) -> &Arc<Engine> {
+        &self.0
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.broken.store(true, Ordering::Relaxed);
+        }
+        let calls = &self.0.calls;
+        if calls.inside.fetch_sub(1, Ordering::SeqCst) == 1 && calls.closing.load(Ordering::SeqCst) {
+            let _guard = calls.none.0.lock();
+            calls.none.1.notify_all();
+        }
+    }
+}
+
+/// Differs between the engines of a process, so that ids of one mean nothing to another.
+fn next_tag() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // 0 and 0xffff are left out: an id is never 0 or u64::MAX.
+    NEXT.fetch_add(1, Ordering::Relaxed) % (u16::MAX - 1) + 1
+}
+
+fn no_such_batch(id: u64) -> Error {
+    Error::invalid(format!("batch id {id:#x} is unknown here: freed already, or of another engine"))
+}

@@ -1,0 +1,47 @@
+//! Registering memory and taking it back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Engine;
+use crate::error::Result;
+use crate::memory::{Range, Region};
+
+/// How long an unregistration waits for the uses of the region to end by themselves.
+const GRACE: Duration = Duration::from_secs(1);
+/// How long it waits for them to end once they are aborted.
+const ABORT_LIMIT: Duration = Duration::from_secs(2);
+
+impl Engine {
+    /// Registers all of `ranges` or none. -1 empty or wrapping, -7 overlap.
+    pub fn register(&self, ranges: &[Range], location: &str, remote: bool) -> Result<()> {
+        self.local.registry.insert(ranges, location, remote).map(drop)
+    }
+
+    /// Unregisters the regions that start at `addrs`; the first error is returned, the others
+    /// are unregistered all the same. Waits for running uses, then aborts them.
+    pub fn unregister(&self, addrs: impl Iterator<Item = u64>) -> Result<()> {
+        let mut first_error = None;
+        let mut revoked: Vec<Arc<Region>> = Vec::new();
+        for addr in addrs {
+            match self.local.registry.revoke(addr) {
+                Ok(region) => revoked.push(region),
+                Err(error) => drop(first_error.get_or_insert(error)),
+            }
+        }
+        for region in &revoked {
+            self.release(region);
+        }
+        first_error.map_or(Ok(()), Err)
+    }
+
+    fn release(&self, region: &Arc<Region>) {
+        if !region.wait_idle(GRACE) {
+            self.transports().iter().for_each(|transport| transport.abort(region));
+            if !region.wait_idle(ABORT_LIMIT) {
+                tracing::error!("region at {:#x} is unregistered although it is still in use", region.addr);
+            }
+        }
+        self.local.registry.remove(region);
+    }
+}

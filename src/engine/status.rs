@@ -1,0 +1,91 @@
+//! Looking at tasks: status, waiting, and the notification that the last look sends.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::batch::Batch;
+use super::Engine;
+use crate::error::{Class, Code, Error, Result};
+use crate::transport::slice::Status;
+
+/// Looks in a row that found nothing before a polling thread lets others run.
+const PATIENCE: u32 = 32;
+
+/// Status number for `STATUS_TIMEOUT`, only with the row that restores it.
+const TIMEOUT: i32 = 5;
+
+impl Engine {
+    /// `STATUS_*` and bytes done of a task; -1 if there is no such task. Moves data along
+    /// while the task is not terminal, and may send the batch's notification.
+    pub fn task_status(&self, batch_id: u64, task: usize) -> Result<(i32, u64)> {
+        let batch = self.batch(batch_id)?;
+        let look = || batch.with_task(task, |task| (task.status(), task.done_bytes()));
+        let (mut status, mut bytes) = look()?;
+        if status == Status::Waiting {
+            let moved = batch.poll();
+            (status, bytes) = look()?;
+            give_way(moved || status != Status::Waiting);
+        }
+        if status == Status::Completed {
+            self.send_due_notification(&batch);
+        }
+        let mut number = status as i32;
+        if status == Status::Failed
+            && self.config.report_timeout
+            && self.task_error(batch_id, task)?.is_some_and(|e| e.kind() == Class::Timeout)
+        {
+            number = TIMEOUT;
+        }
+        Ok((number, bytes))
+    }
+
+    /// Why a task failed; `None` while it has not.
+    pub fn task_error(&self, batch_id: u64, task: usize) -> Result<Option<Error>> {
+        self.batch(batch_id)?.with_task(task, |task| task.error().cloned())
+    }
+
+    /// Sleeps until every task is terminal; -4 when `limit` passes first. Counts as a poll.
+    pub fn wait_batch(&self, batch_id: u64, limit: Option<Duration>) -> Result<()> {
+        let batch = self.batch(batch_id)?;
+        let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
+        // What has arrived already needs no sleep.
+        if !batch.is_done() {
+            batch.poll();
+        }
+        if !batch.wait(deadline) {
+            let text = "the time-out passed while tasks of the batch were running";
+            return Err(Error::new(Code::BatchBusy, text).class(Class::Timeout, true));
+        }
+        self.send_due_notification(&batch);
+        Ok(())
+    }
+
+    /// A descriptor that is readable while every submitted task is terminal.
+    pub fn batch_fd(&self, batch_id: u64) -> Result<i32> {
+        self.batch(batch_id)?.descriptor()
+    }
+
+    fn send_due_notification(&self, batch: &Arc<Batch>) {
+        let Some(due) = batch.take_due_notification() else { return };
+        let name = due.notification.name.clone();
+        if let Err(error) = self.notify(due.target as u64, due.notification) {
+            tracing::warn!("notification '{name}' of a completed batch is lost: {error}");
+        }
+    }
+}
+
+/// After some fruitless looks in a row, yields the processor: a caller that polls in a loop
+/// must not starve the threads that would give it something to see.
+fn give_way(fruitful: bool) {
+    thread_local!(static FRUITLESS: Cell<u32> = const { Cell::new(0) });
+    FRUITLESS.with(|count| {
+        if fruitful {
+            count.set(0);
+        } else if count.get() < PATIENCE {
+            count.set(count.get() + 1);
+        } else {
+            std::thread::yield_now();
+        }
+    });
+}

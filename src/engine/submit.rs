@@ -1,0 +1,230 @@
+//! Submitting: the whole call is checked first; then either every request is accepted or
+//! nothing happens.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::batch::Pending;
+use super::segment::{Known, Segment};
+use super::segments::LOCAL_SEGMENT;
+use super::Engine;
+use crate::error::{Code, Error, Result};
+use crate::handshake::Notification;
+use crate::memory::{RegionUse, View};
+use crate::transport::slice::{Op, Slice, Task, Work};
+use crate::transport::{local, Link};
+
+/// Longest wait for a descriptor inside a submit call.
+const REFRESH_LIMIT: Duration = Duration::from_secs(5);
+
+/// One entry of a submit call.
+#[derive(Clone, Copy, Debug)]
+pub struct Request {
+    /// 0 READ, 1 WRITE; anything else is refused.
+    pub opcode: i32,
+    /// Local address.
+    pub source: u64,
+    /// Segment id.
+    pub target: i32,
+    /// Address at the target.
+    pub offset: u64,
+    /// Bytes.
+    pub len: u64,
+}
+
+/// Where requests of one target go.
+struct Target {
+    id: i32,
+    /// `None` for the own segment.
+    remote: Option<Remote>,
+    slices: Vec<Slice>,
+}
+
+struct Remote {
+    segment: Arc<Segment>,
+    known: Arc<Known>,
+    link: Arc<dyn Link>,
+}
+
+impl Engine {
+    /// Adds `count` tasks to the batch and starts them. `entry` gives the requests.
+    pub fn submit(
+        &self,
+        batch_id: u64,
+        count: usize,
+        entry: impl Fn(usize) -> Request,
+        notification: Option<Notification>,
+    ) -> Result<()> {
+        let batch = self.batch(batch_id)?;
+        if count == 0 {
+            return Ok(());
+        }
+        let reservation = batch.reserve(count)?;
+        let mut tasks = Vec::new();
+        tasks.try_reserve_exact(count).map_err(|_| Error::out_of_memory(&format!("{count} tasks")))?;
+        let mut targets: Vec<Target> = Vec::new();
+        for index in 0..count {
+            let request = entry(index);
+            self.check_target(&request, &mut targets).map_err(|e| e.context(format!("request {index}")))?;
+            tasks.push(Task::new(request.len));
+        }
+        let deadline = self.config.slice_timeout.map(|limit| Instant::now() + limit);
+        let work = Arc::new(Work { tasks: tasks.into_boxed_slice(), deadline, sink: batch.clone() });
+        let mut cutter = Cutter {
+            engine: self,
+            view: self.local.registry.view(),
+            slice_bytes: self.tcp().map_or(u64::MAX, |tcp| tcp.slice_bytes()),
+            local_targets: Vec::new(),
+        };
+        let mut outcome = Ok(());
+        for index in 0..count {
+            let request = entry(index);
+            outcome = cutter.cut(&work, index as u32, &request, &mut targets);
+            if let Err(error) = outcome {
+                outcome = Err(error.context(format!("request {index}")));
+                break;
+            }
+        }
+        let Cutter { view, local_targets, .. } = cutter;
+        drop(view);
+        let pending = notification.map(|notification| Pending { target: entry(0).target, notification });
+        let links: Vec<_> =
+            targets.iter().filter_map(|t| t.remote.as_ref().map(|r| r.link.clone())).collect();
+        let outcome = outcome.and_then(|()| reservation.commit(&work, &links, pending));
+        if let Err(error) = outcome {
+            targets.into_iter().flat_map(|target| target.slices).for_each(Slice::discard);
+            return Err(error);
+        }
+        for target in targets {
+            match &target.remote {
+                Some(remote) => remote.link.submit(target.slices),
+                None => {
+                    target.slices.into_iter().zip(&local_targets).for_each(|(s, held)| local::copy(s, held))
+                }
+            }
+        }
+        if batch.is_watched() {
+            links.iter().for_each(|link| link.rely_on_threads());
+        }
+        Ok(())
+    }
+
+    /// Checks opcode and target of a request, and makes the target's entry.
+    fn check_target(&self, request: &Request, targets: &mut Vec<Target>) -> Result<()> {
+        op(request.opcode)?;
+        if request.source.checked_add(request.len).is_none()
+            || request.offset.checked_add(request.len).is_none()
+        {
+            return Err(Error::invalid(format!(
+                "a length of {} bytes wraps around the address space",
+                request.len
+            )));
+        }
+        let index = match targets.iter().rposition(|target| target.id == request.target) {
+            Some(index) => index,
+            None => {
+                targets.push(self.target(request.target)?);
+                targets.len() - 1
+            }
+        };
+        let Some(remote) = &mut targets[index].remote else { return Ok(()) };
+        if request.len == 0 || remote.known.covers(request.offset, request.len) {
+            return Ok(());
+        }
+        self.refresh(remote);
+        if remote.known.covers(request.offset, request.len) {
+            return Ok(());
+        }
+        let name = &remote.known.desc.name;
+        let text = format!(
+            "target range of {} bytes at {:#x} is not inside one buffer that segment '{name}' publishes ({} buffers)",
+            request.len,
+            request.offset,
+            remote.known.desc.buffers.len()
+        );
+        Err(Error::new(Code::AddressNotRegistered, text).peer(name))
+    }
+
+    fn target(&self, id: i32) -> Result<Target> {
+        if id == LOCAL_SEGMENT {
+            if self.tcp().is_none() {
+                return Err(Error::invalid("no transport is installed; call installTransport first"));
+            }
+            return Ok(Target { id, remote: None, slices: Vec::new() });
+        }
+        let segment = self.segment(id)?;
+        let link = segment.link(self.tcp())?.clone();
+        let known = segment.known();
+        Ok(Target { id, remote: Some(Remote { segment, known, link }), slices: Vec::new() })
+    }
+
+    /// Reads the descriptor again, unless that was done a moment ago.
+    fn refresh(&self, remote: &mut Remote) {
+        if remote.segment.may_refresh() {
+            let segment = remote.segment.clone();
+            let limited = async move {
+                let refreshed = tokio::time::timeout(REFRESH_LIMIT, segment.refresh()).await;
+                refreshed.unwrap_or_else(|_| Err(Error::new(Code::Socket, "no descriptor in time")))
+            };
+            if let Err(error) = self.control.block(limited) {
+                tracing::debug!("descriptor of '{}' not refreshed: {error}", remote.segment.opened_as);
+            }
+        }
+        remote.known = remote.segment.known();
+    }
+}
+
+/// Cuts requests into slices: at the ends of local regions, and so that several lanes can
+/// carry a large one.
+struct Cutter<'a> {
+    engine: &'a Engine,
+    view: View<'a>,
+    slice_bytes: u64,
+    /// Uses of the target regions of local copies, in the order of their slices.
+    local_targets: Vec<RegionUse>,
+}
+
+impl Cutter<'_> {
+    fn cut(&mut self, work: &Arc<Work>, task: u32, request: &Request, targets: &mut [Target]) -> Result<()> {
+        let op = op(request.opcode)?;
+        let target = targets.iter_mut().rfind(|target| target.id == request.target);
+        let target = target.ok_or_else(|| Error::invalid("target vanished"))?;
+        let mut done = 0;
+        while done < request.len {
+            let left = request.len - done;
+            let (source, offset) = (request.source + done, request.offset + done);
+            let (held, covered) = match self.view.use_at(source, left) {
+                Some((held, covered)) => (Some(held), covered),
+                None if self.engine.config.tcp_allow_unregistered_source => (None, left),
+                None => return Err(not_registered("source", source, left)),
+            };
+            let mut len = covered.min(self.slice_bytes);
+            if target.remote.is_none() {
+                let inside = |(held, covered): (RegionUse, u64)| (covered >= left).then_some(held);
+                let held = self.view.use_at(offset, left).and_then(inside);
+                self.local_targets.push(held.ok_or_else(|| not_registered("target", offset, left))?);
+                len = covered;
+            }
+            target.slices.try_reserve(1).map_err(|_| Error::out_of_memory("slices"))?;
+            target.slices.push(Slice::new(work, task, op, source, offset, len, held));
+            done += len;
+        }
+        Ok(())
+    }
+}
+
+fn op(opcode: i32) -> Result<Op> {
+    match opcode {
+        0 => Ok(Op::Read),
+        1 => Ok(Op::Write),
+        other => {
+            Err(Error::invalid(format!("opcode {other} is neither OPCODE_READ (0) nor OPCODE_WRITE (1)")))
+        }
+    }
+}
+
+fn not_registered(what: &str, addr: u64, len: u64) -> Error {
+    let text =
+        format!("{what} {addr:#x} ({len} bytes) is not in registered memory; call registerLocalMemory first");
+    Error::new(Code::AddressNotRegistered, text)
+}

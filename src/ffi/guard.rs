@@ -1,0 +1,144 @@
+//! What every export does around its one call: stop panics, remember the last error of the
+//! thread, turn results into what C expects, and check what C passes.
+
+use std::cell::RefCell;
+use std::ffi::{c_char, c_void, CStr};
+use std::panic::{catch_unwind, AssertUnwindSafe};
+
+use super::types::{transfer_engine_t, INVALID_BATCH};
+use crate::engine::{handles, Inside};
+use crate::error::{Class, Code, Error, Result};
+
+thread_local!(static LAST: RefCell<Option<Error>> = const { RefCell::new(None) });
+
+/// A C return type and what it is on failure.
+pub trait Return {
+    /// The value that says "failed".
+    fn failed(code: Code) -> Self;
+}
+
+impl Return for i32 {
+    fn failed(code: Code) -> Self {
+        code as i32
+    }
+}
+
+impl Return for u64 {
+    fn failed(_: Code) -> Self {
+        INVALID_BATCH
+    }
+}
+
+impl<T> Return for *mut T {
+    fn failed(_: Code) -> Self {
+        std::ptr::null_mut()
+    }
+}
+
+impl Return for () {
+    fn failed(_: Code) -> Self {}
+}
+
+/// Runs the body of an export.
+pub fn guard<T: Return>(body: impl FnOnce() -> Result<T>) -> T {
+    let result = catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|_| {
+        let text =
+            "a bug in the library was stopped at the C boundary; destroy the engine and report the log";
+        Err(Error::invalid(text).class(Class::Internal, false))
+    });
+    result.unwrap_or_else(|error| {
+        let code = error.code();
+        // During thread exit the cell may be gone; the code is still returned.
+        let _ = LAST.try_with(|last| last.replace(Some(error)));
+        T::failed(code)
+    })
+}
+
+/// Runs the body of an export with its engine.
+pub fn with_engine<T: Return>(engine: transfer_engine_t, body: impl FnOnce(&Inside) -> Result<T>) -> T {
+    guard(|| body(&handles::enter(engine as u64)?))
+}
+
+/// The last failure of this thread.
+pub fn last_error() -> Option<Error> {
+    LAST.try_with(|last| last.borrow().clone()).ok().flatten()
+}
+
+/// A C string as text; -1 if it is NULL or not UTF-8.
+///
+/// # Safety
+/// `text` is NULL or points to a NUL-terminated string.
+pub unsafe fn text<'a>(text: *const c_char, what: &str) -> Result<&'a str> {
+    if text.is_null() {
+        return Err(null(what));
+    }
+    // SAFETY: not NULL, and NUL-terminated by the caller's promise.
+    let text = unsafe { CStr::from_ptr(text) };
+    text.to_str().map_err(|_| Error::invalid(format!("{what} is not UTF-8")))
+}
+
+/// A C string that may hold any bytes; -1 if it is NULL.
+///
+/// # Safety
+/// As for [`text`].
+pub unsafe fn any_text(text: *const c_char, what: &str) -> Result<String> {
+    if text.is_null() {
+        return Err(null(what));
+    }
+    // SAFETY: not NULL, and NUL-terminated by the caller's promise.
+    Ok(unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned())
+}
+
+/// An array that C passes; NULL is fine when it is empty.
+///
+/// # Safety
+/// `list` is NULL or points to `count` values that stay unchanged during the call.
+pub unsafe fn list<'a, T>(list: *const T, count: usize, what: &str) -> Result<&'a [T]> {
+    if count == 0 {
+        return Ok(&[]);
+    }
+    if list.is_null() || !list.is_aligned() {
+        return Err(Error::invalid(format!("{what} is NULL or misaligned but has {count} entries")));
+    }
+    if count > isize::MAX as usize / std::mem::size_of::<T>().max(1) {
+        return Err(Error::out_of_memory(&format!("{count} entries of {what}")));
+    }
+    // SAFETY: not NULL, aligned, of possible size, and valid by the caller's promise.
+    Ok(unsafe { std::slice::from_raw_parts(list, count) })
+}
+
+/// An out-parameter; -1 if it is NULL.
+pub fn out<T>(pointer: *mut T, what: &str) -> Result<*mut T> {
+    if pointer.is_null() {
+        return Err(null(what));
+    }
+    Ok(pointer)
+}
+
+/// Copies `text` into a buffer of `len` bytes, truncated, with a NUL.
+///
+/// # Safety
+/// `buf` points to `len` writable bytes; `len` is not 0.
+pub unsafe fn copy_text(text: &str, buf: *mut c_char, len: usize) {
+    let count = text.len().min(len - 1);
+    // SAFETY: `count` bytes and a NUL fit into `len`, by the caller's promise.
+    unsafe {
+        std::ptr::copy_nonoverlapping(text.as_ptr().cast(), buf, count);
+        *buf.add(count) = 0;
+    }
+}
+
+/// Copies `text` into a fixed field, truncated, with a NUL.
+pub fn copy_field<const N: usize>(text: &str, field: &mut [c_char; N]) {
+    let bytes = text.bytes().take(N - 1).chain(std::iter::once(0));
+    field.iter_mut().zip(bytes).for_each(|(place, byte)| *place = byte as c_char);
+}
+
+fn null(what: &str) -> Error {
+    Error::invalid(format!("{what} is NULL"))
+}
+
+/// A token as the handle that C keeps.
+pub fn handle(token: u64) -> *mut c_void {
+    token as *mut c_void
+}

@@ -1,0 +1,178 @@
+//! The handshake client: one connection, one request, one reply. Runs on the control thread.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::time::{timeout_at, Instant};
+
+use super::messages::Notification;
+use super::wire::{self, Broken, Frame, ReadLimits};
+use crate::config::Config;
+use crate::error::{Class, Code, Error, Result};
+use crate::host_port::HostPort;
+use crate::json;
+
+use crate::runtime::resolve::{resolve, Family};
+
+/// Largest reply accepted, bytes: the upper end of upstream's `MC_HANDSHAKE_MAX_LENGTH`.
+const MAX_REPLY_LEN: usize = 128 << 20;
+
+/// Settings of outgoing handshakes; holds no connection.
+#[derive(Clone, Debug)]
+pub struct Client {
+    connect_timeout: Duration,
+    exchange_timeout: Duration,
+    family: Family,
+}
+
+impl Client {
+    /// A client with the time-outs and the address family of `config`.
+    pub fn new(config: &Config) -> Self {
+        Client {
+            connect_timeout: config.connect_timeout,
+            exchange_timeout: config.handshake_timeout,
+            family: Family::of(config),
+        }
+    }
+
+    /// Sends `body` with type `kind` to `to` and returns the reply's JSON.
+    ///
+    /// Tries the addresses of the name one after the other until one accepts the connection. `ERR_DNS` if there is none,
+    /// `ERR_SOCKET` if connection or frames fail or the whole takes longer than `MC_HANDSHAKE_TIMEOUT`,
+    /// `ERR_MALFORMED_JSON` (and no further address) if the reply is no JSON.
+    pub async fn exchange(&self, to: &HostPort, kind: u8, body: &Value) -> Result<Value> {
+        let start = Instant::now();
+        let peer = to.to_string();
+        self.exchange_until(start + self.exchange_timeout, to, kind, body)
+            .await
+            .map_err(|e| e.context(format_args!("handshake with {peer}")).peer(peer.as_str()))
+    }
+
+    /// Fetches the peer's descriptor; JSON null if it has none yet. Errors as `exchange`.
+    pub async fn metadata(&self, to: &HostPort, body: &Value) -> Result<Value> {
+        self.exchange(to, wire::METADATA, body).await
+    }
+
+    /// Delivers `notification`. `ERR_METADATA` if the peer refuses it, else errors as `exchange`.
+    pub async fn notify(&self, to: &HostPort, notification: &Notification) -> Result<()> {
+        let reply = self.exchange(to, wire::NOTIFY, &notification.encode()).await?;
+        let reply = Notification::decode(&reply)
+            .map_err(|e| e.context(format_args!("reply of {to} to a notification")).peer(to.to_string()))?;
+        if reply.message.is_empty() {
+            let text =
+                format!("{to} refused the notification; its queue may be full, is it being fetched there?");
+            return Err(Error::new(Code::Metadata, text).class(Class::Rejected, true).peer(to.to_string()));
+        }
+        Ok(())
+    }
+
+    /// Succeeds if the peer answers at all. Errors as `exchange`.
+    pub async fn probe(&self, to: &HostPort) -> Result<()> {
+        let empty = Value::Object(serde_json::Map::new());
+        self.exchange(to, wire::PROBE, &empty).await.map(drop)
+    }
+
+    async fn exchange_until(
+        &self,
+        deadline: Instant,
+        to: &HostPort,
+        kind: u8,
+        body: &Value,
+    ) -> Result<Value> {
+        let addresses = timeout_at(deadline, resolve(&to.host, to.port, self.family))
+            .await
+            .unwrap_or_else(|_| Err(late(Code::Dns, "look up the host name")))?;
+        let request = Frame::of_json(Some(kind), body).encode();
+        let mut failure = Error::new(Code::Dns, "no address");
+        for address in addresses {
+            // Only a failed connect moves on: a request that was sent may have been executed.
+            match self.connect(deadline, address).await {
+                Ok(stream) => return self.exchange_with(deadline, address, stream, kind, &request).await,
+                Err(e) if Instant::now() < deadline => failure = e,
+                Err(e) => return Err(e),
+            }
+        }
+        Err(failure)
+    }
+
+    async fn connect(&self, deadline: Instant, address: SocketAddr) -> Result<TcpStream> {
+        let deadline = deadline.min(Instant::now() + self.connect_timeout);
+        timeout_at(deadline, TcpStream::connect(address))
+            .await
+            .unwrap_or_else(|_| Err(timed_out()))
+            .map_err(|e| Error::io(Code::Socket, format!("connect to {address}"), &e))
+    }
+
+    async fn exchange_with(
+        &self,
+        deadline: Instant,
+        address: SocketAddr,
+        mut stream: TcpStream,
+        kind: u8,
+        request: &[u8],
+    ) -> Result<Value> {
+        timeout_at(deadline, stream.write_all(request))
+            .await
+            .unwrap_or_else(|_| Err(timed_out()))
+            .map_err(|e| refused(&e, format!("send to {address}"), request.len()))?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        let limits = ReadLimits { max_length: MAX_REPLY_LEN, read_timeout: left, frame_timeout: left };
+        let reply =
+            wire::read(&mut stream, &limits).await.map_err(|why| no_reply(why, address, request.len()))?;
+        // Upstream serves one connection at a time and waits for us to close.
+        drop(stream);
+        if reply.kind != Some(kind) {
+            let text = match reply.kind {
+                Some(other) => format!("reply of type {other} to a request of type {kind} from {address}"),
+                None => format!("reply without a type from {address}; is it a handshake port?"),
+            };
+            return Err(Error::new(Code::Socket, text).class(Class::Protocol, false));
+        }
+        json::parse(&reply.body).map_err(|e| e.context(format_args!("reply from {address}")))
+    }
+}
+
+fn no_reply(why: Broken, address: SocketAddr, request_len: usize) -> Error {
+    let what = format!("reply from {address}");
+    match why {
+        Broken::Io(e) => refused(&e, what, request_len),
+        Broken::Slow => late(Code::Socket, what),
+        Broken::Memory => Error::out_of_memory("a handshake reply").context(what),
+        Broken::Closed => Error::new(Code::Socket, format!("{what}: {why}; {}", refusal(request_len))),
+        Broken::Truncated => Error::new(Code::Socket, format!("{what}: {why}; did the peer stop?")),
+        Broken::Length(..) | Broken::Kind(_) => {
+            Error::new(Code::Socket, format!("{what}: {why}; is it a handshake port?"))
+                .class(Class::Protocol, false)
+        }
+    }
+}
+
+/// A socket error; a reset after the connect means that the peer closed with our request unread.
+fn refused(error: &io::Error, what: String, request_len: usize) -> Error {
+    match error.kind() {
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+            Error::io(Code::Socket, format!("{what}: {}", refusal(request_len)), error)
+        }
+        _ => Error::io(Code::Socket, what, error),
+    }
+}
+
+fn refusal(request_len: usize) -> String {
+    format!(
+        "the peer closed on the request of {request_len} bytes: it stopped, or the request is over its \
+         MC_HANDSHAKE_MAX_LENGTH, or it has too many clients"
+    )
+}
+
+fn late(code: Code, what: impl std::fmt::Display) -> Error {
+    Error::io(code, what, &timed_out())
+}
+
+/// With the errno, which a bare `ErrorKind::TimedOut` lacks.
+fn timed_out() -> io::Error {
+    io::Error::from_raw_os_error(libc::ETIMEDOUT)
+}

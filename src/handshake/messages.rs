@@ -1,0 +1,182 @@
+//! The JSON bodies of the four message types. Decoding defaults missing and null members and refuses wrong
+//! types with `ERR_MALFORMED_JSON`; unknown members are ignored.
+
+use serde_json::{json, Map, Value};
+
+use crate::error::Result;
+use crate::json::members::Members;
+
+/// A name and a message sent from one engine to another.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Notification {
+    /// Free text of the sender.
+    pub name: String,
+    /// Free text of the sender; "" in a reply means refused.
+    pub message: String,
+}
+
+impl Notification {
+    /// The body of a notify request or reply.
+    pub fn encode(&self) -> Value {
+        json!({"name": self.name, "notify_msg": self.message})
+    }
+
+    /// Reads what `encode` makes.
+    pub fn decode(value: &Value) -> Result<Self> {
+        let members = Members::of(value, "notification")?;
+        Ok(Notification { name: members.text("name")?.into(), message: members.text("notify_msg")?.into() })
+    }
+
+    /// The reply to a notification that was queued, or refused because the queue is full.
+    pub fn reply(accepted: bool) -> Value {
+        let message = if accepted { "success" } else { "" };
+        json!({"name": "", "notify_msg": message})
+    }
+}
+
+/// The reply to a probe.
+pub fn probe_reply() -> Value {
+    json!({"status": "success"})
+}
+
+/// Request and reply of RDMA endpoint set-up (type 0).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConnectionMessage {
+    /// `server@nic` of whoever sends this message.
+    pub local_nic_path: String,
+    /// `server@nic` of its receiver; a reply echoes the requester's path.
+    pub peer_nic_path: String,
+    /// LID of the sender's port.
+    pub local_lid: u16,
+    /// GID of the sender, 16 hex bytes joined by `:`; "" means look it up in the descriptor.
+    pub local_gid: String,
+    /// The sender's queue pair numbers.
+    pub qp_num: Vec<u32>,
+    /// `None`: no ready acknowledgement supported; `Some(true)`: this is the acknowledgement.
+    pub ready_ack: Option<bool>,
+    /// Reason of a rejection; "" means accepted.
+    pub reply_msg: String,
+    /// Always "" for RDMA.
+    pub payload: String,
+    /// Engine start that the sender expects at the receiver; only this project sends it.
+    pub incarnation: Option<String>,
+    /// Path MTU of the sender, bytes; only this project sends it.
+    pub path_mtu: Option<u32>,
+}
+
+impl ConnectionMessage {
+    /// A reply that refuses the connection because of `reason`, which is not empty.
+    pub fn rejection(reason: impl Into<String>) -> Self {
+        ConnectionMessage { reply_msg: reason.into(), ..Self::default() }
+    }
+
+    /// The body of a type 0 request or reply.
+    pub fn encode(&self) -> Value {
+        let mut map = Map::new();
+        let mut put = |name: &str, value: Value| map.insert(name.to_string(), value);
+        put("local_nic_path", self.local_nic_path.as_str().into());
+        put("peer_nic_path", self.peer_nic_path.as_str().into());
+        put("local_lid", self.local_lid.into());
+        put("local_gid", self.local_gid.as_str().into());
+        put("qp_num", self.qp_num.as_slice().into());
+        put("reply_msg", self.reply_msg.as_str().into());
+        put("payload", self.payload.as_str().into());
+        if let Some(ack) = self.ready_ack {
+            put("ready_ack", ack.into());
+        }
+        if let Some(incarnation) = &self.incarnation {
+            put("incarnation", incarnation.as_str().into());
+        }
+        if let Some(mtu) = self.path_mtu {
+            put("path_mtu", mtu.into());
+        }
+        Value::Object(map)
+    }
+
+    /// Reads what `encode` makes.
+    pub fn decode(value: &Value) -> Result<Self> {
+        let members = Members::of(value, "connection message")?;
+        let text = |name| members.text(name).map(String::from);
+        Ok(ConnectionMessage {
+            local_nic_path: text("local_nic_path")?,
+            peer_nic_path: text("peer_nic_path")?,
+            // The one member whose wrong type upstream reads as the default.
+            local_lid: members.uint("local_lid").ok().flatten().unwrap_or(0),
+            local_gid: text("local_gid")?,
+            qp_num: members.uints("qp_num")?,
+            ready_ack: members.flag("ready_ack")?,
+            reply_msg: text("reply_msg")?,
+            payload: text("payload")?,
+            incarnation: members.optional_text("incarnation")?,
+            path_mtu: members.uint("path_mtu")?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Code;
+    use crate::handshake::wire::CONNECTION;
+    use crate::json;
+
+    /// Every decoded type 0 body of the recorded RDMA handshakes.
+    fn recorded() -> Vec<Value> {
+        let file = json::parse(include_bytes!("../../tests/vectors/rdma-connection.json")).unwrap();
+        let steps = file["steps"].as_array().unwrap().iter().flat_map(|s| [&s["request"], &s["reply"]]);
+        let connections = steps.map(|f| &f["decoded"]).filter(|d| d["type"] == CONNECTION);
+        connections.map(|d| d["json"].clone()).collect()
+    }
+
+    #[test]
+    fn recorded_connection_messages_round_trip() {
+        let bodies = recorded();
+        assert!(bodies.len() >= 6);
+        for body in bodies {
+            assert_eq!(ConnectionMessage::decode(&body).unwrap().encode(), body);
+        }
+        let ours = ConnectionMessage {
+            incarnation: Some("i".into()),
+            path_mtu: Some(4096),
+            ready_ack: Some(true),
+            ..ConnectionMessage::rejection("no")
+        };
+        assert_eq!(ConnectionMessage::decode(&ours.encode()).unwrap(), ours);
+    }
+
+    #[test]
+    fn missing_and_null_members_have_defaults() {
+        for body in [json!({}), json!({"qp_num": null, "reply_msg": null, "local_lid": "x", "other": []})] {
+            assert_eq!(ConnectionMessage::decode(&body).unwrap(), ConnectionMessage::default());
+        }
+        for body in [json!({}), json!({"name": null, "notify_msg": null})] {
+            assert_eq!(Notification::decode(&body).unwrap(), Notification::default());
+        }
+        for lid in [json!(-1), json!(65536), json!(1.5)] {
+            assert_eq!(ConnectionMessage::decode(&json!({"local_lid": lid})).unwrap().local_lid, 0);
+        }
+    }
+
+    #[test]
+    fn wrong_types_are_refused() {
+        for body in [json!([]), json!("x"), json!(1), json!(null)] {
+            assert_eq!(ConnectionMessage::decode(&body).unwrap_err().code(), Code::MalformedJson);
+            assert_eq!(Notification::decode(&body).unwrap_err().code(), Code::MalformedJson);
+        }
+        for body in [
+            json!({"qp_num": [-1]}),
+            json!({"qp_num": [4294967296u64]}),
+            json!({"qp_num": ["1"]}),
+            json!({"qp_num": {}}),
+            json!({"payload": {}}),
+            json!({"ready_ack": "true"}),
+            json!({"local_nic_path": 1}),
+            json!({"path_mtu": -1}),
+        ] {
+            assert_eq!(ConnectionMessage::decode(&body).unwrap_err().code(), Code::MalformedJson, "{body}");
+        }
+        for body in [json!({"name": 1}), json!({"notify_msg": {}}), json!({"notify_msg": true})] {
+            assert_eq!(Notification::decode(&body).unwrap_err().code(), Code::MalformedJson, "{body}");
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! The control port that every engine listens on: connection set-up, descriptor exchange, notifications and
+//! probes, one request and one reply per TCP connection. Everything here runs on the control thread.
+
+pub mod client;
+pub mod messages;
+pub mod server;
+pub mod wire;
+
+pub use client::Client;
+pub use messages::{ConnectionMessage, Notification};
+pub use server::{serve, Handler, Limits};

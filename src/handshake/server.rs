@@ -1,0 +1,152 @@
+//! The handshake daemon: serves every connection in a task of its own, so that a silent client delays nobody.
+//! Runs on the control thread until its future is dropped, which ends the connections too.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout, Instant};
+
+use super::messages::{probe_reply, ConnectionMessage, Notification};
+use super::wire::{self, Frame, ReadLimits};
+use crate::config::Config;
+use crate::error::{Code, Error, Result};
+use crate::json;
+
+/// Wait before the next accept after one that failed for lack of resources.
+const BACK_OFF: Duration = Duration::from_millis(100);
+
+/// Longest wait for the next bytes of a client, and for its close; upstream's value.
+const STEP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Longest time for a whole request or reply: 1 MiB at 18 KiB/s.
+const FRAME_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What the engine answers. Called on the control thread, so nothing here may block.
+pub trait Handler: Send + Sync + 'static {
+    /// The local descriptor; `None` (JSON null) while there is none. `request` is whatever JSON the peer sent.
+    fn metadata(&self, request: &Value) -> Option<Value>;
+
+    /// Queues `notification`; false if the queue is full or the text too large.
+    fn notify(&self, notification: Notification) -> bool;
+
+    /// Sets an RDMA endpoint up; `None` (JSON null) before a transport is installed.
+    fn connection(&self, request: ConnectionMessage) -> Option<ConnectionMessage>;
+}
+
+/// What one client may cost.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Connections served at once; more are closed.
+    pub max_clients: usize,
+    /// Length of a request and how long it may take.
+    pub read: ReadLimits,
+    /// Longest time to hand the reply to the kernel.
+    pub write_timeout: Duration,
+    /// Longest wait for the client to close after the reply.
+    pub close_timeout: Duration,
+}
+
+impl Limits {
+    /// The limits of `config`, with upstream's 5 s per read and for the close, and 60 s per frame.
+    pub fn new(config: &Config) -> Self {
+        Limits {
+            max_clients: config.handshake_max_clients,
+            read: ReadLimits {
+                max_length: config.handshake_max_length,
+                read_timeout: STEP_TIMEOUT,
+                frame_timeout: FRAME_TIMEOUT,
+            },
+            write_timeout: FRAME_TIMEOUT,
+            close_timeout: STEP_TIMEOUT,
+        }
+    }
+}
+
+/// Answers connections of `listener` for as long as the future is polled; it never completes.
+pub async fn serve(listener: TcpListener, handler: Arc<dyn Handler>, limits: Limits) {
+    let limits = Arc::new(limits);
+    let mut clients = JoinSet::new();
+    let mut warned: Option<Instant> = None;
+    loop {
+        let accepted = tokio::select! {
+            Some(ended) = clients.join_next() => {
+                if let Err(e) = ended {
+                    tracing::error!("handshake task failed: {e}");
+                }
+                continue;
+            }
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((_, peer)) if clients.len() >= limits.max_clients => {
+                tracing::debug!("handshake of {peer} refused: {} clients already", limits.max_clients);
+            }
+            Ok((stream, peer)) => {
+                clients.spawn(client(stream, peer, handler.clone(), limits.clone()));
+            }
+            Err(e) if only_that_connection(&e) => {}
+            Err(e) => {
+                if warned.is_none_or(|last| last.elapsed() >= Duration::from_secs(1)) {
+                    tracing::warn!(
+                        "handshake port cannot accept: {e}; trying again (file descriptor limit?)"
+                    );
+                    warned = Some(Instant::now());
+                }
+                sleep(BACK_OFF).await;
+            }
+        }
+    }
+}
+
+/// Whether an accept error concerns a connection that is gone already, not this process.
+fn only_that_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
+}
+
+async fn client(stream: TcpStream, peer: SocketAddr, handler: Arc<dyn Handler>, limits: Arc<Limits>) {
+    if let Err(why) = exchange(stream, &*handler, &limits).await {
+        tracing::debug!("handshake of {peer} closed: {why}");
+    }
+}
+
+async fn exchange(mut stream: TcpStream, handler: &dyn Handler, limits: &Limits) -> Result<()> {
+    let request = wire::read(&mut stream, &limits.read)
+        .await
+        .map_err(|why| Error::new(Code::Socket, format!("request: {why}")))?;
+    let reply = Frame::of_json(request.kind, &answer(handler, &request)?).encode();
+    drop(request);
+    timeout(limits.write_timeout, stream.write_all(&reply))
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        .and(stream.shutdown().await)
+        .map_err(|e| Error::io(Code::Socket, "send reply", &e))?;
+    drop(reply);
+    // Closing with bytes of the client unread would reset the connection and may destroy the reply on its way.
+    let mut rest = [0; 256];
+    let closed = async { while matches!(stream.read(&mut rest).await, Ok(1..)) {} };
+    timeout(limits.close_timeout, closed)
+        .await
+        .map_err(|_| Error::new(Code::Socket, "client kept the connection open after the reply"))
+}
+
+/// The reply's JSON; an error closes the connection without a reply.
+fn answer(handler: &dyn Handler, request: &Frame) -> Result<Value> {
+    let body = json::parse(&request.body)?;
+    match request.kind {
+        None | Some(wire::CONNECTION) => {
+            let request = ConnectionMessage::decode(&body)?;
+            Ok(handler.connection(request).map_or(Value::Null, |reply| reply.encode()))
+        }
+        Some(wire::METADATA) => Ok(handler.metadata(&body).unwrap_or(Value::Null)),
+        Some(wire::NOTIFY) => Ok(Notification::reply(handler.notify(Notification::decode(&body)?))),
+        Some(wire::PROBE) => Ok(probe_reply()),
+        Some(other) => Err(Error::new(Code::Socket, format!("unknown message type {other}"))),
+    }
+}

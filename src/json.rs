@@ -1,0 +1,330 @@
+//! JSON as jsoncpp reads and writes it, which is what upstream peers and stores speak.
+//! Reading is lenient and bounded in depth and memory; writing is compact, sorted, ASCII.
+
+pub mod members;
+
+use std::fmt::Write;
+
+use serde_json::{Map, Number, Value};
+
+use crate::error::{Code, Error, Result};
+
+/// Deepest nesting accepted; bounds the stack that a peer's text can use.
+const MAX_DEPTH: u32 = 128;
+
+/// Memory that one text may unfold into, counted in values of 32 bytes: 1 GiB, four times what the largest
+/// accepted descriptor needs.
+const MAX_UNITS: u32 = 1 << 25;
+
+/// What an object costs beside its values: a map node is allocated for eleven members even if it has one.
+const OBJECT_UNITS: u32 = 20;
+
+/// Reads the first value of `bytes`.
+///
+/// Comments, trailing commas, duplicate keys (the last wins), raw control characters in strings, invalid
+/// UTF-8 (replaced) and anything after the value are accepted; integers of 64 bits are exact. Empty text and
+/// everything else is `ERR_MALFORMED_JSON`, text that unfolds into too much memory `ERR_MEMORY`.
+pub fn parse(bytes: &[u8]) -> Result<Value> {
+    let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let mut parser = Parser { text, at: 0, units: MAX_UNITS };
+    parser.value(MAX_DEPTH).map_err(|fault| match fault {
+        Fault::Syntax(why) => {
+            Error::new(Code::MalformedJson, format!("not JSON at byte {}: {why}", parser.at))
+        }
+        Fault::Memory => Error::out_of_memory("the values of a JSON text"),
+    })
+}
+
+enum Fault {
+    Syntax(&'static str),
+    Memory,
+}
+
+type Parsed<T> = std::result::Result<T, Fault>;
+
+fn syntax<T>(why: &'static str) -> Parsed<T> {
+    Err(Fault::Syntax(why))
+}
+
+struct Parser<'a> {
+    text: &'a [u8],
+    at: usize,
+    units: u32,
+}
+
+impl<'a> Parser<'a> {
+    fn value(&mut self, depth: u32) -> Parsed<Value> {
+        if depth == 0 {
+            return syntax("nested too deeply");
+        }
+        self.charge(1)?;
+        match self.next_token() {
+            Some(b'{') => self.object(depth - 1),
+            Some(b'[') => self.array(depth - 1),
+            Some(b'"') => self.string().map(Value::String),
+            Some(b'-' | b'0'..=b'9') => self.number(),
+            Some(b't') => self.literal(b"true", Value::Bool(true)),
+            Some(b'f') => self.literal(b"false", Value::Bool(false)),
+            Some(b'n') => self.literal(b"null", Value::Null),
+            Some(_) => syntax("a value was expected"),
+            None => syntax("the text ends before a value"),
+        }
+    }
+
+    fn object(&mut self, depth: u32) -> Parsed<Value> {
+        self.charge(OBJECT_UNITS)?;
+        let mut map = Map::new();
+        self.at += 1;
+        loop {
+            match self.next_token() {
+                Some(b'}') => break,
+                Some(b'"') => {}
+                _ => return syntax("a member name or '}' was expected"),
+            }
+            let key = self.string()?;
+            if self.next_token() != Some(b':') {
+                return syntax("':' was expected after a member name");
+            }
+            self.at += 1;
+            let value = self.value(depth)?;
+            map.insert(key, value);
+            match self.next_token() {
+                Some(b',') => self.at += 1,
+                Some(b'}') => break,
+                _ => return syntax("',' or '}' was expected in an object"),
+            }
+        }
+        self.at += 1;
+        Ok(Value::Object(map))
+    }
+
+    fn array(&mut self, depth: u32) -> Parsed<Value> {
+        let mut items = Vec::new();
+        self.at += 1;
+        while self.next_token() != Some(b']') {
+            let item = self.value(depth)?;
+            items.try_reserve(1).map_err(|_| Fault::Memory)?;
+            items.push(item);
+            match self.next_token() {
+                Some(b',') => self.at += 1,
+                Some(b']') => break,
+                _ => return syntax("',' or ']' was expected in an array"),
+            }
+        }
+        self.at += 1;
+        Ok(Value::Array(items))
+    }
+
+    fn string(&mut self) -> Parsed<String> {
+        let mut out = String::new();
+        self.at += 1;
+        loop {
+            let rest = &self.text[self.at..];
+            let Some(run) = rest.iter().position(|b| matches!(b, b'"' | b'\\')) else {
+                return syntax("a string has no end");
+            };
+            append_lossy(&mut out, &rest[..run])?;
+            self.at += run + 1;
+            if rest[run] == b'"' {
+                return Ok(out);
+            }
+            let c = self.escape()?;
+            out.try_reserve(4).map_err(|_| Fault::Memory)?;
+            out.push(c);
+        }
+    }
+
+    fn escape(&mut self) -> Parsed<char> {
+        let Some(&byte) = self.text.get(self.at) else {
+            return syntax("a string has no end");
+        };
+        self.at += 1;
+        Ok(match byte {
+            b'"' | b'\\' | b'/' => char::from(byte),
+            b'b' => '\u{8}',
+            b'f' => '\u{c}',
+            b'n' => '\n',
+            b'r' => '\r',
+            b't' => '\t',
+            b'u' => {
+                let first = self.hex4()?;
+                let mut unit = u32::from(first);
+                if (0xd800..0xdc00).contains(&first) {
+                    if !self.text[self.at..].starts_with(b"\\u") {
+                        return syntax("half of a surrogate pair is missing");
+                    }
+                    self.at += 2;
+                    let second = u32::from(self.hex4()?);
+                    unit = 0x10000 + ((unit & 0x3ff) << 10) + (second & 0x3ff);
+                }
+                char::from_u32(unit).unwrap_or(char::REPLACEMENT_CHARACTER)
+            }
+            _ => return syntax("unknown escape in a string"),
+        })
+    }
+
+    fn hex4(&mut self) -> Parsed<u16> {
+        let digits = self.text.get(self.at..self.at + 4).unwrap_or(&[]);
+        let mut unit = 0;
+        for &digit in digits {
+            let Some(nibble) = char::from(digit).to_digit(16) else {
+                return syntax("four hex digits were expected after \\u");
+            };
+            unit = unit << 4 | nibble as u16;
+        }
+        if digits.is_empty() {
+            return syntax("four hex digits were expected after \\u");
+        }
+        self.at += 4;
+        Ok(unit)
+    }
+
+    fn number(&mut self) -> Parsed<Value> {
+        let start = self.at;
+        self.at += usize::from(self.text[start] == b'-');
+        self.digits();
+        let mut whole = true;
+        if self.peek() == Some(b'.') {
+            whole = false;
+            self.at += 1;
+            self.digits();
+        }
+        if let Some(b'e' | b'E') = self.peek() {
+            whole = false;
+            self.at += 1;
+            self.at += usize::from(matches!(self.peek(), Some(b'+' | b'-')));
+            self.digits();
+        }
+        let text = std::str::from_utf8(&self.text[start..self.at]).unwrap_or_default();
+        if whole {
+            let exact =
+                text.parse::<u64>().map(Number::from).or_else(|_| text.parse::<i64>().map(Number::from));
+            if let Ok(number) = exact {
+                return Ok(Value::Number(number));
+            }
+        }
+        match text.parse::<f64>().ok().and_then(Number::from_f64) {
+            Some(number) => Ok(Value::Number(number)),
+            None => syntax("not a number"),
+        }
+    }
+
+    fn digits(&mut self) {
+        while matches!(self.peek(), Some(b'0'..=b'9')) {
+            self.at += 1;
+        }
+    }
+
+    fn literal(&mut self, word: &[u8], value: Value) -> Parsed<Value> {
+        if !self.text[self.at..].starts_with(word) {
+            return syntax("a value was expected");
+        }
+        self.at += word.len();
+        Ok(value)
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.text.get(self.at).copied()
+    }
+
+    /// Moves over blanks and comments; the byte found there is not consumed.
+    fn next_token(&mut self) -> Option<u8> {
+        loop {
+            let rest = &self.text[self.at..];
+            self.at += match rest {
+                [b' ' | b'\t' | b'\r' | b'\n', ..] => 1,
+                [b'/', b'/', ..] => {
+                    rest.iter().position(|b| matches!(b, b'\n' | b'\r')).unwrap_or(rest.len())
+                }
+                [b'/', b'*', body @ ..] => {
+                    body.windows(2).position(|pair| pair == b"*/").map_or(rest.len(), |end| end + 4)
+                }
+                _ => return rest.first().copied(),
+            };
+        }
+    }
+
+    fn charge(&mut self, units: u32) -> Parsed<()> {
+        self.units = self.units.checked_sub(units).ok_or(Fault::Memory)?;
+        Ok(())
+    }
+}
+
+fn append_lossy(out: &mut String, run: &[u8]) -> Parsed<()> {
+    for chunk in run.utf8_chunks() {
+        out.try_reserve(chunk.valid().len() + 4).map_err(|_| Fault::Memory)?;
+        out.push_str(chunk.valid());
+        if !chunk.invalid().is_empty() {
+            out.push(char::REPLACEMENT_CHARACTER);
+        }
+    }
+    Ok(())
+}
+
+/// The text of `value` as jsoncpp's compact writer makes it: keys in byte order, no blanks, non-ASCII as
+/// `\uXXXX`, no newline at the end.
+pub fn write(value: &Value) -> String {
+    let mut out = String::new();
+    write_value(&mut out, value);
+    out
+}
+
+fn write_value(out: &mut String, value: &Value) {
+    match value {
+        Value::String(text) => write_string(out, text),
+        Value::Array(items) => {
+            out.push('[');
+            for (i, item) in items.iter().enumerate() {
+                if i > 0 {
+                    out.push(',');
+                }
+                write_value(out, item);
+            }
+            out.push(']');
+        }
+        Value::Object(map) => {
+            // The map keeps insertion order if some other crate turns serde_json's feature for that on.
+            let mut members: Vec<_> = map.iter().collect();
+            members.sort_by_key(|(key, _)| key.as_bytes());
+            out.push('{');
+            for (i, (key, item)) in members.into_iter().enumerate() {
+                if i > 0 {
+                    out.push(',');
+                }
+                write_string(out, key);
+                out.push(':');
+                write_value(out, item);
+            }
+            out.push('}');
+        }
+        // Writing to a String cannot fail.
+        scalar => {
+            let _ = write!(out, "{scalar}");
+        }
+    }
+}
+
+fn write_string(out: &mut String, text: &str) {
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\u{8}' => out.push_str("\\b"),
+            '\u{c}' => out.push_str("\\f"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            ' '..='\u{7f}' => out.push(c),
+            _ => {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    let _ = write!(out, "\\u{unit:04x}");
+                }
+            }
+        }
+    }
+    out.push('"');
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,95 @@
+//! Log lines, on the tracing crate. The only place that prints: to standard error, or to a
+//! file in `MC_LOG_DIR`; never to standard output.
+
+use std::collections::HashMap;
+use std::fs::OpenOptions;
+use std::path::Path;
+use std::sync::{Mutex as StdMutex, Once};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tracing::Level;
+
+use crate::config::{Config, LogLevel};
+
+/// A cause is logged at most this often per peer.
+const INTERVAL: Duration = Duration::from_secs(5);
+/// Causes remembered; beyond that the oldest are forgotten together.
+const REMEMBERED: usize = 1024;
+
+/// Sets the library's log up, once per process. A Rust program that has its own tracing
+/// subscriber keeps it.
+pub fn init(config: &Config, warnings: &[String]) {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let level = match config.log_level {
+            LogLevel::Trace => Level::TRACE,
+            LogLevel::Info => Level::INFO,
+            LogLevel::Warning => Level::WARN,
+            LogLevel::Error => Level::ERROR,
+        };
+        let base = || tracing_subscriber::fmt().with_max_level(level).with_ansi(false);
+        let mut refused = None;
+        let file =
+            config.log_dir.as_deref().map(open).and_then(|file| file.map_err(|e| refused = Some(e)).ok());
+        // An error means that the host program has a subscriber: it gets the lines.
+        let _ = match file {
+            Some(file) => {
+                tracing::subscriber::set_global_default(base().with_writer(StdMutex::new(file)).finish())
+            }
+            None => tracing::subscriber::set_global_default(base().with_writer(std::io::stderr).finish()),
+        };
+        if let Some(error) = refused {
+            tracing::warn!("MC_LOG_DIR ignored: {error}; logging to standard error");
+        }
+    });
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+}
+
+fn open(folder: &str) -> std::io::Result<std::fs::File> {
+    let path = Path::new(folder).join(format!("transfer_engine.{}.log", std::process::id()));
+    OpenOptions::new().create(true).append(true).open(path)
+}
+
+/// Admits one line per cause and peer and interval, so that a dead peer cannot fill a disk.
+#[derive(Default)]
+pub struct RateLimit {
+    /// Guards the time of the last line of each cause and peer.
+    last: Mutex<HashMap<(&'static str, String), Instant>>,
+}
+
+impl RateLimit {
+    /// Whether to log now.
+    pub fn admit(&self, cause: &'static str, peer: &str) -> bool {
+        let now = Instant::now();
+        let mut last = self.last.lock();
+        let key = (cause, peer.to_string());
+        if last.get(&key).is_some_and(|then| now - *then < INTERVAL) {
+            return false;
+        }
+        if last.len() >= REMEMBERED {
+            last.clear();
+        }
+        last.insert(key, now);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn p20_a_repeated_cause_is_admitted_once_per_peer() {
+        let limit = RateLimit::default();
+        assert!(limit.admit("down", "a"));
+        assert!(limit.admit("down", "b"));
+        assert!((0..1000).all(|_| !limit.admit("down", "a")));
+        for n in 0..5000 {
+            assert!(limit.admit("down", &format!("peer {n}")));
+        }
+        assert!(limit.last.lock().len() <= REMEMBERED);
+    }
+}

@@ -1,0 +1,135 @@
+//! The control plane: one thread (`mte-ctl`) with a tokio event loop that runs the
+//! handshake server and clients, metadata and lane set-up. Callers hand it a future and
+//! sleep on a channel; they never run a tokio runtime themselves, because they may live
+//! inside one.
+
+use std::future::Future;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use super::thread;
+use crate::error::{Class, Code, Error, Result};
+
+/// How long a stopping engine waits for a name look-up inside libc.
+const LINGER: Duration = Duration::from_millis(300);
+
+/// Handle to the thread; dropping it stops the thread.
+pub struct Control {
+    handle: Handle,
+    stop: watch::Sender<bool>,
+    /// Guards the join handle: the first `stop` takes it.
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Control {
+    /// Starts the thread; `ERR_MEMORY` if there is no room for one.
+    pub fn start() -> Result<Self> {
+        let (stop, mut stopped) = watch::channel(false);
+        let (ready, started) = mpsc::sync_channel(1);
+        let body = move || {
+            let built = tokio::runtime::Builder::new_current_thread()
+                .enable_io()
+                .enable_time()
+                .thread_name("mte-dns")
+                .max_blocking_threads(4)
+                .build();
+            let runtime = match built {
+                Ok(runtime) => runtime,
+                Err(e) => return drop(ready.send(Err(e))),
+            };
+            let _ = ready.send(Ok(runtime.handle().clone()));
+            let _ = runtime.block_on(stopped.wait_for(|stop| *stop));
+            // A look-up stuck in libc is left behind; it owns everything it touches.
+            runtime.shutdown_timeout(LINGER);
+        };
+        let thread = thread::spawn("mte-ctl", body, || ())?;
+        let handle = started
+            .recv()
+            .map_err(|_| broken())?
+            .map_err(|e| Error::io(Code::Memory, "cannot set up the control plane (check ulimit -n)", &e))?;
+        Ok(Control { handle, stop, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Runs `future` on the control thread and sleeps until it is done. If the engine is
+    /// destroyed meanwhile: an error of class CANCELED.
+    pub fn block<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let (done, result) = mpsc::sync_channel(1);
+        self.spawn(async move {
+            let _ = done.send(future.await);
+        });
+        result.recv().unwrap_or_else(|_| Err(broken()))
+    }
+
+    /// Runs `future` on the control thread; it is dropped when the engine stops.
+    pub fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+        let mut stopped = self.stop.subscribe();
+        self.handle.spawn(async move {
+            tokio::select! {
+                biased;
+                _ = stopped.wait_for(|stop| *stop) => {}
+                () = future => {}
+            }
+        });
+    }
+
+    /// For turning std sockets into tokio ones: they register with the entered runtime.
+    pub fn enter<T>(&self, f: impl FnOnce() -> T) -> T {
+        let _guard = self.handle.enter();
+        f()
+    }
+
+    /// Ends all futures and joins the thread.
+    pub fn stop(&self) {
+        let _ = self.stop.send(true);
+        if let Some(thread) = self.thread.lock().take() {
+            if thread.thread().id() != std::thread::current().id() {
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn broken() -> Error {
+    Error::new(Code::Socket, "the engine is being destroyed").class(Class::Canceled, false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocked_calls_end_when_the_control_plane_stops() {
+        let control = std::sync::Arc::new(Control::start().unwrap());
+        assert_eq!(control.block(async { Ok(7) }).unwrap(), 7);
+        let waiting = {
+            let control = control.clone();
+            std::thread::spawn(move || control.block(std::future::pending::<Result<()>>()))
+        };
+        control.stop();
+        assert_eq!(waiting.join().unwrap().unwrap_err().kind(), Class::Canceled);
+        assert_eq!(control.block(async { Ok(()) }).unwrap_err().kind(), Class::Canceled);
+    }
+
+    #[test]
+    fn works_from_inside_a_hosts_own_runtime() {
+        let host = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        host.block_on(async {
+            let control = Control::start().unwrap();
+            assert_eq!(control.block(async { Ok(1) }).unwrap(), 1);
+        });
+    }
+}

@@ -1,0 +1,62 @@
+//! What a forked child finds: handles of its parent refuse every call, and the child's
+//! copies of our sockets are closed so that peers see the parent's end, not the child's.
+
+#![allow(unsafe_code)]
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::Once;
+
+const TRACKED_FDS: usize = 1 << 16;
+
+/// Counts the forks between the first process and this one.
+static EPOCH: AtomicU32 = AtomicU32::new(0);
+
+/// One bit per descriptor number that the child has to close. A bitmap, because the
+/// child may only do what is safe in a signal handler.
+static TRACKED: [AtomicU64; TRACKED_FDS / 64] = [const { AtomicU64::new(0) }; TRACKED_FDS / 64];
+
+/// Differs between a process and its forked children.
+pub fn epoch() -> u32 {
+    EPOCH.load(Relaxed)
+}
+
+/// Installs the fork hook, once per process.
+pub fn watch() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // SAFETY: `in_child` only touches atomics and calls close(2), both allowed after fork.
+        unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
+    });
+}
+
+/// The child is to close its copy of `fd`. Numbers above 65535 are not tracked.
+pub fn track(fd: i32) {
+    if let Some((word, bit)) = place(fd) {
+        word.fetch_or(bit, Relaxed);
+    }
+}
+
+/// Call before `fd` is closed.
+pub fn untrack(fd: i32) {
+    if let Some((word, bit)) = place(fd) {
+        word.fetch_and(!bit, Relaxed);
+    }
+}
+
+fn place(fd: i32) -> Option<(&'static AtomicU64, u64)> {
+    let fd = usize::try_from(fd).ok().filter(|fd| *fd < TRACKED_FDS)?;
+    Some((&TRACKED[fd / 64], 1 << (fd % 64)))
+}
+
+extern "C" fn in_child() {
+    EPOCH.fetch_add(1, Relaxed);
+    for (index, word) in TRACKED.iter().enumerate() {
+        let mut bits = word.swap(0, Relaxed);
+        while bits != 0 {
+            let fd = index as i32 * 64 + bits.trailing_zeros() as i32;
+            // SAFETY: the descriptor is the child's copy of a socket that only we own.
+            unsafe { libc::close(fd) };
+            bits &= bits - 1;
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! Ground floor: threads, the control plane's event loop, handle tables, fork handling.
+
+pub mod control;
+pub mod fork;
+pub mod ports;
+pub mod resolve;
+pub mod signals;
+pub mod slots;
+pub mod thread;
+pub mod wakeup;

@@ -1,0 +1,112 @@
+//! Listening ports: a random free one of the configured range. The socket stays bound from
+//! the choice on; whether it listens already is the owner's decision.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::os::fd::AsRawFd;
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::fork;
+use crate::config::Config;
+use crate::error::{Code, Error, Result};
+
+/// Tries before giving up, as upstream.
+const TRIES: usize = 500;
+
+/// A bound, non-blocking socket that does not listen yet.
+pub struct BoundPort {
+    socket: Socket,
+    port: u16,
+}
+
+impl BoundPort {
+    /// For handshakes: the wildcard address of the configured family, without SO_REUSEADDR.
+    pub fn handshake(config: &Config) -> Result<Self> {
+        let family = if config.use_ipv6 { Domain::IPV6 } else { Domain::IPV4 };
+        Self::pick(config, |port| bind(family, port, false))
+    }
+
+    /// For data: both families, or IPv4 where IPv6 is switched off.
+    pub fn dual_stack(config: &Config) -> Result<Self> {
+        Self::pick(config, |port| bind(Domain::IPV6, port, true))
+            .or_else(|_| Self::pick(config, |port| bind(Domain::IPV4, port, true)))
+    }
+
+    /// The port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Starts to listen.
+    pub fn listen(self, backlog: i32) -> Result<TcpListener> {
+        self.socket
+            .listen(backlog)
+            .map_err(|e| Error::io(Code::Socket, format!("cannot listen on port {}", self.port), &e))?;
+        fork::track(self.socket.as_raw_fd());
+        Ok(self.socket.into())
+    }
+
+    fn pick(config: &Config, bind: impl Fn(u16) -> std::io::Result<Socket>) -> Result<Self> {
+        let (min, max) = (config.min_rpc_port, config.max_rpc_port);
+        let count = u32::from(max - min) + 1;
+        let mut failure = None;
+        for _ in 0..TRIES {
+            let random =
+                getrandom::u32().map_err(|e| Error::new(Code::Socket, format!("no random numbers: {e}")))?;
+            let port = min + (random % count) as u16;
+            match bind(port) {
+                Ok(socket) => return Ok(BoundPort { socket, port }),
+                Err(error) if taken(&error) => failure = Some(error),
+                Err(error) => {
+                    return Err(Error::io(Code::Socket, format!("cannot bind port {port}"), &error))
+                }
+            }
+        }
+        let what = format!("no free port from {min} to {max} (MC_MIN_RPC_PORT, MC_MAX_RPC_PORT)");
+        Err(failure
+            .map_or_else(|| Error::new(Code::Socket, what.clone()), |e| Error::io(Code::Socket, &what, &e)))
+    }
+}
+
+/// In use, or kept from us by a security policy: another port may do.
+fn taken(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::AddrInUse | std::io::ErrorKind::PermissionDenied)
+}
+
+fn bind(family: Domain, port: u16, data: bool) -> std::io::Result<Socket> {
+    let socket = Socket::new(family, Type::STREAM.cloexec().nonblocking(), Some(Protocol::TCP))?;
+    let address = if family == Domain::IPV6 {
+        socket.set_only_v6(!data)?;
+        SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))
+    } else {
+        SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))
+    };
+    socket.set_reuse_address(data)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_come_from_the_range_and_refuse_connections_until_they_listen() {
+        let config = Config::default();
+        let port = BoundPort::handshake(&config).unwrap();
+        assert!((15000..=17000).contains(&port.port()));
+        let address = ("127.0.0.1", port.port());
+        assert!(std::net::TcpStream::connect(address).is_err());
+        let _listener = port.listen(1).unwrap();
+        assert!(std::net::TcpStream::connect(address).is_ok());
+    }
+
+    #[test]
+    fn a_full_range_is_an_error_that_names_it() {
+        let taken = BoundPort::handshake(&Config::default()).unwrap();
+        let config = Config { min_rpc_port: taken.port(), max_rpc_port: taken.port(), ..Config::default() };
+        let error = BoundPort::handshake(&config).err().unwrap();
+        assert_eq!(error.code(), Code::Socket);
+        assert!(error.text().contains("MC_MIN_RPC_PORT"), "{error}");
+    }
+}

@@ -1,0 +1,53 @@
+//! Threads of the library: all signals masked (they are the host's), short names, and a
+//! guard at the root that reports a panic instead of unwinding out of the thread.
+
+#![allow(unsafe_code)]
+
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::thread::{Builder, JoinHandle};
+
+use crate::error::{Class, Code, Error, Result};
+
+/// Starts `body` on a thread called `name` (at most 15 bytes). If `body` panics,
+/// `on_panic` runs on that thread, to fail what the thread was responsible for.
+pub fn spawn(
+    name: &str,
+    body: impl FnOnce() + Send + 'static,
+    on_panic: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>> {
+    let guarded = move || {
+        if catch_unwind(AssertUnwindSafe(body)).is_err() {
+            let _ = catch_unwind(AssertUnwindSafe(on_panic));
+        }
+    };
+    let mask = MaskAll::set();
+    let spawned = Builder::new().name(name.to_string()).spawn(guarded);
+    drop(mask);
+    spawned.map_err(|e| {
+        Error::io(Code::Memory, format!("cannot start thread {name} (check ulimit -u)"), &e)
+            .class(Class::Resource, true)
+    })
+}
+
+/// Blocks every signal on this thread until dropped; a new thread inherits the mask.
+struct MaskAll(libc::sigset_t);
+
+impl MaskAll {
+    fn set() -> Self {
+        // SAFETY: both sets are plain memory that the calls below fill in.
+        unsafe {
+            let mut all: libc::sigset_t = std::mem::zeroed();
+            let mut before: libc::sigset_t = std::mem::zeroed();
+            libc::sigfillset(&mut all);
+            libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
+            MaskAll(before)
+        }
+    }
+}
+
+impl Drop for MaskAll {
+    fn drop(&mut self) {
+        // SAFETY: restores the set saved by `set` on the same thread.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.0, std::ptr::null_mut()) };
+    }
+}

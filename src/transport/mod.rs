@@ -1,0 +1,45 @@
+//! What every transport offers the engine. A transport is a folder here and one row of
+//! the engine's table; transports never know each other, the engine or a metadata store.
+
+use std::sync::Arc;
+
+pub mod local;
+pub mod slice;
+pub mod tcp;
+
+use crate::error::Error;
+use crate::memory::Region;
+use slice::Slice;
+
+/// An installed transport. Methods may be called from any thread and do not block, unless
+/// they say so.
+pub trait Transport: Send + Sync {
+    /// The protocol's name in C and in descriptors.
+    fn name(&self) -> &'static str;
+
+    /// Ends every use of a revoked region, own slices and inbound requests alike. Returns
+    /// when that is under way; the caller waits for the region's use count.
+    fn abort(&self, region: &Arc<Region>);
+
+    /// Fails everything in flight, closes all sockets, joins all threads. Idempotent.
+    fn stop(&self);
+
+    /// Named counters since installation, for metrics and diagnostics.
+    fn stats(&self) -> Vec<(&'static str, u64)>;
+}
+
+/// The way from this engine to one segment over one transport.
+pub trait Link: Send + Sync {
+    /// Posts `slices`. Each is finished later, on any thread, whatever happens.
+    fn submit(&self, slices: Vec<Slice>);
+
+    /// Moves what can be moved now, without blocking, on the caller's thread. `false`
+    /// when nothing was to be had.
+    fn poll(&self) -> bool;
+
+    /// The caller is going to sleep: completions must be picked up by our own threads.
+    fn rely_on_threads(&self);
+
+    /// Fails everything that waits or is under way with `error` and closes the connections.
+    fn close(&self, error: &Error);
+}

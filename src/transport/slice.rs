@@ -1,0 +1,237 @@
+//! Tasks and slices. A task is one request of a submit call; a transport moves it as one
+//! or more slices. A slice is an owned token: it is finished exactly once, and one that is
+//! dropped unfinished fails its task, so no task can stay pending for ever.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use crate::error::{Class, Code, Error};
+use crate::memory::RegionUse;
+
+/// Direction of a request, seen from this side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Remote memory to local memory.
+    Read,
+    /// Local memory to remote memory.
+    Write,
+}
+
+/// Where a task stands. The numbers are those of `STATUS_*` in C.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Status {
+    /// Not terminal.
+    Waiting = 0,
+    /// Every byte is at its destination.
+    Completed = 4,
+    /// Ended without success; the task's error says why.
+    Failed = 6,
+}
+
+/// One request. All state is atomics; any thread may look.
+pub struct Task {
+    /// Bytes asked for.
+    pub len: u64,
+    /// Sum of finished slices.
+    done: AtomicU64,
+    slices_left: AtomicU32,
+    /// Release when terminal: publishes the bytes of a READ and `error` to whoever polls.
+    status: AtomicU8,
+    /// The first failure.
+    error: OnceLock<Error>,
+}
+
+impl Task {
+    /// A task without slices: COMPLETED until one is added.
+    pub fn new(len: u64) -> Self {
+        Task {
+            len,
+            done: AtomicU64::new(0),
+            slices_left: AtomicU32::new(0),
+            status: AtomicU8::new(Status::Completed as u8),
+            error: OnceLock::new(),
+        }
+    }
+
+    /// One more slice will have to finish. Only before the first slice is posted.
+    pub fn add_slice(&self) {
+        self.slices_left.fetch_add(1, Ordering::Relaxed);
+        self.status.store(Status::Waiting as u8, Ordering::Relaxed);
+    }
+
+    /// Current status. Once terminal it never changes, and the local buffer is not
+    /// touched any more.
+    pub fn status(&self) -> Status {
+        match self.status.load(Ordering::Acquire) {
+            4 => Status::Completed,
+            6 => Status::Failed,
+            _ => Status::Waiting,
+        }
+    }
+
+    /// Bytes of finished slices.
+    pub fn done_bytes(&self) -> u64 {
+        self.done.load(Ordering::Relaxed)
+    }
+
+    /// Why the task failed; `None` unless it is FAILED.
+    pub fn error(&self) -> Option<&Error> {
+        (self.status() == Status::Failed).then(|| self.error.get()).flatten()
+    }
+}
+
+/// Hears when tasks become terminal: the batch.
+pub trait Sink: Send + Sync {
+    /// One more task is terminal. Called once per task, on any thread; must not block.
+    fn task_ended(&self, failed: bool);
+}
+
+/// The tasks of one submit call; shared by its slices.
+pub struct Work {
+    /// In the order of the request entries.
+    pub tasks: Box<[Task]>,
+    /// When tasks that are not done become FAILED, if the caller asked for that.
+    pub deadline: Option<Instant>,
+    /// Who hears of the ends.
+    pub sink: Arc<dyn Sink>,
+}
+
+/// A piece of a task on its way. Owned by one lane or queue at a time.
+pub struct Slice {
+    work: Arc<Work>,
+    task: u32,
+    /// Direction.
+    pub op: Op,
+    /// Local address.
+    pub local: u64,
+    /// Remote address.
+    pub remote: u64,
+    /// Bytes, at least 1.
+    pub len: u64,
+    /// Keeps the local region registered; `None` when the caller may use unregistered memory.
+    region: Option<RegionUse>,
+    finished: bool,
+}
+
+impl Slice {
+    /// A slice of task number `task` of `work`, which from now on waits for it.
+    #[allow(clippy::too_many_arguments)]
+    pub fn new(
+        work: &Arc<Work>,
+        task: u32,
+        op: Op,
+        local: u64,
+        remote: u64,
+        len: u64,
+        region: Option<RegionUse>,
+    ) -> Self {
+        work.tasks[task as usize].add_slice();
+        Slice { work: work.clone(), task, op, local, remote, len, region, finished: false }
+    }
+
+    /// The submit call this slice belongs to.
+    pub fn work(&self) -> &Work {
+        &self.work
+    }
+
+    /// The slice's local bytes lie in `region`.
+    pub fn is_in(&self, region: &crate::memory::Region) -> bool {
+        self.region.as_ref().is_some_and(|held| std::ptr::eq(&**held.region(), region))
+    }
+
+    /// Every byte is at its destination.
+    pub fn complete(mut self) {
+        self.end(None);
+    }
+
+    /// The slice could not be moved; nothing touches its local bytes any more.
+    pub fn fail(mut self, error: Error) {
+        self.end(Some(error));
+    }
+
+    /// The slice was never posted: its submit call is refused as a whole.
+    pub fn discard(mut self) {
+        self.finished = true;
+    }
+
+    fn end(&mut self, error: Option<Error>) {
+        self.finished = true;
+        // Before the status: whoever sees the end may unregister the region at once.
+        self.region = None;
+        let task = &self.work.tasks[self.task as usize];
+        match error {
+            None => {
+                task.done.fetch_add(self.len, Ordering::Relaxed);
+            }
+            Some(error) => {
+                let _ = task.error.set(error);
+            }
+        }
+        // AcqRel: the last slice sees what the others wrote, `error` included.
+        if task.slices_left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            let failed = task.error.get().is_some();
+            let status = if failed { Status::Failed } else { Status::Completed };
+            task.status.store(status as u8, Ordering::Release);
+            self.work.sink.task_ended(failed);
+        }
+    }
+}
+
+impl Drop for Slice {
+    fn drop(&mut self) {
+        if !self.finished {
+            let text =
+                "the thread that moved this request ended unexpectedly; destroy the engine and report this";
+            self.end(Some(Error::new(Code::InvalidArgument, text).class(Class::Internal, false)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicUsize;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize, AtomicUsize);
+
+    impl Sink for Count {
+        fn task_ended(&self, failed: bool) {
+            let counter = if failed { &self.1 } else { &self.0 };
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn work() -> (Arc<Work>, Arc<Count>) {
+        let count = Arc::new(Count::default());
+        let tasks = vec![Task::new(30)].into_boxed_slice();
+        (Arc::new(Work { tasks, deadline: None, sink: count.clone() }), count)
+    }
+
+    #[test]
+    fn a_task_ends_with_its_last_slice_and_keeps_the_first_error() {
+        let (work, count) = work();
+        let slices: [_; 3] = std::array::from_fn(|_| Slice::new(&work, 0, Op::Read, 1, 2, 10, None));
+        let [one, two, three] = slices;
+        one.complete();
+        two.fail(Error::invalid("first"));
+        assert_eq!(work.tasks[0].status(), Status::Waiting);
+        assert!(work.tasks[0].error().is_none());
+        three.fail(Error::invalid("second"));
+        assert_eq!(work.tasks[0].status(), Status::Failed);
+        assert_eq!(work.tasks[0].error().unwrap().text(), "first");
+        assert_eq!(work.tasks[0].done_bytes(), 10);
+        assert_eq!((count.0.load(Ordering::Relaxed), count.1.load(Ordering::Relaxed)), (0, 1));
+    }
+
+    #[test]
+    fn p17_a_dropped_slice_fails_its_task() {
+        let (work, count) = work();
+        drop(Slice::new(&work, 0, Op::Write, 1, 2, 30, None));
+        assert_eq!(work.tasks[0].status(), Status::Failed);
+        assert_eq!(work.tasks[0].error().unwrap().kind(), Class::Internal);
+        assert_eq!(count.1.load(Ordering::Relaxed), 1);
+    }
+}

@@ -1,0 +1,141 @@
+//! Setting up a data connection, on the control plane: descriptor, address, connect,
+//! socket options, and the proof that the peer is the one the descriptor speaks of.
+
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::sock::Socket;
+use super::wire::{Header, HEADER_LEN, INCARNATION_LEN, OK_FRAME, STATUS_LEN};
+use super::{Endpoint, Route, Shared};
+use crate::error::{Class, Code, Error, Result};
+use crate::runtime::resolve::{resolve, Family};
+use crate::transport::slice::Op;
+
+/// A connection ready for requests.
+pub struct Made {
+    /// Non-blocking, with its options set.
+    pub socket: Socket,
+    /// Use v2 framing.
+    pub v2: bool,
+    /// More than one request may use it.
+    pub reusable: bool,
+}
+
+/// Connects to where `route` points. With `reread`, and after a failure, the descriptor is
+/// read again first: a peer that restarted has another port.
+pub async fn connect(shared: &Shared, route: &dyn Route, reread: bool) -> Result<Made> {
+    if reread {
+        // A store that is down must not stop transfers to known peers.
+        if let Err(error) = route.refresh().await {
+            tracing::debug!("descriptor of {} not re-read: {error}", route.peer());
+        }
+    }
+    let endpoint = route.endpoint()?;
+    let failed = match attempt(shared, &endpoint).await {
+        Ok(made) => return Ok(made),
+        Err(error) => error,
+    };
+    if reread || route.refresh().await.is_err() {
+        return Err(failed);
+    }
+    let fresh = route.endpoint()?;
+    if fresh == endpoint {
+        return Err(failed);
+    }
+    attempt(shared, &fresh).await
+}
+
+async fn attempt(shared: &Shared, endpoint: &Endpoint) -> Result<Made> {
+    let config = &shared.config;
+    let v2 = endpoint.proto_version >= 2 && !config.tcp_force_v1;
+    let reusable = endpoint.proto_version >= 2 && config.tcp_pool;
+    if !v2 {
+        shared.note_v1(endpoint)?;
+    }
+    if !reusable {
+        shared.stats.fallback_one_shot.fetch_add(1, Relaxed);
+    }
+    let mut last = None;
+    for address in resolve(&endpoint.host, endpoint.port, Family::Any).await? {
+        match timeout(config.connect_timeout, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return prepare(shared, endpoint, stream, v2, reusable).await,
+            Ok(Err(error)) => {
+                let hint = match error.raw_os_error() {
+                    Some(libc::EMFILE | libc::ENFILE) => "; raise the limit of open files (ulimit -n)",
+                    Some(libc::EADDRNOTAVAIL) => "; no local port is free",
+                    Some(libc::ECONNREFUSED) => "; nobody listens there, the peer is gone or restarted",
+                    _ => "",
+                };
+                last = Some(Error::io(
+                    Code::Socket,
+                    format!("cannot connect to data port {address}{hint}"),
+                    &error,
+                ));
+            }
+            Err(_) => last = Some(no_answer(address, config.connect_timeout)),
+        }
+    }
+    let none = || Error::new(Code::Dns, format!("'{}' has no address", endpoint.host));
+    Err(last.unwrap_or_else(none).peer(&endpoint.peer))
+}
+
+async fn prepare(
+    shared: &Shared,
+    endpoint: &Endpoint,
+    mut stream: TcpStream,
+    v2: bool,
+    reusable: bool,
+) -> Result<Made> {
+    let limit = shared.config.connect_timeout;
+    let failed = |error: &std::io::Error| {
+        Error::io(Code::Socket, "cannot prepare a data connection", error).peer(&endpoint.peer)
+    };
+    stream.set_nodelay(true).map_err(|e| failed(&e))?;
+    if let (true, Some((incarnation, cell))) = (v2 && reusable, endpoint.incarnation) {
+        timeout(limit, prove(&mut stream, incarnation, cell, endpoint)).await.unwrap_or_else(|_| {
+            Err(Error::new(Code::Socket, format!("no answer on the data port within {} s", limit.as_secs()))
+                .class(Class::Timeout, true)
+                .peer(&endpoint.peer))
+        })?;
+    }
+    let stream = stream.into_std().map_err(|e| failed(&e))?;
+    super::set_options(&stream, &shared.config);
+    let socket = Socket::new(stream).map_err(|e| failed(&e))?;
+    shared.stats.lanes_opened.fetch_add(1, Relaxed);
+    Ok(Made { socket, v2, reusable })
+}
+
+/// Reads the 16-byte cell that holds the peer's incarnation id and compares.
+async fn prove(
+    stream: &mut TcpStream,
+    expected: [u8; INCARNATION_LEN],
+    cell: u64,
+    endpoint: &Endpoint,
+) -> Result<()> {
+    let header = Header { size: INCARNATION_LEN as u64, addr: cell, op: Op::Read, v2: true };
+    let mut reply = [0; STATUS_LEN + INCARNATION_LEN];
+    let exchange = async {
+        let bytes: [u8; HEADER_LEN] = header.encode();
+        stream.write_all(&bytes).await?;
+        stream.read_exact(&mut reply).await
+    };
+    let outcome = exchange.await;
+    if outcome.is_ok() && reply[..STATUS_LEN] == OK_FRAME && reply[STATUS_LEN..] == expected {
+        return Ok(());
+    }
+    let text = "another process listens on the peer's data port: the peer restarted; open the segment again";
+    Err(Error::new(Code::Socket, text).class(Class::Metadata, true).peer(&endpoint.peer))
+}
+
+fn no_answer(address: SocketAddr, limit: Duration) -> Error {
+    let text = format!(
+        "no answer from data port {address} within {} s; check the route and firewalls (MC_HANDSHAKE_CONNECT_TIMEOUT)",
+        limit.as_secs()
+    );
+    Error::new(Code::Socket, text).class(Class::Timeout, true)
+}

@@ -1,0 +1,145 @@
+//! The way to one peer: a few lanes, the choice among them, and what happens to requests
+//! whose lane died.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::connect;
+use super::lane::Lane;
+use super::request::{Attempt, Request};
+use super::{Route, Shared};
+use crate::error::Error;
+use crate::memory::Region;
+use crate::transport::slice::Slice;
+use crate::transport::Link;
+
+/// Requests of a submit call go to one lane until it got this much, then a lane is chosen anew.
+const RUN_BYTES: u64 = 256 << 10;
+/// A lane that has yet to connect is taken only if the others have this much to do.
+const CONNECT_COST: u64 = 256 << 10;
+
+/// Link to one peer; kept by its segment, and by batches with work on it.
+pub struct TcpLink {
+    shared: Arc<Shared>,
+    route: Arc<dyn Route>,
+    lanes: Vec<Arc<Lane>>,
+    /// A lane died since the descriptor was last read.
+    stale: AtomicBool,
+    /// Guards the reason for which the link was closed.
+    closed: Mutex<Option<Error>>,
+}
+
+impl TcpLink {
+    /// A link without connections; the first request makes one.
+    pub fn new(shared: &Arc<Shared>, route: Arc<dyn Route>) -> Arc<Self> {
+        Arc::new_cyclic(|me| TcpLink {
+            lanes: (0..shared.config.tcp_lanes)
+                .map(|_| Lane::new(me.clone(), shared.clone(), shared.next_reactor()))
+                .collect(),
+            shared: shared.clone(),
+            route,
+            stale: AtomicBool::new(false),
+            closed: Mutex::new(None),
+        })
+    }
+
+    /// The peer, for messages.
+    pub fn peer(&self) -> String {
+        self.route.peer()
+    }
+
+    /// Makes a connection for `lane`, on the control plane.
+    pub fn connect(&self, lane: Arc<Lane>) {
+        let (shared, route) = (self.shared.clone(), self.route.clone());
+        let reread = self.stale.swap(false, Relaxed);
+        self.shared.control.spawn(async move {
+            let guard = ConnectGuard(Some(lane));
+            let made = connect::connect(&shared, &*route, reread).await;
+            let Some(lane) = guard.done() else { return };
+            match made {
+                Ok(made) => lane.attach(made.socket, made.v2, made.reusable),
+                Err(error) => lane.connect_failed(error),
+            }
+        });
+    }
+
+    /// Moves the requests of a lane that cannot connect to one that is connected, or fails them.
+    pub fn connect_failed(&self, failed: &Arc<Lane>, waiting: Vec<Request>, error: Error) {
+        self.stale.store(true, Relaxed);
+        let others = self.lanes.iter().filter(|lane| !Arc::ptr_eq(lane, failed) && lane.is_connected());
+        match others.min_by_key(|lane| lane.load()) {
+            Some(lane) => lane.push(waiting.into_iter()),
+            None => waiting.into_iter().for_each(|request| request.fail(error.clone())),
+        }
+    }
+
+    /// Sends requests of a dead lane again.
+    pub fn send_again(&self, requests: Vec<Request>) {
+        self.stale.store(true, Relaxed);
+        if requests.is_empty() {
+            return;
+        }
+        let sent = requests.iter().filter(|request| request.attempt != Attempt::First);
+        self.shared.stats.requests_resent.fetch_add(sent.count() as u64, Relaxed);
+        self.choose().push(requests.into_iter());
+    }
+
+    /// Ends every use of a revoked region.
+    pub fn abort(&self, region: &Region) {
+        self.lanes.iter().for_each(|lane| lane.abort(region));
+    }
+
+    fn choose(&self) -> &Arc<Lane> {
+        let cost = |lane: &&Arc<Lane>| lane.load() + if lane.is_connected() { 0 } else { CONNECT_COST };
+        // A link has at least one lane: the config row starts at 1.
+        self.lanes.iter().min_by_key(cost).unwrap_or(&self.lanes[0])
+    }
+}
+
+impl Link for TcpLink {
+    fn submit(&self, slices: Vec<Slice>) {
+        let mut slices = slices.into_iter().peekable();
+        while slices.peek().is_some() {
+            let mut run = 0;
+            let requests = std::iter::from_fn(|| {
+                let slice = slices.next_if(|slice| run == 0 || run + slice.len <= RUN_BYTES)?;
+                run += slice.len;
+                Some(Request::new(slice))
+            });
+            self.choose().push(requests);
+        }
+    }
+
+    fn poll(&self) -> bool {
+        let busy = self.lanes.iter().filter(|lane| lane.is_busy());
+        busy.fold(false, |moved, lane| lane.poll() | moved)
+    }
+
+    fn rely_on_threads(&self) {
+        self.lanes.iter().filter(|lane| lane.is_busy()).for_each(|lane| lane.rely_on_reactor());
+    }
+
+    fn close(&self, error: &Error) {
+        *self.closed.lock() = Some(error.clone());
+        self.lanes.iter().for_each(|lane| lane.close(error));
+    }
+}
+
+/// Fails the lane's requests if the control plane drops the task, as it does when it stops.
+struct ConnectGuard(Option<Arc<Lane>>);
+
+impl ConnectGuard {
+    fn done(mut self) -> Option<Arc<Lane>> {
+        self.0.take()
+    }
+}
+
+impl Drop for ConnectGuard {
+    fn drop(&mut self) {
+        if let Some(lane) = self.0.take() {
+            lane.connect_failed(super::stopping());
+        }
+    }
+}

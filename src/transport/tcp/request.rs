@@ -1,0 +1,92 @@
+//! A request on a lane: a slice on its way, or what is left of one that was given up
+//! while its reply is still to come.
+
+use super::wire::{Header, HEADER_LEN, STATUS_LEN};
+use crate::error::Error;
+use crate::transport::slice::{Op, Slice};
+
+/// How often a request was sent without an answer, and how it is sent next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
+pub enum Attempt {
+    /// Not sent yet, or known not to have been executed.
+    First,
+    /// The connection had been idle and died before any reply: once more, pipelined.
+    Fresh,
+    /// Something in the pipeline made the peer hang up: alone, to find the culprit.
+    Alone,
+}
+
+/// One request.
+pub struct Request {
+    slice: Option<Slice>,
+    op: Op,
+    remote: u64,
+    len: u64,
+    /// How it is to be sent.
+    pub attempt: Attempt,
+    /// Header bytes; valid once sending began.
+    pub header: [u8; HEADER_LEN],
+}
+
+impl Request {
+    /// A request for `slice`.
+    pub fn new(slice: Slice) -> Self {
+        let (op, remote, len) = (slice.op, slice.remote, slice.len);
+        Request { slice: Some(slice), op, remote, len, attempt: Attempt::First, header: [0; HEADER_LEN] }
+    }
+
+    /// Direction.
+    pub fn op(&self) -> Op {
+        self.op
+    }
+
+    /// Address at the peer.
+    pub fn remote(&self) -> u64 {
+        self.remote
+    }
+
+    /// Payload bytes.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// The slice, unless it was given up.
+    pub fn slice(&self) -> Option<&Slice> {
+        self.slice.as_ref()
+    }
+
+    /// Gives the slice up; the request stays in its place for the reply.
+    pub fn take_slice(&mut self) -> Option<Slice> {
+        self.slice.take()
+    }
+
+    /// Fills in the header for the framing of this connection.
+    pub fn encode(&mut self, v2: bool) {
+        self.header = Header { size: self.len, addr: self.remote, op: self.op, v2 }.encode();
+    }
+
+    /// Bytes to send: the header, and for a WRITE the body.
+    pub fn send_len(&self) -> u64 {
+        HEADER_LEN as u64 + if self.op == Op::Write { self.len } else { 0 }
+    }
+
+    /// Bytes of the reply: the status frame under v2, and for a READ the body.
+    pub fn reply_len(&self, v2: bool) -> u64 {
+        let status = if v2 { STATUS_LEN as u64 } else { 0 };
+        status + if self.op == Op::Read { self.len } else { 0 }
+    }
+
+    /// Its bytes are at their destination.
+    pub fn complete(self) {
+        if let Some(slice) = self.slice {
+            slice.complete();
+        }
+    }
+
+    /// It could not be done.
+    pub fn fail(self, error: Error) {
+        if let Some(slice) = self.slice {
+            slice.fail(error);
+        }
+    }
+}

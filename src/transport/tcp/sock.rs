@@ -1,0 +1,244 @@
+//! System calls of the data plane. Payload is described by address and length and touched
+//! by the kernel only, so memory that is not mapped any more gives EFAULT, not a fault.
+//! Sends carry MSG_NOSIGNAL: a dead peer must not raise SIGPIPE in the host.
+
+#![allow(unsafe_code)]
+
+use std::io;
+use std::marker::PhantomData;
+use std::net::TcpStream;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+use socket2::SockRef;
+
+use crate::runtime::fork;
+
+/// Pieces of one send or receive.
+pub const IOV_MAX: usize = 128;
+
+/// Outcome of a send or receive.
+#[derive(Debug)]
+pub enum Io {
+    /// So many bytes, at least 1.
+    Moved(usize),
+    /// Nothing possible now.
+    WouldBlock,
+    /// The peer closed its side (receive only).
+    Eof,
+    /// A caller's buffer is not mapped.
+    Fault,
+    /// The connection is dead.
+    Failed(io::Error),
+}
+
+/// A list of memory pieces; borrows what is pushed by reference.
+pub struct Iov<'a> {
+    list: [libc::iovec; IOV_MAX],
+    used: usize,
+    bytes: usize,
+    borrowed: PhantomData<&'a mut [u8]>,
+}
+
+impl<'a> Iov<'a> {
+    /// An empty list.
+    pub fn new() -> Self {
+        let empty = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
+        Iov { list: [empty; IOV_MAX], used: 0, bytes: 0, borrowed: PhantomData }
+    }
+
+    /// Room for one more request: a header or frame and a body.
+    pub fn has_room(&self) -> bool {
+        self.used + 2 <= IOV_MAX
+    }
+
+    /// Total length.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Adds registered memory by address.
+    pub fn push_raw(&mut self, addr: u64, len: u64) {
+        self.add(addr as *mut libc::c_void, len as usize);
+    }
+
+    /// Adds bytes to send.
+    pub fn push(&mut self, bytes: &'a [u8]) {
+        self.add(bytes.as_ptr() as *mut libc::c_void, bytes.len());
+    }
+
+    /// Adds room to receive into.
+    pub fn push_mut(&mut self, room: &'a mut [u8]) {
+        self.add(room.as_mut_ptr().cast(), room.len());
+    }
+
+    fn add(&mut self, base: *mut libc::c_void, len: usize) {
+        if len > 0 && self.used < IOV_MAX {
+            self.list[self.used] = libc::iovec { iov_base: base, iov_len: len };
+            self.used += 1;
+            self.bytes += len;
+        }
+    }
+
+    fn message(&mut self) -> libc::msghdr {
+        // SAFETY: an all-zero msghdr is valid: no name, no control data.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        message.msg_iov = self.list.as_mut_ptr();
+        message.msg_iovlen = self.used;
+        message
+    }
+}
+
+/// A connected, non-blocking TCP socket; a forked child closes its copy.
+pub struct Socket(OwnedFd);
+
+impl Socket {
+    /// Takes over a connected stream and makes it non-blocking.
+    pub fn new(stream: TcpStream) -> io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        fork::track(stream.as_raw_fd());
+        Ok(Socket(stream.into()))
+    }
+
+    /// The descriptor, for epoll.
+    pub fn fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+
+    /// Sends from the front of `iov` what fits into the socket buffer.
+    pub fn send(&self, iov: &mut Iov<'_>) -> Io {
+        let message = iov.message();
+        // SAFETY: the pieces are borrowed by `iov` or owned by the caller of the API, and the
+        // kernel checks every address.
+        let n = unsafe { libc::sendmsg(self.fd(), &message, libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT) };
+        outcome(n, false)
+    }
+
+    /// Receives into the front of `iov` what has arrived.
+    pub fn recv(&self, iov: &mut Iov<'_>) -> Io {
+        let mut message = iov.message();
+        // SAFETY: as for `send`; the memory is registered for being written, or borrowed mutably.
+        let n = unsafe { libc::recvmsg(self.fd(), &mut message, libc::MSG_DONTWAIT) };
+        outcome(n, true)
+    }
+
+    /// The other end's address, for messages.
+    pub fn peer_ip(&self) -> String {
+        let address = SockRef::from(&self.0).peer_addr().ok().and_then(|address| address.as_socket());
+        address.map_or_else(|| "an unknown peer".into(), |address| address.ip().to_string())
+    }
+
+    /// Tells the peer that nothing more will be sent.
+    pub fn shutdown_write(&self) {
+        // SAFETY: plain call on an owned descriptor.
+        unsafe { libc::shutdown(self.fd(), libc::SHUT_WR) };
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        fork::untrack(self.fd());
+    }
+}
+
+fn outcome(n: isize, receiving: bool) -> Io {
+    match n {
+        0 if receiving => Io::Eof,
+        0 => Io::WouldBlock,
+        n if n > 0 => Io::Moved(n as usize),
+        _ => {
+            let error = io::Error::last_os_error();
+            match error.raw_os_error() {
+                Some(libc::EAGAIN | libc::EINTR | libc::ENOBUFS | libc::ENOMEM) => Io::WouldBlock,
+                Some(libc::EFAULT) => Io::Fault,
+                _ => Io::Failed(error),
+            }
+        }
+    }
+}
+
+/// Readiness of descriptors, each with a 64-bit token.
+pub struct Epoll(OwnedFd);
+
+/// One event: token and readiness bits.
+pub type Event = libc::epoll_event;
+
+impl Epoll {
+    /// A new instance, closed on exec.
+    pub fn new() -> io::Result<Self> {
+        // SAFETY: the call has no memory arguments; a valid result is a fresh descriptor.
+        let fd = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
+        owned(fd).map(Epoll)
+    }
+
+    /// Watches `fd` for `interest`.
+    pub fn add(&self, fd: RawFd, token: u64, interest: u32) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_ADD, fd, token, interest)
+    }
+
+    /// Changes what `fd` is watched for.
+    pub fn modify(&self, fd: RawFd, token: u64, interest: u32) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_MOD, fd, token, interest)
+    }
+
+    /// Sleeps until something is ready or `timeout_ms` (-1: no limit) passes.
+    pub fn wait(&self, events: &mut [Event], timeout_ms: i32) -> usize {
+        // SAFETY: the kernel fills at most `events.len()` entries of the slice.
+        let n = unsafe {
+            libc::epoll_wait(self.0.as_raw_fd(), events.as_mut_ptr(), events.len() as i32, timeout_ms)
+        };
+        n.max(0) as usize
+    }
+
+    fn control(&self, op: i32, fd: RawFd, token: u64, interest: u32) -> io::Result<()> {
+        let mut event = libc::epoll_event { events: interest, u64: token };
+        // SAFETY: `event` outlives the call.
+        match unsafe { libc::epoll_ctl(self.0.as_raw_fd(), op, fd, &mut event) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+/// Copies bytes into registered memory through the kernel, so that memory which is gone
+/// gives an error. For the few payload bytes that arrived together with headers.
+pub struct Courier {
+    read: OwnedFd,
+    write: OwnedFd,
+}
+
+impl Courier {
+    /// Makes the pipe the bytes go through.
+    pub fn new() -> io::Result<Self> {
+        let mut fds = [0; 2];
+        // SAFETY: two descriptors are written to a live array.
+        if unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Courier { read: owned(fds[0])?, write: owned(fds[1])? })
+    }
+
+    /// Puts `bytes` (at most 4096) at `addr`; `false` if the memory is not mapped.
+    pub fn deliver(&mut self, bytes: &[u8], addr: u64) -> bool {
+        let (from, len) = (bytes.as_ptr().cast(), bytes.len());
+        // SAFETY: reads `len` bytes of a live slice; a pipe takes up to 4096 bytes whole.
+        let written = unsafe { libc::write(self.write.as_raw_fd(), from, len) };
+        // SAFETY: the kernel checks the destination, which is registered for being written.
+        let read = unsafe { libc::read(self.read.as_raw_fd(), addr as *mut libc::c_void, len) };
+        if written == len as isize && read == written {
+            return true;
+        }
+        // Bytes may be left in the pipe: start over with a fresh one.
+        if let Ok(fresh) = Self::new() {
+            *self = fresh;
+        }
+        false
+    }
+}
+
+fn owned(fd: RawFd) -> io::Result<OwnedFd> {
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a fresh descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}

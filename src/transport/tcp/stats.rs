@@ -1,0 +1,47 @@
+//! Counters of the TCP transport. Relaxed: they publish nothing but themselves.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+macro_rules! stats {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// All counters since installation.
+        #[derive(Default)]
+        pub struct Stats {
+            $($(#[$doc])* pub $name: AtomicU64,)*
+        }
+
+        impl Stats {
+            /// Name and value of each.
+            pub fn snapshot(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name.load(Relaxed)),)*]
+            }
+        }
+    };
+}
+
+stats! {
+    /// Bytes sent as initiator, headers included.
+    bytes_sent,
+    /// Bytes received as initiator, frames included.
+    bytes_received,
+    /// Requests finished as initiator.
+    requests,
+    /// Connections made to peers.
+    lanes_opened,
+    /// Connections that died with requests on them.
+    lanes_lost,
+    /// Requests sent again after a connection died.
+    requests_resent,
+    /// Connections accepted from peers.
+    inbound_accepted,
+    /// Connections refused because the table was full.
+    inbound_refused,
+    /// Requests served.
+    inbound_requests,
+    /// Requests refused because of their address.
+    inbound_rejected,
+    /// Connections that use v1 framing: a WRITE completes before it is applied.
+    fallback_v1,
+    /// Connections used for one request only.
+    fallback_one_shot,
+}

@@ -1,0 +1,78 @@
+//! Interoperation with the released upstream: runs the Python cases of `tests/interop` against `libtransfer_engine.so`.
+//!
+//! Needs what `make test` prepares: `target/venv` (upstream's wheel), the release library and the C examples.
+//! `TE_LIB` names another library, `TE_SKIP_INTEROP=1` skips all of it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const V1: (&str, &str) = ("MC_TCP_PROTO", "1");
+// Upstream's wheel pools connections by default; both values are given so that neither case depends on that.
+const POOLED: (&str, &str) = ("MC_TCP_ENABLE_CONNECTION_POOL", "1");
+const ONE_SHOT: (&str, &str) = ("MC_TCP_ENABLE_CONNECTION_POOL", "0");
+
+/// Checks that something `make test` builds is there; its absence is a failure, never a silent skip.
+fn prepared(path: PathBuf, what: &str) -> PathBuf {
+    assert!(
+        path.exists(),
+        "{what} is missing at {}: run `make test`, which prepares it, or set TE_SKIP_INTEROP=1",
+        path.display()
+    );
+    path
+}
+
+fn run(script_and_arguments: &str, environment: &[(&str, &str)]) {
+    if std::env::var_os("TE_SKIP_INTEROP").is_some_and(|value| value == "1") {
+        println!("SKIP {script_and_arguments}: TE_SKIP_INTEROP=1 is set");
+        return;
+    }
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let python = prepared(top.join("target/venv/bin/python"), "the Python with upstream's wheel");
+    let library = std::env::var_os("TE_LIB")
+        .map_or_else(|| top.join("target/release/libtransfer_engine.so"), PathBuf::from);
+    let library = prepared(library, "the library");
+    if script_and_arguments.starts_with("bench_pair.py") {
+        prepared(top.join("c_examples/bench"), "the bench example");
+    }
+
+    let output = Command::new(python)
+        .current_dir(top.join("tests/interop"))
+        .args(script_and_arguments.split(' '))
+        .env("TE_LIB", library)
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .envs(environment.iter().copied())
+        .output()
+        .expect("the venv's Python cannot be started");
+    assert!(
+        output.status.success(),
+        "{script_and_arguments} with {environment:?}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// Declares one test per case: name, script with its arguments, extra environment.
+macro_rules! cases {
+    ($($name:ident: $script:literal, $environment:expr;)*) => {
+        $(#[test] fn $name() { run($script, &$environment); })*
+    };
+}
+
+cases! {
+    our_writes_and_reads_reach_upstream: "transfer.py ours upstream", [];
+    our_v1_writes_and_reads_reach_upstream: "transfer.py ours upstream", [V1];
+    upstream_pooled_reaches_us: "transfer.py upstream ours", [POOLED];
+    upstream_one_shot_reaches_us: "transfer.py upstream ours", [ONE_SHOT];
+    upstream_v1_pooled_reaches_us: "transfer.py upstream ours", [V1, POOLED];
+    upstream_v1_one_shot_reaches_us: "transfer.py upstream ours", [V1, ONE_SHOT];
+    two_of_ours_reach_each_other: "transfer.py ours ours", [];
+    upstream_bench_drives_our_target: "bench_pair.py upstream ours", [];
+    our_bench_drives_upstream_target: "bench_pair.py ours upstream", [];
+    upstream_addresses_not_registered_are_refused_by_us: "rejected.py ours upstream", [];
+    upstream_is_rejected_at_addresses_not_registered: "rejected.py upstream ours", [];
+    our_notifications_reach_upstream: "notify.py ours upstream", [];
+    upstream_notifications_reach_us: "notify.py upstream ours", [];
+    killed_upstream_target_fails_our_tasks: "dying_target.py killed ours upstream", [];
+    stopped_upstream_target_times_our_tasks_out: "dying_target.py stopped ours upstream", [];
+}
