@@ -13,6 +13,7 @@ use transfer_engine::error::{Class, Code, Error};
 use transfer_engine::handshake::{server, wire, Client, ConnectionMessage, Handler, Limits, Notification};
 use transfer_engine::host_port::HostPort;
 use transfer_engine::metadata::{self, SegmentDesc};
+use transfer_engine::runtime::fork::Tracked;
 use transfer_engine::runtime::ports::BoundPort;
 
 fn run<T>(test: impl Future<Output = T>) -> T {
@@ -145,7 +146,7 @@ fn the_peer_to_peer_store_asks_the_peer_each_time() {
         let segment = format!("127.0.0.1:{}", bound.port());
         let listener = TcpListener::from_std(bound.listen(8).unwrap()).unwrap();
         let node = Arc::new(Node(Mutex::new(Value::Null)));
-        tokio::spawn(server::serve(listener, node.clone(), Limits::new(&Config::default())));
+        tokio::spawn(server::serve(Tracked::new(listener), node.clone(), Limits::new(&Config::default())));
 
         let own = Arc::new(Mutex::new(Value::Null));
         let sent = own.clone();

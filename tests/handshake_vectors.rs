@@ -12,6 +12,7 @@ use transfer_engine::config::Config;
 use transfer_engine::handshake::{server, wire, Client, ConnectionMessage, Handler, Limits, Notification};
 use transfer_engine::host_port::HostPort;
 use transfer_engine::json;
+use transfer_engine::runtime::fork::Tracked;
 
 const NO_RDMA: &str = "no RDMA transport on this node";
 
@@ -62,7 +63,7 @@ fn patient() -> Limits {
 async fn start(node: Node, limits: Limits) -> (SocketAddr, tokio::task::JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    (address, tokio::spawn(server::serve(listener, Arc::new(node), limits)))
+    (address, tokio::spawn(server::serve(Tracked::new(listener), Arc::new(node), limits)))
 }
 
 async fn send(address: SocketAddr, request: &[u8]) -> TcpStream {

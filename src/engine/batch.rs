@@ -122,6 +122,20 @@ impl Batch {
         first.iter().chain(&rest).fold(false, |moved, link| link.poll() | moved)
     }
 
+    /// Tasks that a caller can still see WAITING. A task's status is published just before
+    /// `pending` counts it out, so whoever saw the last one end may come too early here.
+    fn running(&self, inner: &Inner) -> usize {
+        while !self.is_done() {
+            let tasks = inner.works.iter().flat_map(|work| work.tasks.iter());
+            let waiting = tasks.filter(|task| task.status() == Status::Waiting).count();
+            if waiting > 0 {
+                return waiting;
+            }
+            std::thread::yield_now();
+        }
+        0
+    }
+
     /// Every submitted task is terminal.
     pub fn is_done(&self) -> bool {
         self.pending.load(Ordering::SeqCst) == 0
@@ -129,15 +143,11 @@ impl Batch {
 
     /// Takes the notification if it is due: every task submitted so far is COMPLETED.
     pub fn take_due_notification(&self) -> Option<Pending> {
-        if !self.has_notification.load(Ordering::Acquire)
-            || !self.is_done()
-            || self.failed.load(Ordering::SeqCst) != 0
-        {
+        if !self.has_notification.load(Ordering::Acquire) {
             return None;
         }
         let mut inner = self.inner.lock();
-        // Looked at again under the lock: a submit call may have added tasks.
-        if !self.is_done() || self.failed.load(Ordering::SeqCst) != 0 {
+        if self.running(&inner) > 0 || self.failed.load(Ordering::SeqCst) != 0 {
             return None;
         }
         self.has_notification.store(false, Ordering::Release);
@@ -183,7 +193,7 @@ impl Batch {
     pub fn free(&self) -> Result<()> {
         let mut inner = self.inner.lock();
         check_live(&inner)?;
-        let running = self.pending.load(Ordering::SeqCst) + inner.reserved;
+        let running = self.running(&inner) + inner.reserved;
         if running > 0 {
             let text = format!("{running} tasks of the batch are not terminal; poll or wait for them first");
             return Err(Error::new(Code::BatchBusy, text));

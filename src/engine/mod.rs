@@ -24,7 +24,7 @@ use crate::host_port::{self, HostPort};
 use crate::metadata::{self, Store};
 use crate::observe::log;
 use crate::runtime::control::Control;
-use crate::runtime::fork;
+use crate::runtime::fork::{self, Tracked};
 use crate::runtime::ports::BoundPort;
 use crate::runtime::slots::{Slots, KEY_BITS};
 use crate::topology::Matrix;
@@ -138,7 +138,7 @@ impl Engine {
         let listener = self.control.enter(|| tokio::net::TcpListener::from_std(listener));
         let listener = listener.map_err(|e| Error::io(Code::Socket, "cannot serve handshakes", &e))?;
         let limits = Limits::new(&self.config);
-        self.control.spawn(handshake::serve(listener, self.local.clone(), limits));
+        self.control.spawn(handshake::serve(Tracked::new(listener), self.local.clone(), limits));
         Ok(())
     }
 

@@ -112,14 +112,6 @@ impl Engine {
     /// Checks opcode and target of a request, and makes the target's entry.
     fn check_target(&self, request: &Request, targets: &mut Vec<Target>) -> Result<()> {
         op(request.opcode)?;
-        if request.source.checked_add(request.len).is_none()
-            || request.offset.checked_add(request.len).is_none()
-        {
-            return Err(Error::invalid(format!(
-                "a length of {} bytes wraps around the address space",
-                request.len
-            )));
-        }
         let index = match targets.iter().rposition(|target| target.id == request.target) {
             Some(index) => index,
             None => {

@@ -17,6 +17,7 @@ use super::wire::{self, Frame, ReadLimits};
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::json;
+use crate::runtime::fork::Tracked;
 
 /// Wait before the next accept after one that failed for lack of resources.
 const BACK_OFF: Duration = Duration::from_millis(100);
@@ -69,7 +70,7 @@ impl Limits {
 }
 
 /// Answers connections of `listener` for as long as the future is polled; it never completes.
-pub async fn serve(listener: TcpListener, handler: Arc<dyn Handler>, limits: Limits) {
+pub async fn serve(listener: Tracked<TcpListener>, handler: Arc<dyn Handler>, limits: Limits) {
     let limits = Arc::new(limits);
     let mut clients = JoinSet::new();
     let mut warned: Option<Instant> = None;

@@ -3,6 +3,7 @@
 
 #![allow(unsafe_code)]
 
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::Once;
 
@@ -29,15 +30,40 @@ pub fn watch() {
     });
 }
 
+/// A socket whose copy a forked child closes. The number is forgotten before the socket is
+/// closed: it may belong to somebody else a moment later.
+pub struct Tracked<T: AsRawFd>(T);
+
+impl<T: AsRawFd> Tracked<T> {
+    /// Tracks the socket as long as it lives.
+    pub fn new(socket: T) -> Self {
+        track(socket.as_raw_fd());
+        Tracked(socket)
+    }
+}
+
+impl<T: AsRawFd> std::ops::Deref for Tracked<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T: AsRawFd> Drop for Tracked<T> {
+    fn drop(&mut self) {
+        untrack(self.0.as_raw_fd());
+    }
+}
+
 /// The child is to close its copy of `fd`. Numbers above 65535 are not tracked.
-pub fn track(fd: i32) {
+fn track(fd: i32) {
     if let Some((word, bit)) = place(fd) {
         word.fetch_or(bit, Relaxed);
     }
 }
 
-/// Call before `fd` is closed.
-pub fn untrack(fd: i32) {
+fn untrack(fd: i32) {
     if let Some((word, bit)) = place(fd) {
         word.fetch_and(!bit, Relaxed);
     }

@@ -2,11 +2,9 @@
 //! the choice on; whether it listens already is the owner's decision.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
-use std::os::fd::AsRawFd;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::fork;
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 
@@ -37,12 +35,11 @@ impl BoundPort {
         self.port
     }
 
-    /// Starts to listen.
+    /// Starts to listen; non-blocking.
     pub fn listen(self, backlog: i32) -> Result<TcpListener> {
         self.socket
             .listen(backlog)
             .map_err(|e| Error::io(Code::Socket, format!("cannot listen on port {}", self.port), &e))?;
-        fork::track(self.socket.as_raw_fd());
         Ok(self.socket.into())
     }
 

@@ -31,16 +31,14 @@ pub struct Made {
 pub async fn connect(shared: &Shared, route: &dyn Route, reread: bool) -> Result<Made> {
     if reread {
         // A store that is down must not stop transfers to known peers.
-        if let Err(error) = route.refresh().await {
-            tracing::debug!("descriptor of {} not re-read: {error}", route.peer());
-        }
+        refresh(shared, route).await;
     }
     let endpoint = route.endpoint()?;
     let failed = match attempt(shared, &endpoint).await {
         Ok(made) => return Ok(made),
         Err(error) => error,
     };
-    if reread || route.refresh().await.is_err() {
+    if reread || !refresh(shared, route).await {
         return Err(failed);
     }
     let fresh = route.endpoint()?;
@@ -48,6 +46,16 @@ pub async fn connect(shared: &Shared, route: &dyn Route, reread: bool) -> Result
         return Err(failed);
     }
     attempt(shared, &fresh).await
+}
+
+/// Reads the descriptor again; `false` if that failed or took too long.
+async fn refresh(shared: &Shared, route: &dyn Route) -> bool {
+    match timeout(shared.config.connect_timeout, route.refresh()).await {
+        Ok(Ok(())) => return true,
+        Ok(Err(error)) => tracing::debug!("descriptor of {} not re-read: {error}", route.peer()),
+        Err(_) => tracing::debug!("descriptor of {} not re-read in time", route.peer()),
+    }
+    false
 }
 
 async fn attempt(shared: &Shared, endpoint: &Endpoint) -> Result<Made> {
@@ -91,7 +99,7 @@ async fn prepare(
     v2: bool,
     reusable: bool,
 ) -> Result<Made> {
-    let limit = shared.config.connect_timeout;
+    let limit = shared.config.connect_timeout.min(shared.config.tcp_status_timeout);
     let failed = |error: &std::io::Error| {
         Error::io(Code::Socket, "cannot prepare a data connection", error).peer(&endpoint.peer)
     };

@@ -27,6 +27,7 @@ use crate::error::{Class, Code, Error, Result};
 use crate::memory::{Region, Registry};
 use crate::observe::log::RateLimit;
 use crate::runtime::control::Control;
+use crate::runtime::fork::Tracked;
 use crate::runtime::ports::BoundPort;
 use link::TcpLink;
 use reactor::Reactor;
@@ -103,7 +104,7 @@ impl Tcp {
     ) -> Result<Arc<Self>> {
         let bound = BoundPort::dual_stack(config)?;
         let port = bound.port();
-        let listener = bound.listen(config.listen_backlog)?;
+        let listener = Tracked::new(bound.listen(config.listen_backlog)?);
         let shared = Arc::new(Shared {
             config: config.clone(),
             registry: registry.clone(),

@@ -19,6 +19,7 @@ use super::sock::{Courier, Epoll, Event, Socket};
 use super::Shared;
 use crate::error::{Class, Code, Error, Result};
 use crate::memory::Region;
+use crate::runtime::fork::Tracked;
 use crate::runtime::thread;
 use crate::runtime::wakeup::Wakeup;
 
@@ -32,7 +33,7 @@ const LOOK_AGAIN_MS: i32 = 1;
 /// What other threads ask a reactor to do.
 enum Command {
     Serve(Socket),
-    Listen(TcpListener),
+    Listen(Tracked<TcpListener>),
     Abort(Arc<Region>),
 }
 
@@ -92,7 +93,7 @@ impl Reactor {
     }
 
     /// Accepts connections from `listener`.
-    pub fn listen(&self, listener: TcpListener) {
+    pub fn listen(&self, listener: Tracked<TcpListener>) {
         self.ask(Command::Listen(listener));
     }
 
@@ -147,7 +148,7 @@ struct Loop {
     courier: Courier,
     inbound: HashMap<u64, Inbound>,
     next_id: u64,
-    listener: Option<TcpListener>,
+    listener: Option<Tracked<TcpListener>>,
 }
 
 impl Loop {
@@ -199,7 +200,7 @@ impl Loop {
         }
     }
 
-    fn listen(&mut self, listener: TcpListener) {
+    fn listen(&mut self, listener: Tracked<TcpListener>) {
         let interest = libc::EPOLLIN as u32;
         match self.reactor.epoll.add(listener.as_raw_fd(), LISTENER, interest) {
             Ok(()) => self.listener = Some(listener),

@@ -11,7 +11,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use socket2::SockRef;
 
-use crate::runtime::fork;
+use crate::runtime::fork::Tracked;
 
 /// Pieces of one send or receive.
 pub const IOV_MAX: usize = 128;
@@ -89,14 +89,13 @@ impl<'a> Iov<'a> {
 }
 
 /// A connected, non-blocking TCP socket; a forked child closes its copy.
-pub struct Socket(OwnedFd);
+pub struct Socket(Tracked<OwnedFd>);
 
 impl Socket {
     /// Takes over a connected stream and makes it non-blocking.
     pub fn new(stream: TcpStream) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
-        fork::track(stream.as_raw_fd());
-        Ok(Socket(stream.into()))
+        Ok(Socket(Tracked::new(stream.into())))
     }
 
     /// The descriptor, for epoll.
@@ -123,7 +122,7 @@ impl Socket {
 
     /// The other end's address, for messages.
     pub fn peer_ip(&self) -> String {
-        let address = SockRef::from(&self.0).peer_addr().ok().and_then(|address| address.as_socket());
+        let address = SockRef::from(&*self.0).peer_addr().ok().and_then(|address| address.as_socket());
         address.map_or_else(|| "an unknown peer".into(), |address| address.ip().to_string())
     }
 
@@ -131,12 +130,6 @@ impl Socket {
     pub fn shutdown_write(&self) {
         // SAFETY: plain call on an owned descriptor.
         unsafe { libc::shutdown(self.fd(), libc::SHUT_WR) };
-    }
-}
-
-impl Drop for Socket {
-    fn drop(&mut self) {
-        fork::untrack(self.fd());
     }
 }
 
