@@ -149,8 +149,10 @@ config! {
         "connections per peer";
     tcp_stripe_bytes: u64 = 1 << 20, "1048576", "MC_TCP_STRIPE_SIZE", int(65536..=1 << 40),
         "requests larger than this are cut into pieces of this size, spread over the lanes";
-    tcp_threads: usize = 2, "2", "MC_TCP_THREADS", int(1..=64),
-        "data-plane threads of the TCP transport";
+    tcp_threads: usize = 0, "0", "MC_TCP_THREADS", int(0..=64),
+        "data-plane threads of the TCP transport; 0: half the processors, from 1 to 4";
+    tcp_busy_poll: Duration = Duration::from_micros(100), "100", "MC_TCP_BUSY_POLL_US", |t: &str| int(0..=10000)(t).map(Duration::from_micros),
+        "microseconds a data-plane thread looks for more before it sleeps, after it moved something; 0: sleeps at once";
     tcp_force_v1: bool = false, "unset", "MC_TCP_PROTO", |t: &str| Ok::<_, String>(t == "1"),
         "exactly 1: initiate with v1 framing, whose WRITE completes before it is applied";
     tcp_status_timeout: Duration = s(30), "30", "MC_TCP_STATUS_TIMEOUT_SEC", secs(1..=86400),

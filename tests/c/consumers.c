@@ -231,12 +231,12 @@ static void graceful_exit(void) {
         execl("/proc/self/exe", "consumers", "--graceful", (char *)NULL);
         _exit(127);
     }
+    close(fds[1]);
     REQUIRE("an engine with graceful shutdown", read(fds[0], &ready, 1) == 1);
     kill(child, SIGTERM);
     status = child_reap(child, 20000);
     CHECK_EQ("exits with 128 + signal number", status < 0 ? status : WEXITSTATUS(status), 143);
     close(fds[0]);
-    close(fds[1]);
 }
 
 static int graceful_child(void) {

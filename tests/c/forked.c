@@ -5,6 +5,7 @@
 
 #define BYTES (64 * KIB)
 #define CALL_MS 1000
+#define RECYCLED 64
 
 static transfer_engine_t engine;
 static unsigned char *bytes;
@@ -88,11 +89,28 @@ static void one_fork(peer_t *peer, segment_id_t target, bool by_exit) {
     close(hold[0]);
 }
 
+/* The numbers of a dead engine's sockets belong to the program again, in the child as well. */
+static void recycled_numbers(void) {
+    int fds[RECYCLED], lost = 0, status;
+    for (int i = 0; i < 3; i++) destroyTransferEngine(engine_open());
+    for (int i = 0; i < RECYCLED; i++) fds[i] = memfd_create("recycled", MFD_CLOEXEC);
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        for (int i = 0; i < RECYCLED; i++) lost += fcntl(fds[i], F_GETFD) < 0;
+        _exit(lost);
+    }
+    status = child_reap(child, 20000);
+    CHECK_EQ("a child keeps descriptors that reuse a dead engine's numbers", status < 0 ? status : WEXITSTATUS(status), 0);
+    for (int i = 0; i < RECYCLED; i++) close(fds[i]);
+}
+
 int main(int argc, char **argv) {
     peer_dispatch(argc, argv);
     harness_begin();
     char own[128], byte;
     int ready[2], hold[2];
+    recycled_numbers();
     peer_t peer = peer_start(BYTES, NULL);
     engine = engine_open();
     bytes = registered_bytes(engine, BYTES);

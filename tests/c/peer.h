@@ -142,6 +142,15 @@ static inline struct peer_reply peer_notifications(peer_t *peer) {
     return peer_ask(peer, ask);
 }
 
+/* SIGSTOP; returns when every thread of the peer stands still. */
+static inline void peer_pause(const peer_t *peer) {
+    int status;
+    kill(peer->pid, SIGSTOP);
+    waitpid(peer->pid, &status, WUNTRACED);
+}
+
+static inline void peer_resume(const peer_t *peer) { kill(peer->pid, SIGCONT); }
+
 /* Waits for a child at most `ms`, then kills it: its wait status, or -1 when it had to be killed. */
 static inline int child_reap(pid_t pid, int64_t ms) {
     int status = 0;

@@ -98,11 +98,11 @@ static void batches(const peer_t *peer) {
     batch = batch_open(engine, 0);
     CHECK_EQ("submit into a batch of 0", submitTransfer(engine, batch, two, 1), -2);
     CHECK_EQ("free the batch of 0", freeBatchID(engine, batch), 0);
-    kill(peer->pid, SIGSTOP);
+    peer_pause(peer);
     batch = batch_open(engine, 1);
     CHECK_EQ("submit a read of 1 MiB", submitTransfer(engine, batch, &large, 1), 0);
     CHECK_EQ("free it right away", freeBatchID(engine, batch), -4);
-    kill(peer->pid, SIGCONT);
+    peer_resume(peer);
     CHECK_EQ("it completes", await_task(engine, batch, 0, 20000), STATUS_COMPLETED);
     CHECK_EQ("and is freed", freeBatchID(engine, batch), 0);
 }

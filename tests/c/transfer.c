@@ -158,12 +158,12 @@ static void batch_fd(const peer_t *peer, segment_id_t target) {
     CHECK_EQ("it becomes readable when the task is done", readable(fd, WAIT_MS), 1);
     CHECK_EQ("and stays so", readable(fd, 0), 1);
     CHECK_EQ("the task is COMPLETED by then", await_task(engine, batch, 0, 0), STATUS_COMPLETED);
-    kill(peer->pid, SIGSTOP);
+    peer_pause(peer);
     CHECK_EQ("submit to a stopped peer", submitTransfer(engine, batch, &r, 1), 0);
     CHECK_EQ("a new submit clears it", readable(fd, 0), 0);
     CHECK_EQ("p01: nothing completes while the receiver is stopped", readable(fd, 300), 0);
     CHECK_ERROR("a wait times out with -4", mte_wait_batch(engine, batch, 50), -4);
-    kill(peer->pid, SIGCONT);
+    peer_resume(peer);
     CHECK_EQ("readable again after the receiver goes on", readable(fd, WAIT_MS), 1);
     CHECK_EQ("a wait without limit returns", mte_wait_batch(engine, batch, -1), 0);
     int again = -1;

@@ -118,7 +118,11 @@ impl Tcp {
             inbound: AtomicUsize::new(0),
             reactors: OnceLock::new(),
         });
-        let reactors: Vec<_> = (0..config.tcp_threads).map(|_| Reactor::new()).collect::<Result<_>>()?;
+        let threads = match config.tcp_threads {
+            0 => (std::thread::available_parallelism().map_or(1, usize::from) / 2).clamp(1, 4),
+            count => count,
+        };
+        let reactors: Vec<_> = (0..threads).map(|_| Reactor::new()).collect::<Result<_>>()?;
         let _ = shared.reactors.set(reactors);
         let tcp = Arc::new(Tcp { shared, port, links: Mutex::default(), threads: Mutex::default() });
         for (index, reactor) in tcp.shared.reactors().iter().enumerate() {

@@ -72,7 +72,16 @@ impl Reactor {
         let courier = Courier::new().map_err(|e| Error::io(Code::Socket, "cannot create a pipe", &e))?;
         let (reactor, panicked) = (self.clone(), self.clone());
         let body = move || {
-            Loop { reactor, shared, courier, inbound: HashMap::new(), next_id: INBOUND, listener: None }.run()
+            Loop {
+                reactor,
+                shared,
+                courier,
+                inbound: HashMap::new(),
+                next_id: INBOUND,
+                listener: None,
+                patience: Duration::ZERO,
+            }
+            .run()
         };
         let on_panic = move || {
             let text = "a data-plane thread of the engine failed; destroy the engine and report this";
@@ -149,6 +158,8 @@ struct Loop {
     inbound: HashMap<u64, Inbound>,
     next_id: u64,
     listener: Option<Tracked<TcpListener>>,
+    /// How long to look for events before sleeping; shrinks while that finds none.
+    patience: Duration,
 }
 
 impl Loop {
@@ -158,7 +169,7 @@ impl Loop {
         let mut last_tick = Instant::now();
         while !self.reactor.stop.load(Relaxed) {
             let timeout_ms = if look_again.is_empty() { TICK.as_millis() as i32 } else { LOOK_AGAIN_MS };
-            let ready = self.reactor.epoll.wait(&mut events, timeout_ms);
+            let ready = self.wait(&mut events, timeout_ms);
             for event in &events[..ready] {
                 let token = event.u64;
                 match token {
@@ -181,6 +192,28 @@ impl Loop {
                 self.tick(now);
             }
         }
+    }
+
+    /// Waits for events. In a stream of requests the next one comes within microseconds, and
+    /// waking a sleeping thread costs more than that; so this looks a while before it sleeps,
+    /// as long as that has been worth it lately.
+    fn wait(&mut self, events: &mut [Event], timeout_ms: i32) -> usize {
+        let most = self.shared.config.tcp_busy_poll;
+        let began = Instant::now();
+        while !self.patience.is_zero() {
+            match self.reactor.epoll.wait(events, 0) {
+                0 if began.elapsed() > self.patience => break,
+                0 => std::thread::yield_now(),
+                ready => {
+                    self.patience = most;
+                    return ready;
+                }
+            }
+        }
+        let ready = self.reactor.epoll.wait(events, timeout_ms);
+        let soon = ready > 0 && began.elapsed() < 2 * most;
+        self.patience = if soon { most } else { self.patience / 4 };
+        ready
     }
 
     fn obey(&mut self) {
