@@ -137,6 +137,8 @@ config! {
         "handshake connections served at once; more are closed";
     notify_queue_max: usize = 65536, "65536", "MC_NOTIFY_QUEUE_MAX", int(1..=16777216),
         "notifications kept until the caller fetches them; more are refused with -200 at the sender";
+    notify_queue_bytes: usize = 64 << 20, "67108864", "MC_NOTIFY_QUEUE_BYTES", int(4096..=1 << 40),
+        "bytes of text they may have in all";
     slice_timeout: Option<Duration> = None, "unset", "MC_SLICE_TIMEOUT", |t: &str| secs(1..=65535)(t).map(Some),
         "seconds from submit until a task that is not done becomes FAILED (class TIMEOUT); unset: the per-request deadlines below";
     report_timeout: bool = false, "0", "MC_REPORT_TIMEOUT", on_off,

@@ -198,8 +198,24 @@ impl Batch {
             let text = format!("{running} tasks of the batch are not terminal; poll or wait for them first");
             return Err(Error::new(Code::BatchBusy, text));
         }
-        inner.freed = true;
+        self.discard(&mut inner);
         Ok(())
+    }
+
+    /// Ends the batch whatever it does: its engine is gone.
+    pub fn abandon(&self) {
+        self.discard(&mut self.inner.lock());
+    }
+
+    /// Lets go of tasks, links and descriptor. The tasks refer to this batch, so without this
+    /// nothing of it would ever be released.
+    fn discard(&self, inner: &mut Inner) {
+        inner.freed = true;
+        inner.works = Vec::new();
+        inner.slots = Vec::new();
+        inner.links = Vec::new();
+        inner.notification = None;
+        *self.waiters.lock() = None;
     }
 }
 
@@ -269,14 +285,12 @@ impl Batch {
     fn add_pending(&self, count: usize) {
         // Before `pending`, so that a descriptor made meanwhile is not left unreadable.
         self.used.store(true, Ordering::SeqCst);
+        self.pending.fetch_add(count, Ordering::SeqCst);
+        // SeqCst on both: either this sees `watched`, or the watcher sees `pending`.
         if !self.watched.load(Ordering::SeqCst) {
-            self.pending.fetch_add(count, Ordering::SeqCst);
             return;
         }
-        // Under the lock, or a task that ends now could set the descriptor afterwards.
-        let waiters = self.waiters.lock();
-        self.pending.fetch_add(count, Ordering::SeqCst);
-        if let Some(fd) = &*waiters {
+        if let Some(fd) = &*self.waiters.lock() {
             if self.is_done() {
                 fd.set();
             } else {

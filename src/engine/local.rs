@@ -27,8 +27,16 @@ pub struct Local {
     /// The TCP transport, once installed.
     pub tcp: OnceLock<Arc<Tcp>>,
     /// Notifications until the caller fetches them, at most `notify_queue_max`.
-    notifications: Mutex<VecDeque<Notification>>,
+    notifications: Mutex<Queue>,
     notify_queue_max: usize,
+    notify_queue_bytes: usize,
+}
+
+#[derive(Default)]
+struct Queue {
+    messages: VecDeque<Notification>,
+    /// Text in `messages`.
+    bytes: usize,
 }
 
 impl Local {
@@ -42,6 +50,7 @@ impl Local {
             tcp: OnceLock::new(),
             notifications: Mutex::default(),
             notify_queue_max: config.notify_queue_max,
+            notify_queue_bytes: config.notify_queue_bytes,
         }
     }
 
@@ -70,14 +79,15 @@ impl Local {
 
     /// Takes every queued notification.
     pub fn take_notifications(&self) -> VecDeque<Notification> {
-        std::mem::take(&mut *self.notifications.lock())
+        std::mem::take(&mut *self.notifications.lock()).messages
     }
 
     /// Puts notifications back in front, after the caller could not be given them.
     pub fn put_back(&self, mut taken: VecDeque<Notification>) {
         let mut queue = self.notifications.lock();
-        taken.append(&mut queue);
-        *queue = taken;
+        queue.bytes += taken.iter().map(text_bytes).sum::<usize>();
+        taken.append(&mut queue.messages);
+        queue.messages = taken;
     }
 }
 
@@ -88,10 +98,13 @@ impl Handler for Local {
 
     fn notify(&self, notification: Notification) -> bool {
         let mut queue = self.notifications.lock();
-        if queue.len() >= self.notify_queue_max || queue.try_reserve(1).is_err() {
+        let bytes = queue.bytes.saturating_add(text_bytes(&notification));
+        let full = queue.messages.len() >= self.notify_queue_max || bytes > self.notify_queue_bytes;
+        if full || queue.messages.try_reserve(1).is_err() {
             return false;
         }
-        queue.push_back(notification);
+        queue.bytes = bytes;
+        queue.messages.push_back(notification);
         true
     }
 
@@ -99,6 +112,10 @@ impl Handler for Local {
         self.tcp.get()?;
         Some(ConnectionMessage::rejection("no RDMA transport on this node"))
     }
+}
+
+fn text_bytes(notification: &Notification) -> usize {
+    notification.name.len() + notification.message.len()
 }
 
 /// Lower-case hex of an incarnation id, as in descriptors.
@@ -133,7 +150,7 @@ mod tests {
 
     #[test]
     fn p39_the_notification_queue_is_bounded() {
-        let config = Config { notify_queue_max: 2, ..Config::default() };
+        let config = Config { notify_queue_max: 2, notify_queue_bytes: 100, ..Config::default() };
         let address = HostPort { host: "h".into(), port: 1 };
         let local = Local::new("h:1".into(), address, [0; 16], &config);
         let note = |name: &str| Notification { name: name.into(), message: String::new() };
@@ -143,5 +160,7 @@ mod tests {
         local.put_back(taken);
         let names: Vec<String> = local.take_notifications().into_iter().map(|n| n.name).collect();
         assert_eq!(names, ["a", "b", "c"]);
+        let large = Notification { name: "x".into(), message: "y".repeat(config.notify_queue_bytes) };
+        assert!(!local.notify(large) && local.notify(note("d")));
     }
 }

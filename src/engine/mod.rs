@@ -72,6 +72,8 @@ pub struct Engine {
     /// Serialises `installTransport`.
     install: Mutex<()>,
     calls: Calls,
+    /// The process it was created in, as fork counts them.
+    epoch: u32,
     /// `enableGracefulShutdown` was called.
     release_at_shutdown: AtomicBool,
     /// A call panicked: nothing can be relied on any more.
@@ -117,6 +119,7 @@ impl Engine {
             tag: next_tag(),
             install: Mutex::new(()),
             calls: Calls::default(),
+            epoch: fork::epoch(),
             release_at_shutdown: AtomicBool::new(false),
             broken: AtomicBool::new(false),
             config,
@@ -205,9 +208,10 @@ impl Engine {
         self.release_at_shutdown.store(true, Ordering::SeqCst);
     }
 
-    /// Whether a graceful shutdown destroys this engine.
+    /// Whether a graceful shutdown destroys this engine: not in a forked child, where its
+    /// threads are not.
     pub fn is_released_at_shutdown(&self) -> bool {
-        self.release_at_shutdown.load(Ordering::SeqCst)
+        self.release_at_shutdown.load(Ordering::SeqCst) && self.epoch == fork::epoch()
     }
 
     /// Counts a call in; an error once the engine is being destroyed or is broken.
@@ -229,6 +233,7 @@ impl Engine {
         self.calls.closing.store(true, Ordering::SeqCst);
         self.transports().iter().for_each(|transport| transport.stop());
         self.control.stop();
+        self.batches.values().iter().for_each(|batch| batch.abandon());
         let deadline = Instant::now() + CALLS_LIMIT;
         let mut guard = self.calls.none.0.lock();
         while self.calls.inside.load(Ordering::SeqCst) != 0 {

@@ -1,7 +1,7 @@
 //! Registering memory and taking it back.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Engine;
 use crate::error::Result;
@@ -11,6 +11,8 @@ use crate::memory::{Range, Region};
 const GRACE: Duration = Duration::from_secs(1);
 /// How long it waits for them to end once they are aborted.
 const ABORT_LIMIT: Duration = Duration::from_secs(2);
+/// How often they are aborted meanwhile.
+const ABORT_INTERVAL: Duration = Duration::from_millis(50);
 
 impl Engine {
     /// Registers all of `ranges` or none. -1 empty or wrapping, -7 overlap.
@@ -36,11 +38,15 @@ impl Engine {
     }
 
     fn release(&self, region: &Arc<Region>) {
-        if !region.wait_idle(GRACE) {
+        let mut idle = region.wait_idle(GRACE);
+        let deadline = Instant::now() + ABORT_LIMIT;
+        // Again and again: a request may be on its way from one queue to another.
+        while !idle && Instant::now() < deadline {
             self.transports().iter().for_each(|transport| transport.abort(region));
-            if !region.wait_idle(ABORT_LIMIT) {
-                tracing::error!("region at {:#x} is unregistered although it is still in use", region.addr);
-            }
+            idle = region.wait_idle(ABORT_INTERVAL);
+        }
+        if !idle {
+            tracing::error!("region at {:#x} is unregistered although it is still in use", region.addr);
         }
         self.local.registry.remove(region);
     }

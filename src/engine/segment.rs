@@ -12,7 +12,7 @@ use super::local::unhex;
 use crate::error::{Class, Code, Error, Result};
 use crate::host_port::HostPort;
 use crate::metadata::{SegmentDesc, Store};
-use crate::transport::tcp::{Endpoint, Refreshed, Route, Tcp};
+use crate::transport::tcp::{incarnation_key, Endpoint, Refreshed, Route, Tcp};
 use crate::transport::Link;
 
 /// A submit call re-reads a peer's descriptor at most this often.
@@ -26,6 +26,8 @@ pub struct Known {
     data_host: String,
     /// `(addr, length)` of the buffers, by address.
     ranges: Vec<(u64, u64)>,
+    /// The peer's incarnation as a number, 0 if it has none that can be proven.
+    pub incarnation: u64,
 }
 
 impl Known {
@@ -131,13 +133,12 @@ impl Route for SegmentRoute {
                 Error::new(Code::Socket, "the peer offers no TCP data port any more").peer(&self.peer)
             );
         }
-        let id = desc.incarnation.as_deref().and_then(unhex).filter(|_| desc.incarnation_addr != 0);
         Ok(Endpoint {
             peer: self.peer.clone(),
             host: known.data_host.clone(),
             port: desc.tcp_data_port,
             proto_version: desc.tcp_proto_version,
-            incarnation: id.map(|id| (id, desc.incarnation_addr)),
+            incarnation: proof(desc),
         })
     }
 
@@ -148,6 +149,13 @@ impl Route for SegmentRoute {
             segment.refresh().await
         })
     }
+}
+
+/// What a lane reads to know that it talks to the process that the descriptor speaks of: the
+/// incarnation id, and the address of the cell that holds it.
+fn proof(desc: &SegmentDesc) -> Option<([u8; 16], u64)> {
+    let id = desc.incarnation.as_deref().and_then(unhex)?;
+    (desc.incarnation_addr != 0).then_some((id, desc.incarnation_addr))
 }
 
 /// Fetches a descriptor and what is needed to use it.
@@ -161,7 +169,8 @@ pub async fn read(store: &dyn Store, name: &str) -> Result<Known> {
     ranges.try_reserve_exact(desc.buffers.len()).map_err(|_| Error::out_of_memory("a descriptor"))?;
     ranges.extend(desc.buffers.iter().map(|buffer| (buffer.addr, buffer.length)));
     ranges.sort_unstable();
-    Ok(Known { desc, data_host, ranges })
+    let incarnation = proof(&desc).map_or(0, |(id, _)| incarnation_key(&id));
+    Ok(Known { desc, data_host, ranges, incarnation })
 }
 
 /// The handshake address of an open segment's peer.

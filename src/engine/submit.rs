@@ -97,7 +97,7 @@ impl Engine {
         }
         for target in targets {
             match &target.remote {
-                Some(remote) => remote.link.submit(target.slices),
+                Some(remote) => remote.link.submit(target.slices, remote.known.incarnation),
                 None => {
                     target.slices.into_iter().zip(&local_targets).for_each(|(s, held)| local::copy(s, held))
                 }
@@ -184,7 +184,10 @@ impl Cutter<'_> {
         let mut done = 0;
         while done < request.len {
             let left = request.len - done;
-            let (source, offset) = (request.source + done, request.offset + done);
+            let Some(source) = request.source.checked_add(done) else {
+                return Err(not_registered("source", request.source, request.len));
+            };
+            let offset = request.offset + done;
             let (held, covered) = match self.view.use_at(source, left) {
                 Some((held, covered)) => (Some(held), covered),
                 None if self.engine.config.tcp_allow_unregistered_source => (None, left),

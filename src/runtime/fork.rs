@@ -32,27 +32,52 @@ pub fn watch() {
 
 /// A socket whose copy a forked child closes. The number is forgotten before the socket is
 /// closed: it may belong to somebody else a moment later.
-pub struct Tracked<T: AsRawFd>(T);
+pub struct Tracked<T> {
+    // Dropped before `socket`, in the order of the fields.
+    mark: Mark,
+    socket: T,
+}
 
 impl<T: AsRawFd> Tracked<T> {
     /// Tracks the socket as long as it lives.
     pub fn new(socket: T) -> Self {
-        track(socket.as_raw_fd());
-        Tracked(socket)
+        Tracked { mark: Mark::new(socket.as_raw_fd()), socket }
+    }
+
+    /// Gives the socket back, no longer tracked.
+    pub fn into_inner(self) -> T {
+        drop(self.mark);
+        self.socket
     }
 }
 
-impl<T: AsRawFd> std::ops::Deref for Tracked<T> {
+impl<T> std::ops::Deref for Tracked<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        &self.0
+        &self.socket
     }
 }
 
-impl<T: AsRawFd> Drop for Tracked<T> {
+impl<T> std::ops::DerefMut for Tracked<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.socket
+    }
+}
+
+/// The bit of one descriptor number.
+struct Mark(i32);
+
+impl Mark {
+    fn new(fd: i32) -> Self {
+        track(fd);
+        Mark(fd)
+    }
+}
+
+impl Drop for Mark {
     fn drop(&mut self) {
-        untrack(self.0.as_raw_fd());
+        untrack(self.0);
     }
 }
 

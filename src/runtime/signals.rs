@@ -63,8 +63,13 @@ extern "C" fn on_signal(signal: libc::c_int) {
         unsafe { libc::_exit(128 + signal) };
     }
     let byte = signal as u8;
-    // SAFETY: write is allowed in a signal handler; one byte of a live variable is read.
-    unsafe { libc::write(PIPE.load(SeqCst), (&raw const byte).cast(), 1) };
+    // SAFETY: write is allowed in a signal handler, and one byte of a live variable is read; the
+    // interrupted code may be about to look at errno, so it is put back.
+    unsafe {
+        let errno = *libc::__errno_location();
+        libc::write(PIPE.load(SeqCst), (&raw const byte).cast(), 1);
+        *libc::__errno_location() = errno;
+    }
 }
 
 fn watch(pipe: RawFd, release: fn()) {

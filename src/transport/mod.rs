@@ -30,8 +30,9 @@ pub trait Transport: Send + Sync {
 
 /// The way from this engine to one segment over one transport.
 pub trait Link: Send + Sync {
-    /// Posts `slices`. Each is finished later, on any thread, whatever happens.
-    fn submit(&self, slices: Vec<Slice>);
+    /// Posts `slices`, whose addresses were checked against the descriptor of the peer's
+    /// `incarnation` (0: unknown). Each is finished later, on any thread, whatever happens.
+    fn submit(&self, slices: Vec<Slice>, incarnation: u64);
 
     /// Moves what can be moved now, without blocking, on the caller's thread. `false`
     /// when nothing was to be had.

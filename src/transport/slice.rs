@@ -141,6 +141,18 @@ impl Slice {
         self.region.as_ref().is_some_and(|held| std::ptr::eq(&**held.region(), region))
     }
 
+    /// The local region is being unregistered: the slice must not be started.
+    pub fn is_revoked(&self) -> bool {
+        self.region.as_ref().is_some_and(|held| held.region().revoked())
+    }
+
+    /// Fails the slice because its region was unregistered meanwhile.
+    pub fn fail_revoked(self) {
+        let addr = self.local;
+        let text = format!("the region that holds {addr:#x} was unregistered while the request was running");
+        self.fail(Error::new(Code::AddressNotRegistered, text).class(Class::Canceled, false));
+    }
+
     /// Every byte is at its destination.
     pub fn complete(mut self) {
         self.end(None);

@@ -10,9 +10,10 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::sock::Socket;
-use super::wire::{Header, HEADER_LEN, INCARNATION_LEN, OK_FRAME, STATUS_LEN};
+use super::wire::{Header, HEADER_LEN, INCARNATION_LEN, OK_FRAME, REJECTED_FRAME, STATUS_LEN};
 use super::{Endpoint, Route, Shared};
 use crate::error::{Class, Code, Error, Result};
+use crate::runtime::fork::Tracked;
 use crate::runtime::resolve::{resolve, Family};
 use crate::transport::slice::Op;
 
@@ -24,11 +25,30 @@ pub struct Made {
     pub v2: bool,
     /// More than one request may use it.
     pub reusable: bool,
+    /// The peer's incarnation, proven; 0 if it has none.
+    pub incarnation: u64,
+}
+
+/// Steps of `MC_HANDSHAKE_CONNECT_TIMEOUT` that setting up a connection may take in all.
+const STEPS: u32 = 3;
+
+/// An incarnation id as a number that is not 0.
+pub fn incarnation_key(id: &[u8; INCARNATION_LEN]) -> u64 {
+    id.iter().fold(0u64, |key, byte| key.rotate_left(8) ^ u64::from(*byte)) | 1
+}
+
+/// As [`try_connect`], but never longer than a few steps, name look-ups included.
+pub async fn connect(shared: &Shared, route: &dyn Route, reread: bool) -> Result<Made> {
+    let limit = STEPS * shared.config.connect_timeout;
+    timeout(limit, try_connect(shared, route, reread)).await.unwrap_or_else(|_| {
+        let text = format!("no connection within {} s; check the peer, the route and DNS", limit.as_secs());
+        Err(Error::new(Code::Socket, text).class(Class::Timeout, true).peer(route.peer()))
+    })
 }
 
 /// Connects to where `route` points. With `reread`, and after a failure, the descriptor is
 /// read again first: a peer that restarted has another port.
-pub async fn connect(shared: &Shared, route: &dyn Route, reread: bool) -> Result<Made> {
+async fn try_connect(shared: &Shared, route: &dyn Route, reread: bool) -> Result<Made> {
     if reread {
         // A store that is down must not stop transfers to known peers.
         refresh(shared, route).await;
@@ -95,7 +115,7 @@ async fn attempt(shared: &Shared, endpoint: &Endpoint) -> Result<Made> {
 async fn prepare(
     shared: &Shared,
     endpoint: &Endpoint,
-    mut stream: TcpStream,
+    stream: TcpStream,
     v2: bool,
     reusable: bool,
 ) -> Result<Made> {
@@ -103,6 +123,7 @@ async fn prepare(
     let failed = |error: &std::io::Error| {
         Error::io(Code::Socket, "cannot prepare a data connection", error).peer(&endpoint.peer)
     };
+    let mut stream = Tracked::new(stream);
     stream.set_nodelay(true).map_err(|e| failed(&e))?;
     if let (true, Some((incarnation, cell))) = (v2 && reusable, endpoint.incarnation) {
         timeout(limit, prove(&mut stream, incarnation, cell, endpoint)).await.unwrap_or_else(|_| {
@@ -111,11 +132,12 @@ async fn prepare(
                 .peer(&endpoint.peer))
         })?;
     }
-    let stream = stream.into_std().map_err(|e| failed(&e))?;
+    let stream = stream.into_inner().into_std().map_err(|e| failed(&e))?;
     super::set_options(&stream, &shared.config);
     let socket = Socket::new(stream).map_err(|e| failed(&e))?;
     shared.stats.lanes_opened.fetch_add(1, Relaxed);
-    Ok(Made { socket, v2, reusable })
+    let incarnation = endpoint.incarnation.map_or(0, |(id, _)| incarnation_key(&id));
+    Ok(Made { socket, v2, reusable, incarnation })
 }
 
 /// Reads the 16-byte cell that holds the peer's incarnation id and compares.
@@ -133,8 +155,14 @@ async fn prove(
         stream.read_exact(&mut reply).await
     };
     let outcome = exchange.await;
-    if outcome.is_ok() && reply[..STATUS_LEN] == OK_FRAME && reply[STATUS_LEN..] == expected {
-        return Ok(());
+    if reply[..STATUS_LEN] != REJECTED_FRAME {
+        if let Err(error) = outcome {
+            let what = "the peer closed a new data connection; it may be stopping, or have too many (MC_TCP_MAX_INBOUND)";
+            return Err(Error::io(Code::Socket, what, &error).peer(&endpoint.peer));
+        }
+        if reply[..STATUS_LEN] == OK_FRAME && reply[STATUS_LEN..] == expected {
+            return Ok(());
+        }
     }
     let text = "another process listens on the peer's data port: the peer restarted; open the segment again";
     Err(Error::new(Code::Socket, text).class(Class::Metadata, true).peer(&endpoint.peer))

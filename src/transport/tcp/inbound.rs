@@ -25,6 +25,8 @@ const ROUNDS: usize = 64;
 const FLUSH_BYTES: u64 = 128 << 10;
 /// How long a refused connection is drained before it is closed.
 const DRAIN: Duration = Duration::from_secs(2);
+/// How much of it is drained at the most.
+const DRAIN_BYTES: usize = 64 << 20;
 /// Frames that answer several WRITEs in one piece.
 const OK_RUN: usize = 64;
 const OK_FRAMES: [u8; OK_RUN * STATUS_LEN] = {
@@ -92,6 +94,8 @@ pub struct Inbound {
     /// A request was refused: nothing more is executed; what arrives is thrown away for a
     /// while, so that a reset does not overtake the refusal.
     refused: bool,
+    /// Bytes thrown away since.
+    drained: usize,
     /// The peer sends nothing more; what it asked for is still answered.
     eof: bool,
     /// Payload received since answers were last sent.
@@ -116,6 +120,7 @@ impl Inbound {
             replies: VecDeque::new(),
             replied: 0,
             refused: false,
+            drained: 0,
             eof: false,
             unflushed: 0,
             interest: IN,
@@ -139,8 +144,13 @@ impl Inbound {
     /// silent for ever: upstream's pooled clients are.
     pub fn overdue(&self, now: Instant, limit: Duration) -> bool {
         let begun = self.heads_len > 0 || self.body.is_some() || !self.replies.is_empty();
-        let limit = if self.refused { DRAIN } else { limit };
+        let limit = if self.is_draining() { DRAIN } else { limit };
         (begun || self.refused) && now.saturating_duration_since(self.last_progress) > limit
+    }
+
+    /// A request was refused, and everything up to the refusal is answered.
+    fn is_draining(&self) -> bool {
+        self.refused && self.replies.is_empty()
     }
 
     /// Moves what can be moved.
@@ -149,7 +159,7 @@ impl Inbound {
         if events & libc::EPOLLERR as u32 != 0 {
             return Outcome::Close;
         }
-        if !self.refused {
+        if !self.is_draining() {
             self.last_progress = Instant::now();
         }
         if !(self.receive(courier) && self.flush()) {
@@ -183,6 +193,22 @@ impl Inbound {
             if self.eof || self.replies.len() >= MAX_REPLIES {
                 return true;
             }
+            if self.refused {
+                match self.socket.discard() {
+                    Io::Moved(n) => {
+                        self.drained += n;
+                        if self.drained > DRAIN_BYTES {
+                            return false;
+                        }
+                        continue;
+                    }
+                    Io::WouldBlock => return true,
+                    _ => {
+                        self.eof = true;
+                        return !self.replies.is_empty();
+                    }
+                }
+            }
             let mut iov = Iov::new();
             let body_left = self.body.as_ref().map_or(0, |body| {
                 iov.push_raw(body.addr, body.left);
@@ -196,7 +222,7 @@ impl Inbound {
                 Io::Eof => {
                     // The peer may have shut down its sending side only.
                     self.eof = true;
-                    return self.body.is_none() && !self.refused;
+                    return self.body.is_none();
                 }
                 Io::Fault => {
                     self.shared.note_fault();
@@ -262,9 +288,6 @@ impl Inbound {
                 at += n;
                 self.note_body(n as u64);
             }
-        }
-        if self.refused {
-            at = self.heads_len;
         }
         self.heads.copy_within(at..self.heads_len, 0);
         self.heads_len -= at;

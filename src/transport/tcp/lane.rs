@@ -4,16 +4,17 @@
 //! thread reads replies, the lane's reactor does both when nobody polls. The state is
 //! under one lock, taken once per posted run or poll, and never held while waiting.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicU8, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 
+use super::connect::Made;
 use super::link::TcpLink;
 use super::reactor::Reactor;
 use super::request::Request;
-use super::sock::Socket;
+
 use super::stream::{Down, Stream};
 use super::Shared;
 use crate::error::{Class, Code, Error};
@@ -31,9 +32,17 @@ enum Phase {
     /// A task on the control plane is connecting.
     Connecting,
     /// Requests flow.
-    Up(Socket),
+    Up(super::sock::Socket),
     /// The link is closed: requests fail with this.
     Closed(Error),
+}
+
+/// A phase as other threads see it.
+#[repr(u8)]
+enum Standing {
+    Down,
+    Connecting,
+    Up,
 }
 
 struct State {
@@ -54,7 +63,10 @@ pub struct Lane {
     pending: AtomicUsize,
     /// Payload bytes of those requests, for choosing a lane.
     load: AtomicU64,
-    connected: AtomicBool,
+    /// A `Standing`, for choosing a lane without locking.
+    standing: AtomicU8,
+    /// The reactor has it on its list of lanes to look at.
+    pub listed: AtomicBool,
     /// Microseconds since the transport started at which a caller last polled.
     polled_at: AtomicU64,
     /// The epoll interest that is set; 0 after an event until it is set again.
@@ -75,7 +87,8 @@ impl Lane {
             reactor,
             pending: AtomicUsize::new(0),
             load: AtomicU64::new(0),
-            connected: AtomicBool::new(false),
+            standing: AtomicU8::new(Standing::Down as u8),
+            listed: AtomicBool::new(false),
             polled_at: AtomicU64::new(0),
             armed: AtomicU32::new(0),
             state: Mutex::new(State {
@@ -94,9 +107,14 @@ impl Lane {
         self.load.load(Relaxed)
     }
 
+    /// A connection is there.
+    pub fn is_up(&self) -> bool {
+        self.standing.load(Relaxed) == Standing::Up as u8
+    }
+
     /// A connection is there or being made.
-    pub fn is_connected(&self) -> bool {
-        self.connected.load(Relaxed)
+    pub fn is_rising(&self) -> bool {
+        self.standing.load(Relaxed) != Standing::Down as u8
     }
 
     /// Anything waiting or under way.
@@ -107,22 +125,30 @@ impl Lane {
     /// Appends requests and sends what the socket takes.
     pub fn push(self: &Arc<Self>, requests: impl Iterator<Item = Request>) {
         let mut state = self.state.lock();
-        if let Phase::Closed(error) = &state.phase {
-            let error = error.clone();
-            drop(state);
-            requests.for_each(|request| request.fail(error.clone()));
-            return;
-        }
         if state.stream.is_empty() {
             state.turn_began = Instant::now();
         }
-        state.stream.extend(requests);
-        if matches!(state.phase, Phase::Idle) {
+        let mut refused = Vec::new();
+        let up = matches!(state.phase, Phase::Up(_));
+        let closed = match &state.phase {
+            Phase::Closed(error) => Some(error.clone()),
+            _ if self.reactor.is_dead() => Some(super::thread_failed()),
+            _ => None,
+        };
+        for request in requests {
+            // Under the lock: whoever aborts a region looks at the lanes after revoking it.
+            if closed.is_some() || request.is_revoked() || up && !state.stream.suits(&request) {
+                refused.push(request);
+            } else {
+                state.stream.push(request);
+            }
+        }
+        if matches!(state.phase, Phase::Idle) && !state.stream.is_empty() {
             state.phase = Phase::Connecting;
-            self.connected.store(true, Relaxed);
             self.connect();
         }
         self.advance(state, false);
+        refuse(refused, closed.as_ref());
     }
 
     /// Reads replies and sends, if no other thread is at it. `false`: nothing moved.
@@ -163,7 +189,8 @@ impl Lane {
     }
 
     /// A connection for the waiting requests.
-    pub fn attach(self: &Arc<Self>, socket: Socket, v2: bool, reusable: bool) {
+    pub fn attach(self: &Arc<Self>, made: Made) {
+        let Made { socket, v2, reusable, incarnation } = made;
         let mut state = self.state.lock();
         if !matches!(state.phase, Phase::Connecting) {
             return;
@@ -175,9 +202,12 @@ impl Lane {
             self.connect_failed(Error::io(Code::Socket, "cannot watch a data connection", &error));
             return;
         }
-        state.stream.open(v2, reusable);
+        let strangers = state.stream.open(v2, reusable, incarnation);
         state.turn_began = Instant::now();
         state.phase = Phase::Up(socket);
+        self.publish(&state);
+        drop(state);
+        refuse(strangers, None);
     }
 
     /// No connection can be had.
@@ -188,7 +218,6 @@ impl Lane {
         }
         let waiting = state.stream.take_all();
         self.publish(&state);
-        self.connected.store(false, Relaxed);
         drop(state);
         match self.link.upgrade() {
             Some(link) => link.connect_failed(self, waiting, error),
@@ -200,9 +229,9 @@ impl Lane {
     pub fn close(&self, error: &Error) {
         let mut state = self.state.lock();
         let waiting = state.stream.take_all();
+        self.unwatch(&state);
         state.phase = Phase::Closed(error.clone());
         self.publish(&state);
-        self.connected.store(false, Relaxed);
         drop(state);
         self.reactor.forget(self.id);
         waiting.into_iter().for_each(|request| request.fail(error.clone()));
@@ -210,12 +239,9 @@ impl Lane {
 
     /// Ends every use of a revoked region; the connection survives where it can.
     pub fn abort(self: &Arc<Self>, region: &Region) {
-        let why = || {
-            let text =
-                format!("the region at {:#x} was unregistered while the request was running", region.addr);
-            Error::new(Code::AddressNotRegistered, text).class(Class::Canceled, false)
-        };
-        self.abandon(|slice| slice.is_in(region), why);
+        let text = format!("the region at {:#x} was unregistered while a request was running", region.addr);
+        let why = Error::new(Code::AddressNotRegistered, text).class(Class::Canceled, false);
+        self.abandon(|slice| slice.is_in(region), &why);
     }
 
     /// Called by the reactor ten times a second: ends what is overdue.
@@ -225,7 +251,7 @@ impl Lane {
         }
         if self.shared.config.slice_timeout.is_some() {
             let due = |slice: &Slice| slice.work().deadline.is_some_and(|deadline| deadline <= now);
-            self.abandon(due, || self.timeout("the task's deadline (MC_SLICE_TIMEOUT) passed"));
+            self.abandon(due, &self.timeout("the task's deadline (MC_SLICE_TIMEOUT) passed"));
         }
         let state = self.state.lock();
         let Phase::Up(_) = state.phase else { return };
@@ -248,18 +274,18 @@ impl Lane {
     }
 
     /// Fails the slices that `which` picks without touching the others, if possible.
-    fn abandon(self: &Arc<Self>, which: impl Fn(&Slice) -> bool, why: impl Fn() -> Error) {
+    fn abandon(self: &Arc<Self>, which: impl Fn(&Slice) -> bool, why: &Error) {
         let mut state = self.state.lock();
         let (ended, stuck) = state.stream.abandon(which);
         self.publish(&state);
         if stuck {
             // Half of a body is sent: the rest can only come from the buffer, so give up
             // the connection.
-            self.take_down(state, Down::Dropped(why()));
+            self.take_down(state, Down::Dropped(why.clone()));
         } else {
             drop(state);
         }
-        ended.into_iter().for_each(|slice| slice.fail(why()));
+        ended.into_iter().for_each(|slice| slice.fail(why.clone()));
     }
 
     fn connect(self: &Arc<Self>) {
@@ -290,12 +316,12 @@ impl Lane {
                 if stream.spent() {
                     // One request per connection: the next needs a fresh one.
                     let more = !stream.is_empty();
+                    self.reactor.unwatch(socket.fd());
                     *phase = if more { Phase::Connecting } else { Phase::Idle };
-                    self.connected.store(more, Relaxed);
                     if more {
                         self.connect();
                     }
-                } else if moved.blocked {
+                } else if moved.blocked && !self.listed.load(Relaxed) {
                     self.arm(&state);
                 }
                 self.publish(&state);
@@ -310,13 +336,13 @@ impl Lane {
 
     /// Closes the connection and hands on what may be sent again.
     fn take_down(self: &Arc<Self>, mut state: MutexGuard<'_, State>, down: Down) {
+        self.unwatch(&state);
         state.phase = Phase::Idle;
         let peer = self.link.upgrade();
         let label = peer.as_ref().map(|link| link.peer()).unwrap_or_default();
         let idle = state.stream.is_empty();
         let ends = state.stream.tear_down(down, &label);
         self.publish(&state);
-        self.connected.store(false, Relaxed);
         drop(state);
         if !idle {
             self.shared.stats.lanes_lost.fetch_add(1, Relaxed);
@@ -333,6 +359,19 @@ impl Lane {
     fn publish(&self, state: &State) {
         self.pending.store(state.stream.len(), Relaxed);
         self.load.store(state.stream.load_bytes(), Relaxed);
+        let standing = match state.phase {
+            Phase::Up(_) => Standing::Up,
+            Phase::Connecting => Standing::Connecting,
+            Phase::Idle | Phase::Closed(_) => Standing::Down,
+        };
+        self.standing.store(standing as u8, Relaxed);
+    }
+
+    /// Before the socket is closed: a copy of it in a child would keep the events coming.
+    fn unwatch(&self, state: &State) {
+        if let Phase::Up(socket) = &state.phase {
+            self.reactor.unwatch(socket.fd());
+        }
     }
 
     fn arm(&self, state: &State) {
@@ -352,6 +391,20 @@ impl Lane {
 impl Drop for Lane {
     fn drop(&mut self) {
         self.reactor.forget(self.id);
+    }
+}
+
+/// Fails requests that never got onto the lane.
+fn refuse(requests: Vec<Request>, closed: Option<&Error>) {
+    for request in requests {
+        match closed {
+            Some(error) => request.fail(error.clone()),
+            None if request.is_revoked() => request.fail_revoked(),
+            None => {
+                let text = "the peer restarted after its descriptor was read; open the segment again";
+                request.fail(Error::new(Code::Socket, text).class(Class::Metadata, true));
+            }
+        }
     }
 }
 

@@ -59,16 +59,17 @@ impl TcpLink {
             let made = connect::connect(&shared, &*route, reread).await;
             let Some(lane) = guard.done() else { return };
             match made {
-                Ok(made) => lane.attach(made.socket, made.v2, made.reusable),
+                Ok(made) => lane.attach(made),
                 Err(error) => lane.connect_failed(error),
             }
         });
     }
 
     /// Moves the requests of a lane that cannot connect to one that is connected, or fails them.
+    /// Not to one that is connecting: they could be handed around for ever.
     pub fn connect_failed(&self, failed: &Arc<Lane>, waiting: Vec<Request>, error: Error) {
         self.stale.store(true, Relaxed);
-        let others = self.lanes.iter().filter(|lane| !Arc::ptr_eq(lane, failed) && lane.is_connected());
+        let others = self.lanes.iter().filter(|lane| !Arc::ptr_eq(lane, failed) && lane.is_up());
         match others.min_by_key(|lane| lane.load()) {
             Some(lane) => lane.push(waiting.into_iter()),
             None => waiting.into_iter().for_each(|request| request.fail(error.clone())),
@@ -92,21 +93,21 @@ impl TcpLink {
     }
 
     fn choose(&self) -> &Arc<Lane> {
-        let cost = |lane: &&Arc<Lane>| lane.load() + if lane.is_connected() { 0 } else { CONNECT_COST };
+        let cost = |lane: &&Arc<Lane>| lane.load() + if lane.is_rising() { 0 } else { CONNECT_COST };
         // A link has at least one lane: the config row starts at 1.
         self.lanes.iter().min_by_key(cost).unwrap_or(&self.lanes[0])
     }
 }
 
 impl Link for TcpLink {
-    fn submit(&self, slices: Vec<Slice>) {
+    fn submit(&self, slices: Vec<Slice>, incarnation: u64) {
         let mut slices = slices.into_iter().peekable();
         while slices.peek().is_some() {
             let mut run = 0;
             let requests = std::iter::from_fn(|| {
                 let slice = slices.next_if(|slice| run == 0 || run + slice.len <= RUN_BYTES)?;
                 run += slice.len;
-                Some(Request::new(slice))
+                Some(Request::new(slice, incarnation))
             });
             self.choose().push(requests);
         }

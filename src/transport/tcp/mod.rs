@@ -29,6 +29,7 @@ use crate::observe::log::RateLimit;
 use crate::runtime::control::Control;
 use crate::runtime::fork::Tracked;
 use crate::runtime::ports::BoundPort;
+pub use connect::incarnation_key;
 use link::TcpLink;
 use reactor::Reactor;
 use sock::Socket;
@@ -288,6 +289,11 @@ impl Shared {
     }
 }
 
+fn thread_failed() -> Error {
+    let text = "a data-plane thread of the engine failed; destroy the engine and report this";
+    Error::new(Code::Socket, text).class(Class::Internal, false)
+}
+
 fn stopping() -> Error {
     Error::new(Code::Socket, "the engine is being destroyed").class(Class::Canceled, false)
 }
@@ -298,7 +304,8 @@ fn set_options(stream: &TcpStream, config: &Config) {
     let _ = socket.set_tcp_nodelay(true);
     let keepalive = TcpKeepalive::new().with_time(s(30)).with_interval(s(10)).with_retries(3);
     let _ = socket.set_tcp_keepalive(&keepalive);
-    let _ = socket.set_tcp_user_timeout(Some(config.tcp_status_timeout.max(s(30))));
+    // Far above the lanes' own deadlines, which know more about what may be sent again.
+    let _ = socket.set_tcp_user_timeout(Some(4 * config.tcp_status_timeout.max(s(30))));
     if config.tcp_sockbuf_bytes > 0 {
         let _ = socket.set_send_buffer_size(config.tcp_sockbuf_bytes);
         let _ = socket.set_recv_buffer_size(config.tcp_sockbuf_bytes);

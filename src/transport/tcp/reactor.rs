@@ -28,7 +28,8 @@ const LISTENER: u64 = 1 << 62;
 const INBOUND: u64 = 1 << 63;
 const EVENTS: usize = 64;
 const TICK: Duration = Duration::from_millis(100);
-const LOOK_AGAIN_MS: i32 = 1;
+/// How often lanes that a caller polls are looked at.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 /// What other threads ask a reactor to do.
 enum Command {
@@ -42,6 +43,8 @@ pub struct Reactor {
     epoll: Epoll,
     wakeup: Wakeup,
     stop: AtomicBool,
+    /// The thread ended by a panic; lanes must not wait for it.
+    dead: AtomicBool,
     /// Guards the lanes that the thread looks after.
     lanes: Mutex<HashMap<u64, Weak<Lane>>>,
     /// Guards what was asked for since the thread last looked.
@@ -62,6 +65,7 @@ impl Reactor {
             epoll,
             wakeup,
             stop: AtomicBool::new(false),
+            dead: AtomicBool::new(false),
             lanes: Mutex::default(),
             commands: Mutex::default(),
         }))
@@ -84,8 +88,9 @@ impl Reactor {
             .run()
         };
         let on_panic = move || {
-            let text = "a data-plane thread of the engine failed; destroy the engine and report this";
-            panicked.fail_all(&Error::new(Code::Socket, text).class(Class::Internal, false));
+            panicked.dead.store(true, Relaxed);
+            let lanes = panicked.all_lanes();
+            lanes.iter().for_each(|lane| lane.close(&super::thread_failed()));
         };
         thread::spawn(&format!("mte-tcp-{index}"), body, on_panic)
     }
@@ -126,6 +131,16 @@ impl Reactor {
         self.epoll.add(fd, lane_id, interest)
     }
 
+    /// Before a watched descriptor is closed.
+    pub fn unwatch(&self, fd: RawFd) {
+        self.epoll.remove(fd);
+    }
+
+    /// The thread ended by a panic.
+    pub fn is_dead(&self) -> bool {
+        self.dead.load(Relaxed)
+    }
+
     /// Changes what a lane's connection is watched for.
     pub fn rewatch(&self, fd: RawFd, lane_id: u64, interest: u32) {
         // Fails only for a descriptor that is not watched, which `watch` excludes.
@@ -137,16 +152,18 @@ impl Reactor {
         self.wakeup.set();
     }
 
+    /// Ends the watch on a connection that is about to be closed; never keeps it.
+    fn let_go(&self, peer: &Inbound) -> bool {
+        self.epoll.remove(peer.fd());
+        false
+    }
+
     fn lane(&self, id: u64) -> Option<Arc<Lane>> {
         self.lanes.lock().get(&id)?.upgrade()
     }
 
     fn all_lanes(&self) -> Vec<Arc<Lane>> {
         self.lanes.lock().values().filter_map(Weak::upgrade).collect()
-    }
-
-    fn fail_all(&self, error: &Error) {
-        self.all_lanes().iter().for_each(|lane| lane.close(error));
     }
 }
 
@@ -167,9 +184,10 @@ impl Loop {
         let mut events = [Event { events: 0, u64: 0 }; EVENTS];
         let mut look_again: Vec<Arc<Lane>> = Vec::new();
         let mut last_tick = Instant::now();
+        let mut last_look = last_tick;
         while !self.reactor.stop.load(Relaxed) {
-            let timeout_ms = if look_again.is_empty() { TICK.as_millis() as i32 } else { LOOK_AGAIN_MS };
-            let ready = self.wait(&mut events, timeout_ms);
+            let timeout = if look_again.is_empty() { TICK } else { LOOK_AGAIN };
+            let ready = self.wait(&mut events, timeout.as_millis() as i32);
             for event in &events[..ready] {
                 let token = event.u64;
                 match token {
@@ -177,21 +195,22 @@ impl Loop {
                     LISTENER => self.accept(),
                     _ if token & INBOUND != 0 => self.advance(token, event.events),
                     _ => {
-                        let lane = self.reactor.lane(token);
-                        look_again.extend(lane.filter(|lane| !lane.on_ready()));
+                        let lane = self.reactor.lane(token).filter(|lane| !lane.on_ready());
+                        look_again.extend(lane.filter(|lane| !lane.listed.swap(true, Relaxed)));
                     }
                 }
             }
-            if ready == 0 {
-                look_again.retain(|lane| !lane.look());
-            }
             let now = Instant::now();
+            if now - last_look >= LOOK_AGAIN {
+                last_look = now;
+                look_again.retain(|lane| !(lane.look() && lane.listed.swap(false, Relaxed)));
+            }
             if now - last_tick >= TICK {
                 last_tick = now;
-                look_again.retain(|lane| !lane.look());
                 self.tick(now);
             }
         }
+        self.reactor.commands.lock().clear();
     }
 
     /// Waits for events. In a stream of requests the next one comes within microseconds, and
@@ -224,7 +243,8 @@ impl Loop {
                 Command::Serve(socket) => self.serve(socket),
                 Command::Listen(listener) => self.listen(listener),
                 Command::Abort(region) => {
-                    self.inbound.retain(|_, peer| !peer.uses(&region));
+                    let reactor = &self.reactor;
+                    self.inbound.retain(|_, peer| !peer.uses(&region) || reactor.let_go(peer));
                     for lane in self.reactor.all_lanes() {
                         lane.abort(&region);
                     }
@@ -248,6 +268,9 @@ impl Loop {
             match listener.accept() {
                 Ok((stream, _)) => self.shared.distribute(stream),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                // Only that connection is gone already.
+                Err(e)
+                    if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {}
                 Err(e) => {
                     // Out of descriptors, mostly: the listener stays ready, so wait for the
                     // tick instead of spinning.
@@ -264,8 +287,9 @@ impl Loop {
         self.next_id += 1;
         let id = self.next_id;
         let interest = libc::EPOLLIN as u32;
-        if self.reactor.epoll.add(socket.fd(), id, interest).is_ok() {
-            self.inbound.insert(id, Inbound::new(socket, &self.shared));
+        let peer = Inbound::new(socket, &self.shared);
+        if self.reactor.epoll.add(peer.fd(), id, interest).is_ok() {
+            self.inbound.insert(id, peer);
         }
     }
 
@@ -277,6 +301,7 @@ impl Loop {
                 let _ = self.reactor.epoll.modify(peer.fd(), id, interest);
             }
             Outcome::Close => {
+                self.reactor.let_go(peer);
                 self.inbound.remove(&id);
             }
         }
@@ -287,7 +312,8 @@ impl Loop {
             let _ = self.reactor.epoll.modify(listener.as_raw_fd(), LISTENER, libc::EPOLLIN as u32);
         }
         let limit = self.shared.config.tcp_body_timeout;
-        self.inbound.retain(|_, peer| !peer.overdue(now, limit));
+        let reactor = &self.reactor;
+        self.inbound.retain(|_, peer| !peer.overdue(now, limit) || reactor.let_go(peer));
         for lane in self.reactor.all_lanes() {
             lane.check_deadlines(now);
         }

@@ -22,6 +22,8 @@ pub struct Request {
     op: Op,
     remote: u64,
     len: u64,
+    /// The peer's incarnation for which its address was checked; 0 if the peer has none.
+    pub incarnation: u64,
     /// How it is to be sent.
     pub attempt: Attempt,
     /// Header bytes; valid once sending began.
@@ -29,10 +31,18 @@ pub struct Request {
 }
 
 impl Request {
-    /// A request for `slice`.
-    pub fn new(slice: Slice) -> Self {
+    /// A request for `slice`, checked against the descriptor of `incarnation`.
+    pub fn new(slice: Slice, incarnation: u64) -> Self {
         let (op, remote, len) = (slice.op, slice.remote, slice.len);
-        Request { slice: Some(slice), op, remote, len, attempt: Attempt::First, header: [0; HEADER_LEN] }
+        Request {
+            slice: Some(slice),
+            op,
+            remote,
+            len,
+            incarnation,
+            attempt: Attempt::First,
+            header: [0; HEADER_LEN],
+        }
     }
 
     /// Direction.
@@ -53,6 +63,18 @@ impl Request {
     /// The slice, unless it was given up.
     pub fn slice(&self) -> Option<&Slice> {
         self.slice.as_ref()
+    }
+
+    /// Its region is being unregistered.
+    pub fn is_revoked(&self) -> bool {
+        self.slice.as_ref().is_some_and(Slice::is_revoked)
+    }
+
+    /// Fails it because of that.
+    pub fn fail_revoked(self) {
+        if let Some(slice) = self.slice {
+            slice.fail_revoked();
+        }
     }
 
     /// Gives the slice up; the request stays in its place for the reply.

@@ -75,7 +75,7 @@ impl<'a> Iov<'a> {
         if len > 0 && self.used < IOV_MAX {
             self.list[self.used] = libc::iovec { iov_base: base, iov_len: len };
             self.used += 1;
-            self.bytes += len;
+            self.bytes = self.bytes.saturating_add(len);
         }
     }
 
@@ -123,7 +123,16 @@ impl Socket {
     /// The other end's address, for messages.
     pub fn peer_ip(&self) -> String {
         let address = SockRef::from(&*self.0).peer_addr().ok().and_then(|address| address.as_socket());
-        address.map_or_else(|| "an unknown peer".into(), |address| address.ip().to_string())
+        address.map_or_else(|| "an unknown peer".into(), |address| address.ip().to_canonical().to_string())
+    }
+
+    /// Throws away what has arrived.
+    pub fn discard(&self) -> Io {
+        // SAFETY: with MSG_TRUNC a TCP socket drops the bytes and writes nothing.
+        let n = unsafe {
+            libc::recv(self.fd(), std::ptr::null_mut(), 1 << 20, libc::MSG_TRUNC | libc::MSG_DONTWAIT)
+        };
+        outcome(n, true)
     }
 
     /// Tells the peer that nothing more will be sent.
@@ -173,6 +182,12 @@ impl Epoll {
         self.control(libc::EPOLL_CTL_MOD, fd, token, interest)
     }
 
+    /// No longer watches `fd`.
+    pub fn remove(&self, fd: RawFd) {
+        // Fails only if it is not watched, which is what was asked for.
+        let _ = self.control(libc::EPOLL_CTL_DEL, fd, 0, 0);
+    }
+
     /// Sleeps until something is ready or `timeout_ms` (-1: no limit) passes.
     pub fn wait(&self, events: &mut [Event], timeout_ms: i32) -> usize {
         // SAFETY: the kernel fills at most `events.len()` entries of the slice.
@@ -195,37 +210,40 @@ impl Epoll {
 /// Copies bytes into registered memory through the kernel, so that memory which is gone
 /// gives an error. For the few payload bytes that arrived together with headers.
 pub struct Courier {
-    read: OwnedFd,
-    write: OwnedFd,
+    /// Read and write end; `None` after a failure, until a fresh pipe can be had.
+    pipe: Option<(OwnedFd, OwnedFd)>,
 }
 
 impl Courier {
     /// Makes the pipe the bytes go through.
     pub fn new() -> io::Result<Self> {
-        let mut fds = [0; 2];
-        // SAFETY: two descriptors are written to a live array.
-        if unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) } != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(Courier { read: owned(fds[0])?, write: owned(fds[1])? })
+        Ok(Courier { pipe: Some(pipe()?) })
     }
 
     /// Puts `bytes` (at most 4096) at `addr`; `false` if the memory is not mapped.
     pub fn deliver(&mut self, bytes: &[u8], addr: u64) -> bool {
+        // Taken out, so that a pipe in which bytes are left is never used again.
+        let Some((read, write)) = self.pipe.take().or_else(|| pipe().ok()) else { return false };
         let (from, len) = (bytes.as_ptr().cast(), bytes.len());
         // SAFETY: reads `len` bytes of a live slice; a pipe takes up to 4096 bytes whole.
-        let written = unsafe { libc::write(self.write.as_raw_fd(), from, len) };
+        let written = unsafe { libc::write(write.as_raw_fd(), from, len) };
         // SAFETY: the kernel checks the destination, which is registered for being written.
-        let read = unsafe { libc::read(self.read.as_raw_fd(), addr as *mut libc::c_void, len) };
-        if written == len as isize && read == written {
-            return true;
+        let moved = unsafe { libc::read(read.as_raw_fd(), addr as *mut libc::c_void, len) };
+        let delivered = written == len as isize && moved == written;
+        if delivered {
+            self.pipe = Some((read, write));
         }
-        // Bytes may be left in the pipe: start over with a fresh one.
-        if let Ok(fresh) = Self::new() {
-            *self = fresh;
-        }
-        false
+        delivered
     }
+}
+
+fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut fds = [0; 2];
+    // SAFETY: two descriptors are written to a live array.
+    if unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok((owned(fds[0])?, owned(fds[1])?))
 }
 
 fn owned(fd: RawFd) -> io::Result<OwnedFd> {

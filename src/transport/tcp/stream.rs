@@ -32,7 +32,8 @@ pub enum Down {
     },
     /// We give up everything on it, for this reason.
     Canceled(Error),
-    /// We had to close it because of one request; the others go on where that is safe.
+    /// It ended from our side (the network failed, or one request had to be taken off it): the
+    /// others go on where that is safe.
     Dropped(Error),
 }
 
@@ -61,6 +62,10 @@ pub struct Ends {
 pub struct Stream {
     v2: bool,
     reusable: bool,
+    /// The peer's incarnation, proven; 0 if it has none.
+    incarnation: u64,
+    /// A buffer in the last call was not mapped: one request at a time, to find out whose.
+    cautious: bool,
     /// Oldest first: `sent` whole ones, one partly sent, the rest waiting.
     requests: VecDeque<Request>,
     sent: usize,
@@ -87,12 +92,24 @@ impl Default for Frames {
 }
 
 impl Stream {
-    /// A fresh connection for the waiting requests.
-    pub fn open(&mut self, v2: bool, reusable: bool) {
+    /// A fresh connection for the waiting requests. Returns those that are meant for another
+    /// incarnation of the peer.
+    pub fn open(&mut self, v2: bool, reusable: bool, incarnation: u64) -> Vec<Request> {
         self.v2 = v2;
         self.reusable = reusable;
+        self.incarnation = incarnation;
+        self.cautious = false;
         (self.sent, self.sent_bytes, self.got) = (0, 0, 0);
         (self.replies_in_burst, self.replies_ever) = (0, 0);
+        let (suited, strangers) = self.take_all().into_iter().partition(|request| self.suits(request));
+        let suited: Vec<Request> = suited;
+        suited.into_iter().for_each(|request| self.push(request));
+        strangers
+    }
+
+    /// The peer at the other end is the one the request was checked for.
+    pub fn suits(&self, request: &Request) -> bool {
+        request.incarnation == 0 || request.incarnation == self.incarnation
     }
 
     /// Requests waiting or under way.
@@ -125,15 +142,13 @@ impl Stream {
         !self.reusable && self.replies_ever > 0
     }
 
-    /// Appends requests.
-    pub fn extend(&mut self, requests: impl Iterator<Item = Request>) {
+    /// Appends a request.
+    pub fn push(&mut self, request: Request) {
         if self.requests.is_empty() {
             self.replies_in_burst = 0;
         }
-        for request in requests {
-            self.load += request.len();
-            self.requests.push_back(request);
-        }
+        self.load += request.len();
+        self.requests.push_back(request);
     }
 
     /// Empties the pipeline.
@@ -150,9 +165,12 @@ impl Stream {
             self.receive(socket, &mut moved, stats)?;
         }
         if let Err(down) = self.send(socket, &mut moved, stats) {
-            // The peer may have said why before it hung up.
-            self.receive(socket, &mut moved, stats)?;
-            return Err(down);
+            // The peer may have said why before it hung up. Any other end that shows now is a
+            // consequence of the first, which the kernel reports only once.
+            return match self.receive(socket, &mut moved, stats) {
+                Err(Down::Rejected) => Err(Down::Rejected),
+                _ => Err(down),
+            };
         }
         Ok(moved)
     }
@@ -170,7 +188,8 @@ impl Stream {
     fn send(&mut self, socket: &Socket, moved: &mut Moved, stats: &Stats) -> Result<(), Down> {
         while self.wants_to_send() {
             let mut end = self.sent;
-            while end - self.sent < IOV_MAX / 2
+            let most = if self.cautious { 1 } else { IOV_MAX / 2 };
+            while end - self.sent < most
                 && (end == self.sent || self.may_begin(end))
                 && end < self.requests.len()
             {
@@ -192,6 +211,7 @@ impl Stream {
             let asked = iov.bytes();
             match socket.send(&mut iov) {
                 Io::Moved(n) => {
+                    self.cautious = false;
                     moved.bytes = true;
                     stats.bytes_sent.fetch_add(n as u64, Relaxed);
                     self.note_sent(n as u64);
@@ -205,8 +225,9 @@ impl Stream {
                     moved.blocked = true;
                     return Ok(());
                 }
+                Io::Fault if end - self.sent > 1 => self.cautious = true,
                 Io::Fault => return Err(Down::Fault { sending: true }),
-                Io::Failed(error) => return Err(Down::Closed(Some(error))),
+                Io::Failed(error) => return Err(lost(error)),
                 Io::Eof => return Err(Down::Closed(None)),
             }
         }
@@ -252,7 +273,10 @@ impl Stream {
             }
             let mut skip = self.got;
             let mut sink = Some(&mut self.sink[..]);
-            for (request, frame) in self.requests.iter().take(begun).zip(&mut self.frames.0) {
+            let mut asked_for = 0;
+            let most = if self.cautious { begun.min(1) } else { begun };
+            for (request, frame) in self.requests.iter().take(most).zip(&mut self.frames.0) {
+                asked_for += 1;
                 let frame_len = if self.v2 { STATUS_LEN as u64 } else { 0 };
                 if skip < frame_len {
                     iov.push_mut(&mut frame[skip as usize..]);
@@ -273,12 +297,8 @@ impl Stream {
                     }
                 }
             }
-            // Nothing is awaited: look for the end of the stream, except while an early
-            // answer waits for the rest of its WRITE.
+            // Nothing is awaited: look for the end of the stream.
             let idle = iov.bytes() == 0;
-            if idle && begun > 0 && self.v2 {
-                return Ok(());
-            }
             let mut probe = [0u8; 1];
             if idle {
                 iov.push_mut(&mut probe);
@@ -289,6 +309,7 @@ impl Stream {
                     return Err(Down::Protocol("the peer sent bytes that nobody asked for".into()))
                 }
                 Io::Moved(n) => {
+                    self.cautious = false;
                     moved.bytes = true;
                     stats.bytes_received.fetch_add(n as u64, Relaxed);
                     self.note_received(n as u64, moved, stats)?;
@@ -298,8 +319,9 @@ impl Stream {
                 }
                 Io::WouldBlock => return Ok(()),
                 Io::Eof => return Err(Down::Closed(None)),
+                Io::Fault if asked_for > 1 => self.cautious = true,
                 Io::Fault => return Err(Down::Fault { sending: false }),
-                Io::Failed(error) => return Err(Down::Closed(Some(error))),
+                Io::Failed(error) => return Err(lost(error)),
             }
         }
         Ok(())
@@ -309,12 +331,16 @@ impl Stream {
         let mut frame = 0;
         while n > 0 {
             let Some(front) = self.requests.front() else { break };
-            let before = self.got;
+            let (before, front_op) = (self.got, front.op());
             let take = n.min(front.reply_len(self.v2) - before);
             n -= take;
             self.got += take;
             if self.v2 && before < STATUS_LEN as u64 && self.got >= STATUS_LEN as u64 {
                 check_frame(self.frames.0[frame])?;
+                if self.sent == 0 && front_op == Op::Write {
+                    let text = "the peer answered a WRITE before it had all of it";
+                    return Err(Down::Protocol(text.into()));
+                }
             }
             let remaining = self.requests.len();
             self.retire(moved, stats);
@@ -402,6 +428,19 @@ impl Stream {
     }
 }
 
+/// The connection failed. Only what the peer itself sends (a reset, or its end behind a broken
+/// pipe) proves that it executes nothing more; after any other failure it may.
+fn lost(error: io::Error) -> Down {
+    match error.raw_os_error() {
+        Some(libc::ECONNRESET | libc::EPIPE) => Down::Closed(Some(error)),
+        _ => Down::Dropped(Error::io(
+            Code::Socket,
+            "the connection failed; bytes of a WRITE may still arrive at the peer",
+            &error,
+        )),
+    }
+}
+
 fn check_frame(frame: [u8; STATUS_LEN]) -> Result<(), Down> {
     match verdict(frame) {
         Verdict::Ok => Ok(()),
@@ -433,7 +472,8 @@ fn blame(down: &Down, request: &Request, peer: &str) -> Error {
         .class(Class::Rejected, false),
         Down::Protocol(text) => Error::new(Code::Socket, text.clone()).class(Class::Protocol, false),
         Down::Fault { .. } => Error::invalid(format!(
-            "a local buffer of {len} bytes is not mapped; was it freed before the transfer ended?"
+            "a local buffer on this connection is not mapped, at the latest that of {len} bytes for {addr:#x}; \
+             was it freed before its transfer ended?"
         )),
         Down::Closed(cause) => return hung_up(cause.as_ref(), peer),
         Down::Canceled(error) | Down::Dropped(error) => return error.clone(),
