@@ -1,0 +1,153 @@
+/* P3, P9, P14, P17: nothing leaks over many batches and engines; a request ends although others keep
+ * coming; a buffer that was freed fails its own request only; a WRITE is not sent twice. */
+#include <dirent.h>
+#include <pthread.h>
+
+#include "peer.h"
+
+#define BYTES (8 * MIB)
+#define BATCHES 20000
+#define FD_BATCHES 200
+#define ENGINES 20
+#define SUBMITS 40
+#define SUBMIT_MS 250
+#define END_MS 8000
+#define RSS_SLACK_KIB 6144
+
+static transfer_engine_t engine;
+static unsigned char *bytes;
+static segment_id_t target;
+
+static size_t fd_count(void) {
+    size_t count = 0;
+    DIR *dir = opendir("/proc/self/fd");
+    while (dir != NULL && readdir(dir) != NULL) count++;
+    if (dir != NULL) closedir(dir);
+    return count;
+}
+
+static size_t rss_kib(void) {
+    size_t kib = 0;
+    char line[256];
+    FILE *f = fopen("/proc/self/status", "r");
+    while (f != NULL && fgets(line, sizeof line, f) != NULL)
+        if (sscanf(line, "VmRSS: %zu", &kib) == 1) break;
+    if (f != NULL) fclose(f);
+    return kib;
+}
+
+static int one_batch(const peer_t *peer, bool with_fd) {
+    transfer_request_t r[64];
+    batch_id_t batch = batch_open(engine, COUNT(r));
+    int fd, failed = 0;
+    for (size_t i = 0; i < COUNT(r); i++) r[i] = request(OPCODE_WRITE, bytes + 64 * i, target, peer->base + 64 * i, 64);
+    failed += submitTransfer(engine, batch, r, COUNT(r)) != 0;
+    if (with_fd) failed += mte_batch_fd(engine, batch, &fd) != 0;
+    failed += mte_wait_batch(engine, batch, 20000) != 0;
+    return failed + (freeBatchID(engine, batch) != 0);
+}
+
+static void batches(const peer_t *peer) {
+    int failed = 0;
+    for (int i = 0; i < 1000; i++) failed += one_batch(peer, false);
+    size_t rss = rss_kib(), fds = fd_count();
+    for (int i = 0; i < BATCHES; i++) failed += one_batch(peer, false);
+    CHECK_EQ("20000 batches", failed, 0);
+    printf("#     %zu KiB before, %zu KiB after\n", rss, rss_kib());
+    CHECK("p14: freed batches release their memory", rss_kib() < rss + RSS_SLACK_KIB);
+    for (int i = 0; i < FD_BATCHES; i++) failed += one_batch(peer, true);
+    CHECK_EQ("200 batches with a descriptor", failed, 0);
+    CHECK_EQ("p09: freed batches close their descriptor", fd_count(), fds);
+}
+
+static void engines(const peer_t *peer) {
+    size_t fds = fd_count(), threads = thread_count();
+    int failed = 0;
+    for (int i = 0; i < ENGINES; i++) {
+        transfer_engine_t e = engine_open();
+        unsigned char *own = registered_bytes(e, 4096);
+        segment_id_t id = openSegment(e, peer->name);
+        failed += transfer_once(e, request(OPCODE_READ, own, id, peer->base, 4096), 20000) != STATUS_COMPLETED;
+        batch_id_t kept = batch_open(e, 1);
+        transfer_request_t r = request(OPCODE_READ, own, id, peer->base, 4096);
+        failed += submitTransfer(e, kept, &r, 1) != 0;
+        destroyTransferEngine(e);
+        munmap(own, 4096);
+    }
+    CHECK_EQ("20 engines", failed, 0);
+    CHECK_EQ("p09: destroyed engines close their descriptors, batches never freed or not", fd_count(), fds);
+    CHECK_EQ("p09: and end their threads", thread_count(), threads);
+}
+
+static void unmapped_buffer(const peer_t *peer) {
+    static const int opcodes[] = {OPCODE_WRITE, OPCODE_READ};
+    for (size_t o = 0; o < COUNT(opcodes); o++) {
+        unsigned char *gone = registered_bytes(engine, 4096);
+        transfer_request_t r[16];
+        batch_id_t batch = batch_open(engine, COUNT(r));
+        int completed = 0;
+        munmap(gone, 4096);
+        for (size_t i = 0; i < COUNT(r); i++)
+            r[i] = request(opcodes[o], i == 7 ? gone : bytes + 4096 * i, target, peer->base + 4096 * i, 4096);
+        CHECK_EQ("a batch with a buffer that was freed is accepted", submitTransfer(engine, batch, r, COUNT(r)), 0);
+        for (size_t i = 0; i < COUNT(r); i++) {
+            int status = await_task(engine, batch, i, 20000);
+            if (i == 7) CHECK_EQ("p17: its own task fails", status, STATUS_FAILED);
+            else completed += status == STATUS_COMPLETED;
+        }
+        /* WRITEs on the wire when the connection is given up may be executed, so they fail, too. */
+        CHECK("the others do not pay for it", opcodes[o] == OPCODE_WRITE || completed == 15);
+        CHECK_EQ("and is freed", freeBatchID(engine, batch), 0);
+        CHECK_EQ("unregistered", unregisterLocalMemory(engine, gone), 0);
+    }
+}
+
+static void endless_submits(void) {
+    batch_id_t batch[SUBMITS];
+    int64_t submitted[SUBMITS], slowest = 0;
+    int waiting = 0;
+    setenv("MC_HANDSHAKE_CONNECT_TIMEOUT", "1", 1);
+    setenv("MC_TCP_STATUS_TIMEOUT_SEC", "1", 1);
+    peer_t peer = peer_start(MIB, NULL);
+    transfer_engine_t e = engine_open();
+    unsigned char *own = registered_bytes(e, MIB);
+    segment_id_t id = openSegment(e, peer.name);
+    transfer_request_t r = request(OPCODE_WRITE, own, id, peer.base, MIB / 2);
+    bool ended[SUBMITS] = {false};
+    peer_pause(&peer);
+    for (int i = 0; i < SUBMITS; i++) {
+        batch[i] = batch_open(e, 1);
+        submitted[i] = now_ms();
+        if (submitTransfer(e, batch[i], &r, 1) != 0) harness_give_up("a submit");
+        for (int64_t end = now_ms() + SUBMIT_MS; now_ms() < end; nap())
+            for (int k = 0; k <= i; k++) {
+                transfer_status_t status = {0};
+                if (ended[k] || getTransferStatus(e, batch[k], 0, &status) != 0 || status.status == STATUS_WAITING) continue;
+                ended[k] = true;
+                if (now_ms() - submitted[k] > slowest) slowest = now_ms() - submitted[k];
+            }
+    }
+    for (int i = 0; i < SUBMITS; i++) waiting += !ended[i] && now_ms() - submitted[i] > END_MS;
+    printf("#     slowest end after %lld ms\n", (long long)slowest);
+    CHECK("p03: tasks of a stopped peer end", ended[0]);
+    CHECK_EQ("p03: although new ones keep coming", waiting, 0);
+    destroyTransferEngine(e);
+    peer_kill(&peer);
+}
+
+int main(int argc, char **argv) {
+    peer_dispatch(argc, argv);
+    harness_begin();
+    peer_t peer = peer_start(BYTES, NULL);
+    engine = engine_open();
+    bytes = registered_bytes(engine, BYTES);
+    target = openSegment(engine, peer.name);
+    REQUIRE("the peer opens", target > 0);
+    batches(&peer);
+    engines(&peer);
+    unmapped_buffer(&peer);
+    CHECK_EQ("the peer ends in order", peer_stop(&peer), 0);
+    destroyTransferEngine(engine);
+    endless_submits();
+    return harness_finish();
+}
