@@ -15,7 +15,8 @@ use super::link::TcpLink;
 use super::reactor::Reactor;
 use super::request::Request;
 
-use super::stream::{Down, Stream};
+use super::ends::Down;
+use super::stream::Stream;
 use super::Shared;
 use crate::error::{Class, Code, Error};
 use crate::memory::Region;
@@ -341,7 +342,7 @@ impl Lane {
         let peer = self.link.upgrade();
         let label = peer.as_ref().map(|link| link.peer()).unwrap_or_default();
         let idle = state.stream.is_empty();
-        let ends = state.stream.tear_down(down, &label);
+        let ends = state.stream.tear_down(&down, &label);
         self.publish(&state);
         drop(state);
         if !idle {

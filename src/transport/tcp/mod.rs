@@ -1,6 +1,7 @@
 //! The TCP transport: payload over kernel sockets, both framings, both roles.
 
 mod connect;
+mod ends;
 mod inbound;
 mod lane;
 mod link;

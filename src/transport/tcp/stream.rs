@@ -2,40 +2,19 @@
 //! requests when the connection dies. No locks and no epoll here.
 
 use std::collections::VecDeque;
-use std::io;
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::ends::{self, lost, Down, Ends, Standing};
 use super::request::{Attempt, Request};
 use super::sock::{Io, Iov, Socket, IOV_MAX};
 use super::stats::Stats;
 use super::wire::{verdict, Verdict, HEADER_LEN, STATUS_LEN};
-use crate::error::{Class, Code, Error};
 use crate::transport::slice::{Op, Slice};
 
 /// Replies looked for in one receive.
 const REPLIES: usize = IOV_MAX / 2;
 /// Receives per call, so that one lane does not keep a reactor for itself.
 const ROUNDS: usize = 16;
-
-/// Why a connection ended.
-pub enum Down {
-    /// The peer refused the address of the oldest request; it executes nothing behind it.
-    Rejected,
-    /// The peer is gone: end of stream, reset, broken pipe.
-    Closed(Option<io::Error>),
-    /// The peer sent something that is not the protocol.
-    Protocol(String),
-    /// A local buffer is not mapped; `sending` tells which one.
-    Fault {
-        /// The buffer being sent, else the one being received into.
-        sending: bool,
-    },
-    /// We give up everything on it, for this reason.
-    Canceled(Error),
-    /// It ended from our side (the network failed, or one request had to be taken off it): the
-    /// others go on where that is safe.
-    Dropped(Error),
-}
 
 /// What one call moved.
 #[derive(Default)]
@@ -46,15 +25,6 @@ pub struct Moved {
     pub bytes: bool,
     /// The socket takes no more now, and there is more to send.
     pub blocked: bool,
-}
-
-/// What becomes of the requests of a dead connection.
-#[derive(Default)]
-pub struct Ends {
-    /// To be failed, with the reason.
-    pub failed: Vec<(Request, Error)>,
-    /// To be sent again on another connection.
-    pub again: Vec<Request>,
 }
 
 /// Pipeline state.
@@ -177,7 +147,7 @@ impl Stream {
 
     /// Whether request number `index` may be started on this connection now.
     fn may_begin(&self, index: usize) -> bool {
-        let Some(request) = self.requests.get(index) else { return false };
+        let Some(request) = self.requests.get(index).filter(|_| !self.spent()) else { return false };
         if index == 0 {
             return true;
         }
@@ -385,59 +355,14 @@ impl Stream {
         (ended, stuck)
     }
 
-    /// Sorts the requests of a dead connection. WRITEs that may still be executed because
-    /// it was us who hung up are never sent again.
-    pub fn tear_down(&mut self, down: Down, peer: &str) -> Ends {
-        // A peer that hangs up at once has touched the first request, or this goes on for ever.
-        let begun = (self.sent + usize::from(self.sent_bytes > 0)).max(1);
-        let culprit = match down {
-            Down::Rejected | Down::Fault { sending: false } => Some(0),
-            Down::Fault { sending: true } => Some(self.sent),
-            _ => None,
+    /// Empties the pipeline of a dead connection and decides about each request.
+    pub fn tear_down(&mut self, down: &Down, peer: &str) -> Ends {
+        let standing = Standing {
+            sent: self.sent,
+            begun: self.sent + usize::from(self.sent_bytes > 0),
+            unanswered: self.replies_ever == 0 || self.replies_in_burst == 0,
         };
-        let stale = self.replies_in_burst == 0 && self.replies_ever > 0;
-        let untouched = self.replies_ever == 0;
-        let mut ends = Ends::default();
-        for (index, mut request) in self.take_all().into_iter().enumerate() {
-            let end = match &down {
-                Down::Canceled(error) => Some(error.clone()),
-                _ if Some(index) == culprit => Some(blame(&down, &request, peer)),
-                Down::Rejected => None,
-                _ if index >= begun => None,
-                Down::Closed(cause) => match request.attempt {
-                    Attempt::First if stale || untouched => {
-                        request.attempt = Attempt::Fresh;
-                        None
-                    }
-                    Attempt::First | Attempt::Fresh => {
-                        request.attempt = Attempt::Alone;
-                        None
-                    }
-                    Attempt::Alone => Some(hung_up(cause.as_ref(), peer)),
-                },
-                Down::Fault { .. } | Down::Dropped(_) if request.op() == Op::Read => None,
-                other => Some(blame(other, &request, peer)),
-            };
-            match end {
-                Some(error) => ends.failed.push((request, error)),
-                None if request.slice().is_none() => {}
-                None => ends.again.push(request),
-            }
-        }
-        ends
-    }
-}
-
-/// The connection failed. Only what the peer itself sends (a reset, or its end behind a broken
-/// pipe) proves that it executes nothing more; after any other failure it may.
-fn lost(error: io::Error) -> Down {
-    match error.raw_os_error() {
-        Some(libc::ECONNRESET | libc::EPIPE) => Down::Closed(Some(error)),
-        _ => Down::Dropped(Error::io(
-            Code::Socket,
-            "the connection failed; bytes of a WRITE may still arrive at the peer",
-            &error,
-        )),
+        ends::sort(self.take_all(), down, &standing, peer)
     }
 }
 
@@ -450,33 +375,4 @@ fn check_frame(frame: [u8; STATUS_LEN]) -> Result<(), Down> {
             "the peer answered {frame:02x?} where a status frame belongs; does it speak v2? (MC_TCP_PROTO=1 forces v1)"
         ))),
     }
-}
-
-fn hung_up(cause: Option<&io::Error>, peer: &str) -> Error {
-    let what = "the peer closed the connection without an answer; it may have died, or refuse the address";
-    match cause {
-        Some(cause) => Error::io(Code::Socket, what, cause),
-        None => Error::new(Code::Socket, what),
-    }
-    .class(Class::Network, true)
-    .peer(peer)
-}
-
-fn blame(down: &Down, request: &Request, peer: &str) -> Error {
-    let (len, addr) = (request.len(), request.remote());
-    match down {
-        Down::Rejected => Error::new(
-            Code::AddressNotRegistered,
-            format!("the peer refused {len} bytes at {addr:#x}: not inside one region registered there for remote access"),
-        )
-        .class(Class::Rejected, false),
-        Down::Protocol(text) => Error::new(Code::Socket, text.clone()).class(Class::Protocol, false),
-        Down::Fault { .. } => Error::invalid(format!(
-            "a local buffer on this connection is not mapped, at the latest that of {len} bytes for {addr:#x}; \
-             was it freed before its transfer ended?"
-        )),
-        Down::Closed(cause) => return hung_up(cause.as_ref(), peer),
-        Down::Canceled(error) | Down::Dropped(error) => return error.clone(),
-    }
-    .peer(peer)
 }

@@ -1,0 +1,136 @@
+//! The C programs of `tests/c`, each a test of its own, against the release library.
+//!
+//! `TE_LIB` names another library than `target/release/libtransfer_engine.so`; the static one lies beside it.
+//! The programs are built once per run: the tests may run in processes of their own, so a file lock guards `make`.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// Exit code for definite leaks under valgrind; the programs never use it.
+const LEAKS: &str = "99";
+
+fn top() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn library() -> PathBuf {
+    let path = std::env::var_os("TE_LIB")
+        .map_or_else(|| top().join("target/release/libtransfer_engine.so"), PathBuf::from);
+    assert!(path.exists(), "the library is missing at {}: run `make build` or set TE_LIB", path.display());
+    path.canonicalize().unwrap()
+}
+
+fn library_folder() -> PathBuf {
+    library().parent().unwrap().to_path_buf()
+}
+
+/// Runs `command` and fails with everything it printed unless it succeeds.
+fn succeed(what: &str, command: &mut Command) {
+    let output = command.output().unwrap_or_else(|e| panic!("{what}: {command:?} cannot be started: {e}"));
+    assert!(
+        output.status.success(),
+        "{what}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// The folder with the built programs.
+fn programs() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("c-tests");
+        std::fs::create_dir_all(&out).unwrap();
+        let mut make = Command::new("flock");
+        make.arg(out.join("lock")).args(["make", "--no-print-directory", "-C"]).arg(top().join("tests/c"));
+        make.arg("all").arg(format!("OUT={}", out.display()));
+        make.arg(format!("TE_INCLUDE={}", top().join("include").display()));
+        make.arg(format!("TE_LIB={}", library_folder().display()));
+        // Not the jobs and variables of the `make test` that may have started this.
+        for variable in ["MAKEFLAGS", "MAKELEVEL", "MFLAGS"] {
+            make.env_remove(variable);
+        }
+        succeed("building tests/c", &mut make);
+        out
+    })
+}
+
+fn run(program: &str) {
+    let out = programs();
+    let mut command = Command::new(out.join(program));
+    match program {
+        "noclock" => drop(command.arg(out.join("clock.so"))),
+        "dlopened" => drop(command.arg(library())),
+        _ => {}
+    }
+    // The programs remember where the library was when they were linked.
+    succeed(program, command.env("LD_LIBRARY_PATH", library_folder()));
+}
+
+/// Declares one test per program: the test's sentence, the program.
+macro_rules! programs {
+    ($($name:ident: $program:literal;)*) => {
+        const PROGRAMS: &[&str] = &[$($program,)*];
+        $(#[test] fn $name() { run($program); })*
+    };
+}
+
+programs! {
+    every_code_has_its_trigger: "codes";
+    null_arguments_are_refused: "nulls";
+    single_calls_return_what_the_contract_says: "results";
+    known_consumers_calls_work: "consumers";
+    structs_and_constants_have_upstreams_layout: "layout";
+    transfers_move_the_right_bytes: "transfer";
+    eight_threads_share_an_engine: "threads8";
+    completed_writes_are_visible: "visibility";
+    signals_release_the_engine_when_asked_to: "shutdown";
+    a_forked_child_is_refused: "forked";
+    garbage_from_peers_is_survived: "garbage";
+    faults_of_peers_fail_tasks: "faults";
+    nothing_leaks_and_every_task_ends: "lifetimes";
+    a_system_without_a_clock_is_an_error: "noclock";
+    the_library_can_be_loaded_and_unloaded: "dlopened";
+}
+
+#[test]
+fn every_c_program_has_a_test() {
+    let listed: std::collections::BTreeSet<String> = PROGRAMS.iter().map(|name| name.to_string()).collect();
+    let mut found = std::collections::BTreeSet::new();
+    for entry in std::fs::read_dir(top().join("tests/c")).unwrap() {
+        let path = entry.unwrap().path();
+        let stem = path.file_stem().unwrap().to_string_lossy().into_owned();
+        // The clock shim is no program.
+        if path.extension().is_some_and(|ext| ext == "c") && stem != "clock" {
+            found.insert(stem);
+        }
+    }
+    assert_eq!(found, listed);
+}
+
+#[test]
+fn a_program_links_the_static_library() {
+    let archive = library_folder().join("libtransfer_engine.a");
+    assert!(archive.exists(), "{} is missing: run `make build`", archive.display());
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("results");
+    let mut gcc = Command::new("gcc");
+    gcc.args(["-std=c11", "-O2", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-D_GNU_SOURCE", "-I"]);
+    gcc.arg(top().join("include")).arg(top().join("tests/c/results.c")).arg("-o").arg(&program).arg(archive);
+    succeed("linking the static library", gcc.args(["-lpthread", "-ldl", "-lm"]));
+    succeed("results, linked statically", &mut Command::new(program));
+}
+
+#[test]
+fn nothing_is_definitely_lost_under_valgrind() {
+    if Command::new("valgrind").arg("--version").output().is_err() {
+        println!("SKIP nothing_is_definitely_lost_under_valgrind: valgrind is not installed");
+        return;
+    }
+    let mut valgrind = Command::new("valgrind");
+    valgrind.args(["--leak-check=full", "--errors-for-leak-kinds=definite"]);
+    valgrind.arg(format!("--error-exitcode={LEAKS}")).arg(programs().join("results"));
+    succeed("results under valgrind", valgrind.env("LD_LIBRARY_PATH", library_folder()));
+}

@@ -1,0 +1,273 @@
+//! The library inside its host: called from a tokio runtime's own threads, leaving nothing behind, idle when idle.
+//!
+//! What is counted is the process's, so those tests run alone, in a process of their own.
+
+#![allow(unsafe_code)]
+
+use std::ffi::{c_void, CStr, CString};
+use std::process::Command;
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::sync::{Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use transfer_engine::ffi::engine::{
+    createTransferEngine, destroyTransferEngine, getLocalIpAndPort, installTransport,
+};
+use transfer_engine::ffi::ext::{mte_last_error, mte_wait_batch};
+use transfer_engine::ffi::memory::{registerLocalMemory, unregisterLocalMemory};
+use transfer_engine::ffi::segment::openSegment;
+use transfer_engine::ffi::transfer::{allocateBatchID, freeBatchID, getTransferStatus, submitTransfer};
+use transfer_engine::ffi::types::{
+    transfer_request, transfer_status, INVALID_BATCH, LOCAL_SEGMENT, OPCODE_READ, OPCODE_WRITE,
+    STATUS_COMPLETED,
+};
+
+/// Far longer than anything here takes.
+const FOREVER: Duration = Duration::from_secs(20);
+const BYTES: usize = 64 << 10;
+
+/// The text of this thread's last failure.
+fn last_error() -> String {
+    let mut text = [0; 512];
+    // SAFETY: a buffer of the length that is passed.
+    unsafe { mte_last_error(text.as_mut_ptr(), text.len()) };
+    // SAFETY: the call ends the text with a NUL.
+    unsafe { CStr::from_ptr(text.as_ptr()) }.to_string_lossy().into_owned()
+}
+
+/// An engine of the C API with TCP installed and a registered buffer.
+struct Host {
+    engine: *mut c_void,
+    memory: Vec<AtomicU8>,
+}
+
+impl Host {
+    fn create() -> Self {
+        // SAFETY: C strings; NULL is allowed for the third argument.
+        let engine = unsafe {
+            createTransferEngine(c"P2PHANDSHAKE".as_ptr(), c"127.0.0.1".as_ptr(), std::ptr::null(), 0, 0)
+        };
+        assert!(!engine.is_null(), "{}", last_error());
+        // SAFETY: a C string and no arguments.
+        let transport = unsafe { installTransport(engine, c"tcp".as_ptr(), std::ptr::null_mut()) };
+        assert!(!transport.is_null(), "{}", last_error());
+        let memory: Vec<AtomicU8> = (0..BYTES).map(|i| AtomicU8::new((i % 251) as u8)).collect();
+        // SAFETY: the memory outlives the registration, see `destroy`.
+        let code =
+            unsafe { registerLocalMemory(engine, memory.as_ptr() as *mut c_void, BYTES, c"*".as_ptr(), 1) };
+        assert_eq!(code, 0, "{}", last_error());
+        Host { engine, memory }
+    }
+
+    fn name(&self) -> CString {
+        let mut name = [0; 64];
+        // SAFETY: a buffer of the length that is passed.
+        let code = unsafe { getLocalIpAndPort(self.engine, name.as_mut_ptr(), name.len()) };
+        assert_eq!(code, 0, "{}", last_error());
+        // SAFETY: the call ends the text with a NUL.
+        unsafe { CStr::from_ptr(name.as_ptr()) }.to_owned()
+    }
+
+    fn open(&self, peer: &Host) -> i32 {
+        // SAFETY: a C string.
+        let id = unsafe { openSegment(self.engine, peer.name().as_ptr()) };
+        assert!(id >= 0, "{}", last_error());
+        id
+    }
+
+    /// Moves the first half of the own memory to or from the upper half of `peer`'s.
+    fn transfer(&self, opcode: i32, target: i32, peer: &Host) {
+        let batch = self.transfer_in_batch(opcode, target, peer);
+        // SAFETY: no pointers but the handle.
+        assert_eq!(unsafe { freeBatchID(self.engine, batch) }, 0, "{}", last_error());
+    }
+
+    /// As `transfer`; the batch is the caller's to free.
+    fn transfer_in_batch(&self, opcode: i32, target: i32, peer: &Host) -> u64 {
+        // SAFETY: no pointers but the handle.
+        let batch = unsafe { allocateBatchID(self.engine, 1) };
+        assert_ne!(batch, INVALID_BATCH, "{}", last_error());
+        let half = BYTES / 2;
+        let mut request = transfer_request {
+            opcode,
+            source: self.memory.as_ptr() as *mut c_void,
+            target_id: target,
+            target_offset: peer.memory.as_ptr() as u64 + half as u64,
+            length: half as u64,
+        };
+        // SAFETY: an array of one entry.
+        let code = unsafe { submitTransfer(self.engine, batch, &mut request, 1) };
+        assert_eq!(code, 0, "{}", last_error());
+        // SAFETY: no pointers but the handle.
+        let code = unsafe { mte_wait_batch(self.engine, batch, FOREVER.as_millis() as i64) };
+        assert_eq!(code, 0, "{}", last_error());
+        let mut status = transfer_status { status: 0, transferred_bytes: 0 };
+        // SAFETY: a valid out-parameter.
+        let code = unsafe { getTransferStatus(self.engine, batch, 0, &mut status) };
+        assert_eq!((code, status.status, status.transferred_bytes), (0, STATUS_COMPLETED, half as u64));
+        let same = |i: usize| self.memory[i].load(Relaxed) == peer.memory[half + i].load(Relaxed);
+        assert!((0..half).all(same), "wrong bytes");
+        batch
+    }
+
+    fn destroy(self) {
+        // SAFETY: registered by `create`.
+        let code = unsafe { unregisterLocalMemory(self.engine, self.memory.as_ptr() as *mut c_void) };
+        assert_eq!(code, 0, "{}", last_error());
+        // SAFETY: created by `create` and not used any more.
+        unsafe { destroyTransferEngine(self.engine) };
+    }
+}
+
+/// Everything that blocks: creation, a copy inside the engine, an exchange with another one, destruction.
+fn whole_life() {
+    let (host, peer) = (Host::create(), Host::create());
+    assert_eq!(host.open(&host), LOCAL_SEGMENT);
+    host.transfer(OPCODE_WRITE, LOCAL_SEGMENT, &host);
+    let target = host.open(&peer);
+    assert!(target > 0);
+    host.transfer(OPCODE_WRITE, target, &peer);
+    host.transfer(OPCODE_READ, target, &peer);
+    host.destroy();
+    peer.destroy();
+}
+
+/// Destroys engines, one of which still has a batch.
+fn abandon_a_batch() {
+    let (host, peer) = (Host::create(), Host::create());
+    let target = host.open(&peer);
+    host.transfer_in_batch(OPCODE_WRITE, target, &peer);
+    host.destroy();
+    peer.destroy();
+}
+
+/// The contexts that code inside a runtime runs in; a panic in a task shows at its `unwrap`.
+fn call_from_every_context(runtime: tokio::runtime::Runtime) {
+    runtime.block_on(async {
+        whole_life();
+        tokio::spawn(async { whole_life() }).await.unwrap();
+        tokio::task::spawn_blocking(whole_life).await.unwrap();
+    });
+    let _entered = runtime.enter();
+    whole_life();
+}
+
+#[test]
+fn a_current_thread_runtime_may_call_from_its_async_context() {
+    call_from_every_context(tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap());
+}
+
+#[test]
+fn a_multi_thread_runtime_may_call_from_its_async_context() {
+    call_from_every_context(
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap(),
+    );
+}
+
+#[test]
+fn threads_of_a_host_with_several_runtimes_may_call_at_once() {
+    std::thread::scope(|threads| {
+        for _ in 0..4 {
+            threads.spawn(|| {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                runtime.block_on(async { whole_life() });
+            });
+        }
+    });
+}
+
+/// Runs the test called `name` alone in a process of its own; `false` in that process.
+fn in_child(name: &str) -> bool {
+    const MARK: &str = "HOSTS_TEST_CHILD";
+    if std::env::var_os(MARK).is_some() {
+        return false;
+    }
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture", "--test-threads=1"])
+        .env(MARK, "1")
+        .env("MC_LOG_LEVEL", "ERROR")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let ran = output.status.success() && text.contains("1 passed");
+    assert!(ran, "{name}: {}\n{text}{}", output.status, String::from_utf8_lossy(&output.stderr));
+    true
+}
+
+fn entries(folder: &str) -> usize {
+    std::fs::read_dir(folder).unwrap().count()
+}
+
+/// Descriptors and threads of this process.
+fn held() -> (usize, usize) {
+    (entries("/proc/self/fd"), entries("/proc/self/task"))
+}
+
+/// A joined thread may be listed for a moment longer, so `wanted` is waited for.
+fn assert_held(wanted: (usize, usize), what: &str) {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while held() != wanted {
+        assert!(
+            Instant::now() < deadline,
+            "{what}: (descriptors, threads) are {:?}, were {wanted:?}",
+            held()
+        );
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn p09_p14_engines_leave_no_descriptor_and_no_thread_behind() {
+    if in_child("p09_p14_engines_leave_no_descriptor_and_no_thread_behind") {
+        return;
+    }
+    whole_life();
+    let before = held();
+    for _ in 0..200 {
+        Host::create().destroy();
+    }
+    assert_held(before, "after 200 engines");
+    for _ in 0..20 {
+        whole_life();
+    }
+    assert_held(before, "after 20 pairs that exchanged data");
+    for _ in 0..20 {
+        abandon_a_batch();
+    }
+    assert_held(before, "after 20 engines whose batch was never freed");
+    let host = Host::create();
+    assert!(held().0 > before.0 && held().1 > before.1, "the counts do not see an engine");
+    host.destroy();
+    assert_held(before, "in the end");
+}
+
+/// User and system time of this process.
+fn cpu_time() -> Duration {
+    // SAFETY: an all-zero rusage is valid.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: a valid out-parameter.
+    assert_eq!(unsafe { libc::getrusage(libc::RUSAGE_SELF, &mut usage) }, 0);
+    let time =
+        |t: libc::timeval| Duration::from_secs(t.tv_sec as u64) + Duration::from_micros(t.tv_usec as u64);
+    time(usage.ru_utime) + time(usage.ru_stime)
+}
+
+#[test]
+fn p25_an_idle_engine_takes_no_processor_time() {
+    if in_child("p25_an_idle_engine_takes_no_processor_time") {
+        return;
+    }
+    const WALL: Duration = Duration::from_secs(2);
+    // Connected, and with a lane and an inbound connection that are open and idle.
+    let (host, peer) = (Host::create(), Host::create());
+    let target = host.open(&peer);
+    host.transfer(OPCODE_WRITE, target, &peer);
+    let before = cpu_time();
+    let (nobody, never) = (Mutex::new(()), Condvar::new());
+    let asleep = never.wait_timeout_while(nobody.lock().unwrap(), WALL, |()| true);
+    assert!(asleep.unwrap().1.timed_out());
+    let used = cpu_time() - before;
+    assert!(used < WALL / 100, "two idle engines used {used:?} of {WALL:?}");
+    host.destroy();
+    peer.destroy();
+}
