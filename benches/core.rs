@@ -1,6 +1,8 @@
 //! CPU cost of the parts that every request passes: registry look-ups, batch ids, and a whole
 //! submit–status–free round over the local transport, where nothing waits for a network.
 
+#![allow(missing_docs)] // the functions that criterion's macros make
+
 use criterion::{criterion_group, criterion_main, BatchSize, Criterion};
 use std::hint::black_box;
 use std::sync::Arc;

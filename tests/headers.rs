@@ -95,8 +95,7 @@ fn error_macros_have_the_values_of_the_table() {
         source.push_str(&format!("    printf(\"%s %d %d\\n\", \"{name}\", {name}, 0 -{name});\n"));
     }
     source.push_str("    return 0;\n}\n");
-    let folder = tempfile::tempdir().unwrap();
-    let program = folder.path().join("print_codes");
+    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("print_codes");
     let program_text = program.to_str().unwrap();
     compile("gcc", &["-std=c11", "-Wall", "-Werror", "-xc", "-o", program_text], &source);
     let output = Command::new(&program).output().unwrap();

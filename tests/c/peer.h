@@ -148,9 +148,9 @@ static inline struct peer_reply peer_notifications(peer_t *peer) {
 
 /* SIGSTOP; returns when every thread of the peer stands still. */
 static inline void peer_pause(const peer_t *peer) {
-    int status;
+    int status = 0;
     kill(peer->pid, SIGSTOP);
-    waitpid(peer->pid, &status, WUNTRACED);
+    if (waitpid(peer->pid, &status, WUNTRACED) != peer->pid || !WIFSTOPPED(status)) harness_give_up("stopping a peer");
 }
 
 static inline void peer_resume(const peer_t *peer) { kill(peer->pid, SIGCONT); }
