@@ -4,6 +4,8 @@
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 # Fixed, because the examples, the interop tests and install look for the library there.
 export CARGO_TARGET_DIR := $(CURDIR)/target
+# What is shipped names no folder of the machine that built it.
+export RUSTFLAGS += --remap-path-prefix=$(CURDIR)=. --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=cargo
 
 PREFIX     ?= /usr/local
 LIBDIR     ?= $(PREFIX)/lib

@@ -55,6 +55,8 @@ macro_rules! config {
                         }
                     }
                 })*
+                let unused = UNUSED.iter().filter(|(name, _)| lookup(name).is_some());
+                warnings.extend(unused.map(|(name, why)| format!("{name} has no effect: {why}")));
                 config.reconcile(&mut warnings);
                 (config, warnings)
             }
@@ -88,6 +90,26 @@ fn on_off(text: &str) -> Parsed<bool> {
 fn text(text: &str) -> Parsed<Option<String>> {
     Ok((!text.is_empty()).then(|| text.to_string()))
 }
+
+/// Upstream writes -1 for "off".
+fn slice_timeout(text: &str) -> Parsed<Option<Duration>> {
+    match text.trim() {
+        "-1" => Ok(None),
+        text => secs(1..=65535)(text).map(Some),
+    }
+}
+
+/// Variables of upstream that mean nothing to this library, and why.
+const UNUSED: &[(&str, &str)] = &[
+    ("MC_TCP_SLICE_SIZE", "requests are not cut into socket operations of a fixed size"),
+    ("MC_TCP_MAX_QUEUED_TRANSFERS_PER_PEER", "requests wait in their lane, as many as were submitted"),
+    ("MC_TCP_MAX_PENDING_ADMISSIONS_PER_PEER", "requests wait in their lane, as many as were submitted"),
+    ("MC_TCP_ADMISSION_TIMEOUT_MS", "a request's deadline is MC_TCP_STATUS_TIMEOUT_SEC or MC_SLICE_TIMEOUT"),
+    ("MC_TE_METRIC", "counters are shown by showLinks; there is no metrics log"),
+    ("MC_CUSTOM_TOPO_JSON", "there is no NIC discovery in this build; pass the matrix to installTransport"),
+    ("MC_TE_FILTERS", "there is no NIC discovery in this build"),
+    ("MC_LEGACY_RPC_PORT_BINDING", "it concerns metadata stores, which are not in this build"),
+];
 
 /// A threshold for the library's log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,10 +161,16 @@ config! {
         "notifications kept until the caller fetches them; more are refused with -200 at the sender";
     notify_queue_bytes: usize = 64 << 20, "67108864", "MC_NOTIFY_QUEUE_BYTES", int(4096..=1 << 40),
         "bytes of text they may have in all";
-    slice_timeout: Option<Duration> = None, "unset", "MC_SLICE_TIMEOUT", |t: &str| secs(1..=65535)(t).map(Some),
+    slice_timeout: Option<Duration> = None, "unset", "MC_SLICE_TIMEOUT", slice_timeout,
         "seconds from submit until a task that is not done becomes FAILED (class TIMEOUT); unset: the per-request deadlines below";
     report_timeout: bool = false, "0", "MC_REPORT_TIMEOUT", on_off,
         "report STATUS_TIMEOUT instead of STATUS_FAILED for tasks that ran out of time, as upstream does";
+    force_hca: bool = false, "unset", "MC_FORCE_HCA", present,
+        "when set: auto-discovery installs RDMA or fails";
+    disable_metacache: bool = false, "unset", "MC_DISABLE_METACACHE", present,
+        "when set: every submit call reads its targets' descriptors again; also stops the refresh below";
+    refresh_interval: Option<Duration> = None, "0", "MC_TE_METADATA_REFRESH_INTERVAL_SECONDS", |t: &str| secs(0..=86400)(t).map(|d| Some(d).filter(|d| !d.is_zero())),
+        "seconds between refreshes of all cached descriptors; 0: none";
     force_tcp: bool = false, "unset", "MC_FORCE_TCP", present,
         "when set: install TCP at creation and nothing else";
     tcp_pool: bool = true, "1", "MC_TCP_ENABLE_CONNECTION_POOL", on_off,

@@ -1,5 +1,8 @@
 //! Server names and peer-to-peer segment names: a host and an optional port.
 
+use once_cell::sync::Lazy;
+
+use crate::observe::log::RateLimit;
 use std::fmt;
 use std::net::Ipv6Addr;
 
@@ -19,7 +22,10 @@ pub fn parse(text: &str, default_port: u16) -> HostPort {
     let port = port_text.map_or(default_port, |digits| {
         let decimal = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
         digits.parse().ok().filter(|_| decimal).unwrap_or_else(|| {
-            tracing::warn!("port in '{text}' is not a number from 0 to 65535; using {default_port}");
+            static LOG: Lazy<RateLimit> = Lazy::new(RateLimit::default);
+            if LOG.admit("port", text) {
+                tracing::warn!("port in '{text}' is not a number from 0 to 65535; using {default_port}");
+            }
             default_port
         })
     });

@@ -142,10 +142,18 @@ impl Registry {
         let mut map = self.regions.write();
         for range in &sorted {
             if let Some(other) = map.overlapping(range) {
-                return Err(overlap(range, other.addr, other.len, "a registered region"));
+                return Err(overlap(
+                    range,
+                    other.addr,
+                    other.len,
+                    "a registered region, to be unregistered first:",
+                ));
             }
         }
-        Ok(ranges.iter().map(|range| map.add(range, location, remote)).collect())
+        let mut added = Vec::new();
+        added.try_reserve_exact(ranges.len()).map_err(|_| Error::out_of_memory("a list of regions"))?;
+        added.extend(ranges.iter().map(|range| map.add(range, location, remote)));
+        Ok(added)
     }
 
     /// The region that starts exactly at `addr`, now closed to new uses; -3 if there is
@@ -184,6 +192,16 @@ impl Registry {
     /// Read access for one submit call.
     pub fn view(&self) -> View<'_> {
         View { map: self.regions.read(), last: None }
+    }
+
+    /// Registered regions.
+    pub fn len(&self) -> usize {
+        self.regions.read().by_addr.len()
+    }
+
+    /// No region is registered.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// The regions open to peers, in order of registration.
@@ -252,7 +270,7 @@ fn check_range(range: &Range) -> Result<()> {
 
 fn overlap(range: &Range, addr: u64, len: u64, what: &str) -> Error {
     let text = format!(
-        "[{:#x}, {:#x}) overlaps {what} [{addr:#x}, {:#x}); unregister that one first",
+        "[{:#x}, {:#x}) overlaps {what} [{addr:#x}, {:#x})",
         range.addr,
         range.addr + range.len,
         addr + len

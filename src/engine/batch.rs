@@ -85,7 +85,7 @@ impl Batch {
         let used = inner.slots.len() + inner.reserved;
         if count > self.capacity - used {
             let text = format!(
-                "{count} requests do not fit: the batch was allocated for {}, {used} are used",
+                "{count} requests do not fit: the batch was allocated for {}, {used} are used; allocate a larger one",
                 self.capacity
             );
             return Err(Error::new(Code::TooManyRequests, text));

@@ -7,6 +7,7 @@ use super::Engine;
 impl Engine {
     /// Local NICs, topology, and the fall-backs counted so far if there were any.
     pub fn show_links(&self, as_json: bool) -> String {
+        let matrix = self.install.lock().clone();
         let fallbacks: Vec<(&str, u64)> = self
             .transports()
             .iter()
@@ -14,7 +15,7 @@ impl Engine {
             .filter(|(name, count)| name.starts_with("fallback") && *count > 0)
             .collect();
         if as_json {
-            let mut links = json!({ "local_nics": [], "topology": null });
+            let mut links = json!({ "local_nics": [], "topology": matrix.to_value() });
             if !fallbacks.is_empty() {
                 links["fallbacks"] =
                     fallbacks.iter().map(|(name, count)| (name.to_string(), json!(count))).collect::<Value>();
@@ -22,6 +23,16 @@ impl Engine {
             return links.to_string();
         }
         let mut text = String::from("=== Local NICs ===\n  (no RDMA devices found)\n");
+        if !matrix.rows().is_empty() {
+            text.push_str("\n=== Topology (NIC Selection) ===\n");
+            for row in matrix.rows() {
+                let (preferred, available) = (row.preferred.join(", "), row.available.join(", "));
+                text.push_str(&format!(
+                    "  {} -> preferred: [{preferred}]  available: [{available}]\n",
+                    row.location
+                ));
+            }
+        }
         if !fallbacks.is_empty() {
             text.push_str("\n=== Fall-backs ===\n");
             for (name, count) in fallbacks {

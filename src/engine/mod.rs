@@ -22,7 +22,7 @@ use crate::error::{Class, Code, Error, Result};
 use crate::handshake::{self, Client, Limits};
 use crate::host_port::{self, HostPort};
 use crate::metadata::{self, Store};
-use crate::observe::log;
+use crate::observe::log::{self, RateLimit};
 use crate::runtime::control::Control;
 use crate::runtime::fork::{self, Tracked};
 use crate::runtime::ports::BoundPort;
@@ -67,10 +67,11 @@ pub struct Engine {
     local: Arc<Local>,
     segments: Table,
     batches: Slots<Batch>,
+    log: Arc<RateLimit>,
     /// In the top bits of this engine's batch ids.
     tag: u16,
-    /// Serialises `installTransport`.
-    install: Mutex<()>,
+    /// Serialises `installTransport`, and holds the NIC priority matrix it was last given.
+    install: Mutex<Matrix>,
     calls: Calls,
     /// The process it was created in, as fork counts them.
     epoch: u32,
@@ -103,8 +104,9 @@ impl Engine {
             )));
         }
         let mut incarnation = [0; 16];
-        getrandom::fill(&mut incarnation)
-            .map_err(|e| Error::new(Code::Context, format!("no random numbers: {e}")))?;
+        getrandom::fill(&mut incarnation).map_err(|e| {
+            Error::new(Code::Socket, format!("no random numbers: {e}")).class(Class::Resource, true)
+        })?;
         let control = Arc::new(Control::start()?);
         let bound = BoundPort::handshake(&config)?;
         let address = HostPort { host: server.host, port: bound.port() };
@@ -116,8 +118,9 @@ impl Engine {
             client: Client::new(&config),
             segments: Table::default(),
             batches: Slots::default(),
+            log: Arc::default(),
             tag: next_tag(),
-            install: Mutex::new(()),
+            install: Mutex::default(),
             calls: Calls::default(),
             epoch: fork::epoch(),
             release_at_shutdown: AtomicBool::new(false),
@@ -129,11 +132,33 @@ impl Engine {
         });
         engine.serve_handshakes(bound)?;
         // No RDMA in this build, so discovery can only end in TCP.
+        if auto_discover && engine.config.force_hca && !engine.config.force_tcp {
+            let text = "MC_FORCE_HCA asks for RDMA, which is not in this build; unset it to use tcp";
+            return Err(Error::new(Code::NotImplemented, text));
+        }
         if auto_discover || engine.config.force_tcp {
             engine.install_transport("tcp", None)?;
         }
+        engine.refresh_in_background();
         tracing::info!("engine {} listens", engine.local.name);
         Ok(engine)
+    }
+
+    /// Refreshes all cached descriptors from time to time, if asked for.
+    fn refresh_in_background(self: &Arc<Self>) {
+        let Some(interval) = self.config.refresh_interval.filter(|_| !self.config.disable_metacache) else {
+            return;
+        };
+        let engine = Arc::downgrade(self);
+        self.control.spawn(async move {
+            loop {
+                tokio::time::sleep(interval).await;
+                let Some(engine) = engine.upgrade() else { return };
+                let refreshed = engine.refresh_all();
+                drop(engine);
+                refreshed.await;
+            }
+        });
     }
 
     fn serve_handshakes(&self, bound: BoundPort) -> Result<()> {
@@ -153,16 +178,17 @@ impl Engine {
     /// Installs `protocol`, once; `matrix` is the NIC priority matrix as JSON text. -1 for an
     /// unknown protocol, -303 for one this build lacks, -103 for a malformed matrix.
     pub fn install_transport(&self, protocol: &str, matrix: Option<&str>) -> Result<&'static str> {
-        let _one_at_a_time = self.install.lock();
-        if let Some(text) = matrix {
-            Matrix::parse(text).map_err(|e| e.context("NIC priority matrix"))?;
-        }
+        let mut installed = self.install.lock();
+        let matrix = matrix.map(Matrix::parse).transpose().map_err(|e| e.context("NIC priority matrix"))?;
         if protocol == "tcp" {
             let tcp = &self.local.tcp;
             if tcp.get().is_none() {
                 let made =
                     Tcp::install(&self.config, &self.local.registry, &self.control, self.local.incarnation);
                 let _ = tcp.set(made.map_err(|e| e.context("install tcp"))?);
+            }
+            if let Some(matrix) = matrix {
+                *installed = matrix;
             }
             return Ok("tcp");
         }

@@ -11,13 +11,19 @@ use crate::memory::{Range, Region};
 const GRACE: Duration = Duration::from_secs(1);
 /// How long it waits for them to end once they are aborted.
 const ABORT_LIMIT: Duration = Duration::from_secs(2);
+/// A buffer in a descriptor's JSON text, without the name.
+const BUFFER_JSON_BYTES: usize = 56;
+/// Upstream's default of `MC_HANDSHAKE_MAX_LENGTH`.
+const UPSTREAM_FRAME_BYTES: usize = 1 << 20;
 /// How often they are aborted meanwhile.
 const ABORT_INTERVAL: Duration = Duration::from_millis(50);
 
 impl Engine {
     /// Registers all of `ranges` or none. -1 empty or wrapping, -7 overlap.
     pub fn register(&self, ranges: &[Range], location: &str, remote: bool) -> Result<()> {
-        self.local.registry.insert(ranges, location, remote).map(drop)
+        self.local.registry.insert(ranges, location, remote)?;
+        self.warn_of_size();
+        Ok(())
     }
 
     /// Unregisters the regions that start at `addrs`; the first error is returned, the others
@@ -35,6 +41,19 @@ impl Engine {
             self.release(region);
         }
         first_error.map_or(Ok(()), Err)
+    }
+
+    /// Without a store nothing is refused here: a peer of this project takes 128 MiB. Upstream
+    /// peers read 1 MiB unless they are told otherwise.
+    fn warn_of_size(&self) {
+        let count = self.local.registry.len();
+        let bytes = count * (BUFFER_JSON_BYTES + self.local.name.len());
+        if bytes > UPSTREAM_FRAME_BYTES && self.log.admit("descriptor size", "") {
+            tracing::warn!(
+                "the descriptor with {count} buffers has about {bytes} bytes; upstream peers read 1048576 unless \
+                 they set MC_HANDSHAKE_MAX_LENGTH"
+            );
+        }
     }
 
     fn release(&self, region: &Arc<Region>) {

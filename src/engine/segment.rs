@@ -67,11 +67,7 @@ impl Segment {
             let known = self.known();
             let desc = &known.desc;
             let tcp = tcp.filter(|_| desc.tcp_data_port != 0).ok_or_else(|| unreachable_by(desc))?;
-            let route = Arc::new(SegmentRoute {
-                store: self.store.clone(),
-                segment: Arc::downgrade(self),
-                peer: desc.name.clone(),
-            });
+            let route = Arc::new(SegmentRoute { segment: Arc::downgrade(self), peer: desc.name.clone() });
             Ok(tcp.link(route) as Arc<dyn Link>)
         })
     }
@@ -102,13 +98,15 @@ fn unreachable_by(desc: &SegmentDesc) -> Error {
             format!("segment '{name}' is reached by rdma only, and this engine has no usable RDMA device");
         return Error::new(Code::DeviceNotFound, text).peer(name);
     }
-    Error::invalid(format!("segment '{name}' is reached by '{protocol}', which is not installed here"))
-        .peer(name)
+    let text = match protocol.as_str() {
+        "tcp" if desc.tcp_data_port == 0 => format!("segment '{name}' publishes no TCP data port"),
+        _ => format!("segment '{name}' is reached by '{protocol}', which is not installed here"),
+    };
+    Error::invalid(text).peer(name)
 }
 
 /// How a link finds its segment's peer. Weak: a link must not keep its segment alive.
 struct SegmentRoute {
-    store: Arc<dyn Store>,
     segment: std::sync::Weak<Segment>,
     peer: String,
 }
@@ -145,7 +143,6 @@ impl Route for SegmentRoute {
     fn refresh(&self) -> Refreshed<'_> {
         Box::pin(async {
             let segment = self.segment()?;
-            debug_assert!(Arc::ptr_eq(&segment.store, &self.store));
             segment.refresh().await
         })
     }

@@ -56,21 +56,27 @@ impl Engine {
 
     /// Reads every cached descriptor again, all at once. Failures are logged; the old ones stay.
     pub fn sync_segments(&self) {
-        let segments = self.segments.all();
-        let done = self.control.block(async move {
+        let refreshed = self.refresh_all();
+        // Fails only when the engine is being destroyed.
+        let _ = self.control.block(async move {
+            refreshed.await;
+            Ok(())
+        });
+    }
+
+    pub(super) fn refresh_all(&self) -> impl std::future::Future<Output = ()> + Send + 'static {
+        let (segments, log) = (self.segments.all(), self.log.clone());
+        async move {
             let mut reading = tokio::task::JoinSet::new();
             for segment in segments {
                 reading.spawn(async move { (segment.refresh().await, segment) });
             }
             while let Some(joined) = reading.join_next().await {
-                if let Ok((Err(error), segment)) = joined {
+                let Ok((Err(error), segment)) = joined else { continue };
+                if log.admit("refresh", &segment.opened_as) {
                     tracing::warn!("descriptor of '{}' not refreshed: {error}", segment.opened_as);
                 }
             }
-            Ok(())
-        });
-        if let Err(error) = done {
-            tracing::warn!("segment cache not synchronised: {error}");
         }
     }
 
@@ -86,7 +92,11 @@ impl Engine {
 
     /// The open segment with this id; -1 if there is none.
     pub(super) fn segment(&self, id: i32) -> Result<Arc<Segment>> {
-        let never = || Error::invalid(format!("segment id {id} was never opened here, or removed"));
+        let never = || {
+            Error::invalid(format!(
+                "segment id {id} was never opened here, or removed; call openSegment first"
+            ))
+        };
         self.segments.by_id(id).ok_or_else(never)
     }
 
@@ -96,8 +106,12 @@ impl Engine {
             return notify_self(&self.local, notification);
         }
         let segment = i32::try_from(target).ok().and_then(|id| self.segments.by_id(id));
-        let unknown =
-            || Error::new(Code::Metadata, format!("segment id {target} was never opened here, or removed"));
+        let unknown = || {
+            Error::new(
+                Code::Metadata,
+                format!("segment id {target} was never opened here, or removed; call openSegment first"),
+            )
+        };
         let segment = segment.ok_or_else(|| unknown().class(crate::error::Class::Argument, false))?;
         let (client, store) = (self.client.clone(), self.store.clone());
         let done = self.control.block(async move {
@@ -107,7 +121,7 @@ impl Engine {
         done.map_err(|e| e.context("notify"))
     }
 
-    /// Takes every notification received so far, oldest first.
+    /// What peers see of this engine, and its queue of notifications.
     pub fn local(&self) -> &Arc<Local> {
         &self.local
     }

@@ -70,7 +70,9 @@ impl Engine {
         let Some(due) = batch.take_due_notification() else { return };
         let name = due.notification.name.clone();
         if let Err(error) = self.notify(due.target as u64, due.notification) {
-            tracing::warn!("notification '{name}' of a completed batch is lost: {error}");
+            if self.log.admit("notification", error.peer_name()) {
+                tracing::warn!("notification '{name}' of a completed batch is lost: {error}");
+            }
         }
     }
 }

@@ -123,7 +123,10 @@ impl Engine {
         if request.len == 0 || remote.known.covers(request.offset, request.len) {
             return Ok(());
         }
-        self.refresh(remote);
+        if remote.segment.may_refresh() {
+            self.refresh(&remote.segment);
+        }
+        remote.known = remote.segment.known();
         if remote.known.covers(request.offset, request.len) {
             return Ok(());
         }
@@ -145,24 +148,24 @@ impl Engine {
             return Ok(Target { id, remote: None, slices: Vec::new() });
         }
         let segment = self.segment(id)?;
+        if self.config.disable_metacache {
+            self.refresh(&segment);
+        }
         let link = segment.link(self.tcp())?.clone();
         let known = segment.known();
         Ok(Target { id, remote: Some(Remote { segment, known, link }), slices: Vec::new() })
     }
 
-    /// Reads the descriptor again, unless that was done a moment ago.
-    fn refresh(&self, remote: &mut Remote) {
-        if remote.segment.may_refresh() {
-            let segment = remote.segment.clone();
-            let limited = async move {
-                let refreshed = tokio::time::timeout(REFRESH_LIMIT, segment.refresh()).await;
-                refreshed.unwrap_or_else(|_| Err(Error::new(Code::Socket, "no descriptor in time")))
-            };
-            if let Err(error) = self.control.block(limited) {
-                tracing::debug!("descriptor of '{}' not refreshed: {error}", remote.segment.opened_as);
-            }
+    /// Reads the descriptor again; if that fails, the cached one stays.
+    fn refresh(&self, segment: &Arc<Segment>) {
+        let refreshed = segment.clone();
+        let limited = async move {
+            let done = tokio::time::timeout(REFRESH_LIMIT, refreshed.refresh()).await;
+            done.unwrap_or_else(|_| Err(Error::new(Code::Socket, "no descriptor in time")))
+        };
+        if let Err(error) = self.control.block(limited) {
+            tracing::debug!("descriptor of '{}' not refreshed: {error}", segment.opened_as);
         }
-        remote.known = remote.segment.known();
     }
 }
 
@@ -197,6 +200,7 @@ impl Cutter<'_> {
             if target.remote.is_none() {
                 let inside = |(held, covered): (RegionUse, u64)| (covered >= left).then_some(held);
                 let held = self.view.use_at(offset, left).and_then(inside);
+                self.local_targets.try_reserve(1).map_err(|_| Error::out_of_memory("slices"))?;
                 self.local_targets.push(held.ok_or_else(|| not_registered("target", offset, left))?);
                 len = covered;
             }

@@ -101,7 +101,7 @@ pub unsafe fn list<'a, T>(list: *const T, count: usize, what: &str) -> Result<&'
         return Err(Error::invalid(format!("{what} is NULL or misaligned but has {count} entries")));
     }
     if count > isize::MAX as usize / std::mem::size_of::<T>().max(1) {
-        return Err(Error::out_of_memory(&format!("{count} entries of {what}")));
+        return Err(Error::out_of_memory(&format!("{what} with {count} entries")));
     }
     // SAFETY: not NULL, aligned, of possible size, and valid by the caller's promise.
     Ok(unsafe { std::slice::from_raw_parts(list, count) })

@@ -4,6 +4,7 @@ use std::ffi::{c_char, c_int, c_void};
 
 use super::guard::{list, text, with_engine};
 use super::types::{buffer_entry_t, transfer_engine_t};
+use crate::error::Error;
 use crate::memory::Range;
 
 /// Registers [addr, addr+length) for transfers. location: "cpu:N", "cuda:N", "*", …
@@ -48,8 +49,10 @@ pub unsafe extern "C" fn registerLocalMemoryBatch(
         let entries = unsafe { list(buffer_list, buffer_len, "buffer_list") }?;
         // SAFETY: a C string by the API's contract.
         let location = unsafe { text(location, "location") }?;
-        let ranges = entries.iter().map(|e| Range { addr: e.addr as u64, len: e.length as u64 });
-        engine.register(&ranges.collect::<Vec<_>>(), location, true)?;
+        let mut ranges = Vec::new();
+        ranges.try_reserve_exact(entries.len()).map_err(|_| Error::out_of_memory("a list of regions"))?;
+        ranges.extend(entries.iter().map(|e| Range { addr: e.addr as u64, len: e.length as u64 }));
+        engine.register(&ranges, location, true)?;
         Ok(0)
     })
 }

@@ -6,7 +6,7 @@ use super::guard::{any_text, list, out, with_engine};
 use super::types::{batch_id_t, notify_msg_t, transfer_engine_t, transfer_request, transfer_status};
 use crate::engine::submit::Request;
 use crate::engine::Inside;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::handshake::Notification;
 
 /// Makes a batch for batch_size tasks. INVALID_BATCH on failure.
@@ -61,7 +61,11 @@ unsafe fn submit(
     notification: Option<Notification>,
 ) -> Result<c_int> {
     // SAFETY: the caller's promise.
-    let entries = unsafe { list(entries, count, "entries") }?;
+    let entries = match unsafe { list(entries, count, "entries") } {
+        // More than memory can hold is more than any batch has room for, which the engine says.
+        Err(error) if error.code() == Code::Memory => &[],
+        listed => listed?,
+    };
     let entry = |index: usize| {
         let transfer_request { opcode, source, target_id, target_offset, length } = entries[index];
         Request { opcode, source: source as u64, target: target_id, offset: target_offset, len: length }

@@ -16,6 +16,7 @@ use crate::error::{Class, Code, Error, Result};
 use crate::host_port::HostPort;
 use crate::json;
 
+use crate::runtime::fork::Tracked;
 use crate::runtime::resolve::{resolve, Family};
 
 /// Largest reply accepted, bytes: the upper end of upstream's `MC_HANDSHAKE_MAX_LENGTH`.
@@ -99,11 +100,12 @@ impl Client {
         Err(failure)
     }
 
-    async fn connect(&self, deadline: Instant, address: SocketAddr) -> Result<TcpStream> {
+    async fn connect(&self, deadline: Instant, address: SocketAddr) -> Result<Tracked<TcpStream>> {
         let deadline = deadline.min(Instant::now() + self.connect_timeout);
         timeout_at(deadline, TcpStream::connect(address))
             .await
             .unwrap_or_else(|_| Err(timed_out()))
+            .map(Tracked::new)
             .map_err(|e| Error::io(Code::Socket, format!("connect to {address}"), &e))
     }
 
@@ -111,7 +113,7 @@ impl Client {
         &self,
         deadline: Instant,
         address: SocketAddr,
-        mut stream: TcpStream,
+        mut stream: Tracked<TcpStream>,
         kind: u8,
         request: &[u8],
     ) -> Result<Value> {
@@ -122,7 +124,7 @@ impl Client {
         let left = deadline.saturating_duration_since(Instant::now());
         let limits = ReadLimits { max_length: MAX_REPLY_LEN, read_timeout: left, frame_timeout: left };
         let reply =
-            wire::read(&mut stream, &limits).await.map_err(|why| no_reply(why, address, request.len()))?;
+            wire::read(&mut *stream, &limits).await.map_err(|why| no_reply(why, address, request.len()))?;
         // Upstream serves one connection at a time and waits for us to close.
         drop(stream);
         if reply.kind != Some(kind) {

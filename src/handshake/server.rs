@@ -10,13 +10,14 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout, Instant};
+use tokio::time::{sleep, timeout};
 
 use super::messages::{probe_reply, ConnectionMessage, Notification};
 use super::wire::{self, Frame, ReadLimits};
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::json;
+use crate::observe::log::RateLimit;
 use crate::runtime::fork::Tracked;
 
 /// Wait before the next accept after one that failed for lack of resources.
@@ -73,7 +74,7 @@ impl Limits {
 pub async fn serve(listener: Tracked<TcpListener>, handler: Arc<dyn Handler>, limits: Limits) {
     let limits = Arc::new(limits);
     let mut clients = JoinSet::new();
-    let mut warned: Option<Instant> = None;
+    let log = RateLimit::default();
     loop {
         let accepted = tokio::select! {
             Some(ended) = clients.join_next() => {
@@ -86,18 +87,22 @@ pub async fn serve(listener: Tracked<TcpListener>, handler: Arc<dyn Handler>, li
         };
         match accepted {
             Ok((_, peer)) if clients.len() >= limits.max_clients => {
-                tracing::debug!("handshake of {peer} refused: {} clients already", limits.max_clients);
+                if log.admit("handshake clients", "") {
+                    let most = limits.max_clients;
+                    tracing::warn!(
+                        "handshake of {peer} refused: {most} are served already (MC_HANDSHAKE_MAX_CLIENTS)"
+                    );
+                }
             }
             Ok((stream, peer)) => {
-                clients.spawn(client(stream, peer, handler.clone(), limits.clone()));
+                clients.spawn(client(Tracked::new(stream), peer, handler.clone(), limits.clone()));
             }
             Err(e) if only_that_connection(&e) => {}
             Err(e) => {
-                if warned.is_none_or(|last| last.elapsed() >= Duration::from_secs(1)) {
+                if log.admit("handshake accept", "") {
                     tracing::warn!(
                         "handshake port cannot accept: {e}; trying again (file descriptor limit?)"
                     );
-                    warned = Some(Instant::now());
                 }
                 sleep(BACK_OFF).await;
             }
@@ -111,14 +116,19 @@ fn only_that_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
 }
 
-async fn client(stream: TcpStream, peer: SocketAddr, handler: Arc<dyn Handler>, limits: Arc<Limits>) {
+async fn client(
+    stream: Tracked<TcpStream>,
+    peer: SocketAddr,
+    handler: Arc<dyn Handler>,
+    limits: Arc<Limits>,
+) {
     if let Err(why) = exchange(stream, &*handler, &limits).await {
         tracing::debug!("handshake of {peer} closed: {why}");
     }
 }
 
-async fn exchange(mut stream: TcpStream, handler: &dyn Handler, limits: &Limits) -> Result<()> {
-    let request = wire::read(&mut stream, &limits.read)
+async fn exchange(mut stream: Tracked<TcpStream>, handler: &dyn Handler, limits: &Limits) -> Result<()> {
+    let request = wire::read(&mut *stream, &limits.read)
         .await
         .map_err(|why| Error::new(Code::Socket, format!("request: {why}")))?;
     let reply = Frame::of_json(request.kind, &answer(handler, &request)?).encode();

@@ -1,5 +1,5 @@
-//! What every transport offers the engine. A transport is a folder here and one row of
-//! the engine's table; transports never know each other, the engine or a metadata store.
+//! What every transport offers the engine. Transports never know each other, the engine or a
+//! metadata store.
 
 use std::sync::Arc;
 

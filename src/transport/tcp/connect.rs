@@ -83,10 +83,12 @@ async fn attempt(shared: &Shared, endpoint: &Endpoint) -> Result<Made> {
     let v2 = endpoint.proto_version >= 2 && !config.tcp_force_v1;
     let reusable = endpoint.proto_version >= 2 && config.tcp_pool;
     if !v2 {
-        shared.note_v1(endpoint)?;
+        let what = "v1 framing, whose WRITE completes before it is applied";
+        shared.note_fallback(&shared.stats.fallback_v1, what, endpoint)?;
     }
     if !reusable {
-        shared.stats.fallback_one_shot.fetch_add(1, Relaxed);
+        let what = "a connection per request";
+        shared.note_fallback(&shared.stats.fallback_one_shot, what, endpoint)?;
     }
     let mut last = None;
     for address in resolve(&endpoint.host, endpoint.port, Family::Any).await? {

@@ -4,8 +4,6 @@
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use super::connect;
 use super::lane::Lane;
 use super::request::{Attempt, Request};
@@ -27,8 +25,6 @@ pub struct TcpLink {
     lanes: Vec<Arc<Lane>>,
     /// A lane died since the descriptor was last read.
     stale: AtomicBool,
-    /// Guards the reason for which the link was closed.
-    closed: Mutex<Option<Error>>,
 }
 
 impl TcpLink {
@@ -41,7 +37,6 @@ impl TcpLink {
             shared: shared.clone(),
             route,
             stale: AtomicBool::new(false),
-            closed: Mutex::new(None),
         })
     }
 
@@ -123,12 +118,13 @@ impl Link for TcpLink {
     }
 
     fn close(&self, error: &Error) {
-        *self.closed.lock() = Some(error.clone());
         self.lanes.iter().for_each(|lane| lane.close(error));
     }
 }
 
-/// Fails the lane's requests if the control plane drops the task, as it does when it stops.
+/// Fails the lane's requests if the control plane drops the task halfway, as it does when it
+/// stops. A task that never ran needs no guard: the links are closed before the control plane
+/// stops. Making the guard before the task could deadlock: the caller holds the lane's lock.
 struct ConnectGuard(Option<Arc<Lane>>);
 
 impl ConnectGuard {

@@ -274,17 +274,16 @@ impl Shared {
         }
     }
 
-    /// Counts a v1 connection; an error in strict mode.
-    fn note_v1(&self, endpoint: &Endpoint) -> Result<()> {
-        self.stats.fallback_v1.fetch_add(1, Relaxed);
+    /// Counts and logs that a connection has to make do with less; an error in strict mode.
+    fn note_fallback(&self, counter: &AtomicU64, what: &'static str, endpoint: &Endpoint) -> Result<()> {
+        counter.fetch_add(1, Relaxed);
+        let peer = &endpoint.peer;
         if self.config.strict {
-            let text =
-                "the peer or MC_TCP_PROTO asks for v1 framing, whose WRITE completes before it is applied; \
-                        MC_STRICT refuses that";
-            return Err(Error::new(Code::Socket, text).class(Class::Unsupported, false).peer(&endpoint.peer));
+            let text = format!("{peer} can only be reached with {what}, which MC_STRICT refuses; upgrade the peer or unset it");
+            return Err(Error::new(Code::Socket, text).class(Class::Unsupported, false).peer(peer));
         }
-        if self.log.admit("v1", &endpoint.peer) {
-            tracing::warn!("v1 framing to {}: a WRITE completes before it is applied", endpoint.peer);
+        if self.log.admit(what, peer) {
+            tracing::warn!("fall-back: {peer} is reached with {what}");
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::transport::slice::{Op, Slice};
 
 /// How often a request was sent without an answer, and how it is sent next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attempt {
     /// Not sent yet, or known not to have been executed.
     First,
