@@ -64,7 +64,7 @@ install: ## headers, libraries and transfer_engine.pc under DESTDIR PREFIX
 	install -D -m 755 $(SO) '$(DESTDIR)$(LIBDIR)/libtransfer_engine.so'
 	install -D -m 644 $(LIBA) '$(DESTDIR)$(LIBDIR)/libtransfer_engine.a'
 	install -d '$(DESTDIR)$(LIBDIR)/pkgconfig'
-	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' -e 's|@VERSION@|$(VERSION)|' \
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR:$(PREFIX)/%=$${prefix}/%)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR:$(PREFIX)/%=$${prefix}/%)|' -e 's|@VERSION@|$(VERSION)|' \
 	    transfer_engine.pc.in >'$(DESTDIR)$(LIBDIR)/pkgconfig/transfer_engine.pc'
 
 clean: ## remove target/ and the built examples

@@ -128,8 +128,10 @@ fn nothing_is_definitely_lost_under_valgrind() {
         println!("SKIP nothing_is_definitely_lost_under_valgrind: valgrind is not installed");
         return;
     }
-    let mut valgrind = Command::new("valgrind");
-    valgrind.args(["--leak-check=full", "--errors-for-leak-kinds=definite"]);
-    valgrind.arg(format!("--error-exitcode={LEAKS}")).arg(programs().join("results"));
-    succeed("results under valgrind", valgrind.env("LD_LIBRARY_PATH", library_folder()));
+    for program in ["results", "transfer", "garbage"] {
+        let mut valgrind = Command::new("valgrind");
+        valgrind.args(["--leak-check=full", "--errors-for-leak-kinds=definite"]);
+        valgrind.arg(format!("--error-exitcode={LEAKS}")).arg(programs().join(program));
+        succeed(&format!("{program} under valgrind"), valgrind.env("LD_LIBRARY_PATH", library_folder()));
+    }
 }
