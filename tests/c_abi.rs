@@ -92,6 +92,9 @@ programs! {
     faults_of_peers_fail_tasks: "faults";
     a_system_without_a_clock_is_an_error: "noclock";
     the_library_can_be_loaded_and_unloaded: "dlopened";
+    settings_have_their_effects: "settings";
+    calls_have_their_meaning_beyond_their_result: "semantics";
+    upstreams_declarations_fit: "prototypes";
     freed_batches_and_engines_leave_nothing_behind: "lifetimes";
 }
 
