@@ -86,7 +86,8 @@ async fn attempt(shared: &Shared, endpoint: &Endpoint) -> Result<Made> {
         let what = "v1 framing, whose WRITE completes before it is applied";
         shared.note_fallback(&shared.stats.fallback_v1, what, endpoint)?;
     }
-    if !reusable {
+    // Not when the caller switched the pool off: that is no fall-back.
+    if !reusable && config.tcp_pool {
         let what = "a connection per request";
         shared.note_fallback(&shared.stats.fallback_one_shot, what, endpoint)?;
     }
