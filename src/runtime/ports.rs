@@ -26,8 +26,10 @@ impl BoundPort {
 
     /// For data: both families, or IPv4 where IPv6 is switched off.
     pub fn dual_stack(config: &Config) -> Result<Self> {
-        Self::pick(config, |port| bind(Domain::IPV6, port, true))
-            .or_else(|_| Self::pick(config, |port| bind(Domain::IPV4, port, true)))
+        Self::pick(config, |port| bind(Domain::IPV6, port, true)).or_else(|error| {
+            tracing::info!("data port on IPv4 only: {error}");
+            Self::pick(config, |port| bind(Domain::IPV4, port, true))
+        })
     }
 
     /// The port.
