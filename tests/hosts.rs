@@ -4,8 +4,10 @@
 
 #![allow(unsafe_code)]
 
+mod common;
+
+use common::in_child;
 use std::ffi::{c_void, CStr, CString};
-use std::process::Command;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -176,24 +178,6 @@ fn threads_of_a_host_with_several_runtimes_may_call_at_once() {
     });
 }
 
-/// Runs the test called `name` alone in a process of its own; `false` in that process.
-fn in_child(name: &str) -> bool {
-    const MARK: &str = "HOSTS_TEST_CHILD";
-    if std::env::var_os(MARK).is_some() {
-        return false;
-    }
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", name, "--nocapture", "--test-threads=1"])
-        .env(MARK, "1")
-        .env("MC_LOG_LEVEL", "ERROR")
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    let ran = output.status.success() && text.contains("1 passed");
-    assert!(ran, "{name}: {}\n{text}{}", output.status, String::from_utf8_lossy(&output.stderr));
-    true
-}
-
 fn entries(folder: &str) -> usize {
     std::fs::read_dir(folder).unwrap().count()
 }
@@ -218,7 +202,7 @@ fn assert_held(wanted: (usize, usize), what: &str) {
 
 #[test]
 fn p09_p14_engines_leave_no_descriptor_and_no_thread_behind() {
-    if in_child("p09_p14_engines_leave_no_descriptor_and_no_thread_behind") {
+    if in_child("p09_p14_engines_leave_no_descriptor_and_no_thread_behind", &[("MC_LOG_LEVEL", "ERROR")]) {
         return;
     }
     whole_life();
@@ -254,7 +238,7 @@ fn cpu_time() -> Duration {
 
 #[test]
 fn p25_an_idle_engine_takes_no_processor_time() {
-    if in_child("p25_an_idle_engine_takes_no_processor_time") {
+    if in_child("p25_an_idle_engine_takes_no_processor_time", &[("MC_LOG_LEVEL", "ERROR")]) {
         return;
     }
     const WALL: Duration = Duration::from_secs(2);

@@ -4,9 +4,11 @@
 //! A scripted peer publishes a descriptor through a handshake daemon of its own and does on its data port what the
 //! test says. The status time-out of this process is 2 s, as in the recordings.
 
+mod common;
+
+use common::in_child;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, Once};
 use std::thread::JoinHandle;
@@ -325,29 +327,6 @@ fn headers(connections: &[Connection]) -> Vec<Header> {
 fn hex(text: &Value) -> Vec<u8> {
     let text = text.as_str().unwrap();
     (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap()).collect()
-}
-
-/// Runs the test called `name` in a process of its own with more environment; `false` in that process.
-fn in_child(name: &str, environment: &[(&str, &str)]) -> bool {
-    const MARK: &str = "TCP_CLIENT_TEST_CHILD";
-    if std::env::var_os(MARK).is_some() {
-        return false;
-    }
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", name, "--nocapture", "--test-threads=1"])
-        .envs(environment.iter().copied())
-        .env(MARK, "1")
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    let ran = output.status.success() && text.contains("1 passed");
-    assert!(
-        ran,
-        "{name} with {environment:?}: {}\n{text}{}",
-        output.status,
-        String::from_utf8_lossy(&output.stderr)
-    );
-    true
 }
 
 /// What the recorded server of a case did, and how often our engine may ask it: a request whose connection dies

@@ -1,9 +1,11 @@
 //! Our data port against raw clients: what upstream's data port answered, and what no peer may do to it.
 
+mod common;
+
+use common::in_child;
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::process::Command;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -482,29 +484,6 @@ fn a_reader_that_stops_does_not_hold_up_the_others() {
     for mut stream in [stopped, half_header, half_body] {
         server.probe(&mut stream, "a connection that had stopped");
     }
-}
-
-/// Runs the test called `name` in a process of its own with more environment; `false` in that process.
-fn in_child(name: &str, environment: &[(&str, &str)]) -> bool {
-    const MARK: &str = "TCP_SERVER_TEST_CHILD";
-    if std::env::var_os(MARK).is_some() {
-        return false;
-    }
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", name, "--nocapture", "--test-threads=1"])
-        .envs(environment.iter().copied())
-        .env(MARK, "1")
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    let ran = output.status.success() && text.contains("1 passed");
-    assert!(
-        ran,
-        "{name} with {environment:?}: {}\n{text}{}",
-        output.status,
-        String::from_utf8_lossy(&output.stderr)
-    );
-    true
 }
 
 #[test]
