@@ -8,7 +8,7 @@ mod common;
 
 use common::in_child;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, Once};
 use std::thread::JoinHandle;
@@ -119,6 +119,9 @@ struct Log {
     open: AtomicUsize,
     most_open: AtomicUsize,
     descriptors_read: AtomicUsize,
+    /// The connection that ends the peer. Those before it may still wait to be accepted, with requests that are
+    /// COMPLETED already. Locked until it is known.
+    last: Mutex<Option<SocketAddr>>,
 }
 
 type Script = dyn Fn(&mut Turn) -> Next + Send + Sync;
@@ -148,8 +151,8 @@ impl Peer {
             move || serve_descriptors(&daemon, &descriptors, &log, &stop)
         };
         let serve_data = {
-            let (log, stop) = (log.clone(), stop.clone());
-            move || accept_data(&data, &log, &stop, &(Arc::new(script) as Arc<Script>))
+            let log = log.clone();
+            move || accept_data(&data, &log, &(Arc::new(script) as Arc<Script>))
         };
         let threads = vec![std::thread::spawn(serve_daemon), std::thread::spawn(serve_data)];
         Peer { name, data_port, daemon_port, log, stop, threads }
@@ -158,8 +161,11 @@ impl Peer {
     /// Ends the peer once the initiator has closed its connections, and tells what it saw.
     fn finish(self) -> Vec<Connection> {
         self.stop.store(true, SeqCst);
-        for port in [self.daemon_port, self.data_port] {
-            TcpStream::connect(("127.0.0.1", port)).unwrap();
+        TcpStream::connect(("127.0.0.1", self.daemon_port)).unwrap();
+        {
+            let mut last = self.log.last.lock().unwrap();
+            let stream = TcpStream::connect(("127.0.0.1", self.data_port)).unwrap();
+            *last = Some(stream.local_addr().unwrap());
         }
         self.threads.into_iter().for_each(|thread| thread.join().unwrap());
         let connections = self.log.connections.lock().unwrap();
@@ -201,11 +207,11 @@ fn serve_descriptors(listener: &TcpListener, descriptors: &[Value], log: &Log, s
     }
 }
 
-fn accept_data(listener: &TcpListener, log: &Arc<Log>, stop: &AtomicBool, script: &Arc<Script>) {
+fn accept_data(listener: &TcpListener, log: &Arc<Log>, script: &Arc<Script>) {
     let mut threads = Vec::new();
     loop {
-        let (stream, _) = listener.accept().unwrap();
-        if stop.load(SeqCst) {
+        let (stream, from) = listener.accept().unwrap();
+        if *log.last.lock().unwrap() == Some(from) {
             break;
         }
         let number = {
