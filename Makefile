@@ -7,6 +7,11 @@ export CARGO_TARGET_DIR := $(CURDIR)/target
 # What is shipped names no folder of the machine that built it.
 export RUSTFLAGS += --remap-path-prefix=$(CURDIR)=. --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=cargo
 
+# rdma-sys generates its bindings with libclang and cannot use versions above 15.
+ifneq ($(wildcard /usr/lib/llvm-14/lib/libclang*.so*),)
+export LIBCLANG_PATH ?= /usr/lib/llvm-14/lib
+endif
+
 PREFIX     ?= /usr/local
 LIBDIR     ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include

@@ -3,6 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 minimum_cargo=1.85
+PATH=$PATH:/usr/sbin:/sbin
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 
@@ -25,6 +26,21 @@ need_library libibverbs.so.1 libibverbs1
 need_library librdmacm.so.1 librdmacm1
 need_library libnuma.so.1 libnuma1
 need_library libcurl.so.4 libcurl4
+# What rdma-sys generates its bindings from, and with.
+need_file() { [ -e "$1" ] || packages+=("$2"); }
+need_file /usr/include/infiniband/verbs.h libibverbs-dev
+need_file /usr/include/rdma/rdma_cma.h librdmacm-dev
+compgen -G '/usr/lib/llvm-14/lib/libclang*.so*' >/dev/null || packages+=(libclang1-14)
+compgen -G '/usr/lib/llvm-14/lib/clang/*/include/stddef.h' >/dev/null || packages+=(libclang-common-14-dev)
+# The guest that the RDMA tests run in.
+need_program qemu-system-x86_64 qemu-system-x86
+need_program busybox busybox-static
+need_program depmod kmod
+need_program cpio cpio
+need_program ip iproute2
+need_program iptables iptables
+need_program ib_write_bw perftest
+need_file /etc/libibverbs.d/rxe.driver ibverbs-providers
 
 if [ ${#packages[@]} -gt 0 ]; then
     echo "deps: installing ${packages[*]} with apt: the C compilers, Python, valgrind and upstream's libraries are needed to build and test."

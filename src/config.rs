@@ -91,6 +91,21 @@ fn text(text: &str) -> Parsed<Option<String>> {
     Ok((!text.is_empty()).then(|| text.to_string()))
 }
 
+fn millis(range: RangeInclusive<u64>) -> impl Fn(&str) -> Parsed<Duration> {
+    move |text| int(range.clone())(text).map(Duration::from_millis)
+}
+
+/// -1 leaves the choice to the library.
+fn minus_one<T>(parse: impl Fn(&str) -> Parsed<T>) -> impl Fn(&str) -> Parsed<Option<T>> {
+    move |text| if text.trim() == "-1" { Ok(None) } else { parse(text).map(Some) }
+}
+
+fn one_of<T: Copy>(text: &str, known: &[(&str, T)]) -> Parsed<T> {
+    let found = known.iter().find(|(word, _)| *word == text.trim()).map(|(_, value)| *value);
+    let words = || known.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", ");
+    found.ok_or_else(|| format!("not one of {}", words()))
+}
+
 /// Upstream writes -1 for "off".
 fn slice_timeout(text: &str) -> Parsed<Option<Duration>> {
     match text.trim() {
@@ -106,8 +121,12 @@ const UNUSED: &[(&str, &str)] = &[
     ("MC_TCP_MAX_PENDING_ADMISSIONS_PER_PEER", "requests wait in their lane, as many as were submitted"),
     ("MC_TCP_ADMISSION_TIMEOUT_MS", "a request's deadline is MC_TCP_STATUS_TIMEOUT_SEC or MC_SLICE_TIMEOUT"),
     ("MC_TE_METRIC", "counters are shown by showLinks; there is no metrics log"),
-    ("MC_CUSTOM_TOPO_JSON", "there is no NIC discovery in this build; pass the matrix to installTransport"),
-    ("MC_TE_FILTERS", "there is no NIC discovery in this build"),
+    ("MC_WORKERS_PER_CTX", "the callers' threads post, and one thread per NIC reaps what nobody polls for"),
+    ("MC_NUM_COMP_CHANNELS_PER_CTX", "each NIC has one completion channel"),
+    ("MC_MLX5_QP_UDP_SPORTS", "it needs libmlx5, which this library does not use"),
+    ("MC_MLX5_QP_LAG_PORT_BALANCE", "it needs libmlx5, which this library does not use"),
+    ("MC_LOG_RDMA_SLICE_AFFINITY", "showLinks tells which rails carry what"),
+    ("MC_TRACK_RDMA_POSTED_SLICES", "showLinks tells what is posted"),
     ("MC_LEGACY_RPC_PORT_BINDING", "it concerns metadata stores, which are not in this build"),
 ];
 
@@ -197,6 +216,74 @@ config! {
         "socket buffer size asked for on data connections, bytes; 0 leaves it to the kernel";
     tcp_allow_unregistered_source: bool = false, "0", "MC_TCP_ALLOW_UNREGISTERED_SOURCE", on_off,
         "let submits through whose local buffer is not registered, as upstream does over TCP";
+    ib_port: u8 = 1, "1", "MC_IB_PORT", int(1..=255),
+        "rdma: port of each NIC";
+    gid_index: Option<u8> = None, "-1", "MC_GID_INDEX" or "NCCL_IB_GID_INDEX", minus_one(int(0..=255)),
+        "rdma: GID table index; -1: the best-ranked one, and the next candidate if it does not connect";
+    pkey_index: u16 = 0, "0", "MC_PKEY_INDEX", int(0..=65535),
+        "rdma: P_Key table index";
+    cqs_per_nic: usize = 1, "1", "MC_NUM_CQ_PER_CTX", int(1..=255),
+        "rdma: completion queues per NIC";
+    max_cqe: u32 = 4096, "4096", "MC_MAX_CQE_PER_CTX", int(1..=65535),
+        "rdma: entries of a completion queue, the most work requests under way on it";
+    max_endpoints: usize = 65536, "65536", "MC_MAX_EP_PER_CTX", int(1..=65536),
+        "rdma: connections per NIC; beyond it idle ones are evicted";
+    evict_fifo: bool = false, "SIEVE", "MC_ENDPOINT_STORE_TYPE", |t: &str| one_of(t, &[("SIEVE", false), ("FIFO", true)]),
+        "rdma: which connection is evicted: SIEVE (not used lately) or FIFO (oldest)";
+    qps_per_endpoint: usize = 2, "2", "MC_NUM_QP_PER_EP", int(1..=255),
+        "rdma: queue pairs per connection; upstream peers need the same value";
+    max_wr: u32 = 256, "256", "MC_MAX_WR", int(1..=65535),
+        "rdma: work requests under way per queue pair";
+    max_sge: u32 = 4, "4", "MC_MAX_SGE", int(1..=65535),
+        "rdma: scatter entries asked of a queue pair (one is used)";
+    max_inline: u32 = 64, "64", "MC_MAX_INLINE", int(0..=65535),
+        "rdma: inline bytes asked of a queue pair (none are used)";
+    mtu: u32 = 4096, "4096", "MC_MTU", |t: &str| one_of(t, &[("512", 512), ("1024", 1024), ("2048", 2048), ("4096", 4096)]),
+        "rdma: largest path MTU, bytes";
+    slice_bytes: u64 = 65536, "65536", "MC_SLICE_SIZE", int(1..=1 << 40),
+        "rdma: bytes per work request";
+    fragment_ratio: Option<u64> = None, "unset", "MC_FRAGMENT_RATIO", |t: &str| int(1..=1 << 40)(t).map(Some),
+        "rdma: a rest of up to slice size / this is added to the last slice; unset: 16384 bytes";
+    retry_cnt: u8 = 9, "9", "MC_RETRY_CNT", int(1..=127),
+        "rdma: attempts per slice";
+    max_mr_bytes: u64 = 1 << 40, "1099511627776", "MC_MAX_MR_SIZE", int(4096..=1 << 62),
+        "rdma: longer buffers are registered in pieces of this size";
+    parallel_reg_mr: Option<bool> = None, "-1", "MC_ENABLE_PARALLEL_REG_MR", |t: &str| one_of(t.trim(), &[("-1", None), ("0", Some(false)), ("1", Some(true))]),
+        "rdma: register a buffer on all NICs at once; -1: with several NICs and large buffers";
+    auto_gid_retries: usize = 2, "2", "MC_AUTO_GID_MAX_RETRIES", int(0..=16),
+        "rdma: other GIDs tried when a connection cannot be made with the best one";
+    rail_pause: Duration = s(30), "30", "MC_RDMA_RAIL_PAUSE_SECONDS", secs(1..=3599),
+        "rdma: longest time a failing rail is left out; it is probed earlier, with back-off from 100 ms";
+    conn_pause: Duration = Duration::ZERO, "0", "MC_CONN_PAUSE_TTL_MS", millis(0..=600000),
+        "rdma: milliseconds without new handshakes to a rail after its connection failed";
+    dest_device_affinity: bool = false, "unset", "MC_ENABLE_DEST_DEVICE_AFFINITY", present,
+        "rdma: when set: prefer the peer's NIC of the same name";
+    hca_peer_affinity: bool = false, "0", "MC_ENABLE_HCA_PEER_AFFINITY", on_off,
+        "rdma: prefer the peer NICs that MC_NIC_PEER_AFFINITY lists; with the previous one both are off";
+    nic_peer_affinity: Option<String> = None, "unset", "MC_NIC_PEER_AFFINITY", text,
+        "rdma: local=peer,peer;...";
+    traffic_class: u8 = 0, "-1", "MC_IB_TC", |t: &str| minus_one(int(0..=255))(t).map(Option::unwrap_or_default),
+        "rdma: traffic class; -1: 0";
+    service_level: u8 = 0, "-1", "MC_IB_SL", |t: &str| minus_one(int(0..=15))(t).map(Option::unwrap_or_default),
+        "rdma: service level; -1: 0";
+    relaxed_ordering: bool = true, "1", "MC_IB_PCI_RELAXED_ORDERING", |t: &str| int(0..=2)(t).map(|v: u8| v != 0),
+        "rdma: ask for PCI relaxed ordering where libibverbs can; 0: never";
+    rdma_bind_address: Option<String> = None, "unset", "MC_RDMA_BIND_ADDRESS", text,
+        "rdma: host in the NIC paths that peers see, instead of the segment name's";
+    path_roundrobin: bool = false, "0", "MC_PATH_ROUNDROBIN", |t: &str| Ok::<_, String>(t == "1" || t == "true"),
+        "rdma: 1 or true: take the preferred NICs in turn instead of the one with the least to do";
+    custom_topo_json: Option<String> = None, "unset", "MC_CUSTOM_TOPO_JSON", text,
+        "rdma: file with the NIC priority matrix, instead of discovery";
+    nic_filters: Option<String> = None, "unset", "MC_TE_FILTERS", text,
+        "rdma: comma list of the NICs that discovery may use; unset: all";
+    rdma_stall_timeout: Duration = s(5), "5000", "MC_RDMA_STALL_TIMEOUT_MS", millis(50..=600000),
+        "rdma: milliseconds a queue pair may be without any completion before its work requests are moved elsewhere, plus the time its bytes take at the minimum rate";
+    rdma_task_timeout: Duration = s(30), "30", "MC_RDMA_TASK_TIMEOUT_SEC", secs(1..=86400),
+        "rdma: seconds until a request that is not done becomes FAILED (class TIMEOUT) when MC_SLICE_TIMEOUT is unset, plus the time its submit call's bytes take at the minimum rate";
+    rdma_min_rate: u64 = 1 << 20, "1048576", "MC_RDMA_MIN_RATE", int(1024..=1 << 40),
+        "rdma: slowest acceptable rate, bytes per second; scales both deadlines with the bytes";
+    rdma_repost_writes: bool = true, "1", "MC_RDMA_REPOST_WRITES", on_off,
+        "rdma: 0: a WRITE whose first posting failed without a completion is FAILED instead of posted on another rail, so that no copy can arrive late";
     strict: bool = false, "0", "MC_STRICT", on_off,
         "turn counted fall-backs (v1 framing, loss of the pool) into errors";
     log_level: LogLevel = LogLevel::Info, "INFO", "MC_LOG_LEVEL", log_level,
@@ -221,6 +308,14 @@ impl Config {
                  outside the ephemeral range 32768..60999; using 15000..17000"
             ));
             (self.min_rpc_port, self.max_rpc_port) = (15000, 17000);
+        }
+        if self.dest_device_affinity && self.hca_peer_affinity {
+            warnings.push("MC_ENABLE_DEST_DEVICE_AFFINITY and MC_ENABLE_HCA_PEER_AFFINITY exclude each other; both are off".into());
+            (self.dest_device_affinity, self.hca_peer_affinity) = (false, false);
+        }
+        if self.fragment_ratio.is_some_and(|ratio| ratio >= self.slice_bytes) {
+            warnings.push("MC_FRAGMENT_RATIO is not below MC_SLICE_SIZE; using 4".into());
+            self.fragment_ratio = Some(4);
         }
     }
 }

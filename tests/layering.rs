@@ -38,6 +38,9 @@ const LAYERS: &[(&str, &[&str])] = &[
             "observe",
             "config",
             "error",
+            // NIC choice is made per slice, and type-0 messages are plain data.
+            "topology",
+            "handshake::ConnectionMessage",
             "transport::slice",
             "transport::Link",
             "transport::Transport",
@@ -81,6 +84,7 @@ const RESERVED: &[(&str, &[&str])] = &[
         &[
             "ffi/",
             "transport/tcp/sock.rs",
+            "transport/rdma/verbs/",
             "transport/local/",
             "runtime/fork.rs",
             "runtime/thread.rs",

@@ -4,10 +4,12 @@
 use std::sync::Arc;
 
 pub mod local;
+#[cfg(feature = "rdma")]
+pub mod rdma;
 pub mod slice;
 pub mod tcp;
 
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::memory::Region;
 use slice::Slice;
 
@@ -16,6 +18,17 @@ use slice::Slice;
 pub trait Transport: Send + Sync {
     /// The protocol's name in C and in descriptors.
     fn name(&self) -> &'static str;
+
+    /// Prepares regions for transfers: all of them or none. May block.
+    fn register(&self, regions: &[Arc<Region>]) -> Result<()> {
+        let _ = regions;
+        Ok(())
+    }
+
+    /// Gives up what `register` made, after the region's last use. May block.
+    fn unregister(&self, region: &Arc<Region>) {
+        let _ = region;
+    }
 
     /// Ends every use of a revoked region, own slices and inbound requests alike. Returns
     /// when that is under way; the caller waits for the region's use count.
@@ -30,6 +43,11 @@ pub trait Transport: Send + Sync {
 
 /// The way from this engine to one segment over one transport.
 pub trait Link: Send + Sync {
+    /// Length of the first slice of a request with `left` bytes to go from `source`, which lies in
+    /// `region` (`None`: not registered) and has `covered` bytes up to its end, to or from `remote`. At least 1, at most
+    /// `min(left, covered)`.
+    fn cut(&self, region: Option<&Region>, source: u64, covered: u64, remote: u64, left: u64) -> u64;
+
     /// Posts `slices`, whose addresses were checked against the descriptor of the peer's
     /// `incarnation` (0: unknown). Each is finished later, on any thread, whatever happens.
     fn submit(&self, slices: Vec<Slice>, incarnation: u64);

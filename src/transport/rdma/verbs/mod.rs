@@ -1,0 +1,2 @@
+//! Owning wrappers of libibverbs objects, and the table of its functions.
+use rdma_sys as _;
