@@ -10,7 +10,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use transfer_engine::config::Config;
 use transfer_engine::error::{Class, Code, Error};
-use transfer_engine::handshake::{server, wire, Client, ConnectionMessage, Handler, Limits, Notification};
+use transfer_engine::handshake::{
+    server, wire, Answer, Client, ConnectionMessage, Handler, Limits, Notification,
+};
 use transfer_engine::host_port::HostPort;
 use transfer_engine::metadata::{self, SegmentDesc};
 use transfer_engine::runtime::fork::Tracked;
@@ -134,8 +136,8 @@ impl Handler for Node {
         true
     }
 
-    fn connection(&self, _: ConnectionMessage) -> Option<ConnectionMessage> {
-        None
+    fn connection(&self, _: ConnectionMessage) -> Answer<'_> {
+        Box::pin(std::future::ready(None))
     }
 }
 

@@ -9,7 +9,9 @@ use serde_json::{json, Value};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use transfer_engine::config::Config;
-use transfer_engine::handshake::{server, wire, Client, ConnectionMessage, Handler, Limits, Notification};
+use transfer_engine::handshake::{
+    server, wire, Answer, Client, ConnectionMessage, Handler, Limits, Notification,
+};
 use transfer_engine::host_port::HostPort;
 use transfer_engine::json;
 use transfer_engine::runtime::fork::Tracked;
@@ -41,8 +43,9 @@ impl Handler for Node {
         fits
     }
 
-    fn connection(&self, _: ConnectionMessage) -> Option<ConnectionMessage> {
-        self.rdma.then(|| ConnectionMessage::rejection(NO_RDMA))
+    fn connection(&self, _: ConnectionMessage) -> Answer<'_> {
+        let answer = self.rdma.then(|| ConnectionMessage::rejection(NO_RDMA));
+        Box::pin(std::future::ready(answer))
     }
 }
 
