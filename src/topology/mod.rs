@@ -1,5 +1,10 @@
-//! Which NICs are near which memory.
+//! Which NICs are near which memory: found in sysfs or given by the caller, and looked up when a transfer is cut.
+//!
+//! `discover` reads the machine into a `Matrix`; a `Selector` answers from a matrix without allocating.
+//! Nothing here knows a transport, and nothing starts a thread.
 
 pub mod matrix;
+pub mod order;
 
-pub use matrix::Matrix;
+pub use matrix::{Matrix, Row};
+pub use order::{hca_order, iteration_order};
