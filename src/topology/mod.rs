@@ -3,8 +3,13 @@
 //! `discover` reads the machine into a `Matrix`; a `Selector` answers from a matrix without allocating.
 //! Nothing here knows a transport, and nothing starts a thread.
 
+pub mod location;
 pub mod matrix;
 pub mod order;
+mod pages;
+pub mod select;
 
+pub use location::{of_memory, Location};
 pub use matrix::{Matrix, Row};
 pub use order::{hca_order, iteration_order};
+pub use select::{parse_peer_affinity, Placement, RowId, Selector};
