@@ -3,12 +3,16 @@
 //! `discover` reads the machine into a `Matrix`; a `Selector` answers from a matrix without allocating.
 //! Nothing here knows a transport, and nothing starts a thread.
 
+mod devices;
+pub mod discover;
 pub mod location;
 pub mod matrix;
 pub mod order;
 mod pages;
 pub mod select;
 
+pub use devices::{Nic, Root};
+pub use discover::{discover, parse_filters, survey, Survey};
 pub use location::{of_memory, Location};
 pub use matrix::{Matrix, Row};
 pub use order::{hca_order, iteration_order};
