@@ -103,6 +103,7 @@ const RESERVED: &[(&str, &[&str])] = &[
             "runtime/thread.rs",
             "runtime/signals.rs",
             "runtime/wakeup.rs",
+            "topology/pages.rs",
         ],
     ),
 ];

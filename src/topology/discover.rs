@@ -68,22 +68,24 @@ fn working_nics(
     for name in filters.iter().filter(|name| nics.iter().all(|nic| nic.name != **name)) {
         notes.push(format!("MC_TE_FILTERS names {name}, which is not an RDMA device of this system"));
     }
-    nics.retain(|nic| {
-        let name = &nic.name;
-        let obstacle = if !filters.is_empty() && !filters.contains(name) {
-            Some("MC_TE_FILTERS does not name it".to_string())
-        } else {
-            match files.get(name) {
-                None => Some("it has no uverbs device; is the module ib_uverbs loaded?".to_string()),
-                Some(Some(why)) => Some(why.clone()),
-                Some(None) if !usable(name) => Some("none of its ports is active with a GID".to_string()),
-                Some(None) => None,
-            }
-        };
-        if let Some(why) = &obstacle {
-            notes.push(format!("RDMA device {name} is left out: {why}"));
+    let obstacle = |name: &String| {
+        if !filters.is_empty() && !filters.contains(name) {
+            return Some("MC_TE_FILTERS does not name it".to_string());
         }
-        obstacle.is_none()
+        let Some(file) = files.get(name) else {
+            return Some("it has no uverbs device; is the module ib_uverbs loaded?".to_string());
+        };
+        if let Err(e) = (root.check_device)(file) {
+            return Some(format!("{} cannot be used: {e}; is it passed to this container?", file.display()));
+        }
+        (!usable(name)).then(|| "none of its ports is active with a GID".to_string())
+    };
+    nics.retain(|nic| match obstacle(&nic.name) {
+        Some(why) => {
+            notes.push(format!("RDMA device {} is left out: {why}", nic.name));
+            false
+        }
+        None => true,
     });
     nics
 }
