@@ -73,7 +73,9 @@ const LAYERS: &[(&str, &[&str])] = &[
 /// Words that only some files may contain; a place ending in `/` is a folder.
 const RESERVED: &[(&str, &[&str])] = &[
     ("env::var", &["config.rs"]),
-    ("extern \"C\"", &["ffi/", "runtime/fork.rs", "runtime/signals.rs"]),
+    ("extern \"C\"", &["ffi/", "runtime/fork.rs", "runtime/signals.rs", "transport/rdma/verbs/library.rs"]),
+    ("dlopen", &["transport/rdma/verbs/library.rs"]),
+    ("dlsym", &["transport/rdma/verbs/library.rs"]),
     ("no_mangle", &["ffi/"]),
     ("println!", &[]),
     ("print!", &[]),
