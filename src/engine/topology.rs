@@ -74,7 +74,8 @@ impl Engine {
         let filters = self.config.nic_filters.as_deref().unwrap_or_default().split(',');
         let filters: Vec<String> =
             filters.map(|name| name.trim().to_string()).filter(|name| !name.is_empty()).collect();
-        discover(&Root::default(), &is_usable_nic, &filters).map_err(|e| e.context("look for NICs"))
+        discover(&Root::default(), &|name| is_usable_nic(name, &self.config), &filters)
+            .map_err(|e| e.context("look for NICs"))
     }
 }
 
