@@ -236,3 +236,6 @@ pub fn is_usable_nic(name: &str) -> bool {
 pub fn is_usable_nic(_: &str) -> bool {
     false
 }
+
+#[cfg(test)]
+mod tests;
