@@ -124,6 +124,23 @@ fn names_without_an_address_are_dns_errors() {
     });
 }
 
+#[test]
+fn a_connection_refused_without_a_reason_is_a_rejection() {
+    run(async {
+        let ask = |to: HostPort| async move {
+            let request = ConnectionMessage { peer_nic_path: "peer@mlx5_7".into(), ..Default::default() };
+            Client::new(&Config::default()).connection(&to, &request).await
+        };
+        let error = ask(scripted(frame(Some(0), "null")).await).await.unwrap_err();
+        assert_eq!((error.code(), error.kind()), (Code::RejectHandshake, Class::Rejected), "{error}");
+        assert!(error.text().contains("mlx5_7"), "{error}");
+        let error = ask(scripted(frame(Some(0), "[]")).await).await.unwrap_err();
+        assert_eq!(error.code(), Code::MalformedJson, "{error}");
+        let refused = ask(scripted(frame(Some(0), r#"{"reply_msg":"no"}"#)).await).await.unwrap();
+        assert_eq!(refused, ConnectionMessage::rejection("no"));
+    });
+}
+
 struct Node(Mutex<Value>);
 
 impl Handler for Node {

@@ -224,6 +224,39 @@ fn clients_over_the_limit_are_closed_and_room_is_used_again() {
     });
 }
 
+/// Never has an answer.
+struct Undecided;
+
+impl Handler for Undecided {
+    fn metadata(&self, _: &Value) -> Option<Value> {
+        None
+    }
+
+    fn notify(&self, _: Notification) -> bool {
+        false
+    }
+
+    fn connection(&self, _: ConnectionMessage) -> Answer<'_> {
+        Box::pin(std::future::pending())
+    }
+}
+
+#[test]
+fn a_connection_that_is_being_set_up_delays_nobody_and_not_for_ever() {
+    run(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let limits = Limits { answer_timeout: Duration::from_millis(300), ..patient() };
+        tokio::spawn(server::serve(Tracked::new(listener), Arc::new(Undecided), limits));
+        let request = wire::Frame { kind: Some(wire::CONNECTION), body: b"{}".to_vec() }.encode();
+        let mut waiting = send(address, &request).await;
+        probe(address).await;
+        let mut reply = Vec::new();
+        waiting.read_to_end(&mut reply).await.unwrap();
+        assert_eq!(reply, b"");
+    });
+}
+
 #[test]
 fn connections_end_with_the_server() {
     run(async {

@@ -212,3 +212,6 @@ fn last(error: &str) -> String {
         format!("; last error: {error}")
     }
 }
+
+#[cfg(test)]
+mod tests;

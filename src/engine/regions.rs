@@ -14,6 +14,8 @@ const GRACE: Duration = Duration::from_secs(1);
 const ABORT_LIMIT: Duration = Duration::from_secs(2);
 /// A buffer in a descriptor's JSON text, without the name.
 const BUFFER_JSON_BYTES: usize = 56;
+/// What the two keys for one NIC add to it.
+const KEYS_JSON_BYTES: usize = 22;
 /// Upstream's default of `MC_HANDSHAKE_MAX_LENGTH`.
 const UPSTREAM_FRAME_BYTES: usize = 1 << 20;
 /// How often they are aborted meanwhile.
@@ -59,7 +61,8 @@ impl Engine {
     /// peers read 1 MiB unless they are told otherwise.
     fn warn_of_size(&self) {
         let count = self.local.registry.len();
-        let bytes = count * (BUFFER_JSON_BYTES + self.local.name.len());
+        let keys = self.nics().len() * KEYS_JSON_BYTES;
+        let bytes = count * (BUFFER_JSON_BYTES + self.local.name.len() + keys);
         if bytes > UPSTREAM_FRAME_BYTES && self.log.admit("descriptor size", "") {
             tracing::warn!(
                 "the descriptor with {count} buffers has about {bytes} bytes; upstream peers read 1048576 unless \
@@ -110,3 +113,6 @@ fn release(registry: &Registry, transports: &[Arc<dyn Transport>], region: &Arc<
     transports.iter().for_each(|transport| transport.unregister(region));
     registry.remove(region);
 }
+
+#[cfg(test)]
+mod tests;

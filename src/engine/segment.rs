@@ -13,7 +13,7 @@ use super::Engine;
 use crate::error::{Class, Code, Error, Result};
 use crate::host_port::HostPort;
 use crate::metadata::{SegmentDesc, Store};
-use crate::transport::Link;
+use crate::transport::{incarnation, Link};
 
 /// A submit call re-reads a peer's descriptor at most this often.
 const COVERAGE_INTERVAL: Duration = Duration::from_millis(100);
@@ -26,6 +26,8 @@ pub struct Known {
     pub version: u64,
     /// Host of the data port: the descriptor's own, or the peer's handshake host; "" without a data port.
     pub data_host: String,
+    /// The peer's incarnation as a number, whether or not it can be proven; 0 if it has none.
+    pub incarnation: u64,
     /// `(addr, length)` of what a request may lie in, by address.
     ranges: Vec<(u64, u64)>,
 }
@@ -33,7 +35,9 @@ pub struct Known {
 impl Known {
     fn new(desc: SegmentDesc, data_host: String) -> Result<Self> {
         let ranges = ranges(&desc)?;
-        Ok(Known { desc, version: 0, data_host, ranges })
+        let id = desc.incarnation.as_deref().and_then(incarnation::unhex);
+        let incarnation = id.map_or(0, |id| incarnation::key(&id));
+        Ok(Known { desc, version: 0, data_host, incarnation, ranges })
     }
 
     /// `[addr, addr+len)` lies inside one published buffer; with RDMA, inside buffers that adjoin each other.
@@ -102,23 +106,20 @@ impl Segment {
     /// The first transport that the peer offers, that is installed, and that works now; if none works, the first
     /// of them, whose link says why. -6 if only RDMA leads there, -1 if nothing does.
     pub fn way(self: &Arc<Self>, engine: &Engine, known: &Known) -> Result<Way> {
-        let mut out_of_order = None;
-        for (protocol, link) in PROTOCOLS.iter().zip(&self.links) {
-            if !protocol.is_offered(&known.desc) {
-                continue;
+        let offered =
+            PROTOCOLS.iter().zip(&self.links).filter(|(protocol, _)| protocol.is_offered(&known.desc));
+        let ways = offered.filter_map(|(protocol, link)| {
+            let link = link.get_or_try_init(|| protocol.link(engine, self).ok_or(())).ok()?.clone();
+            Some(Way { protocol: *protocol, link })
+        });
+        match pick(ways) {
+            Pick::Best(way) => Ok(way),
+            Pick::InsteadOf(better, way) => {
+                engine.note_fallback(&known.desc.name, better.protocol.name(), way.protocol.name())?;
+                Ok(way)
             }
-            let made = || protocol.link(engine, self).ok_or(());
-            let Ok(link) = link.get_or_try_init(made) else { continue };
-            let way = Way { protocol: *protocol, link: link.clone() };
-            if link.ready().is_ok() {
-                if let Some(Way { protocol: better, .. }) = &out_of_order {
-                    engine.note_fallback(&known.desc.name, better.name(), protocol.name())?;
-                }
-                return Ok(way);
-            }
-            out_of_order.get_or_insert(way);
+            Pick::None => Err(unreachable_by(&known.desc)),
         }
-        out_of_order.ok_or_else(|| unreachable_by(&known.desc))
     }
 
     /// Reads the descriptor again; on failure the cached one stays.
@@ -150,6 +151,29 @@ impl Segment {
         *last = Some(now);
         true
     }
+}
+
+/// Which of the ways to a segment is taken.
+enum Pick {
+    /// The first one; either it works, or none does.
+    Best(Way),
+    /// The second, because the first does not work.
+    InsteadOf(Way, Way),
+    None,
+}
+
+fn pick(ways: impl Iterator<Item = Way>) -> Pick {
+    let mut first = None;
+    for way in ways {
+        let works = way.link.ready().is_ok();
+        match (first.take(), works) {
+            (None, true) => return Pick::Best(way),
+            (Some(first), true) => return Pick::InsteadOf(first, way),
+            (None, false) => first = Some(way),
+            (earlier, false) => first = earlier,
+        }
+    }
+    first.map_or(Pick::None, Pick::Best)
 }
 
 fn unreachable_by(desc: &SegmentDesc) -> Error {
@@ -271,3 +295,9 @@ impl Table {
         self.maps.read().by_id.values().find(named).map(|segment| segment.opened_as.clone())
     }
 }
+
+#[cfg(all(test, feature = "rdma"))]
+pub use tests::{open_with, read_again};
+
+#[cfg(test)]
+mod tests;

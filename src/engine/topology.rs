@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use super::transports::is_usable_nic;
 use super::Engine;
+use crate::config::Config;
 use crate::error::{Code, Error, Result};
-use crate::topology::discover::{discover, Root};
-use crate::topology::Matrix;
+use crate::topology::{parse_filters, survey, Matrix, Root};
 
 impl Engine {
     /// Looks for NICs again. Without any: an empty matrix. -300 on a system without a NUMA interface.
     pub fn discover_topology(&self) -> Result<()> {
-        let matrix = self.discovered()?;
+        let matrix = discovered(&self.config)?;
         self.set_topology(matrix, "discovery");
         Ok(())
     }
@@ -34,7 +34,7 @@ impl Engine {
             return Ok((matrix, "args[0]"));
         }
         let in_use = self.topology.lock().clone();
-        in_use.map_or_else(|| self.found(), Ok)
+        in_use.map_or_else(|| found(&self.config), Ok)
     }
 
     /// Installs what suits this machine: RDMA where there are NICs (or `MC_FORCE_HCA` says so), else TCP. As
@@ -43,7 +43,7 @@ impl Engine {
         if self.config.force_tcp {
             return self.install_transport("tcp", None).map(drop);
         }
-        let (matrix, origin) = self.found().unwrap_or_else(|error| {
+        let (matrix, origin) = found(&self.config).unwrap_or_else(|error| {
             tracing::warn!("no topology: {error}");
             (Matrix::default(), "nowhere")
         });
@@ -58,25 +58,25 @@ impl Engine {
         }
         .map(drop)
     }
+}
 
-    /// From the file of `MC_CUSTOM_TOPO_JSON`, or from discovery if it is of no use.
-    fn found(&self) -> Result<(Matrix, &'static str)> {
-        if let Some(path) = &self.config.custom_topo_json {
-            match from_file(path) {
-                Ok(matrix) => return Ok((matrix, "MC_CUSTOM_TOPO_JSON")),
-                Err(why) => tracing::warn!("MC_CUSTOM_TOPO_JSON={path} is not used, but discovery: {why}"),
-            }
+/// From the file of `MC_CUSTOM_TOPO_JSON`, or from discovery if it is of no use.
+fn found(config: &Config) -> Result<(Matrix, &'static str)> {
+    if let Some(path) = &config.custom_topo_json {
+        match from_file(path) {
+            Ok(matrix) => return Ok((matrix, "MC_CUSTOM_TOPO_JSON")),
+            Err(why) => tracing::warn!("MC_CUSTOM_TOPO_JSON={path} is not used, but discovery: {why}"),
         }
-        Ok((self.discovered()?, "discovery"))
     }
+    Ok((discovered(config)?, "discovery"))
+}
 
-    fn discovered(&self) -> Result<Matrix> {
-        let filters = self.config.nic_filters.as_deref().unwrap_or_default().split(',');
-        let filters: Vec<String> =
-            filters.map(|name| name.trim().to_string()).filter(|name| !name.is_empty()).collect();
-        discover(&Root::default(), &|name| is_usable_nic(name, &self.config), &filters)
-            .map_err(|e| e.context("look for NICs"))
-    }
+fn discovered(config: &Config) -> Result<Matrix> {
+    let filters = parse_filters(config.nic_filters.as_deref().unwrap_or_default());
+    let usable = |name: &str| is_usable_nic(name, config);
+    let found = survey(&Root::default(), &usable, &filters).map_err(|e| e.context("look for NICs"))?;
+    found.notes.iter().for_each(|note| tracing::info!("{note}"));
+    Ok(found.matrix)
 }
 
 fn from_file(path: &str) -> Result<Matrix> {
@@ -97,3 +97,6 @@ pub fn nics(matrix: &Matrix) -> Vec<&str> {
     }
     names
 }
+
+#[cfg(test)]
+mod tests;

@@ -228,3 +228,6 @@ pub fn is_usable_nic(name: &str, config: &Config) -> bool {
 pub fn is_usable_nic(_: &str, _: &Config) -> bool {
     false
 }
+
+#[cfg(test)]
+mod tests;

@@ -68,8 +68,7 @@ impl Protocol for Rdma {
     }
 
     fn incarnation(&self, known: &Known) -> u64 {
-        let id = known.desc.incarnation.as_deref().and_then(incarnation::unhex);
-        id.map_or(0, |id| incarnation::key(&id))
+        known.incarnation
     }
 
     fn task_limit(&self, config: &Config, bytes: u64) -> Option<Duration> {
@@ -252,3 +251,6 @@ impl Host for EngineHost {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

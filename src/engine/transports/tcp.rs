@@ -65,7 +65,11 @@ impl Protocol for Tcp {
 
     /// The peer's cell is read when a connection is made; without one nothing is proven.
     fn incarnation(&self, known: &Known) -> u64 {
-        proof(&known.desc).map_or(0, |(id, _)| incarnation::key(&id))
+        if known.desc.incarnation_addr == 0 {
+            0
+        } else {
+            known.incarnation
+        }
     }
 
     fn takes_any_source(&self, config: &Config) -> bool {
