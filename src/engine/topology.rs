@@ -6,8 +6,7 @@ use super::transports::is_usable_nic;
 use super::Engine;
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
-use crate::topology::discover::{discover, Root};
-use crate::topology::Matrix;
+use crate::topology::{parse_filters, survey, Matrix, Root};
 
 impl Engine {
     /// Looks for NICs again. Without any: an empty matrix. -300 on a system without a NUMA interface.
@@ -48,7 +47,7 @@ impl Engine {
             tracing::warn!("no topology: {error}");
             (Matrix::default(), "nowhere")
         });
-        let found = nics(&matrix);
+        let found = matrix.names();
         tracing::info!("topology from {origin}: {} NICs {found:?}", found.len());
         let rdma = cfg!(feature = "rdma") && !found.is_empty();
         self.set_topology(matrix, origin);
@@ -73,29 +72,17 @@ fn found(config: &Config) -> Result<(Matrix, &'static str)> {
 }
 
 fn discovered(config: &Config) -> Result<Matrix> {
-    let filters = config.nic_filters.as_deref().unwrap_or_default().split(',');
-    let filters: Vec<String> =
-        filters.map(|name| name.trim().to_string()).filter(|name| !name.is_empty()).collect();
-    discover(&Root::default(), &is_usable_nic, &filters).map_err(|e| e.context("look for NICs"))
+    let filters = parse_filters(config.nic_filters.as_deref().unwrap_or_default());
+    let usable = |name: &str| is_usable_nic(name, config);
+    let found = survey(&Root::default(), &usable, &filters).map_err(|e| e.context("look for NICs"))?;
+    found.notes.iter().for_each(|note| tracing::info!("topology: {note}"));
+    Ok(found.matrix)
 }
 
 fn from_file(path: &str) -> Result<Matrix> {
     let text = std::fs::read_to_string(path)
         .map_err(|e| Error::io(Code::InvalidArgument, "the file cannot be read", &e))?;
     Matrix::parse(&text)
-}
-
-/// Every NIC that a matrix names, in order of first appearance.
-pub fn nics(matrix: &Matrix) -> Vec<&str> {
-    let mut names = Vec::new();
-    for row in matrix.rows() {
-        for name in row.preferred.iter().chain(&row.available).map(String::as_str) {
-            if !names.contains(&name) {
-                names.push(name);
-            }
-        }
-    }
-    names
 }
 
 #[cfg(test)]

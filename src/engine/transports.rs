@@ -93,10 +93,16 @@ pub trait Protocol: Sync {
         None
     }
 
-    /// NICs and rails of the installed transport.
-    fn show(&self, engine: &Engine) -> (Vec<Nic>, Vec<Rail>) {
+    /// NICs of the installed transport.
+    fn nics(&self, engine: &Engine) -> Vec<Nic> {
         let _ = engine;
-        Default::default()
+        Vec::new()
+    }
+
+    /// Rails of the installed transport.
+    fn rails(&self, transports: &Transports) -> Vec<Rail> {
+        let _ = transports;
+        Vec::new()
     }
 }
 
@@ -219,21 +225,13 @@ fn adopt<T: Transport>(engine: &Engine, made: Arc<T>, place: &OnceLock<Arc<T>>) 
 
 /// Whether discovery may list this NIC.
 #[cfg(feature = "rdma")]
-pub fn is_usable_nic(name: &str) -> bool {
-    /// Until the transport can tell: its own function, once there is one, comes before this one.
-    #[allow(dead_code)]
-    trait Usable {
-        fn usable(_: &str) -> bool {
-            false
-        }
-    }
-    impl Usable for crate::transport::rdma::Rdma {}
-    crate::transport::rdma::Rdma::usable(name)
+pub fn is_usable_nic(name: &str, config: &Config) -> bool {
+    crate::transport::rdma::Rdma::usable(name, config)
 }
 
 /// Whether discovery may list this NIC: not without the transport.
 #[cfg(not(feature = "rdma"))]
-pub fn is_usable_nic(_: &str) -> bool {
+pub fn is_usable_nic(_: &str, _: &Config) -> bool {
     false
 }
 
