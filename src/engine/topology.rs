@@ -75,7 +75,7 @@ fn discovered(config: &Config) -> Result<Matrix> {
     let filters = parse_filters(config.nic_filters.as_deref().unwrap_or_default());
     let usable = |name: &str| is_usable_nic(name, config);
     let found = survey(&Root::default(), &usable, &filters).map_err(|e| e.context("look for NICs"))?;
-    found.notes.iter().for_each(|note| tracing::info!("topology: {note}"));
+    found.notes.iter().for_each(|note| tracing::info!("{note}"));
     Ok(found.matrix)
 }
 
