@@ -76,7 +76,7 @@ mkdir "$control"
     printf ' %q' "$@"
     echo
 } >"$control/command.sh"
-printf 'NICS=%q MODULES=%q\n' "$nics" "$cache/image/lib/modules" >"$control/settings.sh"
+printf 'NICS=%q MODULES=%q NICS_SCRIPT=%q\n' "$nics" "$cache/image/lib/modules" "$here/guest/nics.sh" >"$control/settings.sh"
 cp "$here/guest/pid1.sh" "$control/"
 
 qemu=(qemu-system-x86_64 -accel "${RXE_ACCEL:-tcg,thread=multi}" -cpu max -m "$memory" -smp "$cpus"

@@ -1,10 +1,8 @@
 # The guest after its initrd: NICs, RDMA devices, then the command. What happens here is logged on ttyS0 (console.log);
 # the command alone speaks on ttyS1, which is the standard output of guest.sh.
-#
-# NIC i is the veth nic<i> with 10.77.<i>.1/24 and the device rxe<i>; its other end sw<i> is in the network namespace
-# "fabric", which routes between the subnets. So each device reaches each other one over a wire on which faults can be set.
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb
 . /out/.control/settings.sh
+. "$NICS_SCRIPT"
 control=/out/.control
 
 power_off() { # STATUS
@@ -18,6 +16,11 @@ version=$(uname -r)
 mkdir -p /lib/modules
 [ -d "/lib/modules/$version" ] || ln -s "$MODULES/$version" "/lib/modules/$version"
 echo /sbin/modprobe >/proc/sys/kernel/modprobe
+# What udev would make.
+ln -s /proc/self/fd /dev/fd
+ln -s fd/0 /dev/stdin
+ln -s fd/1 /dev/stdout
+ln -s fd/2 /dev/stderr
 hostname rxe-guest
 ulimit -l unlimited
 ulimit -n 65536
@@ -34,19 +37,8 @@ sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0 \
 # A target that starts again takes the port of its predecessor, which must not wait there for a minute.
 sysctl -qw net.ipv4.tcp_max_tw_buckets=0
 
-for ((i = 0; i < NICS; i++)); do
-    # 4200: room for RoCE's 4096-byte MTU.
-    ip link add "nic$i" mtu 4200 type veth peer name "sw$i" mtu 4200 netns fabric &&
-        ip addr add "10.77.$i.1/24" dev "nic$i" && ip link set "nic$i" up &&
-        ip -n fabric addr add "10.77.$i.254/24" dev "sw$i" && ip -n fabric link set "sw$i" up || power_off 126
-done
-# rxe looks a route up through its own NIC, so each one needs its own to every other subnet.
-for ((i = 0; i < NICS; i++)); do
-    for ((j = 0; j < NICS; j++)); do
-        [ $i = $j ] || ip route add "10.77.$j.0/24" via "10.77.$i.254" dev "nic$i" metric $((100 + i)) || power_off 126
-    done
-done
-for ((i = 0; i < NICS; i++)); do rdma link add "rxe$i" type rxe netdev "nic$i" || power_off 126; done
+for ((i = 0; i < NICS; i++)); do add_nic $i || power_off 126; done
+for ((i = 0; i < NICS; i++)); do add_routes $i && add_device $i || power_off 126; done
 for ((tries = 0; tries < 100; tries++)); do
     [ "$(compgen -G '/dev/infiniband/uverbs*' | wc -l)" -ge "$NICS" ] && break
     sleep 0.1
