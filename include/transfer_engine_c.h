@@ -257,7 +257,7 @@ transfer_engine_t createTransferEngine(const char *metadata_conn_string,
 void destroyTransferEngine(transfer_engine_t engine);
 
 /**
- * Looks for NICs again. 0.
+ * Looks for NICs again, for the next installTransport("rdma"). 0, also without any; -300.
  */
 int discoverTopology(transfer_engine_t engine);
 
@@ -268,7 +268,7 @@ int discoverTopology(transfer_engine_t engine);
 int getLocalIpAndPort(transfer_engine_t engine, char *buf_out, size_t buf_len);
 
 /**
- * Installs a transport ("tcp") and returns its handle, the same one every time; NULL on
+ * Installs a transport ("rdma" or "tcp") and returns its handle, the same one every time; NULL on
  * failure. args: NULL, or args[0] is NULL or the NIC priority matrix as JSON text.
  */
 transport_t installTransport(transfer_engine_t engine, const char *proto, void **args);

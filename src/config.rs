@@ -285,7 +285,7 @@ config! {
     rdma_repost_writes: bool = true, "1", "MC_RDMA_REPOST_WRITES", on_off,
         "rdma: 0: a WRITE whose first posting failed without a completion is FAILED instead of posted on another rail, so that no copy can arrive late";
     strict: bool = false, "0", "MC_STRICT", on_off,
-        "turn counted fall-backs (v1 framing, loss of the pool) into errors";
+        "turn counted fall-backs (v1 framing, loss of the pool, tcp because no NIC works) into errors";
     log_level: LogLevel = LogLevel::Info, "INFO", "MC_LOG_LEVEL", log_level,
         "least severe line written: TRACE, INFO, WARNING or ERROR";
     log_dir: Option<String> = None, "unset", "MC_LOG_DIR", text,

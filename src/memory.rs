@@ -1,6 +1,6 @@
 //! The memory registry: an interval map of registered regions with a count of the uses in
-//! flight per region. A region that is being unregistered takes no new uses; its owner
-//! waits for the running ones.
+//! flight per region. A region that is being registered takes no uses yet; one that is being
+//! unregistered takes no new ones, and its owner waits for the running ones.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -34,7 +34,8 @@ pub struct Region {
     pub order: u64,
     /// Uses in flight: slices of own tasks, and inbound requests.
     uses: AtomicUsize,
-    /// Set once, before the owner waits for `uses` to reach 0.
+    /// Set until the transports have prepared the region, and again, for good, before the owner waits for `uses`
+    /// to reach 0.
     revoked: AtomicBool,
     /// The owner of the region sleeps here while it is being unregistered.
     idle: (Mutex<()>, Condvar),
@@ -49,7 +50,7 @@ impl Region {
         addr >= self.addr && addr.checked_add(len).is_some_and(|end| end <= self.end())
     }
 
-    /// No new uses are admitted; running ones should end.
+    /// No new uses are admitted: the region is not ready yet, or running uses should end.
     pub fn revoked(&self) -> bool {
         self.revoked.load(Ordering::Acquire)
     }
@@ -124,9 +125,16 @@ impl Map {
 }
 
 impl Registry {
-    /// Registers all of `ranges` or none. -1 for an empty, null or wrapping range, -7 when
-    /// one overlaps another or a registered region.
+    /// [`Registry::reserve`] and [`Registry::open`] in one.
     pub fn insert(&self, ranges: &[Range], location: &str, remote: bool) -> Result<Vec<Arc<Region>>> {
+        let regions = self.reserve(ranges, location, remote)?;
+        self.open(&regions);
+        Ok(regions)
+    }
+
+    /// Takes all of `ranges` or none; they admit no use and are not published until they are opened. -1 for an
+    /// empty, null or wrapping range, -7 when one overlaps another or a region that is in the map.
+    pub fn reserve(&self, ranges: &[Range], location: &str, remote: bool) -> Result<Vec<Arc<Region>>> {
         let mut sorted: Vec<&Range> = Vec::new();
         sorted.try_reserve(ranges.len()).map_err(|_| Error::out_of_memory("a list of regions"))?;
         sorted.extend(ranges);
@@ -156,8 +164,15 @@ impl Registry {
         Ok(added)
     }
 
+    /// Admits uses of reserved regions: every transport has prepared them.
+    pub fn open(&self, regions: &[Arc<Region>]) {
+        // Under the lock, so that whoever reads the map sees all of them or none.
+        let _map = self.regions.write();
+        regions.iter().for_each(|region| region.revoked.store(false, Ordering::SeqCst));
+    }
+
     /// The region that starts exactly at `addr`, now closed to new uses; -3 if there is
-    /// none. The caller waits for its uses, then calls [`Registry::remove`].
+    /// none that is open. The caller waits for its uses, then calls [`Registry::remove`].
     pub fn revoke(&self, addr: u64) -> Result<Arc<Region>> {
         let map = self.regions.write();
         let region = map.by_addr.get(&addr).filter(|r| !r.revoked()).cloned();
@@ -174,7 +189,7 @@ impl Registry {
         Ok(region)
     }
 
-    /// Takes a revoked region out of the map; its range may be registered again.
+    /// Takes a revoked or never opened region out of the map; its range may be registered again.
     pub fn remove(&self, region: &Region) {
         self.regions.write().by_addr.remove(&region.addr);
     }
@@ -206,11 +221,25 @@ impl Registry {
 
     /// The regions open to peers, in order of registration.
     pub fn published(&self) -> Vec<Arc<Region>> {
+        self.open_regions(|region| region.remote)
+    }
+
+    /// Every open region, in order of registration.
+    pub fn all(&self) -> Vec<Arc<Region>> {
+        self.open_regions(|_| true)
+    }
+
+    fn open_regions(&self, wanted: impl Fn(&Region) -> bool) -> Vec<Arc<Region>> {
         let map = self.regions.read();
-        let open = map.by_addr.values().filter(|r| r.remote && !r.revoked());
+        let open = map.by_addr.values().filter(|region| !region.revoked() && wanted(region));
         let mut open: Vec<_> = open.cloned().collect();
-        open.sort_by_key(|r| r.order);
+        open.sort_by_key(|region| region.order);
         open
+    }
+
+    /// Whether `addr` lies in a region open to peers.
+    pub fn is_published(&self, addr: u64) -> bool {
+        self.regions.read().containing(addr).is_some_and(|region| region.remote && !region.revoked())
     }
 }
 
@@ -223,7 +252,7 @@ impl Map {
             remote,
             order: self.next_order,
             uses: AtomicUsize::new(0),
-            revoked: AtomicBool::new(false),
+            revoked: AtomicBool::new(true),
             idle: Default::default(),
         });
         self.next_order += 1;
@@ -324,6 +353,21 @@ mod tests {
         {
             assert!(registry.use_for_peer(addr, len).is_none(), "{addr}+{len}");
         }
+    }
+
+    #[test]
+    fn a_reserved_range_is_taken_but_neither_used_nor_published() {
+        let registry = Registry::default();
+        let reserved = registry.reserve(&[Range { addr: 1000, len: 100 }], "*", true).unwrap();
+        assert_eq!(insert(&registry, 1050, 1).err().unwrap().code(), Code::AddressOverlapped);
+        assert_eq!(registry.revoke(1000).err().unwrap().code(), Code::AddressNotRegistered);
+        assert!(registry.use_for_peer(1000, 1).is_none() && registry.view().use_at(1000, 1).is_none());
+        assert!(registry.all().is_empty() && !registry.is_published(1000));
+        registry.open(&reserved);
+        assert!(registry.use_for_peer(1000, 1).is_some() && registry.view().use_at(1000, 1).is_some());
+        assert!(registry.is_published(1099) && !registry.is_published(1100));
+        registry.remove(&reserved[0]);
+        insert(&registry, 1050, 1).unwrap();
     }
 
     #[test]

@@ -3,9 +3,13 @@
 //! `TE_LIB` names another library than `target/release/libtransfer_engine.so`; the static one lies beside it.
 //! The programs are built once per run: the tests may run in processes of their own, so a file lock guards `make`.
 
+mod common;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+
+use common::{make, succeed};
 
 /// Exit code for definite leaks under valgrind; the programs never use it.
 const LEAKS: &str = "99";
@@ -25,35 +29,12 @@ fn library_folder() -> PathBuf {
     library().parent().unwrap().to_path_buf()
 }
 
-/// Runs `command` and fails with everything it printed unless it succeeds.
-fn succeed(what: &str, command: &mut Command) {
-    let output = command.output().unwrap_or_else(|e| panic!("{what}: {command:?} cannot be started: {e}"));
-    assert!(
-        output.status.success(),
-        "{what}: {}\n{}{}",
-        output.status,
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-}
-
 /// The folder with the built programs.
 fn programs() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
-        let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("c-tests");
-        std::fs::create_dir_all(&out).unwrap();
-        let mut make = Command::new("flock");
-        make.arg(out.join("lock")).args(["make", "--no-print-directory", "-C"]).arg(top().join("tests/c"));
-        make.arg("all").arg(format!("OUT={}", out.display()));
-        make.arg(format!("TE_INCLUDE={}", top().join("include").display()));
-        make.arg(format!("TE_LIB_DIR={}", library_folder().display()));
-        // Not the jobs and variables of the `make test` that may have started this.
-        for variable in ["MAKEFLAGS", "MAKELEVEL", "MFLAGS"] {
-            make.env_remove(variable);
-        }
-        succeed("building tests/c", &mut make);
-        out
+        let include = format!("TE_INCLUDE={}", top().join("include").display());
+        make("tests/c", "c-tests", &[include, format!("TE_LIB_DIR={}", library_folder().display())])
     })
 }
 

@@ -10,7 +10,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use transfer_engine::config::Config;
 use transfer_engine::error::{Class, Code, Error};
-use transfer_engine::handshake::{server, wire, Client, ConnectionMessage, Handler, Limits, Notification};
+use transfer_engine::handshake::{
+    server, wire, Answer, Client, ConnectionMessage, Handler, Limits, Notification,
+};
 use transfer_engine::host_port::HostPort;
 use transfer_engine::metadata::{self, SegmentDesc};
 use transfer_engine::runtime::fork::Tracked;
@@ -122,6 +124,23 @@ fn names_without_an_address_are_dns_errors() {
     });
 }
 
+#[test]
+fn a_connection_refused_without_a_reason_is_a_rejection() {
+    run(async {
+        let ask = |to: HostPort| async move {
+            let request = ConnectionMessage { peer_nic_path: "peer@mlx5_7".into(), ..Default::default() };
+            Client::new(&Config::default()).connection(&to, &request).await
+        };
+        let error = ask(scripted(frame(Some(0), "null")).await).await.unwrap_err();
+        assert_eq!((error.code(), error.kind()), (Code::RejectHandshake, Class::Rejected), "{error}");
+        assert!(error.text().contains("mlx5_7"), "{error}");
+        let error = ask(scripted(frame(Some(0), "[]")).await).await.unwrap_err();
+        assert_eq!(error.code(), Code::MalformedJson, "{error}");
+        let refused = ask(scripted(frame(Some(0), r#"{"reply_msg":"no"}"#)).await).await.unwrap();
+        assert_eq!(refused, ConnectionMessage::rejection("no"));
+    });
+}
+
 struct Node(Mutex<Value>);
 
 impl Handler for Node {
@@ -134,8 +153,8 @@ impl Handler for Node {
         true
     }
 
-    fn connection(&self, _: ConnectionMessage) -> Option<ConnectionMessage> {
-        None
+    fn connection(&self, _: ConnectionMessage) -> Answer<'_> {
+        Box::pin(std::future::ready(None))
     }
 }
 

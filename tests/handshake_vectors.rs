@@ -9,7 +9,9 @@ use serde_json::{json, Value};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use transfer_engine::config::Config;
-use transfer_engine::handshake::{server, wire, Client, ConnectionMessage, Handler, Limits, Notification};
+use transfer_engine::handshake::{
+    server, wire, Answer, Client, ConnectionMessage, Handler, Limits, Notification,
+};
 use transfer_engine::host_port::HostPort;
 use transfer_engine::json;
 use transfer_engine::runtime::fork::Tracked;
@@ -41,8 +43,9 @@ impl Handler for Node {
         fits
     }
 
-    fn connection(&self, _: ConnectionMessage) -> Option<ConnectionMessage> {
-        self.rdma.then(|| ConnectionMessage::rejection(NO_RDMA))
+    fn connection(&self, _: ConnectionMessage) -> Answer<'_> {
+        let answer = self.rdma.then(|| ConnectionMessage::rejection(NO_RDMA));
+        Box::pin(std::future::ready(answer))
     }
 }
 
@@ -218,6 +221,39 @@ fn clients_over_the_limit_are_closed_and_room_is_used_again() {
                 break;
             }
         }
+    });
+}
+
+/// Never has an answer.
+struct Undecided;
+
+impl Handler for Undecided {
+    fn metadata(&self, _: &Value) -> Option<Value> {
+        None
+    }
+
+    fn notify(&self, _: Notification) -> bool {
+        false
+    }
+
+    fn connection(&self, _: ConnectionMessage) -> Answer<'_> {
+        Box::pin(std::future::pending())
+    }
+}
+
+#[test]
+fn a_connection_that_is_being_set_up_delays_nobody_and_not_for_ever() {
+    run(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let limits = Limits { answer_timeout: Duration::from_millis(300), ..patient() };
+        tokio::spawn(server::serve(Tracked::new(listener), Arc::new(Undecided), limits));
+        let request = wire::Frame { kind: Some(wire::CONNECTION), body: b"{}".to_vec() }.encode();
+        let mut waiting = send(address, &request).await;
+        probe(address).await;
+        let mut reply = Vec::new();
+        waiting.read_to_end(&mut reply).await.unwrap();
+        assert_eq!(reply, b"");
     });
 }
 

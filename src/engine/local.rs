@@ -2,17 +2,18 @@
 //! handshake daemon, on the control thread.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use serde_json::Value;
 
+use super::transports::Transports;
 use crate::config::Config;
-use crate::handshake::{ConnectionMessage, Handler, Notification};
+use crate::handshake::{Answer, ConnectionMessage, Handler, Notification};
 use crate::host_port::HostPort;
 use crate::memory::Registry;
-use crate::metadata::segment_desc::{Buffer, SegmentDesc};
-use crate::transport::tcp::Tcp;
+use crate::metadata::SegmentDesc;
+use crate::transport::incarnation;
 
 /// This engine, as peers see it.
 pub struct Local {
@@ -21,11 +22,13 @@ pub struct Local {
     /// Handshake address.
     pub address: HostPort,
     /// Random id of this engine start.
-    pub incarnation: [u8; 16],
+    pub incarnation: [u8; incarnation::LEN],
     /// Registered memory.
     pub registry: Arc<Registry>,
-    /// The TCP transport, once installed.
-    pub tcp: OnceLock<Arc<Tcp>>,
+    /// How peers reach it.
+    pub transports: Transports,
+    /// `MC_RDMA_BIND_ADDRESS`.
+    rdma_bind_address: Option<String>,
     /// Notifications until the caller fetches them, at most `notify_queue_max`.
     notifications: Mutex<Queue>,
     notify_queue_max: usize,
@@ -41,13 +44,19 @@ struct Queue {
 
 impl Local {
     /// An engine without transports.
-    pub fn new(name: String, address: HostPort, incarnation: [u8; 16], config: &Config) -> Self {
+    pub fn new(
+        name: String,
+        address: HostPort,
+        incarnation: [u8; incarnation::LEN],
+        config: &Config,
+    ) -> Self {
         Local {
             name,
             address,
             incarnation,
             registry: Arc::default(),
-            tcp: OnceLock::new(),
+            transports: Transports::default(),
+            rdma_bind_address: config.rdma_bind_address.clone(),
             notifications: Mutex::default(),
             notify_queue_max: config.notify_queue_max,
             notify_queue_bytes: config.notify_queue_bytes,
@@ -56,25 +65,21 @@ impl Local {
 
     /// The descriptor that peers get; `None` before a transport is installed.
     pub fn descriptor(&self) -> Option<SegmentDesc> {
-        let tcp = self.tcp.get()?;
-        let published = self.registry.published();
-        let buffers = published.iter().map(|region| Buffer {
+        let desc = SegmentDesc {
             name: self.name.clone(),
-            addr: region.addr,
-            length: region.len,
-            ..Buffer::default()
-        });
-        Some(SegmentDesc {
-            name: self.name.clone(),
-            protocol: "tcp".into(),
-            tcp_data_host: Some(self.address.host.clone()),
-            tcp_data_port: tcp.port(),
-            tcp_proto_version: 2,
-            buffers: buffers.collect(),
-            incarnation: Some(hex(&self.incarnation)),
-            incarnation_addr: tcp.incarnation_cell(),
+            incarnation: Some(incarnation::hex(&self.incarnation)),
             ..SegmentDesc::default()
-        })
+        };
+        self.transports.describe(self, desc)
+    }
+
+    /// Server part of the paths of our NICs.
+    pub fn rdma_server(&self) -> String {
+        match &self.rdma_bind_address {
+            // As upstream: an IPv6 address stays without brackets.
+            Some(host) => format!("{host}:{}", self.address.port),
+            None => self.name.clone(),
+        }
     }
 
     /// Takes every queued notification.
@@ -108,9 +113,8 @@ impl Handler for Local {
         true
     }
 
-    fn connection(&self, _: ConnectionMessage) -> Option<ConnectionMessage> {
-        self.tcp.get()?;
-        Some(ConnectionMessage::rejection("no RDMA transport on this node"))
+    fn connection(&self, request: ConnectionMessage) -> Answer<'_> {
+        Box::pin(self.transports.accept(request))
     }
 }
 
@@ -118,35 +122,9 @@ fn text_bytes(notification: &Notification) -> usize {
     notification.name.len() + notification.message.len()
 }
 
-/// Lower-case hex of an incarnation id, as in descriptors.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// The inverse of [`hex`] for an incarnation id.
-pub fn unhex(text: &str) -> Option<[u8; 16]> {
-    let mut bytes = [0; 16];
-    if text.len() != 32 || !text.is_ascii() {
-        return None;
-    }
-    for (index, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&text[2 * index..2 * index + 2], 16).ok()?;
-    }
-    Some(bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn incarnation_ids_survive_hex() {
-        let id: [u8; 16] = std::array::from_fn(|i| (i * 17) as u8);
-        assert_eq!(unhex(&hex(&id)), Some(id));
-        for text in ["", "00", "zz000000000000000000000000000000", "+f000000000000000000000000000000é"] {
-            assert_eq!(unhex(text), None, "{text}");
-        }
-    }
 
     #[test]
     fn p39_the_notification_queue_is_bounded() {

@@ -5,11 +5,14 @@ pub mod batch;
 pub mod handles;
 mod links;
 pub mod local;
+mod publish;
 mod regions;
 mod segment;
 mod segments;
 mod status;
 pub mod submit;
+mod topology;
+mod transports;
 
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 use std::sync::Arc;
@@ -28,35 +31,14 @@ use crate::runtime::fork::{self, Tracked};
 use crate::runtime::ports::BoundPort;
 use crate::runtime::slots::{Slots, KEY_BITS};
 use crate::topology::Matrix;
-use crate::transport::tcp::Tcp;
-use crate::transport::Transport;
 use batch::Batch;
+pub use links::Nic;
 use local::Local;
 use segment::Table;
+use transports::Transports;
 
 /// How long `destroy` waits for calls of other threads.
 const CALLS_LIMIT: Duration = Duration::from_secs(1);
-
-/// Protocols that upstream knows in some build and this build does not have.
-const FOREIGN: &[&str] = &[
-    "rdma",
-    "ub",
-    "barex",
-    "nvmeof",
-    "nvmeof_generic",
-    "nccl",
-    "ascend",
-    "nvlink_intra",
-    "hip",
-    "maca",
-    "musa",
-    "nvlink",
-    "cxl",
-    "ubshmem",
-    "efa",
-    "cxi",
-    "sunrise_link",
-];
 
 /// One engine.
 pub struct Engine {
@@ -70,8 +52,10 @@ pub struct Engine {
     log: Arc<RateLimit>,
     /// In the top bits of this engine's batch ids.
     tag: u16,
-    /// Serialises `installTransport`, and holds the NIC priority matrix it was last given.
-    install: Mutex<Matrix>,
+    /// The NIC priority matrix in use, if there is one, and where it comes from.
+    topology: Mutex<Option<(Matrix, &'static str)>>,
+    /// Whose turn it is to publish.
+    publishing: Arc<tokio::sync::Mutex<()>>,
     calls: Calls,
     /// The process it was created in, as fork counts them.
     epoch: u32,
@@ -120,7 +104,8 @@ impl Engine {
             batches: Slots::default(),
             log: Arc::default(),
             tag: next_tag(),
-            install: Mutex::default(),
+            topology: Mutex::default(),
+            publishing: Arc::default(),
             calls: Calls::default(),
             epoch: fork::epoch(),
             release_at_shutdown: AtomicBool::new(false),
@@ -131,13 +116,8 @@ impl Engine {
             local,
         });
         engine.serve_handshakes(bound)?;
-        // No RDMA in this build, so discovery can only end in TCP.
-        if auto_discover && engine.config.force_hca && !engine.config.force_tcp {
-            let text = "MC_FORCE_HCA asks for RDMA, which is not in this build; unset it to use tcp";
-            return Err(Error::new(Code::NotImplemented, text));
-        }
         if auto_discover || engine.config.force_tcp {
-            engine.install_transport("tcp", None)?;
+            engine.install_unasked()?;
         }
         engine.refresh_in_background();
         tracing::info!("engine {} listens", engine.local.name);
@@ -175,38 +155,9 @@ impl Engine {
         &self.local.address
     }
 
-    /// Installs `protocol`, once; `matrix` is the NIC priority matrix as JSON text. -1 for an
-    /// unknown protocol, -303 for one this build lacks, -103 for a malformed matrix.
-    pub fn install_transport(&self, protocol: &str, matrix: Option<&str>) -> Result<&'static str> {
-        let mut installed = self.install.lock();
-        let matrix = matrix.map(Matrix::parse).transpose().map_err(|e| e.context("NIC priority matrix"))?;
-        if protocol == "tcp" {
-            let tcp = &self.local.tcp;
-            if tcp.get().is_none() {
-                let made =
-                    Tcp::install(&self.config, &self.local.registry, &self.control, self.local.incarnation);
-                let _ = tcp.set(made.map_err(|e| e.context("install tcp"))?);
-            }
-            if let Some(matrix) = matrix {
-                *installed = matrix;
-            }
-            return Ok("tcp");
-        }
-        if FOREIGN.contains(&protocol) {
-            let text = format!("transport '{protocol}' is not in this build; use tcp");
-            return Err(Error::new(Code::NotImplemented, text));
-        }
-        Err(Error::invalid(format!("unknown transport '{protocol}'; this build has tcp")))
-    }
-
-    /// The TCP transport, if installed.
-    fn tcp(&self) -> Option<&Arc<Tcp>> {
-        self.local.tcp.get()
-    }
-
-    /// Every installed transport.
-    fn transports(&self) -> Vec<Arc<dyn Transport>> {
-        self.tcp().map(|tcp| tcp.clone() as Arc<dyn Transport>).into_iter().collect()
+    /// The transports.
+    fn transports(&self) -> &Transports {
+        &self.local.transports
     }
 
     /// Makes a batch for `capacity` tasks and returns its id, never 0 or `u64::MAX`.
@@ -257,7 +208,7 @@ impl Engine {
     /// Fails what is in flight, ends the calls of other threads, joins every thread.
     pub fn destroy(&self) {
         self.calls.closing.store(true, Ordering::SeqCst);
-        self.transports().iter().for_each(|transport| transport.stop());
+        self.transports().all().iter().for_each(|transport| transport.stop());
         self.control.stop();
         self.batches.values().iter().for_each(|batch| batch.abandon());
         let deadline = Instant::now() + CALLS_LIMIT;

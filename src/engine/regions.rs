@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::Engine;
 use crate::error::Result;
-use crate::memory::{Range, Region};
+use crate::memory::{Range, Region, Registry};
+use crate::transport::Transport;
 
 /// How long an unregistration waits for the uses of the region to end by themselves.
 const GRACE: Duration = Duration::from_secs(1);
@@ -13,22 +14,34 @@ const GRACE: Duration = Duration::from_secs(1);
 const ABORT_LIMIT: Duration = Duration::from_secs(2);
 /// A buffer in a descriptor's JSON text, without the name.
 const BUFFER_JSON_BYTES: usize = 56;
+/// What the two keys for one NIC add to it.
+const KEYS_JSON_BYTES: usize = 22;
 /// Upstream's default of `MC_HANDSHAKE_MAX_LENGTH`.
 const UPSTREAM_FRAME_BYTES: usize = 1 << 20;
 /// How often they are aborted meanwhile.
 const ABORT_INTERVAL: Duration = Duration::from_millis(50);
 
 impl Engine {
-    /// Registers all of `ranges` or none. -1 empty or wrapping, -7 overlap.
+    /// Registers all of `ranges` or none, on every transport. -1 empty or wrapping, -7 overlap, also with regions
+    /// that another thread is registering; -202 if a NIC cannot, -200 if the store cannot.
     pub fn register(&self, ranges: &[Range], location: &str, remote: bool) -> Result<()> {
-        self.local.registry.insert(ranges, location, remote)?;
+        let _installed = self.transports().keep();
+        let transports = self.transports().all();
+        let regions = prepare(&self.local.registry, &transports, ranges, location, remote)?;
+        if let Err(error) = self.publish() {
+            let addrs = regions.iter().map(|region| region.addr);
+            let ours = addrs.filter_map(|addr| self.local.registry.revoke(addr).ok());
+            release_all(&self.local.registry, &transports, &ours.collect::<Vec<_>>());
+            return Err(error);
+        }
         self.warn_of_size();
         Ok(())
     }
 
     /// Unregisters the regions that start at `addrs`; the first error is returned, the others
-    /// are unregistered all the same. Waits for running uses, then aborts them.
+    /// are unregistered all the same. Peers are told, then running uses are waited for and at last aborted.
     pub fn unregister(&self, addrs: impl Iterator<Item = u64>) -> Result<()> {
+        let _installed = self.transports().keep();
         let mut first_error = None;
         let mut revoked: Vec<Arc<Region>> = Vec::new();
         for addr in addrs {
@@ -37,9 +50,10 @@ impl Engine {
                 Err(error) => drop(first_error.get_or_insert(error)),
             }
         }
-        for region in &revoked {
-            self.release(region);
+        if let (false, Err(error)) = (revoked.is_empty(), self.publish()) {
+            first_error.get_or_insert(error);
         }
+        release_all(&self.local.registry, &self.transports().all(), &revoked);
         first_error.map_or(Ok(()), Err)
     }
 
@@ -47,7 +61,8 @@ impl Engine {
     /// peers read 1 MiB unless they are told otherwise.
     fn warn_of_size(&self) {
         let count = self.local.registry.len();
-        let bytes = count * (BUFFER_JSON_BYTES + self.local.name.len());
+        let keys = self.nics().len() * KEYS_JSON_BYTES;
+        let bytes = count * (BUFFER_JSON_BYTES + self.local.name.len() + keys);
         if bytes > UPSTREAM_FRAME_BYTES && self.log.admit("descriptor size", "") {
             tracing::warn!(
                 "the descriptor with {count} buffers has about {bytes} bytes; upstream peers read 1048576 unless \
@@ -55,18 +70,49 @@ impl Engine {
             );
         }
     }
-
-    fn release(&self, region: &Arc<Region>) {
-        let mut idle = region.wait_idle(GRACE);
-        let deadline = Instant::now() + ABORT_LIMIT;
-        // Again and again: a request may be on its way from one queue to another.
-        while !idle && Instant::now() < deadline {
-            self.transports().iter().for_each(|transport| transport.abort(region));
-            idle = region.wait_idle(ABORT_INTERVAL);
-        }
-        if !idle {
-            tracing::error!("region at {:#x} is unregistered although it is still in use", region.addr);
-        }
-        self.local.registry.remove(region);
-    }
 }
+
+/// Takes the ranges, has every transport prepare them, and only then opens them to uses and publication. If one
+/// transport cannot, nothing stays behind. The registry's lock is not held meanwhile.
+fn prepare(
+    registry: &Registry,
+    transports: &[Arc<dyn Transport>],
+    ranges: &[Range],
+    location: &str,
+    remote: bool,
+) -> Result<Vec<Arc<Region>>> {
+    let regions = registry.reserve(ranges, location, remote)?;
+    for (index, transport) in transports.iter().enumerate() {
+        if let Err(error) = transport.register(&regions) {
+            let done = transports[..index].iter().rev();
+            done.for_each(|earlier| regions.iter().for_each(|region| earlier.unregister(region)));
+            regions.iter().for_each(|region| registry.remove(region));
+            return Err(error.context(format!("register with {}", transport.name())));
+        }
+    }
+    registry.open(&regions);
+    Ok(regions)
+}
+
+fn release_all(registry: &Registry, transports: &[Arc<dyn Transport>], revoked: &[Arc<Region>]) {
+    revoked.iter().for_each(|region| release(registry, transports, region));
+}
+
+/// Lets the uses of a revoked region end, then has the transports give it up, then frees its range.
+fn release(registry: &Registry, transports: &[Arc<dyn Transport>], region: &Arc<Region>) {
+    let mut idle = region.wait_idle(GRACE);
+    let deadline = Instant::now() + ABORT_LIMIT;
+    // Again and again: a request may be on its way from one queue to another.
+    while !idle && Instant::now() < deadline {
+        transports.iter().for_each(|transport| transport.abort(region));
+        idle = region.wait_idle(ABORT_INTERVAL);
+    }
+    if !idle {
+        tracing::error!("region at {:#x} is unregistered although it is still in use", region.addr);
+    }
+    transports.iter().for_each(|transport| transport.unregister(region));
+    registry.remove(region);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,19 +1,19 @@
 //! Open segments: ids, cached descriptors, and when they are read again.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use once_cell::sync::OnceCell;
 use parking_lot::{Mutex, RwLock};
 
-use super::local::unhex;
+use super::transports::{Protocol, PROTOCOLS};
+use super::Engine;
 use crate::error::{Class, Code, Error, Result};
 use crate::host_port::HostPort;
 use crate::metadata::{SegmentDesc, Store};
-use crate::transport::tcp::{incarnation_key, Endpoint, Refreshed, Route, Tcp};
-use crate::transport::Link;
+use crate::transport::{incarnation, Link};
 
 /// A submit call re-reads a peer's descriptor at most this often.
 const COVERAGE_INTERVAL: Duration = Duration::from_millis(100);
@@ -22,16 +22,25 @@ const COVERAGE_INTERVAL: Duration = Duration::from_millis(100);
 pub struct Known {
     /// The descriptor.
     pub desc: SegmentDesc,
-    /// Host of the data port: the descriptor's own, or the peer's handshake host.
-    data_host: String,
-    /// `(addr, length)` of the buffers, by address.
-    ranges: Vec<(u64, u64)>,
-    /// The peer's incarnation as a number, 0 if it has none that can be proven.
+    /// Changes whenever the descriptor was read again and says something else.
+    pub version: u64,
+    /// Host of the data port: the descriptor's own, or the peer's handshake host; "" without a data port.
+    pub data_host: String,
+    /// The peer's incarnation as a number, whether or not it can be proven; 0 if it has none.
     pub incarnation: u64,
+    /// `(addr, length)` of what a request may lie in, by address.
+    ranges: Vec<(u64, u64)>,
 }
 
 impl Known {
-    /// `[addr, addr+len)` lies inside one published buffer.
+    fn new(desc: SegmentDesc, data_host: String) -> Result<Self> {
+        let ranges = ranges(&desc)?;
+        let id = desc.incarnation.as_deref().and_then(incarnation::unhex);
+        let incarnation = id.map_or(0, |id| incarnation::key(&id));
+        Ok(Known { desc, version: 0, data_host, incarnation, ranges })
+    }
+
+    /// `[addr, addr+len)` lies inside one published buffer; with RDMA, inside buffers that adjoin each other.
     pub fn covers(&self, addr: u64, len: u64) -> bool {
         let after = self.ranges.partition_point(|(start, _)| *start <= addr);
         let Some((start, length)) = after.checked_sub(1).map(|index| self.ranges[index]) else {
@@ -42,6 +51,27 @@ impl Known {
     }
 }
 
+/// With RDMA a region may be several entries, a request may cross them, and an entry without keys is of no use.
+fn ranges(desc: &SegmentDesc) -> Result<Vec<(u64, u64)>> {
+    let rdma = desc.protocol == "rdma";
+    let mut ranges: Vec<(u64, u64)> = Vec::new();
+    ranges.try_reserve_exact(desc.buffers.len()).map_err(|_| Error::out_of_memory("a descriptor"))?;
+    let usable = desc.buffers.iter().filter(|buffer| !rdma || !buffer.rkey.is_empty());
+    ranges.extend(usable.map(|buffer| (buffer.addr, buffer.length)));
+    ranges.sort_unstable();
+    if rdma {
+        // The decoder has refused buffers that wrap around.
+        ranges.dedup_by(|next, kept| {
+            let adjoins = next.0 <= kept.0.saturating_add(kept.1);
+            if adjoins {
+                kept.1 = kept.1.max(next.0.saturating_add(next.1) - kept.0);
+            }
+            adjoins
+        });
+    }
+    Ok(ranges)
+}
+
 /// An open segment. Shared by the table, links and running calls.
 pub struct Segment {
     /// Id in this engine, from 1.
@@ -50,9 +80,21 @@ pub struct Segment {
     pub opened_as: String,
     store: Arc<dyn Store>,
     known: ArcSwap<Known>,
+    /// Guards the replacement of `known`.
+    replacing: Mutex<()>,
     /// Guards the time of the last refresh on behalf of a submit call.
     last_refresh: Mutex<Option<Instant>>,
-    link: OnceCell<Arc<dyn Link>>,
+    /// One per row of [`PROTOCOLS`], made on first use. Each submit call chooses by the descriptor as it is then, so
+    /// a peer that comes back with another transport is reached by that one; the other link stays for its tasks.
+    links: [OnceCell<Arc<dyn Link>>; PROTOCOLS.len()],
+}
+
+/// How requests reach a segment.
+pub struct Way {
+    /// The transport.
+    pub protocol: &'static dyn Protocol,
+    /// The segment's link over it.
+    pub link: Arc<dyn Link>,
 }
 
 impl Segment {
@@ -61,22 +103,42 @@ impl Segment {
         self.known.load_full()
     }
 
-    /// The way to the peer, made on first use. -6 if only RDMA leads there, -1 if nothing does.
-    pub fn link(self: &Arc<Self>, tcp: Option<&Arc<Tcp>>) -> Result<&Arc<dyn Link>> {
-        self.link.get_or_try_init(|| {
-            let known = self.known();
-            let desc = &known.desc;
-            let tcp = tcp.filter(|_| desc.tcp_data_port != 0).ok_or_else(|| unreachable_by(desc))?;
-            let route = Arc::new(SegmentRoute { segment: Arc::downgrade(self), peer: desc.name.clone() });
-            Ok(tcp.link(route) as Arc<dyn Link>)
-        })
+    /// The first transport that the peer offers, that is installed, and that works now; if none works, the first
+    /// of them, whose link says why. -6 if only RDMA leads there, -1 if nothing does.
+    pub fn way(self: &Arc<Self>, engine: &Engine, known: &Known) -> Result<Way> {
+        let offered =
+            PROTOCOLS.iter().zip(&self.links).filter(|(protocol, _)| protocol.is_offered(&known.desc));
+        let ways = offered.filter_map(|(protocol, link)| {
+            let link = link.get_or_try_init(|| protocol.link(engine, self).ok_or(())).ok()?.clone();
+            Some(Way { protocol: *protocol, link })
+        });
+        match pick(ways) {
+            Pick::Best(way) => Ok(way),
+            Pick::InsteadOf(better, way) => {
+                engine.note_fallback(&known.desc.name, better.protocol.name(), way.protocol.name())?;
+                Ok(way)
+            }
+            Pick::None => Err(unreachable_by(&known.desc)),
+        }
     }
 
     /// Reads the descriptor again; on failure the cached one stays.
     pub async fn refresh(&self) -> Result<()> {
         let fresh = read(&*self.store, &self.opened_as).await?;
-        self.known.store(Arc::new(fresh));
+        self.replace(fresh);
         Ok(())
+    }
+
+    fn replace(&self, mut fresh: Known) {
+        let _one = self.replacing.lock();
+        let old = self.known();
+        fresh.version = old.version + u64::from(!old.desc.same_as(&fresh.desc));
+        self.known.store(Arc::new(fresh));
+    }
+
+    /// The peer's handshake address.
+    pub async fn rpc_address(&self) -> Result<HostPort> {
+        self.store.rpc_address(&self.known().desc.name).await
     }
 
     /// Whether a submit call may refresh now.
@@ -91,11 +153,38 @@ impl Segment {
     }
 }
 
+/// Which of the ways to a segment is taken.
+enum Pick {
+    /// The first one; either it works, or none does.
+    Best(Way),
+    /// The second, because the first does not work.
+    InsteadOf(Way, Way),
+    None,
+}
+
+fn pick(ways: impl Iterator<Item = Way>) -> Pick {
+    let mut first = None;
+    for way in ways {
+        let works = way.link.ready().is_ok();
+        match (first.take(), works) {
+            (None, true) => return Pick::Best(way),
+            (Some(first), true) => return Pick::InsteadOf(first, way),
+            (None, false) => first = Some(way),
+            (earlier, false) => first = earlier,
+        }
+    }
+    first.map_or(Pick::None, Pick::Best)
+}
+
 fn unreachable_by(desc: &SegmentDesc) -> Error {
     let SegmentDesc { name, protocol, .. } = desc;
     if protocol == "rdma" {
-        let text =
-            format!("segment '{name}' is reached by rdma only, and this engine has no usable RDMA device");
+        let text = match desc.devices.is_empty() {
+            true => format!("segment '{name}' is reached by rdma only, and publishes no NIC that works"),
+            false => format!(
+                "segment '{name}' is reached by rdma only, which is not installed here; call installTransport(\"rdma\")"
+            ),
+        };
         return Error::new(Code::DeviceNotFound, text).peer(name);
     }
     let text = match protocol.as_str() {
@@ -105,75 +194,35 @@ fn unreachable_by(desc: &SegmentDesc) -> Error {
     Error::invalid(text).peer(name)
 }
 
-/// How a link finds its segment's peer. Weak: a link must not keep its segment alive.
-struct SegmentRoute {
-    segment: std::sync::Weak<Segment>,
-    peer: String,
+/// How a link finds its segment. Weak: a link must not keep its segment alive.
+pub struct SegmentRoute {
+    segment: Weak<Segment>,
+    /// The peer's name, for messages.
+    pub peer: String,
 }
 
 impl SegmentRoute {
-    fn segment(&self) -> Result<Arc<Segment>> {
+    /// A route to what `segment` leads to now.
+    pub fn new(segment: &Arc<Segment>) -> Self {
+        SegmentRoute { segment: Arc::downgrade(segment), peer: segment.known().desc.name.clone() }
+    }
+
+    /// The segment; an error of class CANCELED once it was closed.
+    pub fn segment(&self) -> Result<Arc<Segment>> {
         let closed = || Error::new(Code::Socket, "the segment was closed").class(Class::Canceled, false);
         self.segment.upgrade().ok_or_else(|| closed().peer(&self.peer))
     }
-}
-
-impl Route for SegmentRoute {
-    fn peer(&self) -> String {
-        self.peer.clone()
-    }
-
-    fn endpoint(&self) -> Result<Endpoint> {
-        let known = self.segment()?.known();
-        let desc = &known.desc;
-        if desc.tcp_data_port == 0 {
-            return Err(
-                Error::new(Code::Socket, "the peer offers no TCP data port any more").peer(&self.peer)
-            );
-        }
-        Ok(Endpoint {
-            peer: self.peer.clone(),
-            host: known.data_host.clone(),
-            port: desc.tcp_data_port,
-            proto_version: desc.tcp_proto_version,
-            incarnation: proof(desc),
-        })
-    }
-
-    fn refresh(&self) -> Refreshed<'_> {
-        Box::pin(async {
-            let segment = self.segment()?;
-            segment.refresh().await
-        })
-    }
-}
-
-/// What a lane reads to know that it talks to the process that the descriptor speaks of: the
-/// incarnation id, and the address of the cell that holds it.
-fn proof(desc: &SegmentDesc) -> Option<([u8; 16], u64)> {
-    let id = desc.incarnation.as_deref().and_then(unhex)?;
-    (desc.incarnation_addr != 0).then_some((id, desc.incarnation_addr))
 }
 
 /// Fetches a descriptor and what is needed to use it.
 pub async fn read(store: &dyn Store, name: &str) -> Result<Known> {
     let desc = store.get(name).await?;
     let data_host = match &desc.tcp_data_host {
+        _ if desc.tcp_data_port == 0 => String::new(),
         Some(host) if !host.is_empty() => host.clone(),
         _ => store.rpc_address(&desc.name).await?.host,
     };
-    let mut ranges = Vec::new();
-    ranges.try_reserve_exact(desc.buffers.len()).map_err(|_| Error::out_of_memory("a descriptor"))?;
-    ranges.extend(desc.buffers.iter().map(|buffer| (buffer.addr, buffer.length)));
-    ranges.sort_unstable();
-    let incarnation = proof(&desc).map_or(0, |(id, _)| incarnation_key(&id));
-    Ok(Known { desc, data_host, ranges, incarnation })
-}
-
-/// The handshake address of an open segment's peer.
-pub async fn address(store: Arc<dyn Store>, segment: Arc<Segment>) -> Result<HostPort> {
-    let name = segment.known().desc.name.clone();
-    store.rpc_address(&name).await
+    Known::new(desc, data_host)
 }
 
 /// All open segments of an engine.
@@ -216,8 +265,9 @@ impl Table {
             opened_as: name.to_string(),
             store: store.clone(),
             known: ArcSwap::from_pointee(known),
+            replacing: Mutex::new(()),
             last_refresh: Mutex::new(None),
-            link: OnceCell::new(),
+            links: [const { OnceCell::new() }; PROTOCOLS.len()],
         };
         maps.by_id.insert(id, Arc::new(segment));
         maps.by_name.insert(name.to_string(), id);
@@ -236,4 +286,18 @@ impl Table {
     pub fn all(&self) -> Vec<Arc<Segment>> {
         self.maps.read().by_id.values().cloned().collect()
     }
+
+    /// The name that the segment with this server part in its NIC paths was opened by.
+    #[cfg_attr(not(feature = "rdma"), allow(dead_code))]
+    pub fn named_by_server(&self, server: &str) -> Option<String> {
+        let named =
+            |segment: &&Arc<Segment>| segment.known.load().desc.rdma_server_name.as_deref() == Some(server);
+        self.maps.read().by_id.values().find(named).map(|segment| segment.opened_as.clone())
+    }
 }
+
+#[cfg(all(test, feature = "rdma"))]
+pub use tests::{open_with, read_again};
+
+#[cfg(test)]
+mod tests;

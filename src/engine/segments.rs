@@ -113,9 +113,9 @@ impl Engine {
             )
         };
         let segment = segment.ok_or_else(|| unknown().class(crate::error::Class::Argument, false))?;
-        let (client, store) = (self.client.clone(), self.store.clone());
+        let client = self.client.clone();
         let done = self.control.block(async move {
-            let address = segment::address(store, segment).await?;
+            let address = segment.rpc_address().await?;
             client.notify(&address, &notification).await
         });
         done.map_err(|e| e.context("notify"))

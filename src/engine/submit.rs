@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::batch::Pending;
-use super::segment::{Known, Segment};
+use super::segment::{Known, Segment, Way};
 use super::segments::LOCAL_SEGMENT;
 use super::Engine;
 use crate::error::{Code, Error, Result};
 use crate::handshake::Notification;
 use crate::memory::{RegionUse, View};
+use crate::metadata::SegmentDesc;
+use crate::transport::local;
 use crate::transport::slice::{Op, Slice, Task, Work};
-use crate::transport::{local, Link};
 
 /// Longest wait for a descriptor inside a submit call.
 const REFRESH_LIMIT: Duration = Duration::from_secs(5);
@@ -37,13 +38,15 @@ struct Target {
     id: i32,
     /// `None` for the own segment.
     remote: Option<Remote>,
+    /// Local memory that was never registered may be used.
+    any_source: bool,
     slices: Vec<Slice>,
 }
 
 struct Remote {
     segment: Arc<Segment>,
     known: Arc<Known>,
-    link: Arc<dyn Link>,
+    way: Way,
 }
 
 impl Engine {
@@ -63,19 +66,16 @@ impl Engine {
         let mut tasks = Vec::new();
         tasks.try_reserve_exact(count).map_err(|_| Error::out_of_memory(&format!("{count} tasks")))?;
         let mut targets: Vec<Target> = Vec::new();
+        let mut bytes = 0u64;
         for index in 0..count {
             let request = entry(index);
             self.check_target(&request, &mut targets).map_err(|e| e.context(format!("request {index}")))?;
             tasks.push(Task::new(request.len));
+            bytes = bytes.saturating_add(request.len);
         }
-        let deadline = self.config.slice_timeout.map(|limit| Instant::now() + limit);
+        let deadline = self.deadline(&targets, bytes);
         let work = Arc::new(Work { tasks: tasks.into_boxed_slice(), deadline, sink: batch.clone() });
-        let mut cutter = Cutter {
-            engine: self,
-            view: self.local.registry.view(),
-            slice_bytes: self.tcp().map_or(u64::MAX, |tcp| tcp.slice_bytes()),
-            local_targets: Vec::new(),
-        };
+        let mut cutter = Cutter { view: self.local.registry.view(), local_targets: Vec::new() };
         let mut outcome = Ok(());
         for index in 0..count {
             let request = entry(index);
@@ -88,16 +88,21 @@ impl Engine {
         let Cutter { view, local_targets, .. } = cutter;
         drop(view);
         let pending = notification.map(|notification| Pending { target: entry(0).target, notification });
-        let links: Vec<_> =
-            targets.iter().filter_map(|t| t.remote.as_ref().map(|r| r.link.clone())).collect();
-        let outcome = outcome.and_then(|()| reservation.commit(&work, &links, pending));
+        let remotes = || targets.iter().filter_map(|target| target.remote.as_ref());
+        let links: Vec<_> = remotes().map(|remote| remote.way.link.clone()).collect();
+        let outcome = outcome
+            .and_then(|()| remotes().try_for_each(Remote::ready))
+            .and_then(|()| reservation.commit(&work, &links, pending));
         if let Err(error) = outcome {
             targets.into_iter().flat_map(|target| target.slices).for_each(Slice::discard);
             return Err(error);
         }
         for target in targets {
             match &target.remote {
-                Some(remote) => remote.link.submit(target.slices, remote.known.incarnation),
+                Some(remote) => {
+                    let incarnation = remote.way.protocol.incarnation(&remote.known);
+                    remote.way.link.submit(target.slices, incarnation);
+                }
                 None => {
                     target.slices.into_iter().zip(&local_targets).for_each(|(s, held)| local::copy(s, held))
                 }
@@ -119,41 +124,52 @@ impl Engine {
                 targets.len() - 1
             }
         };
-        let Some(remote) = &mut targets[index].remote else { return Ok(()) };
+        let target = &mut targets[index];
+        let Some(remote) = &mut target.remote else { return Ok(()) };
         if request.len == 0 || remote.known.covers(request.offset, request.len) {
             return Ok(());
         }
         if remote.segment.may_refresh() {
             self.refresh(&remote.segment);
         }
-        remote.known = remote.segment.known();
+        // The peer may have come back with another transport.
+        *remote = self.remote(remote.segment.clone())?;
+        target.any_source = remote.way.protocol.takes_any_source(&self.config);
         if remote.known.covers(request.offset, request.len) {
             return Ok(());
         }
-        let name = &remote.known.desc.name;
-        let text = format!(
-            "target range of {} bytes at {:#x} is not inside one buffer that segment '{name}' publishes ({} buffers)",
-            request.len,
-            request.offset,
-            remote.known.desc.buffers.len()
-        );
-        Err(Error::new(Code::AddressNotRegistered, text).peer(name))
+        Err(not_published(request, &remote.known))
+    }
+
+    fn remote(&self, segment: Arc<Segment>) -> Result<Remote> {
+        let known = segment.known();
+        let way = segment.way(self, &known)?;
+        Ok(Remote { segment, known, way })
+    }
+
+    /// When the tasks of a call that moves `bytes` become FAILED, whatever their transports do.
+    fn deadline(&self, targets: &[Target], bytes: u64) -> Option<Instant> {
+        let remotes = targets.iter().filter_map(|target| target.remote.as_ref());
+        let limits = remotes.filter_map(|remote| remote.way.protocol.task_limit(&self.config, bytes));
+        let limit = self.config.slice_timeout.or_else(|| limits.max());
+        limit.and_then(|limit| Instant::now().checked_add(limit))
     }
 
     fn target(&self, id: i32) -> Result<Target> {
         if id == LOCAL_SEGMENT {
-            if self.tcp().is_none() {
+            if self.transports().is_empty() {
                 return Err(Error::invalid("no transport is installed; call installTransport first"));
             }
-            return Ok(Target { id, remote: None, slices: Vec::new() });
+            let any_source = self.config.tcp_allow_unregistered_source;
+            return Ok(Target { id, remote: None, any_source, slices: Vec::new() });
         }
         let segment = self.segment(id)?;
         if self.config.disable_metacache {
             self.refresh(&segment);
         }
-        let link = segment.link(self.tcp())?.clone();
-        let known = segment.known();
-        Ok(Target { id, remote: Some(Remote { segment, known, link }), slices: Vec::new() })
+        let remote = self.remote(segment)?;
+        let any_source = remote.way.protocol.takes_any_source(&self.config);
+        Ok(Target { id, remote: Some(remote), any_source, slices: Vec::new() })
     }
 
     /// Reads the descriptor again; if that fails, the cached one stays.
@@ -169,12 +185,17 @@ impl Engine {
     }
 }
 
-/// Cuts requests into slices: at the ends of local regions, and so that several lanes can
-/// carry a large one.
+impl Remote {
+    /// Checked last: an address that is not registered is reported even if nothing could be moved anyway.
+    fn ready(&self) -> Result<()> {
+        let name = &self.known.desc.name;
+        self.way.link.ready().map_err(|e| e.context(format!("segment '{name}'")).peer(name))
+    }
+}
+
+/// Cuts requests into slices: at the ends of local regions, and as their links want them.
 struct Cutter<'a> {
-    engine: &'a Engine,
     view: View<'a>,
-    slice_bytes: u64,
     /// Uses of the target regions of local copies, in the order of their slices.
     local_targets: Vec<RegionUse>,
 }
@@ -193,17 +214,23 @@ impl Cutter<'_> {
             let offset = request.offset + done;
             let (held, covered) = match self.view.use_at(source, left) {
                 Some((held, covered)) => (Some(held), covered),
-                None if self.engine.config.tcp_allow_unregistered_source => (None, left),
+                None if target.any_source => (None, left),
                 None => return Err(not_registered("source", source, left)),
             };
-            let mut len = covered.min(self.slice_bytes);
-            if target.remote.is_none() {
-                let inside = |(held, covered): (RegionUse, u64)| (covered >= left).then_some(held);
-                let held = self.view.use_at(offset, left).and_then(inside);
-                self.local_targets.try_reserve(1).map_err(|_| Error::out_of_memory("slices"))?;
-                self.local_targets.push(held.ok_or_else(|| not_registered("target", offset, left))?);
-                len = covered;
-            }
+            let len = match &target.remote {
+                Some(Remote { way, .. }) => {
+                    let region = held.as_ref().map(|held: &RegionUse| &**held.region());
+                    let len = way.link.cut(region, source, covered, offset, left);
+                    len.clamp(1, covered.min(left))
+                }
+                None => {
+                    let inside = |(held, covered): (RegionUse, u64)| (covered >= left).then_some(held);
+                    let held = self.view.use_at(offset, left).and_then(inside);
+                    self.local_targets.try_reserve(1).map_err(|_| Error::out_of_memory("slices"))?;
+                    self.local_targets.push(held.ok_or_else(|| not_registered("target", offset, left))?);
+                    covered
+                }
+            };
             target.slices.try_reserve(1).map_err(|_| Error::out_of_memory("slices"))?;
             target.slices.push(Slice::new(work, task, op, source, offset, len, held));
             done += len;
@@ -220,6 +247,18 @@ fn op(opcode: i32) -> Result<Op> {
             Err(Error::invalid(format!("opcode {other} is neither OPCODE_READ (0) nor OPCODE_WRITE (1)")))
         }
     }
+}
+
+fn not_published(request: &Request, known: &Known) -> Error {
+    let SegmentDesc { name, protocol, buffers, .. } = &known.desc;
+    let buffer = if protocol == "rdma" { "adjoining buffers" } else { "one buffer" };
+    let text = format!(
+        "target range of {} bytes at {:#x} is not inside {buffer} that segment '{name}' publishes ({} buffers)",
+        request.len,
+        request.offset,
+        buffers.len()
+    );
+    Error::new(Code::AddressNotRegistered, text).peer(name)
 }
 
 fn not_registered(what: &str, addr: u64, len: u64) -> Error {

@@ -54,10 +54,13 @@ pub unsafe extern "C" fn destroyTransferEngine(engine: transfer_engine_t) {
     })
 }
 
-/// Looks for NICs again. 0.
+/// Looks for NICs again, for the next installTransport("rdma"). 0, also without any; -300.
 #[no_mangle]
 pub unsafe extern "C" fn discoverTopology(engine: transfer_engine_t) -> c_int {
-    with_engine(engine, |_| Ok(0))
+    with_engine(engine, |engine| {
+        engine.discover_topology()?;
+        Ok(0)
+    })
 }
 
 /// Writes "host:port" of the handshake port, truncated to buf_len with a NUL; with P2PHANDSHAKE
@@ -79,7 +82,7 @@ pub unsafe extern "C" fn getLocalIpAndPort(
     })
 }
 
-/// Installs a transport ("tcp") and returns its handle, the same one every time; NULL on
+/// Installs a transport ("rdma" or "tcp") and returns its handle, the same one every time; NULL on
 /// failure. args: NULL, or args[0] is NULL or the NIC priority matrix as JSON text.
 #[no_mangle]
 pub unsafe extern "C" fn installTransport(

@@ -4,6 +4,7 @@ use std::ffi::{c_char, c_int};
 
 use super::guard::{copy_text, out, with_engine};
 use super::types::{nic_load_stat_t, transfer_engine_t};
+use crate::engine::Nic;
 use crate::error::Error;
 
 /// Copies the load of up to *count NICs into stats and sets *count to the number there is.
@@ -14,13 +15,27 @@ pub unsafe extern "C" fn getNicLoadStats(
     stats: *mut nic_load_stat_t,
     count: *mut usize,
 ) -> c_int {
-    with_engine(engine, |_| {
-        out(stats, "stats")?;
-        // No RDMA in this build, so there is no NIC to tell of.
+    with_engine(engine, |engine| {
+        let (first, count) = (out(stats, "stats")?, out(count, "count")?);
+        let nics = engine.nics();
         // SAFETY: a valid pointer by the API's contract.
-        unsafe { out(count, "count")?.write(0) };
+        let room = unsafe { count.read() };
+        for (index, nic) in nics.iter().enumerate().take(room) {
+            // SAFETY: the caller provides `room` elements.
+            unsafe { first.add(index).write(load_of(nic)) };
+        }
+        // SAFETY: as above.
+        unsafe { count.write(nics.len()) };
         Ok(0)
     })
+}
+
+fn load_of(nic: &Nic) -> nic_load_stat_t {
+    let mut device_name = [0; 64];
+    // The last byte stays NUL.
+    let text = nic.name.bytes().take(device_name.len() - 1);
+    device_name.iter_mut().zip(text).for_each(|(to, byte)| *to = byte as c_char);
+    nic_load_stat_t { device_name, inflight_bytes: nic.inflight_bytes, ewma_bandwidth_bps: nic.bandwidth_bps }
 }
 
 /// Writes what connects this engine to others, as text or (json != 0) as JSON, truncated to

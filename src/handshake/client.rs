@@ -9,7 +9,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{timeout_at, Instant};
 
-use super::messages::Notification;
+use super::messages::{ConnectionMessage, Notification};
 use super::wire::{self, Broken, Frame, ReadLimits};
 use crate::config::Config;
 use crate::error::{Class, Code, Error, Result};
@@ -69,6 +69,22 @@ impl Client {
             return Err(Error::new(Code::Metadata, text).class(Class::Rejected, true).peer(to.to_string()));
         }
         Ok(())
+    }
+
+    /// Asks the peer to set an RDMA endpoint up. `ERR_REJECT_HANDSHAKE` if it answers JSON null; a reply that gives
+    /// a reason for its refusal is returned like any other. Errors as `exchange`.
+    pub async fn connection(&self, to: &HostPort, request: &ConnectionMessage) -> Result<ConnectionMessage> {
+        let reply = self.exchange(to, wire::CONNECTION, &request.encode()).await?;
+        if reply.is_null() {
+            let text = format!(
+                "{to} refused the connection without a reason; it has no transport installed yet, or it is upstream                  0.3.11 or older and does not know the NIC '{}'",
+                request.peer_nic_path
+            );
+            return Err(Error::new(Code::RejectHandshake, text).peer(to.to_string()));
+        }
+        ConnectionMessage::decode(&reply).map_err(|e| {
+            e.context(format_args!("reply of {to} to a connection request")).peer(to.to_string())
+        })
     }
 
     /// Succeeds if the peer answers at all. Errors as `exchange`.

@@ -60,6 +60,8 @@ pub struct ConnectionMessage {
     pub payload: String,
     /// Engine start that the sender expects at the receiver; only this project sends it.
     pub incarnation: Option<String>,
+    /// Engine start of the sender; only this project sends it.
+    pub own_incarnation: Option<String>,
     /// Path MTU of the sender, bytes; only this project sends it.
     pub path_mtu: Option<u32>,
 }
@@ -87,6 +89,9 @@ impl ConnectionMessage {
         if let Some(incarnation) = &self.incarnation {
             put("incarnation", incarnation.as_str().into());
         }
+        if let Some(own) = &self.own_incarnation {
+            put("own_incarnation", own.as_str().into());
+        }
         if let Some(mtu) = self.path_mtu {
             put("path_mtu", mtu.into());
         }
@@ -108,6 +113,7 @@ impl ConnectionMessage {
             reply_msg: text("reply_msg")?,
             payload: text("payload")?,
             incarnation: members.optional_text("incarnation")?,
+            own_incarnation: members.optional_text("own_incarnation")?,
             path_mtu: members.uint("path_mtu")?,
         })
     }
@@ -137,6 +143,7 @@ mod tests {
         }
         let ours = ConnectionMessage {
             incarnation: Some("i".into()),
+            own_incarnation: Some("o".into()),
             path_mtu: Some(4096),
             ready_ack: Some(true),
             ..ConnectionMessage::rejection("no")

@@ -1,8 +1,10 @@
 //! The handshake daemon: serves every connection in a task of its own, so that a silent client delays nobody.
 //! Runs on the control thread until its future is dropped, which ends the connections too.
 
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +31,9 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest time for a whole request or reply: 1 MiB at 18 KiB/s.
 const FRAME_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// The answer to a connection request, on its way.
+pub type Answer<'a> = Pin<Box<dyn Future<Output = Option<ConnectionMessage>> + Send + 'a>>;
+
 /// What the engine answers. Called on the control thread, so nothing here may block.
 pub trait Handler: Send + Sync + 'static {
     /// The local descriptor; `None` (JSON null) while there is none. `request` is whatever JSON the peer sent.
@@ -37,8 +42,9 @@ pub trait Handler: Send + Sync + 'static {
     /// Queues `notification`; false if the queue is full or the text too large.
     fn notify(&self, notification: Notification) -> bool;
 
-    /// Sets an RDMA endpoint up; `None` (JSON null) before a transport is installed.
-    fn connection(&self, request: ConnectionMessage) -> Option<ConnectionMessage>;
+    /// Sets an RDMA endpoint up; `None` (JSON null) before a transport is installed. The answer may be dropped at
+    /// any point: when it is late, and when the engine stops.
+    fn connection(&self, request: ConnectionMessage) -> Answer<'_>;
 }
 
 /// What one client may cost.
@@ -48,6 +54,8 @@ pub struct Limits {
     pub max_clients: usize,
     /// Length of a request and how long it may take.
     pub read: ReadLimits,
+    /// Longest time until the engine has an answer.
+    pub answer_timeout: Duration,
     /// Longest time to hand the reply to the kernel.
     pub write_timeout: Duration,
     /// Longest wait for the client to close after the reply.
@@ -64,6 +72,7 @@ impl Limits {
                 read_timeout: STEP_TIMEOUT,
                 frame_timeout: FRAME_TIMEOUT,
             },
+            answer_timeout: FRAME_TIMEOUT,
             write_timeout: FRAME_TIMEOUT,
             close_timeout: STEP_TIMEOUT,
         }
@@ -131,7 +140,10 @@ async fn exchange(mut stream: Tracked<TcpStream>, handler: &dyn Handler, limits:
     let request = wire::read(&mut *stream, &limits.read)
         .await
         .map_err(|why| Error::new(Code::Socket, format!("request: {why}")))?;
-    let reply = Frame::of_json(request.kind, &answer(handler, &request)?).encode();
+    let answered = timeout(limits.answer_timeout, answer(handler, &request))
+        .await
+        .unwrap_or_else(|_| Err(Error::new(Code::Socket, "the engine has no answer in time")));
+    let reply = Frame::of_json(request.kind, &answered?).encode();
     drop(request);
     timeout(limits.write_timeout, stream.write_all(&reply))
         .await
@@ -148,12 +160,12 @@ async fn exchange(mut stream: Tracked<TcpStream>, handler: &dyn Handler, limits:
 }
 
 /// The reply's JSON; an error closes the connection without a reply.
-fn answer(handler: &dyn Handler, request: &Frame) -> Result<Value> {
+async fn answer(handler: &dyn Handler, request: &Frame) -> Result<Value> {
     let body = json::parse(&request.body)?;
     match request.kind {
         None | Some(wire::CONNECTION) => {
             let request = ConnectionMessage::decode(&body)?;
-            Ok(handler.connection(request).map_or(Value::Null, |reply| reply.encode()))
+            Ok(handler.connection(request).await.map_or(Value::Null, |reply| reply.encode()))
         }
         Some(wire::METADATA) => Ok(handler.metadata(&body).unwrap_or(Value::Null)),
         Some(wire::NOTIFY) => Ok(Notification::reply(handler.notify(Notification::decode(&body)?))),

@@ -2,6 +2,7 @@
 
 pub mod control;
 pub mod fork;
+pub mod poll;
 pub mod ports;
 pub mod resolve;
 pub mod signals;

@@ -29,6 +29,22 @@ pub fn spawn(
     })
 }
 
+/// Runs all `jobs` at once, one on this thread and a short-lived thread for each other, and waits for them.
+pub fn scope<T: Send, F: FnOnce() -> T + Send>(jobs: Vec<F>) -> Vec<T> {
+    let mut jobs = jobs.into_iter();
+    let Some(own) = jobs.next() else { return Vec::new() };
+    std::thread::scope(|scope| {
+        let mask = MaskAll::set();
+        let started: Vec<_> = jobs.map(|job| scope.spawn(job)).collect();
+        drop(mask);
+        let first = own();
+        let others = started
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        std::iter::once(first).chain(others).collect()
+    })
+}
+
 /// Blocks every signal on this thread until dropped; a new thread inherits the mask.
 struct MaskAll(libc::sigset_t);
 

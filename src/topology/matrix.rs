@@ -1,5 +1,6 @@
 //! The NIC priority matrix: for each storage type the NICs to prefer and those that also work.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use serde_json::{Map, Value};
@@ -44,8 +45,38 @@ impl Matrix {
         for (location, row) in map {
             rows.push(parse_row(location, row)?);
         }
+        Ok(Self::from_rows(rows))
+    }
+
+    /// The matrix of `rows` in any order; of several with one location the last is kept.
+    pub fn from_rows(rows: Vec<Row>) -> Self {
+        let mut rows: Vec<Row> = rows.into_iter().rev().collect();
         rows.sort_by(|a, b| a.location.cmp(&b.location));
-        Ok(Matrix { rows })
+        rows.dedup_by(|later, first| later.location == first.location);
+        Matrix { rows }
+    }
+
+    /// One row, which prefers all of `names`. It is called `cpu:0`, because `*` belongs to the reader of a matrix.
+    pub fn single(names: &[String]) -> Self {
+        let row = Row { location: "cpu:0".into(), preferred: names.to_vec(), available: Vec::new() };
+        Matrix { rows: vec![row] }
+    }
+
+    /// The same rows without the NICs of `dead`. A row that loses all its NICs stays, empty.
+    pub fn without(&self, dead: &[String]) -> Self {
+        let alive =
+            |names: &[String]| names.iter().filter(|name| !dead.contains(name)).cloned().collect::<Vec<_>>();
+        let rows = self.rows.iter().map(|row| Row {
+            location: row.location.clone(),
+            preferred: alive(&row.preferred),
+            available: alive(&row.available),
+        });
+        Matrix { rows: rows.collect() }
+    }
+
+    /// Every NIC once, in order of first appearance in the sorted rows, preferred before available.
+    pub fn names(&self) -> Vec<String> {
+        first_appearances(self.rows.iter())
     }
 
     /// The rows, sorted by location.
@@ -72,6 +103,13 @@ impl fmt::Display for Matrix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&json::write(&self.to_value()))
     }
+}
+
+/// Every NIC of `rows` once, in order of first appearance.
+pub(super) fn first_appearances<'a>(rows: impl Iterator<Item = &'a Row>) -> Vec<String> {
+    let mut seen = HashSet::new();
+    let names = rows.flat_map(|row| row.preferred.iter().chain(&row.available));
+    names.filter(|name| seen.insert(name.as_str())).cloned().collect()
 }
 
 fn parse_row(location: &str, row: &Value) -> Result<Row> {
@@ -110,6 +148,28 @@ mod tests {
         assert_eq!(matrix.rows()[0].available, ["mlx5_1"]);
         assert_eq!(matrix.to_string(), TEXT);
         assert_eq!(Matrix::from_value(&matrix.to_value()).unwrap(), matrix);
+    }
+
+    #[test]
+    fn names_come_in_order_of_first_appearance_and_dead_ones_leave_empty_rows() {
+        let text = r#"{"cuda:0":[["c"],["a"]],"cpu:1":[["b","b"],["a"]],"cpu:0":[[],["a"]]}"#;
+        let matrix = Matrix::parse(text).unwrap();
+        assert_eq!(matrix.names(), ["a", "b", "c"]);
+        let rest = matrix.without(&["a".into(), "b".into(), "x".into()]);
+        assert_eq!(rest.to_string(), r#"{"cpu:0":[[],[]],"cpu:1":[[],[]],"cuda:0":[["c"],[]]}"#);
+        assert_eq!(rest.names(), ["c"]);
+        assert_eq!(Matrix::single(&["b".into(), "a".into()]).to_string(), r#"{"cpu:0":[["b","a"],[]]}"#);
+    }
+
+    #[test]
+    fn of_rows_with_one_location_the_last_is_kept() {
+        let row = |location: &str, nic: &str| Row {
+            location: location.into(),
+            preferred: vec![nic.into()],
+            available: Vec::new(),
+        };
+        let matrix = Matrix::from_rows(vec![row("b", "1"), row("a", "2"), row("b", "3"), row("b", "4")]);
+        assert_eq!(matrix.to_string(), r#"{"a":[["2"],[]],"b":[["4"],[]]}"#);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+pub mod incarnation;
 pub mod local;
 #[cfg(feature = "rdma")]
 pub mod rdma;
@@ -43,13 +44,19 @@ pub trait Transport: Send + Sync {
 
 /// The way from this engine to one segment over one transport.
 pub trait Link: Send + Sync {
+    /// Whether slices can be moved at all just now; asked once per submit call, which is refused with this error
+    /// as a whole. Cheap: it reads no more than a few words of memory.
+    fn ready(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Length of the first slice of a request with `left` bytes to go from `source`, which lies in
     /// `region` (`None`: not registered) and has `covered` bytes up to its end, to or from `remote`. At least 1, at most
     /// `min(left, covered)`.
     fn cut(&self, region: Option<&Region>, source: u64, covered: u64, remote: u64, left: u64) -> u64;
 
     /// Posts `slices`, whose addresses were checked against the descriptor of the peer's
-    /// `incarnation` (0: unknown). Each is finished later, on any thread, whatever happens.
+    /// `incarnation` (see [`incarnation::key`]; 0: unknown). Each is finished later, on any thread, whatever happens.
     fn submit(&self, slices: Vec<Slice>, incarnation: u64);
 
     /// Moves what can be moved now, without blocking, on the caller's thread. `false`

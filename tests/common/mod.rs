@@ -1,17 +1,24 @@
 //! What several test binaries share.
 
+// Each binary uses a part of it.
+#![allow(dead_code)]
+
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
+
+/// Set in the processes that `in_child` starts.
+const CHILD: &str = "TRANSFER_ENGINE_TEST_CHILD";
 
 /// Runs the test called `name` in a process of its own with more environment; `false` in that process.
 pub fn in_child(name: &str, environment: &[(&str, &str)]) -> bool {
-    const MARK: &str = "TRANSFER_ENGINE_TEST_CHILD";
-    if std::env::var_os(MARK).is_some() {
+    if std::env::var_os(CHILD).is_some() {
         return false;
     }
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", name, "--nocapture", "--test-threads=1"])
         .envs(environment.iter().copied())
-        .env(MARK, "1")
+        .env(CHILD, "1")
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
@@ -23,4 +30,58 @@ pub fn in_child(name: &str, environment: &[(&str, &str)]) -> bool {
         String::from_utf8_lossy(&output.stderr)
     );
     true
+}
+
+/// As `in_child`, in a process that finds the simulated libibverbs instead of the system's.
+pub fn in_simverbs(name: &str, environment: &[(&str, &str)]) -> bool {
+    in_library_path(name, simverbs, environment)
+}
+
+/// As `in_child`, in a process that looks for libraries in `folder()` first.
+pub fn in_library_path(name: &str, folder: impl Fn() -> PathBuf, environment: &[(&str, &str)]) -> bool {
+    if std::env::var_os(CHILD).is_some() {
+        return false;
+    }
+    let mut path = folder().into_os_string().into_string().unwrap();
+    if let Ok(more) = std::env::var("LD_LIBRARY_PATH") {
+        path = format!("{path}:{more}");
+    }
+    let environment: Vec<_> =
+        [("LD_LIBRARY_PATH", path.as_str())].iter().chain(environment).copied().collect();
+    in_child(name, &environment)
+}
+
+/// The folder with the simulated `libibverbs.so.1`, to be put first in `LD_LIBRARY_PATH`.
+pub fn simverbs() -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| make("tests/simverbs", "simverbs", &[])).clone()
+}
+
+/// Builds `folder` of the repository into the folder `name` for temporary files, which is returned. Tests may run in
+/// processes of their own, so a file lock guards `make`.
+pub fn make(folder: &str, name: &str, variables: &[String]) -> PathBuf {
+    let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::create_dir_all(&out).unwrap();
+    let mut make = Command::new("flock");
+    make.arg(out.join("lock")).args(["make", "--no-print-directory", "-C"]);
+    make.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder));
+    make.arg("all").arg(format!("OUT={}", out.display())).args(variables);
+    // Not the jobs and variables of the `make test` that may have started this.
+    for variable in ["MAKEFLAGS", "MAKELEVEL", "MFLAGS"] {
+        make.env_remove(variable);
+    }
+    succeed(&format!("building {folder}"), &mut make);
+    out
+}
+
+/// Runs `command` and fails with everything it printed unless it succeeds.
+pub fn succeed(what: &str, command: &mut Command) {
+    let output = command.output().unwrap_or_else(|e| panic!("{what}: {command:?} cannot be started: {e}"));
+    assert!(
+        output.status.success(),
+        "{what}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
 }

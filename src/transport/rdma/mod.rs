@@ -1,105 +1,62 @@
 //! The RDMA transport: one-sided reads and writes over all NICs of the host.
+//!
+//! A slice is posted on a *rail* (local NIC, peer's NIC) by the thread that submits it, and retired by whoever polls.
+//! Rails connect on first use, pause after a failure and prove themselves before they carry data again.
 
+mod accept;
+mod completions;
+mod connect;
+mod connection;
+mod flight;
+mod gid;
+mod link;
+mod memory;
+mod meter;
+mod nic;
+mod peer;
+mod progress;
+mod queue;
+mod rail;
+mod rails;
+mod recover;
+mod report;
 mod route;
+mod shared;
 pub mod verbs;
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+use std::time::Instant;
 
+use parking_lot::{Mutex, RwLock};
+
+use super::{Link, Transport};
 use crate::config::Config;
-use crate::error::{Error, Result};
+use crate::error::{Class, Code, Error, Result};
 use crate::handshake::ConnectionMessage;
 use crate::memory::Region;
+use crate::observe::log::RateLimit;
 use crate::runtime::control::Control;
+use crate::topology::order::hca_order;
+use crate::topology::select::Selector;
 use crate::topology::Matrix;
-use crate::transport::Transport;
+use flight::{Flight, Loss};
+use link::RdmaLink;
+use memory::Memory;
+use nic::Nic;
+use peer::Affinity;
+pub use report::{Host, Identity, NicState, Publication, PublishedBuffer, RailState};
 pub use route::{BoxFuture, PeerBuffer, PeerDesc, PeerNic, Route};
-
-/// Who this engine is to its peers.
-#[derive(Clone, Debug)]
-pub struct Identity {
-    /// Server part of our NIC paths: the segment name, unless `MC_RDMA_BIND_ADDRESS` says otherwise.
-    pub server: String,
-    /// Id of this engine start, as in descriptors.
-    pub incarnation: String,
-}
-
-/// What the engine does for the transport.
-pub trait Host: Send + Sync {
-    /// NICs, GIDs or keys changed: the descriptor is to be published again. Must not block.
-    fn republish(&self);
-
-    /// GID text and LID of a peer's NIC path (`server@nic`), from the peer's descriptor. For peers that do not send them.
-    fn look_up_nic(&self, path: &str) -> BoxFuture<'_, (String, u16)>;
-}
-
-/// One NIC as published and as `getNicLoadStats` shows it.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct NicState {
-    /// Device name.
-    pub name: String,
-    /// LID of its port.
-    pub lid: u16,
-    /// GID text: 16 hex bytes joined by `:`.
-    pub gid: String,
-    /// Usable now.
-    pub active: bool,
-    /// Bytes posted and not completed.
-    pub inflight_bytes: u64,
-    /// Measured, bytes per second; the port's rate until something was measured.
-    pub bandwidth_bps: f64,
-    /// Why it is not usable, or the last failure; "" if there was none.
-    pub last_error: String,
-}
-
-/// One rail as `showLinks` shows it.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct RailState {
-    /// Local device name.
-    pub local: String,
-    /// Peer NIC path.
-    pub peer: String,
-    /// `idle`, `connecting`, `up`, `paused`.
-    pub state: &'static str,
-    /// Bytes posted and not completed.
-    pub inflight_bytes: u64,
-    /// Slices that wait for room or for the connection.
-    pub waiting: usize,
-    /// Slices completed, and failed attempts.
-    pub completed: u64,
-    /// Attempts that failed.
-    pub failures: u64,
-    /// The last failure; "" if there was none.
-    pub last_error: String,
-}
-
-/// What goes into the descriptor, consistent in itself: every key list has one entry per NIC.
-#[derive(Clone, Debug, Default)]
-pub struct Publication {
-    /// Live NICs, in the order in which upstream's readers number them.
-    pub nics: Vec<NicState>,
-    /// Matrix without dead NICs.
-    pub matrix: Matrix,
-    /// Regions open to peers, in order of registration; a long region is several entries.
-    pub buffers: Vec<PublishedBuffer>,
-}
-
-/// One `buffers` entry.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct PublishedBuffer {
-    /// Resolved location.
-    pub location: String,
-    /// First byte.
-    pub addr: u64,
-    /// Bytes.
-    pub len: u64,
-    /// One per NIC.
-    pub rkey: Vec<u32>,
-    /// One per NIC.
-    pub lkey: Vec<u32>,
-}
+use shared::{fail_all, Shared, Stats};
 
 /// The installed transport.
-pub struct Rdma;
+pub struct Rdma {
+    shared: Arc<Shared>,
+    affinity: Affinity,
+    /// Guards the join handles; `stop` takes them.
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
 
 impl Rdma {
     /// Opens every NIC that the matrix names and starts a thread per NIC. -6 if none can be used.
@@ -110,36 +67,111 @@ impl Rdma {
         identity: Identity,
         host: Arc<dyn Host>,
     ) -> Result<Arc<Self>> {
-        let _ = (config, control, matrix, identity, host);
-        Err(Error::new(crate::error::Code::DeviceNotFound, "no RDMA device"))
+        verbs::load()?;
+        let nics = open_all(&matrix, config)?;
+        let names: Vec<String> = nics.iter().map(|nic| nic.name.clone()).collect();
+        let limit = nics.iter().map(|nic| nic.limits.max_mr_size).min().unwrap_or(0);
+        let (affinity, warnings) = Affinity::new(config);
+        for warning in warnings {
+            tracing::warn!("MC_NIC_PEER_AFFINITY: {warning}");
+        }
+        let shared = Arc::new(Shared {
+            selector: Selector::new(&matrix, &names),
+            memory: Memory::new(config, limit),
+            config: config.clone(),
+            control: control.clone(),
+            host,
+            identity,
+            nics,
+            matrix,
+            links: RwLock::default(),
+            stats: Stats::default(),
+            log: RateLimit::default(),
+            stopped: AtomicBool::new(false),
+            me: OnceLock::new(),
+            started: Instant::now(),
+            seed: AtomicU32::new(std::process::id()),
+        });
+        let _ = shared.me.set(Arc::downgrade(&shared));
+        let rdma = Arc::new(Rdma { shared, affinity, threads: Mutex::default() });
+        for nic in &rdma.shared.nics {
+            rdma.threads.lock().push(progress::start(&rdma.shared, nic)?);
+        }
+        Ok(rdma)
+    }
+
+    /// Whether a device could be used: its port is active and has a GID.
+    pub fn usable(name: &str, config: &Config) -> bool {
+        verbs::load().is_ok() && nic::usable(name, config)
     }
 
     /// What peers are told.
     pub fn publication(&self) -> Publication {
-        Publication::default()
+        let shared = &self.shared;
+        let dead = shared.nics.iter().filter(|nic| !nic.is_active()).map(|nic| nic.name.clone());
+        let matrix = shared.matrix.without(&dead.collect::<Vec<_>>());
+        let live: Vec<&Arc<Nic>> = hca_order(&matrix)
+            .iter()
+            .filter_map(|name| shared.nics.iter().find(|nic| nic.name == *name && nic.is_active()))
+            .collect();
+        let indices: Vec<usize> = live.iter().map(|nic| nic.index).collect();
+        Publication {
+            nics: live.iter().map(|nic| nic.state()).collect(),
+            matrix,
+            buffers: shared.memory.published(&indices),
+        }
     }
 
-    /// Every NIC of the matrix, also dead ones.
+    /// Every NIC of the matrix that could be opened, also dead ones.
     pub fn nics(&self) -> Vec<NicState> {
-        Vec::new()
+        self.shared.nics.iter().map(|nic| nic.state()).collect()
     }
 
     /// Every rail that was used.
     pub fn rails(&self) -> Vec<RailState> {
-        Vec::new()
+        let rails = self.shared.nics.iter().flat_map(|nic| nic.rails.all());
+        let mut states: Vec<_> = rails.map(|rail| rail.describe()).collect();
+        states.sort_by(|a, b| (&a.local, &a.peer).cmp(&(&b.local, &b.peer)));
+        states
     }
 
     /// A link to the peer that `route` leads to.
-    pub fn link(&self, route: Arc<dyn Route>) -> Arc<dyn super::Link> {
-        let _ = route;
-        unreachable!()
+    pub fn link(&self, route: Arc<dyn Route>) -> Arc<dyn Link> {
+        let mut links = self.shared.links.write();
+        let link = RdmaLink::new(&self.shared, route, links.len() as u32, self.affinity.clone());
+        links.push(Arc::downgrade(&link));
+        link
     }
 
     /// Answers a peer's connection request (type 0); a refusal is a reply too.
     pub fn accept(&self, request: ConnectionMessage) -> BoxFuture<'static, ConnectionMessage> {
-        let _ = request;
-        Box::pin(async { Ok(ConnectionMessage::rejection("not yet")) })
+        let shared = self.shared.clone();
+        Box::pin(async move { Ok(shared.accept(request).await) })
     }
+}
+
+/// Opens what can be opened; the others are logged and left out.
+fn open_all(matrix: &Matrix, config: &Config) -> Result<Vec<Arc<Nic>>> {
+    let mut nics: Vec<Arc<Nic>> = Vec::new();
+    let mut failures = Vec::new();
+    for name in hca_order(matrix) {
+        match Nic::open(nics.len(), &name, config) {
+            Ok(nic) => nics.push(nic),
+            Err(error) => {
+                tracing::warn!("NIC {name} is left out: {error}");
+                failures.push(error.text().to_string());
+            }
+        }
+    }
+    if nics.is_empty() {
+        let why = match failures.as_slice() {
+            [] => "the NIC priority matrix names no NIC, or discovery found none".to_string(),
+            failures => failures.join("; "),
+        };
+        let text = format!("no usable RDMA device: {why}; use tcp, or see `ibv_devinfo`");
+        return Err(Error::new(Code::DeviceNotFound, text));
+    }
+    Ok(nics)
 }
 
 impl Transport for Rdma {
@@ -147,11 +179,71 @@ impl Transport for Rdma {
         "rdma"
     }
 
-    fn abort(&self, _: &Arc<Region>) {}
+    fn register(&self, regions: &[Arc<Region>]) -> Result<()> {
+        self.shared.memory.register(&self.shared.nics, &self.shared.selector, regions)
+    }
 
-    fn stop(&self) {}
+    fn unregister(&self, region: &Arc<Region>) {
+        self.shared.memory.unregister(region);
+    }
+
+    fn abort(&self, region: &Arc<Region>) {
+        let inside = |flight: &Flight| flight.slice.as_ref().is_some_and(|slice| slice.is_in(region));
+        for rail in self.shared.nics.iter().flat_map(|nic| nic.rails.all()) {
+            let waiting = rail.take_waiting(inside);
+            let lost = waiting.into_iter().map(|flight| (flight, Loss::Flushed)).collect();
+            self.shared.recover(&rail, lost, false);
+            if let Some(connection) = rail.connection() {
+                if connection.queues.iter().any(|queue| queue.any(inside)) {
+                    let text = format!("{}: memory was unregistered under running requests", rail.name());
+                    let error = Error::new(Code::AddressNotRegistered, text).class(Class::Canceled, true);
+                    rail.interrupt(&connection, error);
+                }
+            }
+        }
+        for nic in &self.shared.nics {
+            self.shared.poll(nic);
+        }
+    }
+
+    fn stop(&self) {
+        self.shared.stopped.store(true, Ordering::Release);
+        self.shared.nics.iter().for_each(|nic| nic.wakeup.set());
+        for thread in std::mem::take(&mut *self.threads.lock()) {
+            let _ = thread.join();
+        }
+        let error = Error::new(Code::Endpoint, "the engine is being destroyed").class(Class::Canceled, false);
+        let links: Vec<_> = self.shared.links.read().iter().filter_map(std::sync::Weak::upgrade).collect();
+        links.iter().for_each(|link| link.close(&error));
+        for nic in &self.shared.nics {
+            for rail in nic.rails.all() {
+                rail.retire(error.clone());
+                fail_all(rail.take_waiting(|_| true), &error);
+            }
+            let queues = nic.completions.iter().flat_map(|completions| completions.queues());
+            queues.for_each(|queue| fail_all(queue.destroy(), &error));
+            nic.rails.clear();
+        }
+        self.shared.memory.clear();
+    }
 
     fn stats(&self) -> Vec<(&'static str, u64)> {
-        Vec::new()
+        let Stats { reposted, connections, destroyed_without_completion, rejected, evicted } =
+            &self.shared.stats;
+        [
+            ("rdma_reposted", reposted),
+            ("rdma_connections", connections),
+            ("rdma_destroyed_without_completion", destroyed_without_completion),
+            ("rdma_rejected", rejected),
+            ("rdma_evicted", evicted),
+        ]
+        .map(|(name, counter)| (name, counter.load(Ordering::Relaxed)))
+        .to_vec()
+    }
+}
+
+impl Drop for Rdma {
+    fn drop(&mut self) {
+        self.stop();
     }
 }

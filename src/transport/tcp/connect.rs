@@ -15,6 +15,7 @@ use super::{Endpoint, Route, Shared};
 use crate::error::{Class, Code, Error, Result};
 use crate::runtime::fork::Tracked;
 use crate::runtime::resolve::{resolve, Family};
+use crate::transport::incarnation;
 use crate::transport::slice::Op;
 
 /// A connection ready for requests.
@@ -31,11 +32,6 @@ pub struct Made {
 
 /// Steps of `MC_HANDSHAKE_CONNECT_TIMEOUT` that setting up a connection may take in all.
 const STEPS: u32 = 3;
-
-/// An incarnation id as a number that is not 0.
-pub fn incarnation_key(id: &[u8; INCARNATION_LEN]) -> u64 {
-    id.iter().fold(0u64, |key, byte| key.rotate_left(8) ^ u64::from(*byte)) | 1
-}
 
 /// As [`try_connect`], but never longer than a few steps, name look-ups included.
 pub async fn connect(shared: &Shared, route: &dyn Route, reread: bool) -> Result<Made> {
@@ -139,7 +135,7 @@ async fn prepare(
     super::set_options(&stream, &shared.config);
     let socket = Socket::new(stream).map_err(|e| failed(&e))?;
     shared.stats.lanes_opened.fetch_add(1, Relaxed);
-    let incarnation = endpoint.incarnation.map_or(0, |(id, _)| incarnation_key(&id));
+    let incarnation = endpoint.incarnation.map_or(0, |(id, _)| incarnation::key(&id));
     Ok(Made { socket, v2, reusable, incarnation })
 }
 

@@ -30,7 +30,6 @@ use crate::observe::log::RateLimit;
 use crate::runtime::control::Control;
 use crate::runtime::fork::Tracked;
 use crate::runtime::ports::BoundPort;
-pub use connect::incarnation_key;
 use link::TcpLink;
 use reactor::Reactor;
 use sock::Socket;
@@ -144,11 +143,6 @@ impl Tcp {
     /// Address of the cell that holds the incarnation id, for the descriptor.
     pub fn incarnation_cell(&self) -> u64 {
         self.shared.cell()
-    }
-
-    /// Requests longer than this are to be cut, so that several lanes carry them.
-    pub fn slice_bytes(&self) -> u64 {
-        self.shared.config.tcp_stripe_bytes
     }
 
     /// A link to the peer that `route` leads to.

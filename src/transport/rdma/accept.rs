@@ -1,0 +1,178 @@
+//! Connecting a rail as the side that is asked (type-0 messages). Runs on the control plane.
+
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::connect::{blocking, STALE};
+use super::connection::{Connection, Remote};
+use super::gid;
+use super::nic::Nic;
+use super::peer::incarnation_number;
+use super::rail::Rail;
+use super::shared::Shared;
+use crate::error::{Class, Code, Error, Result};
+use crate::handshake::ConnectionMessage;
+
+/// Most queue pairs that a peer may ask for.
+const MOST_QUEUE_PAIRS: usize = 64;
+/// How long a peer may take to say that it is ready, as upstream waits.
+const READY_LIMIT: Duration = Duration::from_secs(10);
+/// Longest NIC path accepted.
+const LONGEST_PATH: usize = 1024;
+
+impl Shared {
+    /// The reply to a connection request or ready message. A refusal is a reply with a reason.
+    pub async fn accept(self: Arc<Self>, request: ConnectionMessage) -> ConnectionMessage {
+        let from = request.local_nic_path.clone();
+        match self.clone().answer(request).await {
+            Ok(reply) => reply,
+            Err(error) => {
+                self.stats.rejected.fetch_add(1, Ordering::Relaxed);
+                if self.log.admit("rejected connection", &from) {
+                    tracing::warn!("connection of {from:?} refused: {error}");
+                }
+                ConnectionMessage::rejection(error.text())
+            }
+        }
+    }
+
+    async fn answer(self: Arc<Self>, request: ConnectionMessage) -> Result<ConnectionMessage> {
+        let nic = self.addressed(&request.peer_nic_path)?;
+        if let Some(expected) = request.incarnation.as_deref().filter(|id| *id != self.identity.incarnation) {
+            let text = format!(
+                "{STALE} {expected} is gone: this engine was started anew; read the descriptor again"
+            );
+            return Err(refusal(text));
+        }
+        let from = &request.local_nic_path;
+        if from.len() > LONGEST_PATH || from.split_once('@').is_none_or(|(_, nic)| nic.is_empty()) {
+            return Err(refusal(format!("Invalid local_nic_path: {:.80}", from)));
+        }
+        if request.ready_ack == Some(true) {
+            return self.acknowledged(&nic, &request);
+        }
+        let count = request.qp_num.len();
+        if count == 0 || count > MOST_QUEUE_PAIRS {
+            return Err(refusal(format!("{count} queue pairs are not from 1 to {MOST_QUEUE_PAIRS}")));
+        }
+        let (gid_text, lid) = match request.local_gid.as_str() {
+            "" => self.host.look_up_nic(from).await?,
+            text => (text.to_string(), request.local_lid),
+        };
+        let gid =
+            gid::parse(&gid_text).ok_or_else(|| refusal(format!("Invalid peer GID: {gid_text:.80}")))?;
+        let to = Remote {
+            gid,
+            lid,
+            mtu: nic.path_mtu(&self.config, request.path_mtu.filter(|mtu| *mtu >= 256)),
+            qp_numbers: request.qp_num.clone(),
+        };
+        let rail = self.rail(&nic, from);
+        let incarnation = request.own_incarnation.as_deref().map_or(0, incarnation_number);
+        let shared = self.clone();
+        let target = rail.clone();
+        let connection = blocking(move || shared.join(&target, &to, incarnation)).await?;
+        self.make_room(&rail);
+        let port = nic.port();
+        let reply = ConnectionMessage {
+            local_nic_path: self.own_path(&nic),
+            peer_nic_path: from.clone(),
+            local_lid: port.lid,
+            local_gid: gid::text(&port.gid),
+            qp_num: connection.numbers(),
+            ready_ack: request.ready_ack.map(|_| false),
+            own_incarnation: Some(self.identity.incarnation.clone()),
+            path_mtu: Some(nic.path_mtu(&self.config, request.path_mtu)),
+            ..ConnectionMessage::default()
+        };
+        match request.ready_ack {
+            None => rail.ready(&connection),
+            Some(_) => self.expect_ready(rail, connection),
+        }
+        Ok(reply)
+    }
+
+    /// The NIC that a request is for.
+    fn addressed(&self, path: &str) -> Result<Arc<Nic>> {
+        let name = path.split_once('@').map(|(_, name)| name).filter(|name| !name.is_empty());
+        let name = name.ok_or_else(|| refusal(format!("Invalid peer_nic_path: {path:.80}")))?;
+        let nic = self.nics.iter().find(|nic| nic.name == name);
+        let nic = nic.ok_or_else(|| refusal(format!("this node has no NIC '{name:.80}' in use")))?;
+        if !nic.is_active() {
+            return Err(refusal(format!("NIC '{name}' is not active: {}", nic.port().last_error)));
+        }
+        Ok(nic.clone())
+    }
+
+    /// Connects queue pairs to the peer's: those of our own request that is under way, or new ones. Blocks on the driver.
+    fn join(&self, rail: &Arc<Rail>, to: &Remote, incarnation: u64) -> Result<Arc<Connection>> {
+        let _setup = rail.setup.lock();
+        let mut current = rail.connection().filter(|connection| connection.is_open());
+        if let Some(connection) = &current {
+            match connection.peer_numbers() {
+                Some(known) if known == to.qp_numbers => return Ok(connection.clone()),
+                Some(_) => {
+                    // The peer has given its end up; ours is destroyed before the new one is made.
+                    let text = format!("{} connected anew", rail.peer);
+                    rail.retire(Error::new(Code::Endpoint, text).class(Class::Network, true));
+                    current = None;
+                }
+                None if connection.queues.len() != to.qp_numbers.len() => {
+                    let (ours, theirs) = (connection.queues.len(), to.qp_numbers.len());
+                    let text =
+                        format!("{theirs} queue pairs asked for, {ours} here; set MC_NUM_QP_PER_EP alike");
+                    return Err(refusal(text));
+                }
+                None => {}
+            }
+        }
+        let connection = match current {
+            Some(connection) => connection,
+            None => {
+                let port = rail.nic.port();
+                let made = Connection::open(rail, &self.config, to.qp_numbers.len(), port.gid_index)?;
+                rail.set_connection(&made);
+                rail.set_connecting();
+                made
+            }
+        };
+        match connection.connect(&rail.nic, &self.config, to) {
+            Ok(()) => {
+                connection.incarnation.store(incarnation, Ordering::Relaxed);
+                Ok(connection)
+            }
+            Err(error) => {
+                rail.retire(error.clone());
+                Err(error)
+            }
+        }
+    }
+
+    /// The peer says that it is ready.
+    fn acknowledged(&self, nic: &Arc<Nic>, request: &ConnectionMessage) -> Result<ConnectionMessage> {
+        let unknown = || refusal("ready message for a connection that does not exist".into());
+        let rail = nic.rails.find(&request.local_nic_path).ok_or_else(unknown)?;
+        let connection = rail.connection().ok_or_else(unknown)?;
+        if connection.peer_numbers() != Some(request.qp_num.as_slice()) {
+            return Err(refusal("ready message of another connection: the queue pair numbers differ".into()));
+        }
+        rail.ready(&connection);
+        Ok(ConnectionMessage::default())
+    }
+
+    /// Gives the connection up if the peer's ready message does not come.
+    fn expect_ready(self: &Arc<Self>, rail: Arc<Rail>, connection: Arc<Connection>) {
+        self.control.spawn(async move {
+            tokio::time::sleep(READY_LIMIT).await;
+            if !rail.is_up() && connection.cause().is_none() {
+                let text = format!("{} did not say within {READY_LIMIT:?} that it is ready", rail.peer);
+                rail.give_up(&connection, Error::new(Code::Endpoint, text).class(Class::Timeout, true));
+            }
+        });
+    }
+}
+
+fn refusal(reason: String) -> Error {
+    Error::new(Code::RejectHandshake, reason)
+}

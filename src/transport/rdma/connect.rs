@@ -1,0 +1,235 @@
+//! Connecting a rail as the side that has something to post: queue pairs, handshake, ready message. Runs on the control
+//! plane; what blocks in the driver runs on its blocking threads.
+
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::connection::{Connection, Remote};
+use super::gid;
+use super::link::RdmaLink;
+use super::peer::incarnation_number;
+use super::rail::Rail;
+use super::route::{PeerDesc, PeerNic};
+use super::shared::Shared;
+use crate::error::{Class, Code, Error, Result};
+use crate::handshake::ConnectionMessage;
+
+/// Longest handshake, as upstream waits for one.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+
+impl Shared {
+    /// Connects `rail` to the peer that `link` leads to; the rail is told how it ended.
+    pub fn connect(self: &Arc<Self>, rail: Arc<Rail>, link: Arc<RdmaLink>) {
+        let shared = self.clone();
+        self.control.spawn(async move {
+            let limited =
+                tokio::time::timeout(HANDSHAKE_LIMIT, shared.clone().set_up(rail.clone(), link)).await;
+            let outcome = limited.unwrap_or_else(|_| {
+                let text = format!("no answer of {} within {HANDSHAKE_LIMIT:?}", rail.peer);
+                Err(Error::new(Code::Endpoint, text).class(Class::Timeout, true))
+            });
+            match outcome {
+                Ok(connection) => {
+                    shared.stats.connections.fetch_add(1, Ordering::Relaxed);
+                    shared.make_room(&rail);
+                    rail.ready(&connection);
+                }
+                Err(error) => {
+                    let error = error.context(format!("connect {}", rail.name())).peer(&rail.peer);
+                    rail.connect_failed(error);
+                }
+            }
+        });
+    }
+
+    async fn set_up(self: Arc<Self>, rail: Arc<Rail>, link: Arc<RdmaLink>) -> Result<Arc<Connection>> {
+        let (desc, _) = link.route.desc()?;
+        let remote = nic_of(&desc, &rail.peer)?;
+        let mut tried = Vec::new();
+        loop {
+            let outcome = self.clone().attempt(&rail, &link, &desc, &remote).await;
+            let Err(error) = outcome else { return outcome };
+            let other =
+                matches!(error.errno(), libc::EINVAL | libc::ENODATA) && self.config.gid_index.is_none();
+            if !other || tried.len() >= self.config.auto_gid_retries {
+                return Err(error);
+            }
+            // The driver refused the path with this GID: perhaps another one leads there.
+            tried.push(rail.nic.port().gid_index);
+            let (nic, config, except) = (rail.nic.clone(), self.config.clone(), tried.clone());
+            if !blocking(move || nic.refresh(&config, &except)).await.map_err(|_| error.clone())? {
+                return Err(error);
+            }
+            tracing::warn!("{}: {error}; trying GID {}", rail.name(), gid::text(&rail.nic.port().gid));
+            self.host.republish();
+            rail.retire(error);
+            rail.set_connecting();
+        }
+    }
+
+    async fn attempt(
+        self: Arc<Self>,
+        rail: &Arc<Rail>,
+        link: &Arc<RdmaLink>,
+        desc: &PeerDesc,
+        remote: &PeerNic,
+    ) -> Result<Arc<Connection>> {
+        let connection = self.clone().prepared(rail.clone(), self.config.qps_per_endpoint).await?;
+        let own_path = self.own_path(&rail.nic);
+        if own_path == rail.peer {
+            return self.loop_back(rail, connection).await;
+        }
+        let port = rail.nic.port();
+        let request = ConnectionMessage {
+            local_nic_path: own_path,
+            peer_nic_path: rail.peer.clone(),
+            local_lid: port.lid,
+            local_gid: gid::text(&port.gid),
+            qp_num: connection.numbers(),
+            ready_ack: Some(false),
+            incarnation: desc.incarnation.clone(),
+            own_incarnation: Some(self.identity.incarnation.clone()),
+            path_mtu: Some(rail.nic.path_mtu(&self.config, None)),
+            ..ConnectionMessage::default()
+        };
+        let reply = link.route.exchange(request.clone()).await?;
+        check_reply(&request, &reply)?;
+        let to = Remote {
+            gid: gid::parse(if reply.local_gid.is_empty() { &remote.gid } else { &reply.local_gid })
+                .ok_or_else(|| protocol(format!("the peer's GID '{}' is none", reply.local_gid)))?,
+            lid: if reply.local_gid.is_empty() { remote.lid } else { reply.local_lid },
+            mtu: rail.nic.path_mtu(&self.config, reply.path_mtu),
+            qp_numbers: reply.qp_num.clone(),
+        };
+        let incarnation = desc.incarnation.as_deref().map_or(0, incarnation_number);
+        self.clone().bring_up(rail.clone(), connection.clone(), to, incarnation).await?;
+        if reply.ready_ack.is_some() {
+            let ready = ConnectionMessage { ready_ack: Some(true), ..request };
+            let receipt = link.route.exchange(ready).await?;
+            if !receipt.reply_msg.is_empty() {
+                return Err(refused(&receipt.reply_msg));
+            }
+        }
+        Ok(connection)
+    }
+
+    /// The rail's connection that is being set up, or a new one with `count` queue pairs.
+    pub(super) async fn prepared(self: Arc<Self>, rail: Arc<Rail>, count: usize) -> Result<Arc<Connection>> {
+        blocking(move || {
+            let _setup = rail.setup.lock();
+            if let Some(connection) = rail.connection().filter(|connection| connection.is_open()) {
+                return Ok(connection);
+            }
+            let connection = Connection::open(&rail, &self.config, count, rail.nic.port().gid_index)?;
+            rail.set_connection(&connection);
+            Ok(connection)
+        })
+        .await
+    }
+
+    /// Connects the queue pairs, unless the peer's own request did so meanwhile.
+    async fn bring_up(
+        self: Arc<Self>,
+        rail: Arc<Rail>,
+        connection: Arc<Connection>,
+        to: Remote,
+        incarnation: u64,
+    ) -> Result<()> {
+        blocking(move || {
+            let _setup = rail.setup.lock();
+            if connection.cause().is_some() {
+                return Err(Error::new(Code::Endpoint, "the connection was given up meanwhile"));
+            }
+            match connection.peer_numbers() {
+                Some(known) if known == to.qp_numbers => {}
+                Some(_) => {
+                    let text = "both sides connected at once with different queue pairs; trying again";
+                    return Err(Error::new(Code::Endpoint, text).class(Class::Network, true));
+                }
+                None => connection.connect(&rail.nic, &self.config, &to)?,
+            }
+            connection.incarnation.store(incarnation, Ordering::Relaxed);
+            Ok(())
+        })
+        .await
+    }
+
+    /// A NIC to itself: each queue pair is its own peer, and no message is needed.
+    async fn loop_back(
+        self: Arc<Self>,
+        rail: &Arc<Rail>,
+        connection: Arc<Connection>,
+    ) -> Result<Arc<Connection>> {
+        let port = rail.nic.port();
+        let to = Remote {
+            gid: port.gid,
+            lid: port.lid,
+            mtu: rail.nic.path_mtu(&self.config, None),
+            qp_numbers: connection.numbers(),
+        };
+        let incarnation = incarnation_number(&self.identity.incarnation);
+        self.bring_up(rail.clone(), connection.clone(), to, incarnation).await?;
+        Ok(connection)
+    }
+
+    /// Evicts another connection if the NIC has too many now.
+    pub fn make_room(&self, rail: &Arc<Rail>) {
+        if let Some(victim) = rail.nic.rails.connected(rail) {
+            self.stats.evicted.fetch_add(1, Ordering::Relaxed);
+            victim.retire(Error::new(Code::Endpoint, "evicted: the NIC has MC_MAX_EP_PER_CTX connections"));
+        }
+    }
+}
+
+/// Runs what blocks in the driver.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let lost = |_| Error::new(Code::Endpoint, "the engine is being destroyed").class(Class::Canceled, false);
+    tokio::task::spawn_blocking(work).await.map_err(lost)?
+}
+
+fn nic_of(desc: &PeerDesc, path: &str) -> Result<PeerNic> {
+    let name = path.split_once('@').map_or("", |(_, name)| name);
+    let found = desc.nics.iter().find(|nic| nic.name == name);
+    found.cloned().ok_or_else(|| {
+        let text = format!("the peer does not publish NIC '{name}' any more");
+        Error::new(Code::DeviceNotFound, text).class(Class::Device, true)
+    })
+}
+
+fn check_reply(request: &ConnectionMessage, reply: &ConnectionMessage) -> Result<()> {
+    if !reply.reply_msg.is_empty() {
+        return Err(refused(&reply.reply_msg));
+    }
+    if reply.local_nic_path != request.peer_nic_path || reply.peer_nic_path != request.local_nic_path {
+        let text = format!(
+            "the reply speaks for '{}' to '{}' (upstream up to v0.3.11 refuses so without a reason)",
+            reply.local_nic_path, reply.peer_nic_path
+        );
+        return Err(refused(&text));
+    }
+    let (ours, theirs) = (request.qp_num.len(), reply.qp_num.len());
+    if ours != theirs {
+        return Err(refused(&format!(
+            "{theirs} queue pairs offered for {ours}; set MC_NUM_QP_PER_EP alike on both sides"
+        )));
+    }
+    Ok(())
+}
+
+/// Marks refusals after which the peer's descriptor is worth reading again.
+pub const STALE: &str = "incarnation";
+
+fn refused(reason: &str) -> Error {
+    let error = Error::new(Code::RejectHandshake, format!("the peer refused the connection: {reason}"));
+    // Not final: the next attempt is made with a fresh descriptor.
+    if reason.contains(STALE) {
+        error.class(Class::Network, true)
+    } else {
+        error
+    }
+}
+
+fn protocol(text: String) -> Error {
+    Error::new(Code::RejectHandshake, text).class(Class::Protocol, false)
+}

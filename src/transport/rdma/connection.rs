@@ -1,0 +1,184 @@
+//! The queue pairs between one local NIC and one NIC of a peer. A connection is never used again after a failure: a
+//! new one with new numbers takes its place.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+
+use super::flight::Flight;
+use super::nic::Nic;
+use super::queue::{Owner, Queue, State};
+use super::rail::Rail;
+use super::verbs::{Chain, Path};
+use crate::config::Config;
+use crate::error::{Error, Result};
+
+/// Hop limit of packets, as upstream sets it.
+const HOP_LIMIT: u8 = 16;
+/// Work requests that one queue pair gets before the next is worth a doorbell.
+const MIN_SHARE: usize = 8;
+
+/// A set of queue pairs.
+pub struct Connection {
+    /// At least one.
+    pub queues: Vec<Arc<Queue>>,
+    /// The peer's numbers, once the queue pairs are connected to them.
+    peer: OnceLock<Vec<u32>>,
+    /// The GID index it was made with.
+    pub gid_index: u8,
+    /// Incarnation of the peer as a number; 0 if unknown.
+    pub incarnation: AtomicU64,
+    /// Why it was given up.
+    cause: OnceLock<Error>,
+    next: AtomicUsize,
+    /// Probes that have to arrive before the connection counts as proved.
+    unproved: AtomicUsize,
+}
+
+/// The other end, for bringing the queue pairs up.
+#[derive(Clone, Debug)]
+pub struct Remote {
+    /// GID of the peer's NIC.
+    pub gid: [u8; 16],
+    /// LID of its port.
+    pub lid: u16,
+    /// Path MTU, bytes.
+    pub mtu: u32,
+    /// Its queue pair numbers, as many as ours.
+    pub qp_numbers: Vec<u32>,
+}
+
+thread_local! {
+    /// Work requests on their way from a ring to the NIC.
+    static CHAIN: RefCell<Box<Chain>> = RefCell::new(Chain::new());
+}
+
+impl Connection {
+    /// `count` queue pairs in state INIT. Blocks on the driver.
+    pub fn open(rail: &Arc<Rail>, config: &Config, count: usize, gid_index: u8) -> Result<Arc<Self>> {
+        let nic: &Arc<Nic> = &rail.nic;
+        let depth = config.max_wr.min(nic.limits.max_qp_wr.max(1));
+        let sge = config.max_sge.min(nic.limits.max_sge.max(1));
+        let mut queues: Vec<Arc<Queue>> = Vec::new();
+        queues.try_reserve_exact(count).map_err(|_| Error::out_of_memory("queue pairs"))?;
+        for _ in 0..count {
+            match Queue::open(nic, depth, sge, config.max_inline) {
+                Ok(queue) => queues.push(queue),
+                Err(error) => {
+                    queues.iter().for_each(|queue| drop(queue.destroy()));
+                    return Err(error);
+                }
+            }
+        }
+        let connection = Arc::new(Connection {
+            queues,
+            peer: OnceLock::new(),
+            gid_index,
+            incarnation: AtomicU64::new(0),
+            cause: OnceLock::new(),
+            next: AtomicUsize::new(0),
+            unproved: AtomicUsize::new(count),
+        });
+        for queue in &connection.queues {
+            queue.set_owner(Owner { rail: rail.clone(), connection: Arc::downgrade(&connection) });
+        }
+        Ok(connection)
+    }
+
+    /// Our queue pair numbers.
+    pub fn numbers(&self) -> Vec<u32> {
+        self.queues.iter().map(|queue| queue.number()).collect()
+    }
+
+    /// The peer's numbers; `None` before `connect`.
+    pub fn peer_numbers(&self) -> Option<&[u32]> {
+        self.peer.get().map(Vec::as_slice)
+    }
+
+    /// Connects every queue pair. Blocks on the driver.
+    pub fn connect(&self, nic: &Nic, config: &Config, to: &Remote) -> Result<()> {
+        for (queue, number) in self.queues.iter().zip(&to.qp_numbers) {
+            let path = Path {
+                port: nic.port_number,
+                mtu: to.mtu,
+                gid: to.gid,
+                sgid_index: self.gid_index,
+                hop_limit: HOP_LIMIT,
+                traffic_class: config.traffic_class,
+                service_level: config.service_level,
+                lid: to.lid,
+                qp_number: *number,
+                rd_atomic: nic.rd_atomic,
+            };
+            queue.connect(&path, nic.rd_atomic)?;
+        }
+        let _ = self.peer.set(to.qp_numbers.clone());
+        Ok(())
+    }
+
+    /// Posts from the front of `flights` what there is room for, spread over the queue pairs. An error when a queue
+    /// pair refused: the connection is to be given up.
+    pub fn post(&self, flights: &mut VecDeque<Flight>, now_ms: u64) -> std::result::Result<(), i32> {
+        let count = self.queues.len();
+        let share = flights.len().div_ceil(count).max(MIN_SHARE);
+        let first = self.next.fetch_add(1, Relaxed);
+        let mut full = 0;
+        CHAIN.with_borrow_mut(|chain| {
+            for turn in 0.. {
+                if flights.is_empty() || full == count {
+                    return Ok(());
+                }
+                let posted = self.queues[(first + turn) % count].post(flights, share, chain, now_ms)?;
+                full = if posted == 0 { full + 1 } else { 0 };
+            }
+            Ok(())
+        })
+    }
+
+    /// Posts one flight on every queue pair: all have to prove themselves.
+    pub fn post_probes(&self, now_ms: u64) -> std::result::Result<(), i32> {
+        CHAIN.with_borrow_mut(|chain| {
+            for queue in &self.queues {
+                if queue.post(&mut VecDeque::from([Flight::probe()]), 1, chain, now_ms)? == 0 {
+                    return Err(libc::ENOSPC);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// One more probe arrived; true for the last one.
+    pub fn note_proof(&self) -> bool {
+        self.unproved.fetch_sub(1, Relaxed) == 1
+    }
+
+    /// Nothing is posted on it.
+    pub fn is_idle(&self) -> bool {
+        self.queues.iter().all(|queue| queue.outstanding() == 0)
+    }
+
+    /// Stops all queue pairs, because of `cause`. Those with nothing posted are destroyed at once; false if this was
+    /// done before.
+    pub fn give_up(&self, cause: Error, now_ms: u64) -> bool {
+        if self.cause.set(cause).is_err() {
+            return false;
+        }
+        for queue in &self.queues {
+            if queue.stop(now_ms) {
+                queue.destroy();
+            }
+        }
+        true
+    }
+
+    /// Why it was given up.
+    pub fn cause(&self) -> Option<&Error> {
+        self.cause.get()
+    }
+
+    /// It was not given up and no queue pair stopped.
+    pub fn is_open(&self) -> bool {
+        self.cause.get().is_none() && self.queues.iter().all(|queue| queue.state() == State::Open)
+    }
+}

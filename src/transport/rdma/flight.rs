@@ -1,0 +1,73 @@
+//! A slice on its way over RDMA, and how a posting of it can end without success.
+
+use super::verbs;
+use crate::transport::slice::{Op, Slice};
+
+/// A slice together with what posting needs. Owned by one queue, waiting list or recovery at a time.
+pub struct Flight {
+    /// The piece of a task; `None` for a probe, which moves no bytes.
+    pub slice: Option<Slice>,
+    /// Number of the link it belongs to.
+    pub link: u32,
+    /// Local key for the NIC it is posted on.
+    pub lkey: u32,
+    /// Remote key for the peer's NIC.
+    pub rkey: u32,
+    /// Failed attempts, in the unit of `MC_RETRY_CNT`.
+    pub tries: u8,
+    /// The descriptor was read again because of this flight.
+    pub reread: bool,
+    /// Rails to avoid: bit `n` is rail `n` of the link's target.
+    pub avoid: u64,
+    /// Incarnation whose descriptor gave `rkey`; 0 if unknown.
+    pub incarnation: u64,
+}
+
+impl Flight {
+    /// A first attempt.
+    pub fn new(slice: Slice, link: u32, incarnation: u64) -> Self {
+        Flight { slice: Some(slice), link, lkey: 0, rkey: 0, tries: 0, reread: false, avoid: 0, incarnation }
+    }
+
+    /// A write of no bytes, to find out whether a connection carries packets.
+    pub fn probe() -> Self {
+        Flight { slice: None, link: 0, lkey: 0, rkey: 0, tries: 0, reread: false, avoid: 0, incarnation: 0 }
+    }
+
+    /// Bytes to move.
+    pub fn len(&self) -> u64 {
+        self.slice.as_ref().map_or(0, |slice| slice.len)
+    }
+
+    /// The work request.
+    pub fn request(&self, id: u64, signaled: bool) -> verbs::Wr {
+        let (lkey, rkey) = (self.lkey, self.rkey);
+        match &self.slice {
+            // Cut to less than 2^32 by the link.
+            Some(slice) => verbs::Wr {
+                id,
+                write: slice.op == Op::Write,
+                local: slice.local,
+                len: slice.len as u32,
+                lkey,
+                remote: slice.remote,
+                rkey,
+                signaled,
+            },
+            None => verbs::Wr { id, write: true, local: 0, len: 0, lkey, remote: 0, rkey, signaled },
+        }
+    }
+}
+
+/// Why a flight came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// Its own completion said so: status and vendor's code.
+    Completion(u32, u32),
+    /// Another work request of the connection failed, or the connection was given up; it was not at fault.
+    Flushed,
+    /// No completion came, not even after the queue pair was stopped; it was destroyed.
+    Unknown,
+    /// It never left the waiting list: the rail could not be connected.
+    Unconnected,
+}

@@ -1,0 +1,341 @@
+//! The way to one segment: cuts requests, chooses a rail for each slice, hands the slices over in chains.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+
+use super::flight::Flight;
+use super::peer::{Affinity, Pair, Target};
+use super::rail::Rail;
+use super::route::Route;
+use super::shared::{fail_all, Shared};
+use crate::error::{Class, Code, Error, Result};
+use crate::memory::Region;
+use crate::transport::slice::Slice;
+use crate::transport::Link;
+
+/// Longest work request: its length is 32 bits, and devices take 2^31.
+const LONGEST_SLICE: u64 = 1 << 30;
+
+/// Link to one segment; kept by the segment, and by batches with work on it.
+pub struct RdmaLink {
+    /// The transport.
+    pub shared: Arc<Shared>,
+    /// Leads to the peer.
+    pub route: Arc<dyn Route>,
+    /// Number among the links of the transport.
+    pub number: u32,
+    me: Weak<RdmaLink>,
+    target: ArcSwap<Target>,
+    affinity: Affinity,
+    block: u64,
+    fragment: u64,
+    /// Guards flights that wait to be placed anew on the control plane.
+    pub returned: Mutex<Vec<Flight>>,
+    /// A task on the control plane works on `returned`.
+    pub placing: AtomicBool,
+    closed: AtomicBool,
+}
+
+/// Slices of one submit call by rail; kept per thread so that a call allocates nothing.
+#[derive(Default)]
+struct Buckets {
+    rails: Vec<Bucket>,
+    spare: Vec<VecDeque<Flight>>,
+}
+
+struct Bucket {
+    /// Number of the pair in the target.
+    number: usize,
+    rail: Arc<Rail>,
+    flights: VecDeque<Flight>,
+    bytes: u64,
+}
+
+thread_local! {
+    static BUCKETS: RefCell<Buckets> = RefCell::default();
+}
+
+impl RdmaLink {
+    /// A link over the descriptor that `route` has now.
+    pub fn new(shared: &Arc<Shared>, route: Arc<dyn Route>, number: u32, affinity: Affinity) -> Arc<Self> {
+        let (desc, version) = route.desc().unwrap_or_default();
+        let target = Target::new(shared, desc, version, &affinity);
+        let config = &shared.config;
+        let block = config.slice_bytes.min(LONGEST_SLICE);
+        let fragment = config.fragment_ratio.map_or(16384, |ratio| block / ratio);
+        Arc::new_cyclic(|me| RdmaLink {
+            shared: shared.clone(),
+            route,
+            number,
+            me: me.clone(),
+            target: ArcSwap::from_pointee(target),
+            affinity,
+            block,
+            fragment,
+            returned: Mutex::default(),
+            placing: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+        })
+    }
+
+    /// The descriptor in use, brought up to date if the route has read a newer one.
+    pub fn target(&self) -> Arc<Target> {
+        let current = self.target.load_full();
+        match self.route.desc() {
+            Ok((desc, version)) if version != current.version => {
+                let fresh = Arc::new(Target::new(&self.shared, desc, version, &self.affinity));
+                self.target.store(fresh.clone());
+                fresh
+            }
+            _ => current,
+        }
+    }
+
+    /// This link, for rails.
+    pub fn weak(&self) -> Weak<RdmaLink> {
+        self.me.clone()
+    }
+
+    /// Puts one flight that came back on a rail.
+    pub fn place(&self, mut flight: Flight) {
+        let Some(slice) = &flight.slice else { return };
+        let (local, remote) = (slice.local, slice.remote);
+        let target = self.target();
+        let chosen = {
+            let mut view = self.shared.memory.view();
+            let keys = view.at(local);
+            keys.ok_or_else(|| not_registered(local)).and_then(|keys| {
+                let window = target.window(remote, &mut 0).ok_or_else(|| self.not_published(remote))?;
+                let rows = (keys.row(local), target.row(window, remote));
+                let choice = target.choice(&self.shared, rows.0, rows.1);
+                let len = flight.len();
+                let pair = self.choose(&target, &choice.pairs, choice.first_tier, flight.avoid, len, &|_| 0);
+                let pair = pair.ok_or_else(|| self.no_rail(&target))?;
+                flight.lkey = keys.lkey(pair.local, local);
+                flight.rkey = window.rkey.get(pair.remote).copied().unwrap_or(0);
+                flight.incarnation = target.incarnation;
+                Ok(pair)
+            })
+        };
+        match chosen {
+            Ok(pair) => {
+                let Some(rail) = target.rail(&self.shared, pair) else { return };
+                rail.submit(&mut VecDeque::from([flight]), &self.me, self.shared.now_ns());
+            }
+            Err(error) => fail_all([flight], &error),
+        }
+    }
+
+    /// Whether some rail that carries data now is left for a flight that is to avoid some.
+    pub fn has_other_rail(&self, flight: &Flight) -> bool {
+        let Some(slice) = &flight.slice else { return false };
+        let target = self.target.load();
+        let mut view = self.shared.memory.view();
+        let (Some(keys), Some(window)) = (view.at(slice.local), target.window(slice.remote, &mut 0)) else {
+            return false;
+        };
+        let choice = target.choice(&self.shared, keys.row(slice.local), target.row(window, slice.remote));
+        choice.pairs.iter().any(|pair| {
+            let bit = 1u64.checked_shl(target.number(*pair) as u32).unwrap_or(0);
+            let rail = target.rail(&self.shared, *pair);
+            flight.avoid & bit == 0 && rail.is_some_and(|rail| rail.is_trusted() && rail.nic.is_active())
+        })
+    }
+
+    /// Bit of a rail in `Flight::avoid`; 0 if it is none of this link's.
+    pub fn bit_of(&self, rail: &Rail) -> u64 {
+        let target = self.target.load();
+        let (server, nic) = rail.peer.split_once('@').unwrap_or((&rail.peer, ""));
+        let remote = target.desc.nics.iter().position(|known| known.name == nic);
+        match remote.filter(|_| server == target.desc.server) {
+            Some(remote) => {
+                let number = target.number(Pair { local: rail.nic.index, remote });
+                1u64.checked_shl(number as u32).unwrap_or(0)
+            }
+            None => 0,
+        }
+    }
+
+    /// The best pair: of the first tier the one that will be through first; if none of it can be used, of the rest.
+    /// Rails to avoid and rails that failed come last. `extra` is what this call has given a pair already, bytes.
+    fn choose(
+        &self,
+        target: &Target,
+        pairs: &[Pair],
+        first_tier: usize,
+        avoid: u64,
+        len: u64,
+        extra: &dyn Fn(usize) -> u64,
+    ) -> Option<Pair> {
+        let mut best = None;
+        for (place, pair) in pairs.iter().enumerate() {
+            let Some(rail) = target.rail(&self.shared, *pair).filter(|rail| rail.nic.is_active()) else {
+                continue;
+            };
+            let number = target.number(*pair);
+            let avoided = avoid & 1u64.checked_shl(number as u32).unwrap_or(0) != 0;
+            let class = (avoided, !rail.is_trusted(), place >= first_tier);
+            let more = len + extra(number);
+            let cost = rail.meter.cost_ns(more).max(rail.nic.meter.cost_ns(more));
+            if best.as_ref().is_none_or(|(known, _)| (class, cost) < *known) {
+                best = Some(((class, cost), *pair));
+            }
+        }
+        best.map(|(_, pair)| pair)
+    }
+
+    /// Chooses rails for all slices and fills the buckets; those that cannot be moved are given back with the reason.
+    fn sort(&self, target: &Target, slices: Vec<Slice>, buckets: &mut Buckets) -> Vec<(Slice, Error)> {
+        let mut refused = Vec::new();
+        let incarnation = target.incarnation;
+        let mut view = self.shared.memory.view();
+        let mut hint = 0;
+        for slice in slices {
+            let Some(keys) = view.at(slice.local) else {
+                let error = not_registered(slice.local);
+                refused.push((slice, error));
+                continue;
+            };
+            let Some(window) = target.window(slice.remote, &mut hint) else {
+                let error = self.not_published(slice.remote);
+                refused.push((slice, error));
+                continue;
+            };
+            let choice = target.choice(&self.shared, keys.row(slice.local), target.row(window, slice.remote));
+            let pair = match choice.pairs.as_slice() {
+                [only] if self.shared.nics[only.local].is_active() => Some(*only),
+                pairs => {
+                    let extra = |number: usize| buckets.bytes(number);
+                    self.choose(target, pairs, choice.first_tier, 0, slice.len, &extra)
+                }
+            };
+            let Some((pair, rail)) = pair.and_then(|pair| Some((pair, target.rail(&self.shared, pair)?)))
+            else {
+                let mut flight = Flight::new(slice, self.number, incarnation);
+                flight.tries = 1;
+                self.returned.lock().push(flight);
+                continue;
+            };
+            let mut flight = Flight::new(slice, self.number, incarnation);
+            flight.lkey = keys.lkey(pair.local, flight.slice.as_ref().map_or(0, |slice| slice.local));
+            flight.rkey = window.rkey.get(pair.remote).copied().unwrap_or(0);
+            buckets.put(target.number(pair), rail, flight);
+        }
+        refused
+    }
+
+    fn not_published(&self, addr: u64) -> Error {
+        let peer = self.route.peer();
+        let text = format!("target {addr:#x} is in no buffer that segment '{peer}' publishes with keys");
+        Error::new(Code::AddressNotRegistered, text).peer(peer)
+    }
+
+    /// No NIC of ours is active, or none of the two sides' matrices fit.
+    pub fn no_rail(&self, target: &Target) -> Error {
+        let peer = self.route.peer();
+        let mine: Vec<String> =
+            self.shared.nics.iter().map(|nic| format!("{} ({})", nic.name, nic.state().last_error)).collect();
+        let text = format!(
+            "no NIC pair leads to segment '{peer}': ours are {}, the peer has {} NICs; see showLinks",
+            mine.join(", "),
+            target.desc.nics.len()
+        );
+        Error::new(Code::DeviceNotFound, text).class(Class::Device, true).peer(peer)
+    }
+
+    /// An error once the link is closed.
+    pub fn check_open(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) || self.shared.is_stopped() {
+            let text = "the engine is being destroyed";
+            return Err(Error::new(Code::Endpoint, text).class(Class::Canceled, false));
+        }
+        Ok(())
+    }
+}
+
+impl Link for RdmaLink {
+    fn cut(&self, region: Option<&Region>, source: u64, covered: u64, remote: u64, left: u64) -> u64 {
+        let most = if left <= self.block + self.fragment { left } else { self.block };
+        let piece = region.map_or(covered, |region| self.shared.memory.piece_left(region, source));
+        let target = self.target.load();
+        let window = target.window(remote, &mut 0);
+        let there = window.map_or(left, |window| window.len - (remote - window.addr));
+        most.min(covered).min(piece).min(there).clamp(1, LONGEST_SLICE)
+    }
+
+    fn submit(&self, slices: Vec<Slice>, _: u64) {
+        if let Err(error) = self.check_open() {
+            slices.into_iter().for_each(|slice| slice.fail(error.clone()));
+            return;
+        }
+        let target = self.target();
+        // Taken out: a slice that fails may call back into the library.
+        let mut buckets = BUCKETS.take();
+        let refused = self.sort(&target, slices, &mut buckets);
+        let now_ns = self.shared.now_ns();
+        let Buckets { rails, spare } = &mut buckets;
+        for mut bucket in rails.drain(..) {
+            bucket.rail.submit(&mut bucket.flights, &self.me, now_ns);
+            spare.push(bucket.flights);
+        }
+        BUCKETS.set(buckets);
+        refused.into_iter().for_each(|(slice, error)| slice.fail(error));
+        if !self.returned.lock().is_empty() {
+            self.shared.place_later(self, false);
+        }
+    }
+
+    fn poll(&self) -> bool {
+        let mut moved = false;
+        for nic in self.shared.nics.iter().filter(|nic| nic.outstanding() > 0) {
+            nic.polled.store(true, Ordering::Relaxed);
+            moved |= self.shared.poll(nic);
+        }
+        moved
+    }
+
+    fn rely_on_threads(&self) {
+        for nic in self.shared.nics.iter().filter(|nic| nic.outstanding() > 0) {
+            if !nic.relied_on.swap(true, Ordering::SeqCst) && !nic.armed.load(Ordering::SeqCst) {
+                nic.wakeup.set();
+            }
+        }
+    }
+
+    fn close(&self, error: &Error) {
+        self.closed.store(true, Ordering::Release);
+        let returned = std::mem::take(&mut *self.returned.lock());
+        fail_all(returned, error);
+    }
+}
+
+impl Buckets {
+    fn bytes(&self, number: usize) -> u64 {
+        self.rails.iter().find(|bucket| bucket.number == number).map_or(0, |bucket| bucket.bytes)
+    }
+
+    fn put(&mut self, number: usize, rail: &Arc<Rail>, flight: Flight) {
+        let bytes = flight.len();
+        match self.rails.iter_mut().find(|bucket| bucket.number == number) {
+            Some(bucket) => {
+                bucket.bytes += bytes;
+                bucket.flights.push_back(flight);
+            }
+            None => {
+                let mut flights = self.spare.pop().unwrap_or_default();
+                flights.push_back(flight);
+                self.rails.push(Bucket { number, rail: rail.clone(), flights, bytes });
+            }
+        }
+    }
+}
+
+fn not_registered(addr: u64) -> Error {
+    let text = format!("local {addr:#x} is not registered with any NIC; call registerLocalMemory first");
+    Error::new(Code::AddressNotRegistered, text)
+}

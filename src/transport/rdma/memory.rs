@@ -1,0 +1,220 @@
+//! Memory regions on the NICs: for each registered region one MR per NIC and piece. Looked up by address once per
+//! slice, under a read lock that is taken once per submit call.
+
+#![allow(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::{RwLock, RwLockReadGuard};
+
+use super::nic::Nic;
+use super::verbs::{Access, Mr};
+use super::PublishedBuffer;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::memory::Region;
+use crate::runtime::thread;
+use crate::topology::location::{self, Location};
+use crate::topology::select::{Placement, RowId, Selector};
+
+/// Smallest total for which NICs are worth a thread each, where the configuration leaves it open.
+const PARALLEL_BYTES: u64 = 64 << 20;
+
+/// The MRs of one region.
+pub struct Keys {
+    /// First byte.
+    pub addr: u64,
+    /// Bytes.
+    pub len: u64,
+    /// Bytes per piece; the last may be shorter.
+    piece_bytes: u64,
+    /// Local keys: piece by piece, one per NIC; 0 where the NIC has none.
+    lkeys: Vec<u32>,
+    rkeys: Vec<u32>,
+    nics: usize,
+    placement: Placement,
+    name: String,
+    remote: bool,
+    order: u64,
+    /// Deregistered when the last user of these keys is gone.
+    _mrs: Vec<Mr>,
+}
+
+impl Keys {
+    /// Row of the local topology for the byte at `addr`.
+    pub fn row(&self, addr: u64) -> RowId {
+        self.placement.at(addr - self.addr, self.len)
+    }
+
+    /// Local key for NIC `nic` and the byte at `addr`; 0 if that NIC does not have the region.
+    pub fn lkey(&self, nic: usize, addr: u64) -> u32 {
+        let piece = ((addr - self.addr) / self.piece_bytes) as usize;
+        self.lkeys.get(piece * self.nics + nic).copied().unwrap_or(0)
+    }
+
+    fn holds(&self, addr: u64) -> bool {
+        addr >= self.addr && addr - self.addr < self.len
+    }
+
+    fn pieces(&self) -> usize {
+        self.lkeys.len() / self.nics.max(1)
+    }
+}
+
+/// All regions of the transport.
+pub struct Memory {
+    /// By first byte.
+    regions: RwLock<BTreeMap<u64, Arc<Keys>>>,
+    piece_bytes: u64,
+    relaxed_ordering: bool,
+    parallel: Option<bool>,
+}
+
+impl Memory {
+    /// `device_limit` is the smallest `max_mr_size` of the NICs.
+    pub fn new(config: &Config, device_limit: u64) -> Self {
+        let limit = if device_limit == 0 { u64::MAX } else { device_limit };
+        Memory {
+            regions: RwLock::default(),
+            // Whole pages, so that no piece begins inside one.
+            piece_bytes: (config.max_mr_bytes.min(limit) & !4095).max(4096),
+            relaxed_ordering: config.relaxed_ordering,
+            parallel: config.parallel_reg_mr,
+        }
+    }
+
+    /// Bytes from `addr` to the end of its piece.
+    pub fn piece_left(&self, region: &Region, addr: u64) -> u64 {
+        self.piece_bytes - (addr - region.addr) % self.piece_bytes
+    }
+
+    /// Registers all regions on every NIC that works, or none. `ERR_CONTEXT` where one refuses.
+    pub fn register(&self, nics: &[Arc<Nic>], selector: &Selector, regions: &[Arc<Region>]) -> Result<()> {
+        let mut made = Vec::new();
+        made.try_reserve_exact(regions.len()).map_err(|_| Error::out_of_memory("memory regions"))?;
+        for region in regions {
+            made.push(self.keys(nics, selector, region)?);
+        }
+        let mut map = self.regions.write();
+        map.extend(made.into_iter().map(|keys| (keys.addr, Arc::new(keys))));
+        Ok(())
+    }
+
+    /// Gives the MRs up; peers that still use their keys get remote access errors.
+    pub fn unregister(&self, region: &Region) {
+        let taken = self.regions.write().remove(&region.addr);
+        // Deregistering may take long: not under the lock.
+        drop(taken);
+    }
+
+    /// Gives all MRs up.
+    pub fn clear(&self) {
+        let taken = std::mem::take(&mut *self.regions.write());
+        drop(taken);
+    }
+
+    /// For the look-ups of one submit call.
+    pub fn view(&self) -> View<'_> {
+        View { map: self.regions.read(), last: None }
+    }
+
+    /// Entries for the descriptor; `nics` are the indices of the NICs to list, in order.
+    pub fn published(&self, nics: &[usize]) -> Vec<PublishedBuffer> {
+        let map = self.regions.read();
+        let mut open: Vec<&Arc<Keys>> = map.values().filter(|keys| keys.remote).collect();
+        open.sort_by_key(|keys| keys.order);
+        let entries = open.into_iter().flat_map(|keys| {
+            (0..keys.pieces()).map(move |piece| {
+                let start = piece as u64 * keys.piece_bytes;
+                let of = |list: &[u32]| -> Vec<u32> {
+                    nics.iter().map(|nic| list.get(piece * keys.nics + nic).copied().unwrap_or(0)).collect()
+                };
+                PublishedBuffer {
+                    location: keys.name.clone(),
+                    addr: keys.addr + start,
+                    len: keys.piece_bytes.min(keys.len - start),
+                    rkey: of(&keys.rkeys),
+                    lkey: of(&keys.lkeys),
+                }
+            })
+        });
+        entries.collect()
+    }
+
+    fn keys(&self, nics: &[Arc<Nic>], selector: &Selector, region: &Region) -> Result<Keys> {
+        let per_nic = self.register_everywhere(nics, region)?;
+        let pieces = region.len.div_ceil(self.piece_bytes) as usize;
+        let key = |nic: usize, piece: usize, of: fn(&Mr) -> u32| per_nic[nic].get(piece).map_or(0, of);
+        let table = |of: fn(&Mr) -> u32| {
+            (0..pieces)
+                .flat_map(|piece| (0..nics.len()).map(move |nic| (nic, piece)))
+                .map(|(nic, piece)| key(nic, piece, of))
+                .collect::<Vec<u32>>()
+        };
+        let (lkeys, rkeys) = (table(Mr::lkey), table(Mr::rkey));
+        // Only now: registering has touched the pages, so the kernel knows where they are.
+        let name = match region.location.as_str() {
+            "*" => location::of_memory(region.addr),
+            name => name.to_string(),
+        };
+        let placement = selector.place(&Location::parse(&name));
+        Ok(Keys {
+            addr: region.addr,
+            len: region.len,
+            piece_bytes: self.piece_bytes,
+            lkeys,
+            rkeys,
+            nics: nics.len(),
+            placement,
+            name,
+            remote: region.remote,
+            order: region.order,
+            _mrs: per_nic.into_iter().flatten().collect(),
+        })
+    }
+
+    /// One list of MRs per NIC; an empty one for a NIC that is gone for good.
+    fn register_everywhere(&self, nics: &[Arc<Nic>], region: &Region) -> Result<Vec<Vec<Mr>>> {
+        let parallel = nics.len() > 1 && self.parallel.unwrap_or(region.len >= PARALLEL_BYTES);
+        if !parallel {
+            return nics.iter().map(|nic| self.register_on(nic, region)).collect();
+        }
+        thread::scope(nics.iter().map(|nic| move || self.register_on(nic, region)).collect())
+            .into_iter()
+            .collect()
+    }
+
+    fn register_on(&self, nic: &Nic, region: &Region) -> Result<Vec<Mr>> {
+        if nic.is_gone() {
+            return Ok(Vec::new());
+        }
+        let access = Access { remote: region.remote, relaxed_ordering: self.relaxed_ordering };
+        let starts = (0..region.len).step_by(self.piece_bytes as usize);
+        starts
+            .map(|start| {
+                let len = self.piece_bytes.min(region.len - start);
+                // SAFETY: the caller of registerLocalMemory keeps the range mapped until it unregisters it, which
+                // drops the MR.
+                unsafe { Mr::register(&nic.pd, region.addr + start, len, access) }
+            })
+            .collect()
+    }
+}
+
+/// Look-ups of one submit call; remembers the last region found.
+pub struct View<'a> {
+    map: RwLockReadGuard<'a, BTreeMap<u64, Arc<Keys>>>,
+    last: Option<Arc<Keys>>,
+}
+
+impl View<'_> {
+    /// The keys of the region that holds the byte at `addr`.
+    pub fn at(&mut self, addr: u64) -> Option<&Arc<Keys>> {
+        if !self.last.as_ref().is_some_and(|keys| keys.holds(addr)) {
+            let found = self.map.range(..=addr).next_back().map(|(_, keys)| keys);
+            self.last = found.filter(|keys| keys.holds(addr)).cloned();
+        }
+        self.last.as_ref()
+    }
+}

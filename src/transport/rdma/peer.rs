@@ -1,0 +1,207 @@
+//! A peer's descriptor prepared for the data path: which of its buffers holds an address, which NIC pairs lead there.
+
+use std::sync::{Arc, OnceLock};
+
+use super::nic::Nic;
+use super::rail::Rail;
+use super::route::PeerDesc;
+use super::shared::Shared;
+use crate::config::Config;
+use crate::topology::location::Location;
+use crate::topology::select::{parse_peer_affinity, Placement, RowId, Selector};
+
+/// A NIC pair: index of the local NIC, index of the peer's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pair {
+    /// Index in `Shared::nics`.
+    pub local: usize,
+    /// Index in `PeerDesc::nics`.
+    pub remote: usize,
+}
+
+/// NIC pairs in the order in which they are to be considered.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Choice {
+    /// All pairs; the first `first_tier` are as good as each other, the rest is for failures.
+    pub pairs: Vec<Pair>,
+    /// Preferred on both sides, each NIC of the larger side once.
+    pub first_tier: usize,
+}
+
+/// A buffer of the peer.
+pub struct Window {
+    /// First byte.
+    pub addr: u64,
+    /// Bytes.
+    pub len: u64,
+    placement: Placement,
+    /// One per NIC of the peer.
+    pub rkey: Vec<u32>,
+}
+
+/// A descriptor, prepared. Immutable but for rails made on first use.
+pub struct Target {
+    /// What it was made from.
+    pub desc: Arc<PeerDesc>,
+    /// Version of the descriptor.
+    pub version: u64,
+    /// By address.
+    windows: Vec<Window>,
+    selector: Selector,
+    /// By local NIC, then by the peer's.
+    rails: Vec<OnceLock<Arc<Rail>>>,
+    /// By local row, then by the peer's row.
+    choices: Vec<OnceLock<Choice>>,
+    affinity: Affinity,
+    /// Incarnation of the peer as a number, 0 if it has none.
+    pub incarnation: u64,
+}
+
+/// Rules that override the pairing by position.
+#[derive(Clone, Debug, Default)]
+pub struct Affinity {
+    same_name: bool,
+    /// Local NIC to peer NICs, by name.
+    peers: std::collections::BTreeMap<String, Vec<String>>,
+}
+
+impl Affinity {
+    /// The rules of the settings, and a warning for each that is not one.
+    pub fn new(config: &Config) -> (Self, Vec<String>) {
+        let text = config.nic_peer_affinity.as_deref().filter(|_| config.hca_peer_affinity).unwrap_or("");
+        let (peers, warnings) = parse_peer_affinity(text);
+        (Affinity { same_name: config.dest_device_affinity, peers }, warnings)
+    }
+}
+
+impl Target {
+    /// Prepares a descriptor.
+    pub fn new(shared: &Shared, desc: Arc<PeerDesc>, version: u64, affinity: &Affinity) -> Self {
+        let names: Vec<String> = desc.nics.iter().map(|nic| nic.name.clone()).collect();
+        let selector = Selector::new(&desc.matrix, &names);
+        let mut windows: Vec<Window> = desc
+            .buffers
+            .iter()
+            .map(|buffer| {
+                let placement = selector.place(&Location::parse(&buffer.location));
+                Window { addr: buffer.addr, len: buffer.len, placement, rkey: buffer.rkey.clone() }
+            })
+            .collect();
+        windows.sort_by_key(|window| window.addr);
+        let pairs = shared.nics.len() * names.len();
+        let rows = shared.selector.row_count() * selector.row_count();
+        Target {
+            version,
+            incarnation: desc.incarnation.as_deref().map_or(0, incarnation_number),
+            windows,
+            rails: (0..pairs).map(|_| OnceLock::new()).collect(),
+            choices: (0..rows).map(|_| OnceLock::new()).collect(),
+            selector,
+            desc,
+            affinity: affinity.clone(),
+        }
+    }
+
+    /// The buffer that holds the byte at `addr`. `hint` is where to look first, and is brought up to date.
+    pub fn window(&self, addr: u64, hint: &mut usize) -> Option<&Window> {
+        let holds = |window: &&Window| addr >= window.addr && addr - window.addr < window.len;
+        if let Some(window) = self.windows.get(*hint).filter(holds) {
+            return Some(window);
+        }
+        let place = self.windows.partition_point(|window| window.addr <= addr).checked_sub(1)?;
+        *hint = place;
+        self.windows.get(place).filter(holds)
+    }
+
+    /// The peer's row for the byte at `addr` of a buffer.
+    pub fn row(&self, window: &Window, addr: u64) -> RowId {
+        window.placement.at(addr - window.addr, window.len)
+    }
+
+    /// The rail of a pair, made on first use.
+    pub fn rail(&self, shared: &Shared, pair: Pair) -> Option<&Arc<Rail>> {
+        let cell = self.rails.get(self.number(pair))?;
+        let nic = shared.nics.get(pair.local)?;
+        let peer = self.desc.nics.get(pair.remote)?;
+        Some(cell.get_or_init(|| shared.rail(nic, &format!("{}@{}", self.desc.server, peer.name))))
+    }
+
+    /// Number of a pair among all of this target.
+    pub fn number(&self, pair: Pair) -> usize {
+        pair.local * self.desc.nics.len() + pair.remote
+    }
+
+    /// The pairs for a local row and a row of the peer.
+    pub fn choice(&self, shared: &Shared, local: RowId, remote: RowId) -> &Choice {
+        static NONE: Choice = Choice { pairs: Vec::new(), first_tier: 0 };
+        let place = local.index() * self.selector.row_count() + remote.index();
+        let Some(cell) = self.choices.get(place) else { return &NONE };
+        cell.get_or_init(|| {
+            let ours = |list: &[usize]| -> Vec<usize> { list.to_vec() };
+            let (selector, peer) = (&shared.selector, &self.selector);
+            self.choose(
+                &shared.nics,
+                [ours(selector.preferred(local)), ours(selector.available(local))],
+                [ours(peer.preferred(remote)), ours(peer.available(remote))],
+            )
+        })
+    }
+
+    /// First tier: each NIC of the larger preferred side once, paired by affinity or by position. Then every other
+    /// pair: preferred on both sides, on one, on none.
+    fn choose(&self, nics: &[Arc<Nic>], ours: [Vec<usize>; 2], theirs: [Vec<usize>; 2]) -> Choice {
+        let best =
+            |lists: &[Vec<usize>; 2]| if lists[0].is_empty() { lists[1].clone() } else { lists[0].clone() };
+        let (left, right) = (best(&ours), best(&theirs));
+        let mut choice = Choice::default();
+        if left.is_empty() || right.is_empty() {
+            return choice;
+        }
+        for position in 0..left.len().max(right.len()) {
+            let local = left[position % left.len()];
+            let liked = nics.get(local).map(|nic| self.liked(&nic.name, &right)).unwrap_or_default();
+            let remote = match liked.len() {
+                0 => right[position % right.len()],
+                count => liked[position % count],
+            };
+            choice.add(Pair { local, remote });
+        }
+        choice.first_tier = choice.pairs.len();
+        for (mine, their) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+            for local in &ours[mine] {
+                for remote in &theirs[their] {
+                    choice.add(Pair { local: *local, remote: *remote });
+                }
+            }
+        }
+        choice
+    }
+
+    /// Those of `candidates` that the affinity rules want for a local NIC.
+    fn liked(&self, local: &str, candidates: &[usize]) -> Vec<usize> {
+        let named = |wanted: &str| {
+            candidates
+                .iter()
+                .copied()
+                .find(|index| self.desc.nics.get(*index).is_some_and(|nic| nic.name == wanted))
+        };
+        if self.affinity.same_name {
+            return named(local).into_iter().collect();
+        }
+        self.affinity.peers.get(local).into_iter().flatten().filter_map(|name| named(name)).collect()
+    }
+}
+
+/// The first half of an incarnation id as a number, never 0; 0 for a text that is none.
+pub fn incarnation_number(text: &str) -> u64 {
+    let half = text.get(..16).and_then(|digits| u64::from_str_radix(digits, 16).ok());
+    half.map_or(0, |number| number.max(1))
+}
+
+impl Choice {
+    fn add(&mut self, pair: Pair) {
+        if !self.pairs.contains(&pair) {
+            self.pairs.push(pair);
+        }
+    }
+}

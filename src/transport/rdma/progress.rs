@@ -1,0 +1,253 @@
+//! The thread of one NIC (`mte-nic-<device>`): reaps when nobody polls, hears the device's events, and looks after what
+//! takes too long.
+
+use std::os::fd::RawFd;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
+
+use super::flight::{Flight, Loss};
+use super::nic::Nic;
+use super::queue::{Queue, State};
+use super::rail::Rail;
+use super::recover::expired;
+use super::shared::Shared;
+use super::verbs::AsyncEvent;
+use crate::error::{Class, Code, Error, Result};
+use crate::runtime::{poll, thread};
+
+/// Between two looks at deadlines, pauses and stalls, ms.
+const SCAN_MS: u64 = 50;
+/// Sleep while callers poll, ms.
+const SHORT_MS: i32 = 1;
+/// Sleep while something is under way, ms.
+const BUSY_MS: i32 = 50;
+/// Sleep while nothing is, ms.
+const IDLE_MS: i32 = 250;
+/// How long a stopped queue pair has for its flush completions, ms.
+const DRAIN_MS: u64 = 500;
+/// A rail that failed is probed as long as it was used within this time, ms.
+const WANTED_MS: u64 = 60_000;
+/// Between two looks for a port or GID that is missing, ms.
+const REFRESH_MS: u64 = 100;
+
+/// Starts the thread.
+pub fn start(shared: &Arc<Shared>, nic: &Arc<Nic>) -> Result<JoinHandle<()>> {
+    let mut name = format!("mte-nic-{}", nic.name);
+    // The kernel's limit; device names are ASCII.
+    name.truncate(15);
+    let (weak, nic, broken) = (Arc::downgrade(shared), nic.clone(), nic.clone());
+    thread::spawn(
+        &name,
+        move || run(&weak, &nic),
+        move || {
+            broken.deactivate("its thread failed inside the library", true);
+        },
+    )
+}
+
+fn run(shared: &Weak<Shared>, nic: &Arc<Nic>) {
+    let mut next_scan = 0;
+    while let Some(shared) = shared.upgrade().filter(|shared| !shared.is_stopped()) {
+        events(&shared, nic);
+        shared.poll(nic);
+        let now = shared.now_ms();
+        if now >= next_scan {
+            scan(&shared, nic, now);
+            next_scan = now + SCAN_MS;
+        }
+        let wait = prepare_to_sleep(&shared, nic);
+        drop(shared);
+        sleep(nic, wait);
+    }
+}
+
+/// Arms the completion queues unless callers poll; how long to sleep, ms.
+fn prepare_to_sleep(shared: &Arc<Shared>, nic: &Arc<Nic>) -> i32 {
+    let busy = nic.outstanding() > 0;
+    if !busy {
+        nic.relied_on.store(false, Ordering::SeqCst);
+    }
+    let polled = nic.polled.swap(false, Ordering::Relaxed);
+    if busy && polled && !nic.relied_on.load(Ordering::SeqCst) {
+        nic.armed.store(false, Ordering::SeqCst);
+        // Whoever relies on us from now on finds `armed` false and wakes us.
+        if !nic.relied_on.load(Ordering::SeqCst) {
+            return SHORT_MS;
+        }
+    }
+    for completions in &nic.completions {
+        if let Err(error) = completions.arm() {
+            nic.note(error.text());
+        }
+    }
+    nic.armed.store(true, Ordering::SeqCst);
+    // What came before they were armed causes no event.
+    if shared.poll(nic) {
+        return 0;
+    }
+    if busy {
+        BUSY_MS
+    } else {
+        IDLE_MS
+    }
+}
+
+fn sleep(nic: &Nic, wait_ms: i32) {
+    let fds: [RawFd; 3] = [nic.channel.fd(), nic.context.async_fd(), nic.wakeup.fd()];
+    let ready = poll::readable(fds, wait_ms);
+    if ready[0] {
+        if let Err(error) = nic.channel.drain() {
+            nic.note(error.text());
+        }
+    }
+    if ready[2] {
+        nic.wakeup.clear();
+    }
+}
+
+fn events(shared: &Arc<Shared>, nic: &Arc<Nic>) {
+    loop {
+        match nic.context.next_event() {
+            Ok(Some(event)) => hear(shared, nic, &event),
+            Ok(None) => return,
+            Err(error) => {
+                nic.note(error.text());
+                return;
+            }
+        }
+    }
+}
+
+fn hear(shared: &Arc<Shared>, nic: &Arc<Nic>, event: &AsyncEvent) {
+    tracing::info!("NIC {}: {}", nic.name, event.name());
+    let ours = |port: u8| port == nic.port_number;
+    match event {
+        AsyncEvent::QpFatal { qp_number } => {
+            let rail = nic.rails.all().into_iter().find_map(|rail| {
+                let connection = rail.connection()?;
+                connection.numbers().contains(qp_number).then_some((rail, connection))
+            });
+            if let Some((rail, connection)) = rail {
+                let text =
+                    format!("{}: the device reported a fatal error of queue pair {qp_number}", rail.name());
+                rail.give_up(&connection, Error::new(Code::Endpoint, text));
+            }
+        }
+        AsyncEvent::DeviceFatal => lose(shared, nic, "the device failed", true),
+        AsyncEvent::CqError => lose(shared, nic, "a completion queue overran or failed", true),
+        AsyncEvent::PortError(port) if ours(*port) => {
+            lose(shared, nic, "the port is down", false);
+            nic.refresh_at_ms.store(shared.now_ms() + REFRESH_MS, Ordering::Relaxed);
+        }
+        AsyncEvent::PortActive(port) | AsyncEvent::GidChange(port) | AsyncEvent::LidChange(port)
+            if ours(*port) =>
+        {
+            refresh(shared, nic);
+        }
+        _ => {}
+    }
+}
+
+/// Takes a NIC out of use: what it carries goes elsewhere, and peers are told.
+fn lose(shared: &Arc<Shared>, nic: &Arc<Nic>, why: &str, for_good: bool) {
+    let was_active = nic.deactivate(why, for_good);
+    give_up_all(nic, why);
+    if was_active {
+        shared.host.republish();
+    }
+}
+
+fn give_up_all(nic: &Arc<Nic>, why: &str) {
+    for rail in nic.rails.all() {
+        if let Some(connection) = rail.connection() {
+            let text = format!("{}: {why}", rail.name());
+            rail.give_up(
+                &connection,
+                Error::new(Code::Endpoint, text).class(Class::Device, true).peer(&rail.peer),
+            );
+        }
+    }
+}
+
+/// Reads port and GID again. A NIC that is back carries data again at once; one whose GID moved needs new connections.
+fn refresh(shared: &Arc<Shared>, nic: &Arc<Nic>) {
+    let before = nic.port();
+    match nic.refresh(&shared.config, &[]) {
+        Ok(changed) => {
+            nic.refresh_at_ms.store(0, Ordering::Relaxed);
+            let now = nic.port();
+            if (before.gid, before.gid_index) != (now.gid, now.gid_index) {
+                give_up_all(nic, "its GID changed");
+            }
+            if changed {
+                tracing::info!("NIC {} is usable with GID {}", nic.name, super::gid::text(&now.gid));
+                nic.rails.all().iter().for_each(|rail| rail.unpause());
+                shared.host.republish();
+            }
+        }
+        Err(error) => {
+            if !nic.is_gone() {
+                lose(shared, nic, error.text(), false);
+                nic.refresh_at_ms.store(shared.now_ms() + REFRESH_MS, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+fn scan(shared: &Arc<Shared>, nic: &Arc<Nic>, now: u64) {
+    let due = nic.refresh_at_ms.load(Ordering::Relaxed);
+    if due != 0 && now >= due {
+        refresh(shared, nic);
+    }
+    for queue in nic.completions.iter().flat_map(|completions| completions.queues()) {
+        look_after(shared, &queue, now);
+    }
+    for rail in nic.rails.all() {
+        if rail.has_waiting() {
+            let late = rail.take_waiting(|flight| expired(flight) || is_revoked(flight));
+            let late = late.into_iter().map(|flight| (flight, Loss::Flushed)).collect();
+            shared.recover(&rail, late, false);
+        }
+        rail.tick(now, WANTED_MS);
+    }
+    nic.rails.sweep();
+}
+
+fn is_revoked(flight: &Flight) -> bool {
+    flight.slice.as_ref().is_some_and(|slice| slice.is_revoked())
+}
+
+/// A queue that drains for too long is destroyed; one on which something is too late, or where nothing moves, is
+/// stopped.
+fn look_after(shared: &Arc<Shared>, queue: &Arc<Queue>, now: u64) {
+    let Some(owner) = queue.owner() else { return };
+    if let State::Draining(since) = queue.state() {
+        if now.saturating_sub(since) >= DRAIN_MS {
+            let flights = queue.destroy();
+            if !flights.is_empty() {
+                shared.stats.destroyed_without_completion.fetch_add(1, Ordering::Relaxed);
+            }
+            let lost = flights.into_iter().map(|flight| (flight, Loss::Unknown)).collect();
+            shared.recover(&owner.rail, lost, false);
+        }
+        return;
+    }
+    let Some(connection) = owner.connection.upgrade() else { return };
+    if queue.any(expired) {
+        let text = format!("{}: a request on it ran out of time", owner.rail.name());
+        return owner.rail.give_up(&connection, stalled(text, &owner.rail));
+    }
+    if let Some((since, bytes)) = queue.stalled_since() {
+        let limit =
+            shared.config.rdma_stall_timeout.as_millis() as u64 + bytes * 1000 / shared.config.rdma_min_rate;
+        if now.saturating_sub(since) >= limit {
+            let text = format!("{}: no completion for {} ms", owner.rail.name(), now - since);
+            owner.rail.give_up(&connection, stalled(text, &owner.rail));
+        }
+    }
+}
+
+fn stalled(text: String, rail: &Rail) -> Error {
+    Error::new(Code::Endpoint, text).class(Class::Timeout, true).peer(&rail.peer)
+}

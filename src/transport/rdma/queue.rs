@@ -1,0 +1,269 @@
+//! One queue pair and the work requests on it. Every work request has its own number, signalled or not: an error
+//! completion names the one that failed, so those before it are known to have succeeded.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock, Weak};
+
+use parking_lot::Mutex;
+
+use super::completions::Completions;
+use super::connection::Connection;
+use super::flight::{Flight, Loss};
+use super::nic::Nic;
+use super::rail::Rail;
+use super::verbs::{self, wc, Chain, Qp};
+use crate::error::Result;
+
+/// Within a chain, each so many-th work request asks for a completion, and the last.
+const SIGNAL_EVERY: usize = 8;
+
+/// What happened to a queue as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Takes work requests.
+    Open,
+    /// Stopped since then (ms of the transport's clock); waits for its flush completions.
+    Draining(u64),
+}
+
+/// A queue pair with its ring. Shared by whoever posts and whoever polls.
+pub struct Queue {
+    nic: Arc<Nic>,
+    /// Which of the NIC's completion queues it completes on.
+    cq: usize,
+    /// Place in that completion queue's table, and generation of the place; both in the numbers of work requests.
+    key: u32,
+    number: u32,
+    ring: Mutex<Ring>,
+    /// Time of the last post to an empty ring, or of the last completion, ms.
+    progress_ms: AtomicU64,
+    depth: usize,
+    /// Set right after the connection is made.
+    owner: OnceLock<Owner>,
+}
+
+/// What a queue belongs to.
+pub struct Owner {
+    /// The rail.
+    pub rail: Arc<Rail>,
+    /// The connection that holds it.
+    pub connection: Weak<Connection>,
+}
+
+/// Guards the queue pair and what is posted on it, oldest first.
+struct Ring {
+    /// `None` once destroyed.
+    qp: Option<Qp>,
+    flights: VecDeque<Flight>,
+    bytes: u64,
+    /// Number of the oldest.
+    first: u32,
+    state: State,
+}
+
+/// What a completion retired.
+#[derive(Default)]
+pub struct Retired {
+    /// Done.
+    pub done: Vec<Flight>,
+    /// Came back.
+    pub lost: Vec<(Flight, Loss)>,
+}
+
+impl Queue {
+    /// A queue pair in state INIT, in the table of a completion queue of `nic`.
+    pub fn open(nic: &Arc<Nic>, depth: u32, max_sge: u32, max_inline: u32) -> Result<Arc<Self>> {
+        let (cq, completions) = nic.next_completions();
+        let caps = verbs::Caps { max_wr: depth, max_sge, max_inline };
+        let qp = Qp::create(&nic.pd, completions.cq(), &caps)?;
+        qp.init(nic.port_number, nic.pkey_index)?;
+        let mut flights = VecDeque::new();
+        let reserved = flights.try_reserve_exact(depth as usize);
+        reserved.map_err(|_| crate::error::Error::out_of_memory("a queue pair's ring"))?;
+        completions.attach(|key| Queue {
+            nic: nic.clone(),
+            cq,
+            key,
+            number: qp.number(),
+            ring: Mutex::new(Ring { qp: Some(qp), flights, bytes: 0, first: 0, state: State::Open }),
+            progress_ms: AtomicU64::new(0),
+            depth: depth as usize,
+            owner: OnceLock::new(),
+        })
+    }
+
+    /// Says once what the queue belongs to.
+    pub fn set_owner(&self, owner: Owner) {
+        let _ = self.owner.set(owner);
+    }
+
+    /// What the queue belongs to; `None` while it is being made.
+    pub fn owner(&self) -> Option<&Owner> {
+        self.owner.get()
+    }
+
+    /// Queue pair number.
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Place and generation in the completion queue's table.
+    pub fn key(&self) -> u32 {
+        self.key
+    }
+
+    /// The completion queue.
+    pub fn completions(&self) -> &Completions {
+        &self.nic.completions[self.cq]
+    }
+
+    /// Connects to the peer's queue pair.
+    pub fn connect(&self, to: &verbs::Path, rd_atomic: u8) -> Result<()> {
+        let ring = self.ring.lock();
+        let qp = ring.qp.as_ref().ok_or_else(|| {
+            crate::error::Error::new(crate::error::Code::Endpoint, "the queue pair is gone")
+        })?;
+        qp.receive_ready(to)?;
+        qp.send_ready(rd_atomic)
+    }
+
+    /// Work requests under way.
+    pub fn outstanding(&self) -> usize {
+        self.ring.lock().flights.len()
+    }
+
+    /// Posts up to `most` from the front of `flights`, as many as there is room for, in one chain. The number posted;
+    /// an error when the queue is not open, or refused some: it is stopped then and those posted will come back.
+    pub fn post(
+        &self,
+        flights: &mut VecDeque<Flight>,
+        most: usize,
+        chain: &mut Chain,
+        now_ms: u64,
+    ) -> std::result::Result<usize, i32> {
+        let mut ring = self.ring.lock();
+        let ring = &mut *ring;
+        let Some(qp) = ring.qp.as_ref().filter(|_| ring.state == State::Open) else {
+            return Err(libc::ENOTCONN);
+        };
+        let room = (self.depth - ring.flights.len()).min(flights.len()).min(most).min(Chain::CAPACITY);
+        let count = if room == 0 { 0 } else { self.completions().reserve(room) };
+        if count == 0 {
+            return Ok(0);
+        }
+        let next = ring.first.wrapping_add(ring.flights.len() as u32);
+        let mut bytes = 0;
+        for (position, flight) in flights.iter().take(count).enumerate() {
+            let signaled = position + 1 == count || (position + 1) % SIGNAL_EVERY == 0;
+            let id = u64::from(self.key) << 32 | u64::from(next.wrapping_add(position as u32));
+            chain.push(&flight.request(id, signaled));
+            bytes += flight.len();
+        }
+        if ring.flights.is_empty() {
+            self.progress_ms.store(now_ms, Relaxed);
+        }
+        let outcome = qp.post(chain);
+        let posted = outcome.as_ref().map_or_else(|e| e.posted, |()| count);
+        if posted < count {
+            bytes = flights.iter().take(posted).map(Flight::len).sum();
+            self.completions().release(count - posted);
+        }
+        ring.flights.extend(flights.drain(..posted));
+        ring.bytes += bytes;
+        match outcome {
+            Ok(()) => Ok(posted),
+            Err(refused) => {
+                // The tail that was posted may be unsignalled: only a flush makes it complete.
+                stop(ring, now_ms);
+                Err(refused.errno)
+            }
+        }
+    }
+
+    /// Takes what a completion of work request `number` says out of the ring. `None` for a stale one.
+    /// The second value: the queue is stopped and empty now.
+    pub fn retire(
+        &self,
+        number: u32,
+        completion: &verbs::Wc,
+        now_ms: u64,
+        into: &mut Retired,
+    ) -> Option<(usize, bool)> {
+        let mut ring = self.ring.lock();
+        let ring = &mut *ring;
+        let count = number.wrapping_sub(ring.first).wrapping_add(1) as usize;
+        if count == 0 || count > ring.flights.len() {
+            return None;
+        }
+        self.progress_ms.store(now_ms, Relaxed);
+        let good = if completion.status == wc::SUCCESS { count } else { count - 1 };
+        for flight in ring.flights.drain(..good) {
+            ring.bytes -= flight.len();
+            into.done.push(flight);
+        }
+        if good < count {
+            if let Some(flight) = ring.flights.pop_front() {
+                ring.bytes -= flight.len();
+                let loss = match completion.status {
+                    wc::WR_FLUSH_ERR => Loss::Flushed,
+                    status => Loss::Completion(status, completion.vendor_err),
+                };
+                into.lost.push((flight, loss));
+            }
+            stop(ring, now_ms);
+        }
+        ring.first = ring.first.wrapping_add(count as u32);
+        Some((count, ring.state != State::Open && ring.flights.is_empty()))
+    }
+
+    /// Stops the queue pair: what is posted comes back by its flush completions. True if it was open and nothing is posted.
+    pub fn stop(&self, now_ms: u64) -> bool {
+        let mut ring = self.ring.lock();
+        stop(&mut ring, now_ms);
+        ring.flights.is_empty()
+    }
+
+    /// Open, or stopped since when.
+    pub fn state(&self) -> State {
+        self.ring.lock().state
+    }
+
+    /// A flight for which `wanted` holds is posted.
+    pub fn any(&self, wanted: impl Fn(&Flight) -> bool) -> bool {
+        self.ring.lock().flights.iter().any(wanted)
+    }
+
+    /// Time since when nothing completed, and the bytes under way; `None` if nothing is under way or it is stopped.
+    pub fn stalled_since(&self) -> Option<(u64, u64)> {
+        let ring = self.ring.lock();
+        let busy = ring.state == State::Open && !ring.flights.is_empty();
+        busy.then(|| (self.progress_ms.load(Relaxed), ring.bytes))
+    }
+
+    /// Destroys the queue pair, after which the NIC touches nothing of it, and gives back what was still posted.
+    pub fn destroy(&self) -> Vec<Flight> {
+        let (qp, flights) = {
+            let mut ring = self.ring.lock();
+            ring.bytes = 0;
+            // Completions that come all the same are stale by their numbers.
+            ring.first = ring.first.wrapping_add(ring.flights.len() as u32);
+            (ring.qp.take(), ring.flights.drain(..).collect::<Vec<_>>())
+        };
+        drop(qp);
+        self.completions().detach(self);
+        self.completions().release(flights.len());
+        flights
+    }
+}
+
+fn stop(ring: &mut Ring, now_ms: u64) {
+    if ring.state != State::Open {
+        return;
+    }
+    ring.state = State::Draining(now_ms);
+    if let Some(Err(error)) = ring.qp.as_ref().map(Qp::error) {
+        // The scan destroys it when no completions come.
+        tracing::debug!("queue pair not stopped: {error}");
+    }
+}

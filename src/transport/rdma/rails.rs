@@ -1,0 +1,102 @@
+//! The rails of one NIC by peer NIC path, and which connection goes when there are too many (SIEVE or FIFO).
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::rail::Rail;
+
+/// All rails of a NIC.
+pub struct Rails {
+    /// Guards both; never held while a rail is worked on.
+    table: Mutex<Table>,
+    most: usize,
+    fifo: bool,
+}
+
+#[derive(Default)]
+struct Table {
+    by_peer: HashMap<String, Arc<Rail>>,
+    /// Those with a connection, newest first.
+    connected: VecDeque<Arc<Rail>>,
+    /// Where the search for the next victim goes on, counted from the oldest.
+    hand: usize,
+}
+
+impl Rails {
+    /// At most `most` connections.
+    pub fn new(most: usize, fifo: bool) -> Self {
+        Rails { table: Mutex::default(), most, fifo }
+    }
+
+    /// The rail to `peer`, made by `make` if there is none.
+    pub fn get(&self, peer: &str, make: impl FnOnce() -> Arc<Rail>) -> Arc<Rail> {
+        let mut table = self.table.lock();
+        if let Some(rail) = table.by_peer.get(peer) {
+            return rail.clone();
+        }
+        let rail = make();
+        table.by_peer.insert(peer.to_string(), rail.clone());
+        rail
+    }
+
+    /// The rail to `peer`, if there is one.
+    pub fn find(&self, peer: &str) -> Option<Arc<Rail>> {
+        self.table.lock().by_peer.get(peer).cloned()
+    }
+
+    /// Every rail.
+    pub fn all(&self) -> Vec<Arc<Rail>> {
+        self.table.lock().by_peer.values().cloned().collect()
+    }
+
+    /// Forgets all of them.
+    pub fn clear(&self) {
+        *self.table.lock() = Table::default();
+    }
+
+    /// Forgets rails that nobody uses or is connected to.
+    pub fn sweep(&self) {
+        self.table.lock().by_peer.retain(|_, rail| Arc::strong_count(rail) > 1 || !rail.is_forgettable());
+    }
+
+    /// Counts a rail as connected. The one whose connection has to go for it, if there are too many.
+    pub fn connected(&self, rail: &Arc<Rail>) -> Option<Arc<Rail>> {
+        let mut table = self.table.lock();
+        if table.connected.iter().any(|known| Arc::ptr_eq(known, rail)) {
+            return None;
+        }
+        let victim = if table.connected.len() >= self.most { table.evict(self.fifo) } else { None };
+        table.connected.push_front(rail.clone());
+        victim
+    }
+
+    /// The rail has no connection any more.
+    pub fn disconnected(&self, rail: &Rail) {
+        let mut table = self.table.lock();
+        if let Some(place) = table.connected.iter().position(|known| std::ptr::eq(&**known, rail)) {
+            table.connected.remove(place);
+        }
+    }
+}
+
+impl Table {
+    /// SIEVE: from the oldest to the newest the hand clears marks and takes the first rail without one. Rails with
+    /// work under way are passed over; if all have some, there is no victim and the limit is exceeded for a while.
+    fn evict(&mut self, fifo: bool) -> Option<Arc<Rail>> {
+        let len = self.connected.len();
+        for _ in 0..2 * len {
+            self.hand = if self.hand >= len { 0 } else { self.hand };
+            let place = len - 1 - self.hand;
+            let rail = &self.connected[place];
+            let marked = rail.take_visited() && !fifo;
+            if marked || !rail.is_idle() {
+                self.hand += 1;
+                continue;
+            }
+            return self.connected.remove(place);
+        }
+        None
+    }
+}

@@ -1,0 +1,200 @@
+//! What NICs, rails and links of one transport share, and the reaction to completions.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Instant;
+
+use parking_lot::RwLock;
+
+use super::completions::Retire;
+use super::flight::{Flight, Loss};
+use super::link::RdmaLink;
+use super::memory::Memory;
+use super::nic::Nic;
+use super::queue::{Queue, Retired};
+use super::rail::Rail;
+use super::verbs::wc_status_text;
+use super::{Host, Identity};
+use crate::config::Config;
+use crate::error::{Class, Code, Error};
+use crate::observe::log::RateLimit;
+use crate::runtime::control::Control;
+use crate::topology::select::Selector;
+use crate::topology::Matrix;
+
+/// One installed transport.
+pub struct Shared {
+    /// Settings.
+    pub config: Arc<Config>,
+    /// Where handshakes run.
+    pub control: Arc<Control>,
+    /// What the engine does for us.
+    pub host: Arc<dyn Host>,
+    /// Who we are.
+    pub identity: Identity,
+    /// Every NIC that could be opened; the index space of keys and rows.
+    pub nics: Vec<Arc<Nic>>,
+    /// Rows of the local matrix.
+    pub selector: Selector,
+    /// The local matrix.
+    pub matrix: Matrix,
+    /// Registered regions.
+    pub memory: Memory,
+    /// Links by number; a number is never used again.
+    pub links: RwLock<Vec<Weak<RdmaLink>>>,
+    /// Counters.
+    pub stats: Stats,
+    /// Limits repeated log lines.
+    pub log: RateLimit,
+    /// No more work is taken.
+    pub stopped: AtomicBool,
+    /// For rails that are made on behalf of this.
+    pub me: OnceLock<Weak<Shared>>,
+    /// Zero of the transport's clock.
+    pub started: Instant,
+    /// State of the random numbers.
+    pub seed: AtomicU32,
+}
+
+/// Counters of the transport.
+#[derive(Default)]
+pub struct Stats {
+    /// Slices put on another rail, or on the same one again.
+    pub reposted: AtomicU64,
+    /// Connections set up.
+    pub connections: AtomicU64,
+    /// Queue pairs destroyed because no completions came.
+    pub destroyed_without_completion: AtomicU64,
+    /// Connection requests refused.
+    pub rejected: AtomicU64,
+    /// Connections evicted for lack of room.
+    pub evicted: AtomicU64,
+}
+
+impl Shared {
+    /// Milliseconds of the transport's clock.
+    pub fn now_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64 + 1
+    }
+
+    /// Nanoseconds of the transport's clock.
+    pub fn now_ns(&self) -> u64 {
+        self.started.elapsed().as_nanos() as u64 + 1_000_000
+    }
+
+    /// Not for secrets.
+    pub fn random(&self) -> u32 {
+        let step = |x: u32| Some(x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223));
+        self.seed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step).unwrap_or(0) >> 8
+    }
+
+    /// No more work is taken.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+
+    /// A link by its number, while it is in use.
+    pub fn link(&self, number: u32) -> Option<Arc<RdmaLink>> {
+        self.links.read().get(number as usize).and_then(Weak::upgrade)
+    }
+
+    /// The rail from a NIC to a peer's NIC.
+    pub fn rail(&self, nic: &Arc<Nic>, peer: &str) -> Arc<Rail> {
+        let me = self.me.get().cloned().unwrap_or_default();
+        nic.rails.get(peer, || Rail::new(&me, nic, peer))
+    }
+
+    /// `server@nic` of a local NIC.
+    pub fn own_path(&self, nic: &Nic) -> String {
+        format!("{}@{}", self.identity.server, nic.name)
+    }
+
+    /// Takes up what the NIC completed; `false` if there was nothing, or another thread does it.
+    pub fn poll(&self, nic: &Arc<Nic>) -> bool {
+        let mut found = false;
+        let mut reaper = Reaper { shared: self, lost: Vec::new() };
+        for completions in &nic.completions {
+            found |= completions.poll(|| self.now_ms(), &mut reaper);
+        }
+        let lost = std::mem::take(&mut reaper.lost);
+        for (rail, flights) in lost {
+            self.recover(&rail, flights, false);
+        }
+        if found && nic.starved.swap(false, Ordering::SeqCst) {
+            nic.rails.all().iter().filter(|rail| rail.has_waiting()).for_each(|rail| rail.pump());
+        }
+        found
+    }
+
+    /// Tells of a rail's failure, once per rail and interval.
+    pub fn note_failure(&self, rail: &Rail, error: &Error) {
+        if self.log.admit("rail", &rail.peer) && !self.is_stopped() {
+            tracing::warn!("rail {} failed: {error}", rail.name());
+        }
+    }
+}
+
+/// Hears what a poll found.
+struct Reaper<'a> {
+    shared: &'a Shared,
+    /// Worked on after the poll: it posts elsewhere.
+    lost: Vec<(Arc<Rail>, Vec<(Flight, Loss)>)>,
+}
+
+impl Retire for Reaper<'_> {
+    fn retired(&mut self, queue: &Arc<Queue>, retired: &mut Retired, drained: bool) {
+        let Some(owner) = queue.owner() else { return };
+        let rail = &owner.rail;
+        let connection = owner.connection.upgrade();
+        if !retired.done.is_empty() {
+            let (mut bytes, mut count) = (0, 0);
+            let mut proved = false;
+            for flight in retired.done.drain(..) {
+                match flight.slice {
+                    Some(slice) => {
+                        bytes += slice.len;
+                        count += 1;
+                        slice.complete();
+                    }
+                    None => proved = true,
+                }
+            }
+            rail.settle(bytes, count, self.shared.now_ns());
+            if let Some(connection) = connection.as_ref().filter(|_| proved) {
+                if connection.note_proof() {
+                    rail.proved(connection);
+                }
+            }
+        }
+        if !retired.lost.is_empty() {
+            let lost: Vec<_> = retired.lost.drain(..).collect();
+            if let Some(connection) = &connection {
+                if let Some(error) = lost.iter().find_map(|(_, loss)| completion_error(rail, *loss)) {
+                    rail.give_up(connection, error);
+                }
+            }
+            self.lost.push((rail.clone(), lost));
+        }
+        if drained {
+            // Empty, so nothing comes back from it.
+            queue.destroy();
+        }
+        if rail.has_waiting() && rail.is_up() {
+            rail.pump();
+        }
+    }
+}
+
+/// The error that a completion stands for; `None` for a flush, which is a consequence.
+pub fn completion_error(rail: &Rail, loss: Loss) -> Option<Error> {
+    let Loss::Completion(status, vendor) = loss else { return None };
+    let text = format!("{} ended with {} (vendor code {vendor:#x})", rail.name(), wc_status_text(status));
+    Some(Error::new(Code::Endpoint, text).class(Class::Network, true).peer(&rail.peer))
+}
+
+/// Fails a list of flights with one error.
+pub fn fail_all(flights: impl IntoIterator<Item = Flight>, error: &Error) {
+    for slice in flights.into_iter().filter_map(|flight| flight.slice) {
+        slice.fail(error.clone());
+    }
+}
