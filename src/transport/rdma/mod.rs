@@ -48,7 +48,7 @@ use nic::Nic;
 use peer::Affinity;
 pub use report::{Host, Identity, NicState, Publication, PublishedBuffer, RailState};
 pub use route::{BoxFuture, PeerBuffer, PeerDesc, PeerNic, Route};
-use shared::{fail_all, Shared, Stats};
+use shared::{destroyed, fail_all, Shared, Stats};
 
 /// The installed transport.
 pub struct Rdma {
@@ -212,7 +212,7 @@ impl Transport for Rdma {
         for thread in std::mem::take(&mut *self.threads.lock()) {
             let _ = thread.join();
         }
-        let error = Error::new(Code::Endpoint, "the engine is being destroyed").class(Class::Canceled, false);
+        let error = destroyed();
         let links: Vec<_> = self.shared.links.read().iter().filter_map(std::sync::Weak::upgrade).collect();
         links.iter().for_each(|link| link.close(&error));
         for nic in &self.shared.nics {

@@ -31,6 +31,10 @@ const WANTED_MS: u64 = 60_000;
 /// Between two looks for a port or GID that is missing, ms.
 const REFRESH_MS: u64 = 100;
 
+/// `enum ibv_event_type`: the peer did on a queue pair what it must not, and the device has stopped it.
+const QP_REQ_ERR: u32 = 2;
+const QP_ACCESS_ERR: u32 = 3;
+
 /// Starts the thread.
 pub fn start(shared: &Arc<Shared>, nic: &Arc<Nic>) -> Result<JoinHandle<()>> {
     let mut name = format!("mte-nic-{}", nic.name);
@@ -123,15 +127,15 @@ fn hear(shared: &Arc<Shared>, nic: &Arc<Nic>, event: &AsyncEvent) {
     tracing::info!("NIC {}: {}", nic.name, event.name());
     let ours = |port: u8| port == nic.port_number;
     match event {
-        AsyncEvent::QpFatal { qp_number } => {
+        AsyncEvent::QpFatal { qp_number }
+        | AsyncEvent::QpOther { qp_number, event: QP_REQ_ERR | QP_ACCESS_ERR } => {
             let rail = nic.rails.all().into_iter().find_map(|rail| {
                 let connection = rail.connection()?;
                 connection.numbers().contains(qp_number).then_some((rail, connection))
             });
             if let Some((rail, connection)) = rail {
-                let text =
-                    format!("{}: the device reported a fatal error of queue pair {qp_number}", rail.name());
-                rail.give_up(&connection, Error::new(Code::Endpoint, text));
+                let text = format!("{}: the device reported {}", rail.name(), event.name());
+                rail.give_up(&connection, Error::new(Code::Endpoint, text).class(Class::Network, true));
             }
         }
         AsyncEvent::DeviceFatal => lose(shared, nic, "the device failed", true),
@@ -173,7 +177,7 @@ fn give_up_all(nic: &Arc<Nic>, why: &str) {
 /// Reads port and GID again. A NIC that is back carries data again at once; one whose GID moved needs new connections.
 fn refresh(shared: &Arc<Shared>, nic: &Arc<Nic>) {
     let before = nic.port();
-    match nic.refresh(&shared.config, &[]) {
+    match nic.refresh(&shared.config) {
         Ok(changed) => {
             nic.refresh_at_ms.store(0, Ordering::Relaxed);
             let now = nic.port();

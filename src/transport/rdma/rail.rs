@@ -13,7 +13,7 @@ use super::flight::{Flight, Loss};
 use super::link::RdmaLink;
 use super::meter::Meter;
 use super::nic::Nic;
-use super::shared::Shared;
+use super::shared::{destroyed, fail_all, Shared};
 use super::RailState;
 use crate::error::{Class, Error};
 
@@ -54,6 +54,8 @@ pub struct Rail {
     visited: AtomicBool,
     /// Last use by a link, ms.
     wanted_ms: AtomicU64,
+    /// A link would have used it since the last look, had it not failed.
+    wanted: AtomicBool,
     /// 0: may be chosen; else the number of failures in a row.
     failures: AtomicU64,
     completed: AtomicU64,
@@ -87,6 +89,7 @@ impl Rail {
             meter: Meter::new(nic.meter.port_rate()),
             visited: AtomicBool::new(false),
             wanted_ms: AtomicU64::new(0),
+            wanted: AtomicBool::new(false),
             failures: AtomicU64::new(0),
             completed: AtomicU64::new(0),
             failed: AtomicU64::new(0),
@@ -124,6 +127,10 @@ impl Rail {
             let mut waiting = self.waiting.lock();
             waiting.extend(flights.drain(..));
             self.waiting_len.store(waiting.len(), Ordering::SeqCst);
+        }
+        // After they were added: either `stop` takes them, or this sees that it was there before.
+        if self.shared.upgrade().is_none_or(|shared| shared.is_stopped()) {
+            return fail_all(self.take_waiting(|_| true), &destroyed());
         }
         self.state.lock().route = link.clone();
         self.pump();
@@ -218,17 +225,28 @@ impl Rail {
     pub fn connect(&self) {
         let Some(shared) = self.shared.upgrade() else { return };
         let now = shared.now_ms();
-        let route = {
-            let mut state = self.state.lock();
-            let due = match state.phase {
-                Phase::Idle => true,
-                Phase::Paused => now >= state.retry_at_ms,
-                Phase::Connecting | Phase::Up => false,
-            };
-            let Some(route) = state.route.upgrade().filter(|_| due && self.nic.is_active()) else { return };
-            state.phase = Phase::Connecting;
-            route
+        let due = |state: &State| match state.phase {
+            Phase::Idle => true,
+            Phase::Paused => now >= state.retry_at_ms,
+            Phase::Connecting | Phase::Up => false,
         };
+        let known = {
+            let state = self.state.lock();
+            if !due(&state) || !self.nic.is_active() {
+                return;
+            }
+            state.route.upgrade()
+        };
+        // The last link to use the rail may be gone while others, to the same peer by another name, wait.
+        let waiting = || self.waiting.lock().front().map(|flight| flight.link);
+        let Some(route) = known.or_else(|| shared.link(waiting()?)) else { return };
+        {
+            let mut state = self.state.lock();
+            if !due(&state) {
+                return;
+            }
+            state.phase = Phase::Connecting;
+        }
         let rail = self.nic.rails.find(&self.peer);
         if let Some(rail) = rail.filter(|rail| std::ptr::eq(&**rail, self)) {
             shared.connect(rail, route);
@@ -240,14 +258,24 @@ impl Rail {
         self.state.lock().connection.clone()
     }
 
-    /// Keeps a connection that is being set up.
-    pub fn set_connection(&self, connection: &Arc<Connection>) {
-        self.state.lock().connection = Some(connection.clone());
-    }
-
-    /// Waits for the peer's ready message, or for a probe.
-    pub fn set_connecting(&self) {
-        self.state.lock().phase = Phase::Connecting;
+    /// Keeps a connection that is being set up. `asked`: on the peer's demand; otherwise `false` when our own attempt is
+    /// over already.
+    pub fn set_connection(&self, connection: &Arc<Connection>, asked: bool) -> bool {
+        let replaced = {
+            let mut state = self.state.lock();
+            if !asked && state.phase != Phase::Connecting {
+                return false;
+            }
+            self.up.store(None);
+            state.phase = Phase::Connecting;
+            state.connection.replace(connection.clone())
+        };
+        // One that stopped by itself, which nobody has taken up yet.
+        if let (Some(old), Some(shared)) = (replaced, self.shared.upgrade()) {
+            let text = format!("{} was connected anew", self.name());
+            old.give_up(Error::new(crate::error::Code::Endpoint, text), shared.now_ms());
+        }
+        true
     }
 
     /// Both ends are ready. A rail that failed before has to prove first that packets get through.
@@ -264,7 +292,11 @@ impl Rail {
         if self.failures.load(Ordering::Relaxed) == 0 {
             return self.proved(connection);
         }
-        if let Err(errno) = connection.post_probes(shared.now_ms()) {
+        self.probe(connection, shared.now_ms());
+    }
+
+    fn probe(&self, connection: &Arc<Connection>, now_ms: u64) {
+        if let Err(errno) = connection.post_probes(now_ms) {
             self.post_failed(connection, errno);
         }
     }
@@ -292,40 +324,48 @@ impl Rail {
         if !connection.give_up(error.clone(), shared.now_ms()) {
             return;
         }
-        self.failed_with(error, Some(connection));
-        let loss = if carried { Loss::Flushed } else { Loss::Unconnected };
-        let lost: Vec<_> = self.take_waiting(|_| true).into_iter().map(|flight| (flight, loss)).collect();
-        shared.recover(self, lost, false);
-    }
-
-    /// A handshake or probe failed: what waits is placed anew or fails.
-    pub fn connect_failed(&self, error: Error) {
-        let Some(shared) = self.shared.upgrade() else { return };
-        let connection = self.connection();
-        if let Some(connection) = connection {
-            connection.give_up(error.clone(), shared.now_ms());
-            self.failed_with(error, Some(&connection));
-        } else {
-            self.failed_with(error, None);
+        if self.failed_with(error, Some(connection)) {
+            self.turn_away(if carried { Loss::Flushed } else { Loss::Unconnected });
         }
-        let lost: Vec<_> =
-            self.take_waiting(|_| true).into_iter().map(|flight| (flight, Loss::Unconnected)).collect();
+    }
+
+    /// Has what waits placed anew, or fail.
+    pub fn turn_away(&self, loss: Loss) {
+        let Some(shared) = self.shared.upgrade() else { return };
+        let lost = self.take_waiting(|_| true).into_iter().map(|flight| (flight, loss)).collect();
         shared.recover(self, lost, false);
     }
 
-    /// Notes a failure and pauses; only the current connection's failure counts.
-    fn failed_with(&self, error: Error, connection: Option<&Arc<Connection>>) {
+    /// Our handshake failed, with `connection` if it came that far: what waits is placed anew or fails. A connection
+    /// that the peer's own request brought up meanwhile is kept.
+    pub fn connect_failed(&self, error: Error, connection: Option<&Arc<Connection>>) {
         let Some(shared) = self.shared.upgrade() else { return };
+        if let Some(connection) = connection {
+            if connection.is_accepted() && connection.is_open() {
+                tracing::debug!("{}: the peer's own request is used: {error}", self.name());
+                return;
+            }
+            connection.give_up(error.clone(), shared.now_ms());
+        }
+        if self.failed_with(error, connection) {
+            self.turn_away(Loss::Unconnected);
+        }
+    }
+
+    /// Notes a failure and pauses. Only the current connection's failure counts, or that of an attempt that has none:
+    /// `false` if another connection or attempt has taken its place, for which then waits what waits.
+    fn failed_with(&self, error: Error, connection: Option<&Arc<Connection>>) -> bool {
+        let Some(shared) = self.shared.upgrade() else { return false };
         self.failed.fetch_add(1, Ordering::Relaxed);
         shared.note_failure(self, &error);
         let mut state = self.state.lock();
         let current = match (connection, &state.connection) {
             (Some(failed), Some(known)) => Arc::ptr_eq(failed, known),
-            (None, None) => true,
+            (None, None) => state.phase == Phase::Connecting,
             _ => false,
         };
         if !current {
-            return;
+            return false;
         }
         let failures = self.failures.fetch_add(1, Ordering::Relaxed);
         let pause = (FIRST_PAUSE_MS << failures.min(5)).min(LONGEST_PAUSE_MS);
@@ -340,15 +380,25 @@ impl Rail {
         self.up.store(None);
         drop(state);
         self.nic.rails.disconnected(self);
+        true
     }
 
     /// Takes the connection away without blaming anybody: evicted, or the peer set up a new one.
     pub fn retire(&self, why: Error) {
+        self.take_connection(why, Phase::Idle);
+    }
+
+    /// As [`Rail::retire`], for an attempt to connect that goes on with new queue pairs.
+    pub fn start_over(&self, why: Error) {
+        self.take_connection(why, Phase::Connecting);
+    }
+
+    fn take_connection(&self, why: Error, next: Phase) {
         let Some(shared) = self.shared.upgrade() else { return };
         let taken = {
             let mut state = self.state.lock();
             self.up.store(None);
-            state.phase = Phase::Idle;
+            state.phase = next;
             state.last_error = Some(why.clone());
             state.connection.take()
         };
@@ -363,6 +413,9 @@ impl Rail {
         let current = self.connection().is_some_and(|known| Arc::ptr_eq(&known, connection));
         if current {
             self.retire(why);
+            if self.has_waiting() {
+                self.pump();
+            }
         }
     }
 
@@ -374,12 +427,29 @@ impl Rail {
         }
     }
 
+    /// Traffic that goes elsewhere because this rail failed could use it.
+    pub fn want(&self, link: &Weak<RdmaLink>) {
+        // Once between two looks: this is the data path.
+        if !self.wanted.load(Ordering::Relaxed) {
+            self.wanted.store(true, Ordering::Relaxed);
+            self.state.lock().route = link.clone();
+        }
+    }
+
     /// Looks whether it is time to try again. For the NIC thread.
     pub fn tick(&self, now_ms: u64, wanted_for_ms: u64) {
-        let due = {
+        if self.wanted.load(Ordering::Relaxed) {
+            self.wanted.store(false, Ordering::Relaxed);
+            self.wanted_ms.store(now_ms, Ordering::Relaxed);
+        }
+        let (due, unproved) = {
             let state = self.state.lock();
-            state.phase == Phase::Paused && now_ms >= state.retry_at_ms
+            let unproved = state.connection.as_ref().filter(|known| known.lacks_probes()).cloned();
+            (state.phase == Phase::Paused && now_ms >= state.retry_at_ms, unproved)
         };
+        if let Some(connection) = unproved {
+            self.probe(&connection, now_ms);
+        }
         let wanted = now_ms.saturating_sub(self.wanted_ms.load(Ordering::Relaxed)) < wanted_for_ms;
         if (due && wanted) || self.has_waiting() {
             self.pump();
