@@ -74,6 +74,18 @@ impl Affinity {
     }
 }
 
+impl Window {
+    /// `[addr, addr+len)` lies inside; `addr` does.
+    pub fn holds(&self, addr: u64, len: u64) -> bool {
+        len <= self.len - (addr - self.addr)
+    }
+
+    /// The peer's NIC of a pair has a key for it: a list may be shorter than that of the NICs, and 0 stands for none.
+    pub fn has_key(&self, pair: Pair) -> bool {
+        self.rkey.get(pair.remote).is_some_and(|key| *key != 0)
+    }
+}
+
 impl Target {
     /// Prepares a descriptor.
     pub fn new(shared: &Shared, desc: Arc<PeerDesc>, version: u64, affinity: &Affinity) -> Self {
@@ -157,6 +169,14 @@ impl Target {
         if left.is_empty() || right.is_empty() {
             return choice;
         }
+        // The peer's descriptor says how many there are.
+        let mut known = vec![false; nics.len() * self.desc.nics.len()];
+        let mut add = |pairs: &mut Vec<Pair>, pair: Pair| {
+            let known = known.get_mut(self.number(pair));
+            if known.is_some_and(|known| !std::mem::replace(known, true)) {
+                pairs.push(pair);
+            }
+        };
         for position in 0..left.len().max(right.len()) {
             let local = left[position % left.len()];
             let liked = nics.get(local).map(|nic| self.liked(&nic.name, &right)).unwrap_or_default();
@@ -164,13 +184,13 @@ impl Target {
                 0 => right[position % right.len()],
                 count => liked[position % count],
             };
-            choice.add(Pair { local, remote });
+            add(&mut choice.pairs, Pair { local, remote });
         }
         choice.first_tier = choice.pairs.len();
         for (mine, their) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
             for local in &ours[mine] {
                 for remote in &theirs[their] {
-                    choice.add(Pair { local: *local, remote: *remote });
+                    add(&mut choice.pairs, Pair { local: *local, remote: *remote });
                 }
             }
         }
@@ -196,12 +216,4 @@ impl Target {
 pub fn incarnation_number(text: &str) -> u64 {
     let half = text.get(..16).and_then(|digits| u64::from_str_radix(digits, 16).ok());
     half.map_or(0, |number| number.max(1))
-}
-
-impl Choice {
-    fn add(&mut self, pair: Pair) {
-        if !self.pairs.contains(&pair) {
-            self.pairs.push(pair);
-        }
-    }
 }

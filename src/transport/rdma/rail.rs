@@ -185,25 +185,22 @@ impl Rail {
 
     /// Flights wait here.
     pub fn has_waiting(&self) -> bool {
-        self.waiting_len.load(Ordering::SeqCst) > 0
+        self.waiting() > 0
+    }
+
+    /// So many flights wait here.
+    pub fn waiting(&self) -> usize {
+        self.waiting_len.load(Ordering::SeqCst)
     }
 
     /// Takes those that wait and for which `wanted` holds.
     pub fn take_waiting(&self, wanted: impl Fn(&Flight) -> bool) -> Vec<Flight> {
         let mut waiting = self.waiting.lock();
-        let (taken, left): (Vec<Flight>, VecDeque<Flight>) = {
-            let mut taken = Vec::new();
-            let mut left = VecDeque::with_capacity(waiting.len());
-            for flight in waiting.drain(..) {
-                if wanted(&flight) {
-                    taken.push(flight);
-                } else {
-                    left.push_back(flight);
-                }
-            }
-            (taken, left)
-        };
-        *waiting = left;
+        if !waiting.iter().any(&wanted) {
+            return Vec::new();
+        }
+        let (taken, left): (Vec<Flight>, Vec<Flight>) = waiting.drain(..).partition(wanted);
+        *waiting = left.into();
         self.waiting_len.store(waiting.len(), Ordering::SeqCst);
         taken
     }
