@@ -19,7 +19,7 @@ use crate::runtime::{poll, thread};
 /// Between two looks at deadlines, pauses and stalls, ms.
 const SCAN_MS: u64 = 50;
 /// Sleep while callers poll, ms.
-const SHORT_MS: i32 = 1;
+const SHORT_MS: i32 = 4;
 /// Sleep while something is under way, ms.
 const BUSY_MS: i32 = 50;
 /// Sleep while nothing is, ms.

@@ -7,7 +7,7 @@ use std::time::Instant;
 use parking_lot::RwLock;
 
 use super::completions::Retire;
-use super::flight::{Flight, Loss};
+use super::flight::{Flight, Loss, Lost};
 use super::link::RdmaLink;
 use super::memory::Memory;
 use super::nic::Nic;
@@ -138,7 +138,7 @@ impl Shared {
 struct Reaper<'a> {
     shared: &'a Shared,
     /// Worked on after the poll: it posts elsewhere.
-    lost: Vec<(Arc<Rail>, Vec<(Flight, Loss)>)>,
+    lost: Vec<(Arc<Rail>, Lost)>,
 }
 
 impl Retire for Reaper<'_> {
