@@ -239,3 +239,45 @@ fn unasked_rdma_is_installed_where_the_topology_names_a_nic() {
     assert_eq!(other.memory, node.memory);
     assert_eq!(other.rdma_peers(), [format!("127.0.0.1:{port}")]);
 }
+
+/// Has the simulated library do what `lines` say, and waits until the engine shows it.
+fn control(lines: &str, node: &Node, state: &str) {
+    let file = std::env::var("SIMVERBS_CTL").unwrap();
+    let fresh = format!("{file}.new");
+    std::fs::write(&fresh, lines).unwrap();
+    std::fs::rename(fresh, file).unwrap();
+    let deadline = std::time::Instant::now() + FOREVER;
+    while node.links()["local_nics"][0]["state"] != state {
+        assert!(std::time::Instant::now() < deadline, "{}", node.engine.show_links(false));
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn without_a_nic_that_works_tcp_is_a_fall_back_where_the_peer_has_it() {
+    let file = std::env::temp_dir().join(format!("te-rdma-control-{}", std::process::id()));
+    let environment = [
+        ("SIMVERBS_CTL", file.to_str().unwrap()),
+        ("SIMVERBS_DEVICES", "sim0,sim1"),
+        ("SIMVERBS_SHM", "te-fall-back"),
+    ];
+    let parent =
+        in_simverbs("without_a_nic_that_works_tcp_is_a_fall_back_where_the_peer_has_it", &environment);
+    if parent {
+        let _ = std::fs::remove_file(&file);
+        return;
+    }
+    let (here, both, rdma) = (Node::new("sim0", true), Node::new("sim1", true), Node::new("sim1", false));
+    control("port sim0 down\n", &here, "down");
+    assert_eq!(here.protocol(), "tcp", "peers are told");
+    here.run(&[here.request(WRITE, &both)]).unwrap();
+    assert_eq!(here.links()["fallbacks"]["fallback_transport"], 1);
+    let unregistered = Request { source: 4096, ..here.request(WRITE, &rdma) };
+    assert_eq!(here.run(&[unregistered]).unwrap_err().code(), Code::AddressNotRegistered);
+    let error = here.run(&[here.request(WRITE, &rdma)]).unwrap_err();
+    assert_eq!(error.code(), Code::DeviceNotFound, "{error}");
+    control("port sim0 up\n", &here, "active");
+    here.run(&[here.request(WRITE, &both), here.request(WRITE, &rdma)]).unwrap();
+    assert_eq!(here.links()["fallbacks"]["fallback_transport"], 1);
+    assert_eq!(here.protocol(), "rdma");
+}

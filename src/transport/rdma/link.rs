@@ -259,6 +259,13 @@ impl RdmaLink {
 }
 
 impl Link for RdmaLink {
+    fn ready(&self) -> Result<()> {
+        if self.shared.nics.iter().any(|nic| nic.is_active()) {
+            return Ok(());
+        }
+        Err(Error::new(Code::DeviceNotFound, "no local NIC is active; see showLinks and `ibv_devinfo`"))
+    }
+
     fn cut(&self, region: Option<&Region>, source: u64, covered: u64, remote: u64, left: u64) -> u64 {
         let most = if left <= self.block + self.fragment { left } else { self.block };
         let piece = region.map_or(covered, |region| self.shared.memory.piece_left(region, source));
