@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use super::flight::Flight;
-use super::peer::{Affinity, Pair, Target};
+use super::peer::{Affinity, Pair, Target, Window};
 use super::rail::Rail;
 use super::route::Route;
 use super::shared::{fail_all, Shared};
@@ -106,6 +106,9 @@ impl RdmaLink {
         let Some(slice) = &flight.slice else { return };
         let (local, remote) = (slice.local, slice.remote);
         let target = self.target();
+        if flight.incarnation != 0 && target.incarnation != 0 && flight.incarnation != target.incarnation {
+            return fail_all([flight], &self.restarted());
+        }
         let chosen = {
             let mut view = self.shared.memory.view();
             let keys = view.at(local);
@@ -118,7 +121,6 @@ impl RdmaLink {
                 let pair = pair.ok_or_else(|| self.no_rail(&target))?;
                 flight.lkey = keys.lkey(pair.local, local);
                 flight.rkey = window.rkey.get(pair.remote).copied().unwrap_or(0);
-                flight.incarnation = target.incarnation;
                 Ok(pair)
             })
         };
@@ -190,9 +192,14 @@ impl RdmaLink {
     }
 
     /// Chooses rails for all slices and fills the buckets; those that cannot be moved are given back with the reason.
-    fn sort(&self, target: &Target, slices: Vec<Slice>, buckets: &mut Buckets) -> Vec<(Slice, Error)> {
+    fn sort(
+        &self,
+        target: &Target,
+        slices: Vec<Slice>,
+        incarnation: u64,
+        buckets: &mut Buckets,
+    ) -> Vec<(Slice, Error)> {
         let mut refused = Vec::new();
-        let incarnation = target.incarnation;
         let mut view = self.shared.memory.view();
         let mut hint = 0;
         for slice in slices {
@@ -201,7 +208,9 @@ impl RdmaLink {
                 refused.push((slice, error));
                 continue;
             };
-            let Some(window) = target.window(slice.remote, &mut hint) else {
+            // The descriptor may have changed since the slice was cut.
+            let whole = |window: &&Window| slice.len <= window.len - (slice.remote - window.addr);
+            let Some(window) = target.window(slice.remote, &mut hint).filter(whole) else {
                 let error = self.not_published(slice.remote);
                 refused.push((slice, error));
                 continue;
@@ -233,6 +242,15 @@ impl RdmaLink {
         let peer = self.route.peer();
         let text = format!("target {addr:#x} is in no buffer that segment '{peer}' publishes with keys");
         Error::new(Code::AddressNotRegistered, text).peer(peer)
+    }
+
+    /// The request was meant for a predecessor of the process that the descriptor speaks of now.
+    fn restarted(&self) -> Error {
+        let peer = self.route.peer();
+        let text = format!(
+            "segment '{peer}' was started anew; its memory is not what the request was checked against"
+        );
+        Error::new(Code::AddressNotRegistered, text).class(Class::Rejected, true).peer(peer)
     }
 
     /// No NIC of ours is active, or none of the two sides' matrices fit.
@@ -275,15 +293,17 @@ impl Link for RdmaLink {
         most.min(covered).min(piece).min(there).clamp(1, LONGEST_SLICE)
     }
 
-    fn submit(&self, slices: Vec<Slice>, _: u64) {
-        if let Err(error) = self.check_open() {
+    fn submit(&self, slices: Vec<Slice>, incarnation: u64) {
+        let target = self.target();
+        let meant = incarnation == 0 || target.incarnation == 0 || incarnation == target.incarnation;
+        let fit = self.check_open().and_then(|()| if meant { Ok(()) } else { Err(self.restarted()) });
+        if let Err(error) = fit {
             slices.into_iter().for_each(|slice| slice.fail(error.clone()));
             return;
         }
-        let target = self.target();
         // Taken out: a slice that fails may call back into the library.
         let mut buckets = BUCKETS.take();
-        let refused = self.sort(&target, slices, &mut buckets);
+        let refused = self.sort(&target, slices, incarnation, &mut buckets);
         let now_ns = self.shared.now_ns();
         let Buckets { rails, spare } = &mut buckets;
         for mut bucket in rails.drain(..) {
