@@ -26,6 +26,8 @@ const BUSY_MS: i32 = 50;
 const IDLE_MS: i32 = 250;
 /// How long a stopped queue pair has for its flush completions, ms.
 const DRAIN_MS: u64 = 500;
+/// More than asks for one completion; a slow queue pair has shown some progress after these.
+const STALL_BYTES: u64 = 1 << 20;
 /// A rail that failed is probed as long as it was used within this time, ms.
 const WANTED_MS: u64 = 60_000;
 /// Between two looks for a port or GID that is missing, ms.
