@@ -1,6 +1,6 @@
 //! The way to one segment: cuts requests, chooses a rail for each slice, hands the slices over in chains.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -57,6 +57,8 @@ struct Bucket {
 }
 
 thread_local! {
+    /// For MC_PATH_ROUNDROBIN.
+    static TURN: Cell<usize> = const { Cell::new(0) };
     static BUCKETS: RefCell<Buckets> = RefCell::default();
 }
 
@@ -175,6 +177,9 @@ impl RdmaLink {
         extra: &dyn Fn(usize) -> u64,
     ) -> Option<Pair> {
         let mut best = None;
+        // With MC_PATH_ROUNDROBIN the first tier is taken in turn: only the one whose turn it is has no cost.
+        let turn = (self.shared.config.path_roundrobin && first_tier > 0)
+            .then(|| TURN.with(|turn| turn.replace(turn.get().wrapping_add(1)) % first_tier));
         for (place, pair) in pairs.iter().enumerate() {
             let Some(rail) = target.rail(&self.shared, *pair).filter(|rail| rail.nic.is_active()) else {
                 continue;
@@ -183,7 +188,10 @@ impl RdmaLink {
             let avoided = avoid & 1u64.checked_shl(number as u32).unwrap_or(0) != 0;
             let class = (avoided, !rail.is_trusted(), place >= first_tier);
             let more = len + extra(number);
-            let cost = rail.meter.cost_ns(more).max(rail.nic.meter.cost_ns(more));
+            let cost = match turn {
+                Some(turn) => u64::from(place != turn),
+                None => rail.meter.cost_ns(more).max(rail.nic.meter.cost_ns(more)),
+            };
             if best.as_ref().is_none_or(|(known, _)| (class, cost) < *known) {
                 best = Some(((class, cost), *pair));
             }

@@ -241,8 +241,8 @@ fn look_after(shared: &Arc<Shared>, queue: &Arc<Queue>, now: u64) {
         return owner.rail.give_up(&connection, stalled(text, &owner.rail));
     }
     if let Some((since, bytes)) = queue.stalled_since() {
-        let limit =
-            shared.config.rdma_stall_timeout.as_millis() as u64 + bytes * 1000 / shared.config.rdma_min_rate;
+        let limit = shared.config.rdma_stall_timeout.as_millis() as u64
+            + bytes.min(STALL_BYTES) * 1000 / shared.config.rdma_min_rate;
         if now.saturating_sub(since) >= limit {
             let text = format!("{}: no completion for {} ms", owner.rail.name(), now - since);
             owner.rail.give_up(&connection, stalled(text, &owner.rail));
