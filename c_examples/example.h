@@ -50,11 +50,29 @@ static inline unsigned char *allocate(size_t len) {
     return bytes;
 }
 
-/* An engine that needs no metadata server, reachable at `host`, with the TCP transport. */
-static inline transfer_engine_t start_engine(const char *host) {
+/* The NIC priority matrix in which memory anywhere prefers the NICs of a comma-separated list. */
+static inline void matrix_of(const char *devices, char *text, size_t room) {
+    char names[1024] = "";
+    for (const char *at = devices; *at != '\0';) {
+        size_t len = strcspn(at, ","), used = strlen(names);
+        if (len > 0) snprintf(names + used, sizeof names - used, "%s\"%.*s\"", used > 0 ? "," : "", (int)len, at);
+        at += len + (at[len] == ',');
+    }
+    snprintf(text, room, "{\"cpu:0\":[[%s],[]],\"cpu:1\":[[%s],[]]}", names, names);
+}
+
+/* An engine that needs no metadata server, reachable at `host`, with one transport: "tcp" or "rdma". Without
+ * `devices` (NULL) RDMA uses every NIC it finds. */
+static inline transfer_engine_t start_engine(const char *host, const char *protocol, const char *devices) {
+    char matrix[4096];
+    void *args[2] = {NULL, NULL};
+    if (devices != NULL) {
+        matrix_of(devices, matrix, sizeof matrix);
+        args[0] = matrix;
+    }
     transfer_engine_t engine = createTransferEngine("P2PHANDSHAKE", host, host, 0, 0);
     if (engine == NULL) give_up("create an engine");
-    if (installTransport(engine, "tcp", NULL) == NULL) give_up("install the TCP transport");
+    if (installTransport(engine, protocol, args) == NULL) give_up("install the transport");
     return engine;
 }
 

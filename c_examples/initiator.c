@@ -1,6 +1,6 @@
 /* The active side: writes into the target's buffer, reads it back, and checks both.
  *
- *     ./initiator <name that the target printed> [--host 127.0.0.1] [--bytes 16777216]
+ *     ./initiator <name that the target printed> [--host 127.0.0.1] [--bytes 16777216] [--protocol rdma --device_name mlx5_0,mlx5_1]
  */
 #include <inttypes.h>
 #include <poll.h>
@@ -71,22 +71,24 @@ static uint64_t first_remote_buffer(segment_id_t target, size_t len) {
 }
 
 int main(int argc, char **argv) {
-    const char *segment = NULL, *host = "127.0.0.1", *value;
+    const char *segment = NULL, *host = "127.0.0.1", *protocol = "tcp", *devices = NULL, *value;
     size_t len = (size_t)16 << 20;
     char message[64];
     for (int i = 1; i < argc; i++) {
         if ((value = option(argc, argv, &i, "--bytes")) != NULL) len = bytes_from(value);
         else if ((value = option(argc, argv, &i, "--host")) != NULL) host = value;
+        else if ((value = option(argc, argv, &i, "--protocol")) != NULL) protocol = value;
+        else if ((value = option(argc, argv, &i, "--device_name")) != NULL) devices = value;
         else if (argv[i][0] != '-' && segment == NULL) segment = argv[i];
         else segment = NULL, i = argc;
     }
     if (segment == NULL) {
-        fprintf(stderr, "usage: %s <segment> [--host ADDRESS] [--bytes N]\n", argv[0]);
+        fprintf(stderr, "usage: %s <segment> [--host ADDRESS] [--bytes N] [--protocol tcp|rdma] [--device_name NIC,NIC]\n", argv[0]);
         return 2;
     }
     setvbuf(stdout, NULL, _IOLBF, 0);
 
-    engine = start_engine(host);
+    engine = start_engine(host, protocol, devices);
     unsigned char *out = register_buffer(engine, len);
     unsigned char *back = register_buffer(engine, len);
     segment_id_t target = openSegment(engine, segment);

@@ -1,6 +1,6 @@
 /* The passive side: offers a buffer, and checks what others write into it.
  *
- *     ./target [--host 127.0.0.1] [--bytes 67108864]
+ *     ./target [--host 127.0.0.1] [--bytes 67108864] [--protocol rdma --device_name mlx5_0,mlx5_1]
  */
 #include <inttypes.h>
 #include <poll.h>
@@ -49,20 +49,22 @@ static int take_notifications(transfer_engine_t engine, unsigned char *buffer, s
 }
 
 int main(int argc, char **argv) {
-    const char *host = "127.0.0.1", *value;
+    const char *host = "127.0.0.1", *protocol = "tcp", *devices = NULL, *value;
     size_t len = (size_t)64 << 20;
     char name[256];
     for (int i = 1; i < argc; i++) {
         if ((value = option(argc, argv, &i, "--bytes")) != NULL) len = bytes_from(value);
         else if ((value = option(argc, argv, &i, "--host")) != NULL) host = value;
+        else if ((value = option(argc, argv, &i, "--protocol")) != NULL) protocol = value;
+        else if ((value = option(argc, argv, &i, "--device_name")) != NULL) devices = value;
         else {
-            fprintf(stderr, "usage: %s [--host ADDRESS] [--bytes N]\n", argv[0]);
+            fprintf(stderr, "usage: %s [--host ADDRESS] [--bytes N] [--protocol tcp|rdma] [--device_name NIC,NIC]\n", argv[0]);
             return 2;
         }
     }
     setvbuf(stdout, NULL, _IOLBF, 0);
 
-    transfer_engine_t engine = start_engine(host);
+    transfer_engine_t engine = start_engine(host, protocol, devices);
     unsigned char *buffer = register_buffer(engine, len);
     if (getLocalIpAndPort(engine, name, sizeof name) != 0) give_up("learn my own name");
     printf("I offer a buffer of %zu bytes. Others reach it under this name:\n", len);

@@ -2,10 +2,9 @@
 
 use serde_json::{json, Value};
 
-use super::topology::nics;
 use super::transports::PROTOCOLS;
 use super::Engine;
-use crate::topology::Matrix;
+use crate::topology::{self, Matrix};
 
 /// A local NIC that a transport uses.
 pub struct Nic {
@@ -62,17 +61,17 @@ struct Shown {
 impl Engine {
     /// The NICs that installed transports use.
     pub fn nics(&self) -> Vec<Nic> {
-        PROTOCOLS.iter().flat_map(|protocol| protocol.show(self).0).collect()
+        PROTOCOLS.iter().flat_map(|protocol| protocol.nics(self)).collect()
     }
 
     /// Local NICs, rails, topology, and the fall-backs counted so far if there were any.
     pub fn show_links(&self, as_json: bool) -> String {
-        let (mut nics, mut rails) = (Vec::new(), Vec::new());
-        for protocol in PROTOCOLS {
-            let (more_nics, more_rails) = protocol.show(self);
-            nics.extend(more_nics);
-            rails.extend(more_rails);
+        let mut nics = self.nics();
+        for nic in &mut nics {
+            let node = topology::Nic::read(&topology::Root::default(), &nic.name).numa;
+            nic.numa = node.and_then(|node| i32::try_from(node).ok()).unwrap_or(-1);
         }
+        let rails = PROTOCOLS.iter().flat_map(|protocol| protocol.rails(self.transports())).collect();
         let stats = self.transports().all().into_iter().flat_map(|transport| transport.stats());
         let fallbacks = stats.chain(self.transports().stats());
         let fallbacks =
@@ -90,7 +89,7 @@ impl Shown {
     fn json(&self) -> Value {
         let mut local: Vec<Value> = self.nics.iter().map(nic_json).collect();
         if self.nics.is_empty() {
-            local.extend(nics(&self.matrix).into_iter().map(listed_nic_json));
+            local.extend(self.matrix.names().iter().map(|name| listed_nic_json(name)));
         }
         let mut links = json!({ "local_nics": local, "topology": self.matrix.to_value() });
         if !self.rails.is_empty() {
@@ -107,7 +106,7 @@ impl Shown {
         let mut lines = vec!["=== Local NICs ===".to_string()];
         lines.extend(self.nics.iter().map(nic_line));
         if self.nics.is_empty() {
-            let listed = nics(&self.matrix);
+            let listed = self.matrix.names();
             lines.extend(listed.iter().map(|name| format!("  {name}: in the topology; not in use")));
             if listed.is_empty() {
                 lines.push("  (no RDMA devices found)".into());
@@ -120,7 +119,7 @@ impl Shown {
             }
         };
         section("Rails", self.rails.iter().map(rail_line).collect());
-        let row = |row: &crate::topology::matrix::Row| {
+        let row = |row: &topology::Row| {
             let (preferred, available) = (row.preferred.join(", "), row.available.join(", "));
             format!("  {} -> preferred: [{preferred}]  available: [{available}]", row.location)
         };

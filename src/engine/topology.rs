@@ -47,7 +47,7 @@ impl Engine {
             tracing::warn!("no topology: {error}");
             (Matrix::default(), "nowhere")
         });
-        let found = nics(&matrix);
+        let found = matrix.names();
         tracing::info!("topology from {origin}: {} NICs {found:?}", found.len());
         let rdma = cfg!(feature = "rdma") && !found.is_empty();
         self.set_topology(matrix, origin);
@@ -83,19 +83,6 @@ fn from_file(path: &str) -> Result<Matrix> {
     let text = std::fs::read_to_string(path)
         .map_err(|e| Error::io(Code::InvalidArgument, "the file cannot be read", &e))?;
     Matrix::parse(&text)
-}
-
-/// Every NIC that a matrix names, in order of first appearance.
-pub fn nics(matrix: &Matrix) -> Vec<&str> {
-    let mut names = Vec::new();
-    for row in matrix.rows() {
-        for name in row.preferred.iter().chain(&row.available).map(String::as_str) {
-            if !names.contains(&name) {
-                names.push(name);
-            }
-        }
-    }
-    names
 }
 
 #[cfg(test)]

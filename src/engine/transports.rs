@@ -93,10 +93,16 @@ pub trait Protocol: Sync {
         None
     }
 
-    /// NICs and rails of the installed transport.
-    fn show(&self, engine: &Engine) -> (Vec<Nic>, Vec<Rail>) {
+    /// NICs of the installed transport.
+    fn nics(&self, engine: &Engine) -> Vec<Nic> {
         let _ = engine;
-        Default::default()
+        Vec::new()
+    }
+
+    /// Rails of the installed transport.
+    fn rails(&self, transports: &Transports) -> Vec<Rail> {
+        let _ = transports;
+        Vec::new()
     }
 }
 

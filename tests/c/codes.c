@@ -140,6 +140,15 @@ static void device_not_found(void) {
     CHECK("a peer that publishes rdma opens", id > 0);
     CHECK_ERROR("-6: submit to it without a device", submit_one(OPCODE_WRITE, bytes, id, FAKE_BASE, 8), -6);
     fake_stop(fake);
+
+    char *nobodys[2] = {(char *)(uintptr_t)"{\"cpu:0\":[[\"no-such-nic\"],[]]}", NULL};
+    char name[128], before[4096], after[4096];
+    engine_name(engine, name, sizeof name);
+    CHECK_EQ("links before", showLinks(engine, before, sizeof before, 1), 0);
+    CHECK_NULL("-6: install rdma on a NIC that is not there", installTransport(engine, "rdma", (void **)nobodys), -6);
+    CHECK_EQ("links after", showLinks(engine, after, sizeof after, 1), 0);
+    CHECK_STR("the engine is as it was", after, before);
+    CHECK_EQ("and its own name opens", openSegment(engine, name), LOCAL_SEGMENT);
 }
 
 static void address_overlapped(void) {

@@ -208,6 +208,14 @@ static void transports(void) {
     REQUIRE("auto_discover 1: an engine", engine != NULL);
     CHECK("with a transport", round_trip(engine, 4096, 6));
     destroyTransferEngine(engine);
+    setenv("MC_FORCE_HCA", "", 1);
+    CHECK_NULL("MC_FORCE_HCA without a NIC", createTransferEngine("P2PHANDSHAKE", "127.0.0.1", "", 0, 1), -6);
+    unsetenv("MC_FORCE_HCA");
+    setenv("MC_CUSTOM_TOPO_JSON", "/no/such/file", 1);
+    engine = createTransferEngine("P2PHANDSHAKE", "127.0.0.1", "", 0, 1);
+    unsetenv("MC_CUSTOM_TOPO_JSON");
+    REQUIRE("MC_CUSTOM_TOPO_JSON that cannot be read: an engine", engine != NULL);
+    destroyTransferEngine(engine);
 }
 
 static bool ports_within(transfer_engine_t engine, int from, int to) {

@@ -22,7 +22,7 @@ impl Drop for File {
 fn origin(path: &str) -> (Vec<String>, &'static str) {
     let config = Config { custom_topo_json: Some(path.into()), ..Config::default() };
     let (matrix, origin) = found(&config).unwrap();
-    (nics(&matrix).into_iter().map(String::from).collect(), origin)
+    (matrix.names(), origin)
 }
 
 #[test]

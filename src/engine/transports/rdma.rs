@@ -9,7 +9,7 @@ use super::{adopt, Protocol, Transports};
 use crate::config::Config;
 use crate::engine::links::{Nic, Rail};
 use crate::engine::segment::{Known, Segment, SegmentRoute};
-use crate::engine::{topology, Engine, Local};
+use crate::engine::{Engine, Local};
 use crate::error::{Code, Error, Result};
 use crate::handshake::{Answer, Client, ConnectionMessage};
 use crate::metadata::segment_desc::{Buffer, Device, SegmentDesc};
@@ -81,8 +81,8 @@ impl Protocol for Rdma {
         Some(Box::pin(async move { Some(accepted.await.unwrap_or_else(refused)) }))
     }
 
-    fn show(&self, engine: &Engine) -> (Vec<Nic>, Vec<Rail>) {
-        let Some(rdma) = engine.transports().rdma.get() else { return Default::default() };
+    fn nics(&self, engine: &Engine) -> Vec<Nic> {
+        let states = engine.transports().rdma.get().map(|rdma| rdma.nics()).unwrap_or_default();
         let nic = |nic: rdma::NicState| Nic {
             name: nic.name,
             numa: -1,
@@ -95,6 +95,11 @@ impl Protocol for Rdma {
             bandwidth_bps: nic.bandwidth_bps,
             last_error: nic.last_error,
         };
+        states.into_iter().map(nic).collect()
+    }
+
+    fn rails(&self, transports: &Transports) -> Vec<Rail> {
+        let states = transports.rdma.get().map(|rdma| rdma.rails()).unwrap_or_default();
         let rail = |rail: rdma::RailState| Rail {
             local: rail.local,
             peer: rail.peer,
@@ -105,12 +110,12 @@ impl Protocol for Rdma {
             failures: rail.failures,
             last_error: rail.last_error,
         };
-        (rdma.nics().into_iter().map(nic).collect(), rdma.rails().into_iter().map(rail).collect())
+        states.into_iter().map(rail).collect()
     }
 }
 
 fn nics_of(matrix: &Matrix) -> String {
-    match topology::nics(matrix) {
+    match matrix.names() {
         nics if nics.is_empty() => "the topology names no NIC".into(),
         nics => format!("NICs {}", nics.join(", ")),
     }

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 /// Hop limit of packets, as upstream sets it.
 const HOP_LIMIT: u8 = 16;
 /// Work requests that one queue pair gets before the next is worth a doorbell.
-const MIN_SHARE: usize = 8;
+const MIN_SHARE: usize = 32;
 
 /// A set of queue pairs.
 pub struct Connection {
