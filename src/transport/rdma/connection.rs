@@ -121,19 +121,21 @@ impl Connection {
         Ok(())
     }
 
-    /// Posts from the front of `flights` what there is room for: on this thread's queue pair, then on the others. An error when a queue
-    /// pair refused: the connection is to be given up.
+    /// Posts from the front of `flights` what there is room for and what suits the peer's incarnation: on this thread's
+    /// queue pair, then on the others. An error when a queue pair refused: the connection is to be given up.
     pub fn post(&self, flights: &mut VecDeque<Flight>, now_ms: u64) -> std::result::Result<(), i32> {
         let count = self.queues.len();
         let share = flights.len().div_ceil(count).max(MIN_SHARE);
         let first = HOME.with(|home| *home);
+        let incarnation = self.incarnation.load(Relaxed);
         let mut full = 0;
         CHAIN.with_borrow_mut(|chain| {
             for turn in 0.. {
                 if flights.is_empty() || full == count {
                     return Ok(());
                 }
-                let posted = self.queues[(first + turn) % count].post(flights, share, chain, now_ms)?;
+                let posted =
+                    self.queues[(first + turn) % count].post(flights, share, incarnation, chain, now_ms)?;
                 full = if posted == 0 { full + 1 } else { 0 };
             }
             Ok(())
@@ -144,7 +146,7 @@ impl Connection {
     pub fn post_probes(&self, now_ms: u64) -> std::result::Result<(), i32> {
         CHAIN.with_borrow_mut(|chain| {
             for queue in &self.queues {
-                if queue.post(&mut VecDeque::from([Flight::probe()]), 1, chain, now_ms)? == 0 {
+                if queue.post(&mut VecDeque::from([Flight::probe()]), 1, 0, chain, now_ms)? == 0 {
                     return Err(libc::ENOSPC);
                 }
             }

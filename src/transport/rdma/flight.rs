@@ -34,6 +34,11 @@ impl Flight {
         Flight { slice: None, link: 0, lkey: 0, rkey: 0, tries: 0, reread: false, avoid: 0, incarnation: 0 }
     }
 
+    /// May go over a connection to `incarnation`: its key is of that one, or one of the two is unknown (0).
+    pub fn suits(&self, incarnation: u64) -> bool {
+        incarnation == 0 || self.incarnation == 0 || incarnation == self.incarnation
+    }
+
     /// Bytes to move.
     pub fn len(&self) -> u64 {
         self.slice.as_ref().map_or(0, |slice| slice.len)

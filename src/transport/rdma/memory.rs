@@ -204,8 +204,10 @@ impl Memory {
 
 /// Look-ups of one submit call; remembers the last region found.
 pub struct View<'a> {
-    map: RwLockReadGuard<'a, BTreeMap<u64, Arc<Keys>>>,
+    // Dropped before the lock: who takes a region out holds the last reference to its MRs then, and gives them up
+    // before it returns.
     last: Option<Arc<Keys>>,
+    map: RwLockReadGuard<'a, BTreeMap<u64, Arc<Keys>>>,
 }
 
 impl View<'_> {

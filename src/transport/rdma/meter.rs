@@ -61,7 +61,7 @@ impl Meter {
     /// `bytes` arrived. Measures only while there is more to do: the rate of an idle link says nothing.
     pub fn end(&self, bytes: u64, now_ns: u64) {
         let before = self.inflight.fetch_sub(bytes, Relaxed);
-        let moved = self.window_bytes.fetch_add(bytes, Relaxed) + bytes;
+        self.window_bytes.fetch_add(bytes, Relaxed);
         let start = self.window_start_ns.load(Relaxed);
         let took = now_ns.saturating_sub(start);
         if took < WINDOW_NS || before <= bytes {
@@ -69,7 +69,8 @@ impl Meter {
         }
         // Of several threads one closes the window.
         if self.window_start_ns.compare_exchange(start, now_ns, Relaxed, Relaxed).is_ok() {
-            self.window_bytes.fetch_sub(moved, Relaxed);
+            // Swapped, not subtracted: `begin` may have cleared it meanwhile.
+            let moved = self.window_bytes.swap(0, Relaxed);
             let measured = (u128::from(moved) * 1_000_000_000 / u128::from(took)) as u64;
             let smooth = (self.rate.load(Relaxed) / 4 * 3).saturating_add(measured / 4);
             self.rate.store(smooth.max(self.port_rate / FLOOR).max(1), Relaxed);
@@ -78,7 +79,7 @@ impl Meter {
 
     /// Time until `bytes` more would be through, ns: what makes one rail a better choice than another.
     pub fn cost_ns(&self, bytes: u64) -> u64 {
-        let queued = u128::from(self.inflight() + bytes) * 1_000_000_000;
+        let queued = u128::from(self.inflight().saturating_add(bytes)) * 1_000_000_000;
         (queued / u128::from(self.bytes_per_second())) as u64
     }
 }

@@ -53,8 +53,8 @@ pub struct Owner {
 
 /// Guards the queue pair and what is posted on it, oldest first.
 struct Ring {
-    /// `None` once destroyed.
-    qp: Option<Qp>,
+    /// `None` once destroyed. Shared only with a `connect` that is under way, before anything is posted.
+    qp: Option<Arc<Qp>>,
     flights: VecDeque<Flight>,
     bytes: u64,
     /// Number of the oldest.
@@ -78,15 +78,18 @@ impl Queue {
         let caps = verbs::Caps { max_wr: depth, max_sge, max_inline };
         let qp = Qp::create(&nic.pd, completions.cq(), &caps)?;
         qp.init(nic.port_number, nic.pkey_index)?;
-        let mut flights = VecDeque::new();
-        let reserved = flights.try_reserve_exact(depth as usize);
-        reserved.map_err(|_| crate::error::Error::out_of_memory("a queue pair's ring"))?;
         completions.attach(|key| Queue {
             nic: nic.clone(),
             cq,
             key,
             number: qp.number(),
-            ring: Mutex::new(Ring { qp: Some(qp), flights, bytes: 0, first: 0, state: State::Open }),
+            ring: Mutex::new(Ring {
+                qp: Some(Arc::new(qp)),
+                flights: VecDeque::new(),
+                bytes: 0,
+                first: 0,
+                state: State::Open,
+            }),
             progress_ms: AtomicU64::new(0),
             depth: depth as usize,
             owner: OnceLock::new(),
@@ -118,10 +121,10 @@ impl Queue {
         &self.nic.completions[self.cq]
     }
 
-    /// Connects to the peer's queue pair.
+    /// Connects to the peer's queue pair. Blocks, with RoCE for a second if nobody has the peer's address.
     pub fn connect(&self, to: &verbs::Path, rd_atomic: u8) -> Result<()> {
-        let ring = self.ring.lock();
-        let qp = ring.qp.as_ref().ok_or_else(|| {
+        // Not under the lock: the NIC thread takes it for every queue.
+        let qp = self.ring.lock().qp.clone().ok_or_else(|| {
             crate::error::Error::new(crate::error::Code::Endpoint, "the queue pair is gone")
         })?;
         qp.receive_ready(to)?;
@@ -133,12 +136,14 @@ impl Queue {
         self.ring.lock().flights.len()
     }
 
-    /// Posts up to `most` from the front of `flights`, as many as there is room for, in one chain. The number posted;
-    /// an error when the queue is not open, or refused some: it is stopped then and those posted will come back.
+    /// Posts up to `most` from the front of `flights`, as many as there is room for and up to the first that does not
+    /// suit `incarnation`, in one chain. The number posted; an error when the queue is not open, or refused some: it is
+    /// stopped then and those posted will come back.
     pub fn post(
         &self,
         flights: &mut VecDeque<Flight>,
         most: usize,
+        incarnation: u64,
         chain: &mut Chain,
         now_ms: u64,
     ) -> std::result::Result<usize, i32> {
@@ -147,7 +152,12 @@ impl Queue {
         let Some(qp) = ring.qp.as_ref().filter(|_| ring.state == State::Open) else {
             return Err(libc::ENOTCONN);
         };
-        let room = (self.depth - ring.flights.len()).min(flights.len()).min(most).min(Chain::CAPACITY);
+        let room = (self.depth - ring.flights.len()).min(most).min(Chain::CAPACITY);
+        let room = flights.iter().take(room).take_while(|flight| flight.suits(incarnation)).count();
+        // On first use: at a node with many peers most queue pairs only ever serve the other side.
+        if ring.flights.capacity() == 0 && ring.flights.try_reserve_exact(self.depth).is_err() {
+            return Ok(0);
+        }
         let count = if room == 0 { 0 } else { self.completions().reserve(room) };
         if count == 0 {
             return Ok(0);
@@ -262,7 +272,11 @@ fn stop(ring: &mut Ring, now_ms: u64) {
         return;
     }
     ring.state = State::Draining(now_ms);
-    if let Some(Err(error)) = ring.qp.as_ref().map(Qp::error) {
+    if ring.flights.is_empty() {
+        // It is destroyed next. Besides, it may be waiting in the driver for the peer's address.
+        return;
+    }
+    if let Some(Err(error)) = ring.qp.as_ref().map(|qp| qp.error()) {
         // The scan destroys it when no completions come.
         tracing::debug!("queue pair not stopped: {error}");
     }

@@ -112,13 +112,11 @@ impl Rail {
         }
         if self.waiting_len.load(Ordering::SeqCst) == 0 {
             if let Some(connection) = &*self.up.load() {
-                if fits(connection, flights.front()) {
-                    if let Err(errno) = connection.post(flights, now_ns / 1_000_000) {
-                        self.post_failed(connection, errno);
-                    }
-                    if flights.is_empty() {
-                        return;
-                    }
+                if let Err(errno) = connection.post(flights, now_ns / 1_000_000) {
+                    self.post_failed(connection, errno);
+                }
+                if flights.is_empty() {
+                    return;
                 }
             }
         }
@@ -138,18 +136,25 @@ impl Rail {
         let mut stale = Vec::new();
         let outcome = {
             let mut waiting = self.waiting.lock();
-            if waiting.iter().any(|flight| !fits(&connection, Some(flight))) {
-                let (fitting, others) = waiting.drain(..).partition(|flight| fits(&connection, Some(flight)));
-                *waiting = fitting;
-                let others: VecDeque<Flight> = others;
-                stale.extend(others);
-            }
-            let outcome = connection.post(&mut waiting, shared.now_ms());
-            self.waiting_len.store(waiting.len(), Ordering::SeqCst);
-            if !waiting.is_empty() && connection.is_idle() {
-                // Nothing of ours will complete and bring us back here: others hold all the credit.
+            let incarnation = connection.incarnation.load(Ordering::Relaxed);
+            let mut post = |waiting: &mut VecDeque<Flight>| loop {
+                // Only the front is looked at: much may wait, and this runs at every completion.
+                while waiting.front().is_some_and(|flight| !flight.suits(incarnation)) {
+                    stale.extend(waiting.pop_front());
+                }
+                connection.post(waiting, shared.now_ms())?;
+                if waiting.front().is_none_or(|flight| flight.suits(incarnation)) {
+                    return Ok(());
+                }
+            };
+            let mut outcome = post(&mut waiting);
+            if outcome.is_ok() && !waiting.is_empty() && connection.is_idle() {
+                // Nothing of ours will complete and bring us back here: others hold all the credit. Again, because
+                // their last completion may have come before the note.
                 self.nic.starved.store(true, Ordering::SeqCst);
+                outcome = post(&mut waiting);
             }
+            self.waiting_len.store(waiting.len(), Ordering::SeqCst);
             outcome
         };
         if let Err(errno) = outcome {
@@ -435,10 +440,4 @@ impl Rail {
             last_error: state.last_error.as_ref().map(|e| e.text().to_string()).unwrap_or_default(),
         }
     }
-}
-
-/// The flight's key was given by the incarnation that the connection leads to.
-fn fits(connection: &Connection, flight: Option<&Flight>) -> bool {
-    let known = connection.incarnation.load(Ordering::Relaxed);
-    flight.is_none_or(|flight| known == 0 || flight.incarnation == 0 || known == flight.incarnation)
 }

@@ -56,9 +56,7 @@ impl Chain {
     /// An empty chain.
     pub fn new() -> Box<Self> {
         // SAFETY: numbers and pointers, for which zeroes are valid.
-        let mut chain: Box<Self> = Box::new(unsafe { std::mem::zeroed() });
-        chain.wrs.iter_mut().for_each(|wr| wr.num_sge = 1);
-        chain
+        Box::new(unsafe { std::mem::zeroed() })
     }
 
     /// Work requests in it.
@@ -84,6 +82,8 @@ impl Chain {
         sge.length = w.len;
         sge.lkey = w.lkey;
         wr.wr_id = w.id;
+        // An empty entry means 2^31 bytes to some devices.
+        wr.num_sge = i32::from(w.len > 0);
         wr.opcode = if w.write { ibv_wr_opcode::IBV_WR_RDMA_WRITE } else { ibv_wr_opcode::IBV_WR_RDMA_READ };
         wr.send_flags = if w.signaled { ibv_send_flags::IBV_SEND_SIGNALED.0 } else { 0 };
         wr.wr.rdma.remote_addr = w.remote;
