@@ -276,7 +276,7 @@ config! {
         "rdma: file with the NIC priority matrix, instead of discovery";
     nic_filters: Option<String> = None, "unset", "MC_TE_FILTERS", text,
         "rdma: comma list of the NICs that discovery may use; unset: all";
-    rdma_stall_timeout: Duration = s(5), "5000", "MC_RDMA_STALL_TIMEOUT_MS", millis(50..=600000),
+    rdma_stall_timeout: Duration = s(3), "3000", "MC_RDMA_STALL_TIMEOUT_MS", millis(50..=600000),
         "rdma: milliseconds a queue pair may be without any completion before its work requests are moved elsewhere, plus the time its bytes take at the minimum rate";
     rdma_task_timeout: Duration = s(30), "30", "MC_RDMA_TASK_TIMEOUT_SEC", secs(1..=86400),
         "rdma: seconds until a request that is not done becomes FAILED (class TIMEOUT) when MC_SLICE_TIMEOUT is unset, plus the time its submit call's bytes take at the minimum rate";

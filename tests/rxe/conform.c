@@ -120,7 +120,7 @@ static void back_pressure(struct stage *s) {
 /* ---- who is reached ---- */
 
 static void several_targets(struct stage *s) {
-    struct passive others[2];
+    struct passive others[2] = {0};
     segment_id_t targets[3] = {s->target};
     uint64_t remotes[3] = {s->remote};
     transfer_request_t requests[48];

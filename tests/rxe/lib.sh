@@ -84,10 +84,10 @@ stop_all() {
 # Port of a target that is to come back under the same name.
 FIXED_PORT=15900
 
-start_passive() { # NAME DEVICES [VARIABLE=VALUE...]
+start_passive() { # NAME DEVICES [FLAG...]
     local name=$1 devices=$2
     shift 2
-    start "$name" env "$@" "$BIN/passive" --protocol="$TE_PROTOCOL" --device_name="$devices"
+    start "$name" "$BIN/passive" --protocol="$TE_PROTOCOL" --device_name="$devices" "$@"
     SEGMENT=${REPLY#LISTENING }
     [ "$SEGMENT" != "$REPLY" ] || fail "$name says '$REPLY'"
 }

@@ -1,6 +1,6 @@
 /* A peer that offers memory and obeys: one command per line of standard input, one line of reply each.
  *
- *     passive [--protocol=rdma] [--device_name=rxe1] [--bytes=16777216]
+ *     passive [--protocol=rdma] [--device_name=rxe1] [--bytes=16777216] [--port=0]
  *
  * Buffer 0 is there from the start. Buffer I always lies at the same address, also after a restart:
  *     add LENGTH REMOTE [1]       registers a new buffer (REMOTE 0: local use only); 1: right behind the one before
@@ -104,6 +104,10 @@ int main(int argc, char **argv) {
         if ((value = flag(argv[i], "protocol")) != NULL) protocol = value;
         else if ((value = flag(argv[i], "device_name")) != NULL) devices = value;
         else if ((value = flag(argv[i], "bytes")) != NULL) bytes = strtoull(value, NULL, 10);
+        else if ((value = flag(argv[i], "port")) != NULL && strcmp(value, "0") != 0) {
+            setenv("MC_MIN_RPC_PORT", value, 1);
+            setenv("MC_MAX_RPC_PORT", value, 1);
+        } else if (value != NULL) continue;
         else usage_error(argv[0], argv[i]);
     }
     setvbuf(stdout, NULL, _IOLBF, 0);

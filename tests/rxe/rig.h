@@ -70,6 +70,7 @@ static inline segment_id_t segment_open(transfer_engine_t engine, const char *na
 struct passive {
     pid_t pid;
     FILE *commands, *replies;
+    unsigned port; /* of its name; 0: any */
     char segment[128];
     char reply[1024];
 };
@@ -82,19 +83,20 @@ static inline bool passive_hear(struct passive *p) {
 
 /* Starts the program `passive` that lies beside this one. It dies with this process. */
 static inline void passive_start(struct passive *p, const char *protocol, const char *devices) {
-    char path[PATH_MAX] = "", protocol_flag[64], devices_flag[320];
+    char path[PATH_MAX] = "", protocol_flag[64], devices_flag[320], port_flag[32];
     int in[2], out[2];
     if (readlink("/proc/self/exe", path, sizeof path - 1) < 0 || pipe(in) != 0 || pipe(out) != 0) harness_give_up("pipe");
     strcpy(strrchr(path, '/'), "/passive");
     snprintf(protocol_flag, sizeof protocol_flag, "--protocol=%s", protocol);
     snprintf(devices_flag, sizeof devices_flag, "--device_name=%s", devices);
+    snprintf(port_flag, sizeof port_flag, "--port=%u", p->port);
     p->pid = fork();
     if (p->pid < 0) harness_give_up("fork");
     if (p->pid == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         dup2(in[0], 0), dup2(out[1], 1);
         close(in[0]), close(in[1]), close(out[0]), close(out[1]);
-        execl(path, path, protocol_flag, devices_flag, (char *)NULL);
+        execl(path, path, protocol_flag, devices_flag, port_flag, (char *)NULL);
         _exit(127);
     }
     close(in[0]), close(out[1]);

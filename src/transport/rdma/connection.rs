@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 /// Hop limit of packets, as upstream sets it.
 const HOP_LIMIT: u8 = 16;
 /// Work requests that one queue pair gets before the next is worth a doorbell.
-const MIN_SHARE: usize = 32;
+const MIN_SHARE: usize = 64;
 
 /// A set of queue pairs.
 pub struct Connection {
@@ -33,7 +33,6 @@ pub struct Connection {
     pub incarnation: AtomicU64,
     /// Why it was given up.
     cause: OnceLock<Error>,
-    next: AtomicUsize,
     /// Probes that have to arrive before the connection counts as proved.
     unproved: AtomicUsize,
     /// Guards the number of queue pairs that got their probe; `None` unless it is to be probed.
@@ -55,7 +54,13 @@ pub struct Remote {
     pub qp_numbers: Vec<u32>,
 }
 
+/// Threads that posted so far.
+static THREADS: AtomicUsize = AtomicUsize::new(0);
+
 thread_local! {
+    /// Which queue pair of a connection this thread posts on as long as it has room: threads do not meet there, and one
+    /// thread does not spread what a single queue pair carries as well.
+    static HOME: usize = THREADS.fetch_add(1, Relaxed);
     /// Work requests on their way from a ring to the NIC.
     static CHAIN: RefCell<Box<Chain>> = RefCell::new(Chain::new());
 }
@@ -83,7 +88,6 @@ impl Connection {
             gid,
             incarnation: AtomicU64::new(0),
             cause: OnceLock::new(),
-            next: AtomicUsize::new(0),
             unproved: AtomicUsize::new(count),
             probed: Mutex::new(None),
             accepted: AtomicBool::new(false),
@@ -125,12 +129,12 @@ impl Connection {
         Ok(())
     }
 
-    /// Posts from the front of `flights` what there is room for and what suits the peer's incarnation, spread over the
-    /// queue pairs. An error when a queue pair refused: the connection is to be given up.
+    /// Posts from the front of `flights` what there is room for and what suits the peer's incarnation: on this thread's
+    /// queue pair, then on the others. An error when a queue pair refused: the connection is to be given up.
     pub fn post(&self, flights: &mut VecDeque<Flight>, now_ms: u64) -> std::result::Result<(), i32> {
         let count = self.queues.len();
         let share = flights.len().div_ceil(count).max(MIN_SHARE);
-        let first = self.next.fetch_add(1, Relaxed);
+        let first = HOME.with(|home| *home);
         let incarnation = self.incarnation.load(Relaxed);
         let mut full = 0;
         CHAIN.with_borrow_mut(|chain| {

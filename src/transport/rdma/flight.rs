@@ -64,6 +64,9 @@ impl Flight {
     }
 }
 
+/// Flights that came back, each with the reason.
+pub type Lost = Vec<(Flight, Loss)>;
+
 /// Why a flight came back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loss {

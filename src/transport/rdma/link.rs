@@ -1,6 +1,6 @@
 //! The way to one segment: cuts requests, chooses a rail for each slice, hands the slices over in chains.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -60,6 +60,8 @@ struct Bucket {
 }
 
 thread_local! {
+    /// For MC_PATH_ROUNDROBIN.
+    static TURN: Cell<usize> = const { Cell::new(0) };
     static BUCKETS: RefCell<Buckets> = RefCell::default();
 }
 
@@ -109,6 +111,9 @@ impl RdmaLink {
         let Some(slice) = &flight.slice else { return };
         let (local, remote) = (slice.local, slice.remote);
         let target = self.target();
+        if flight.incarnation != 0 && target.incarnation != 0 && flight.incarnation != target.incarnation {
+            return fail_all([flight], &self.restarted());
+        }
         let chosen = {
             let mut view = self.shared.memory.view();
             let keys = view.at(local);
@@ -123,7 +128,6 @@ impl RdmaLink {
                 let pair = pair.ok_or_else(|| self.no_rail(&target))?;
                 flight.lkey = keys.lkey(pair.local, local);
                 flight.rkey = window.rkey.get(pair.remote).copied().unwrap_or(0);
-                flight.incarnation = target.incarnation;
                 Ok(pair)
             })
         };
@@ -181,10 +185,12 @@ impl RdmaLink {
         extra: &dyn Fn(usize) -> u64,
     ) -> Option<Pair> {
         let mut best: Option<(((bool, bool, bool), u64), Pair)> = None;
+        let first_tier = choice.first_tier;
+        // With MC_PATH_ROUNDROBIN the first tier is taken in turn: only the one whose turn it is has no cost.
+        let turn = (self.shared.config.path_roundrobin && first_tier > 0)
+            .then(|| TURN.with(|turn| turn.replace(turn.get().wrapping_add(1)) % first_tier));
         for (place, pair) in choice.pairs.iter().enumerate() {
-            if place == choice.first_tier
-                && best.is_some_and(|(((avoided, failed, _), _), _)| !avoided && !failed)
-            {
+            if place == first_tier && best.is_some_and(|(((avoided, failed, _), _), _)| !avoided && !failed) {
                 break;
             }
             if !window.has_key(*pair) {
@@ -199,9 +205,12 @@ impl RdmaLink {
             if !trusted {
                 rail.want(&self.me);
             }
-            let class = (avoided, !trusted, place >= choice.first_tier);
+            let class = (avoided, !trusted, place >= first_tier);
             let more = len + extra(number);
-            let cost = rail.meter.cost_ns(more).max(rail.nic.meter.cost_ns(more));
+            let cost = match turn {
+                Some(turn) => u64::from(place != turn),
+                None => rail.meter.cost_ns(more).max(rail.nic.meter.cost_ns(more)),
+            };
             if best.as_ref().is_none_or(|(known, _)| (class, cost) < *known) {
                 best = Some(((class, cost), *pair));
             }
@@ -210,9 +219,14 @@ impl RdmaLink {
     }
 
     /// Chooses rails for all slices and fills the buckets; those that cannot be moved are given back with the reason.
-    fn sort(&self, target: &Target, slices: Vec<Slice>, buckets: &mut Buckets) -> Vec<(Slice, Error)> {
+    fn sort(
+        &self,
+        target: &Target,
+        slices: Vec<Slice>,
+        incarnation: u64,
+        buckets: &mut Buckets,
+    ) -> Vec<(Slice, Error)> {
         let mut refused = Vec::new();
-        let incarnation = target.incarnation;
         let mut view = self.shared.memory.view();
         let mut hint = 0;
         for slice in slices {
@@ -221,6 +235,7 @@ impl RdmaLink {
                 refused.push((slice, error));
                 continue;
             };
+            // The descriptor may have changed since the slice was cut.
             let window = target.window(slice.remote, &mut hint);
             let Some(window) = window.filter(|window| window.holds(slice.remote, slice.len)) else {
                 let error = self.not_published(slice.remote);
@@ -278,6 +293,15 @@ impl RdmaLink {
         Error::new(Code::AddressNotRegistered, text).peer(peer)
     }
 
+    /// The request was meant for a predecessor of the process that the descriptor speaks of now.
+    fn restarted(&self) -> Error {
+        let peer = self.route.peer();
+        let text = format!(
+            "segment '{peer}' was started anew; its memory is not what the request was checked against"
+        );
+        Error::new(Code::AddressNotRegistered, text).class(Class::Rejected, true).peer(peer)
+    }
+
     /// No NIC of ours is active, or none of the two sides' matrices fit.
     pub fn no_rail(&self, target: &Target) -> Error {
         let peer = self.route.peer();
@@ -301,6 +325,13 @@ impl RdmaLink {
 }
 
 impl Link for RdmaLink {
+    fn ready(&self) -> Result<()> {
+        if self.shared.nics.iter().any(|nic| nic.is_active()) {
+            return Ok(());
+        }
+        Err(Error::new(Code::DeviceNotFound, "no local NIC is active; see showLinks and `ibv_devinfo`"))
+    }
+
     fn cut(&self, region: Option<&Region>, source: u64, covered: u64, remote: u64, left: u64) -> u64 {
         let most = if left <= self.block + self.fragment { left } else { self.block };
         let piece = region.map_or(covered, |region| self.shared.memory.piece_left(region, source));
@@ -310,15 +341,17 @@ impl Link for RdmaLink {
         most.min(covered).min(piece).min(there).clamp(1, LONGEST_SLICE)
     }
 
-    fn submit(&self, slices: Vec<Slice>, _: u64) {
-        if let Err(error) = self.check_open() {
+    fn submit(&self, slices: Vec<Slice>, incarnation: u64) {
+        let target = self.target();
+        let meant = incarnation == 0 || target.incarnation == 0 || incarnation == target.incarnation;
+        let fit = self.check_open().and_then(|()| if meant { Ok(()) } else { Err(self.restarted()) });
+        if let Err(error) = fit {
             slices.into_iter().for_each(|slice| slice.fail(error.clone()));
             return;
         }
-        let target = self.target();
         // Taken out: a slice that fails may call back into the library.
         let mut buckets = BUCKETS.take();
-        let refused = self.sort(&target, slices, &mut buckets);
+        let refused = self.sort(&target, slices, incarnation, &mut buckets);
         let now_ns = self.shared.now_ns();
         let Buckets { rails, spare } = &mut buckets;
         for mut bucket in rails.drain(..) {

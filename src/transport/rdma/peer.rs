@@ -9,6 +9,7 @@ use super::shared::Shared;
 use crate::config::Config;
 use crate::topology::location::Location;
 use crate::topology::select::{parse_peer_affinity, Placement, RowId, Selector};
+use crate::transport::incarnation;
 
 /// A NIC pair: index of the local NIC, index of the peer's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -212,8 +213,7 @@ impl Target {
     }
 }
 
-/// The first half of an incarnation id as a number, never 0; 0 for a text that is none.
+/// An incarnation id as a number; 0 for a text that is none.
 pub fn incarnation_number(text: &str) -> u64 {
-    let half = text.get(..16).and_then(|digits| u64::from_str_radix(digits, 16).ok());
-    half.map_or(0, |number| number.max(1))
+    incarnation::unhex(text).map_or(0, |id| incarnation::key(&id))
 }

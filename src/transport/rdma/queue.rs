@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::completions::Completions;
 use super::connection::Connection;
-use super::flight::{Flight, Loss};
+use super::flight::{Flight, Loss, Lost};
 use super::nic::Nic;
 use super::rail::Rail;
 use super::verbs::{self, wc, Chain, Qp};
@@ -68,7 +68,7 @@ pub struct Retired {
     /// Done.
     pub done: Vec<Flight>,
     /// Came back.
-    pub lost: Vec<(Flight, Loss)>,
+    pub lost: Lost,
 }
 
 impl Queue {

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::flight::{Flight, Loss};
+use super::flight::{Flight, Loss, Lost};
 use super::link::RdmaLink;
 use super::rail::Rail;
 use super::shared::{completion_error, Shared};
@@ -28,7 +28,7 @@ enum Verdict {
 impl Shared {
     /// Decides about flights that came back from `rail`, which must not hold a lock. `reread`: their keys are of another
     /// incarnation of the peer.
-    pub fn recover(&self, rail: &Rail, lost: Vec<(Flight, Loss)>, reread: bool) {
+    pub fn recover(&self, rail: &Rail, lost: Lost, reread: bool) {
         if lost.is_empty() {
             return;
         }

@@ -8,7 +8,7 @@ use parking_lot::RwLock;
 
 use super::completions::Retire;
 use super::connection::Connection;
-use super::flight::{Flight, Loss};
+use super::flight::{Flight, Loss, Lost};
 use super::link::RdmaLink;
 use super::memory::Memory;
 use super::nic::Nic;
@@ -144,7 +144,7 @@ struct Reaper<'a> {
     /// Given up after the poll, because all that waits for them is placed anew then.
     failed: Vec<(Arc<Rail>, Arc<Connection>, Error)>,
     /// Worked on after the poll: it posts elsewhere.
-    lost: Vec<(Arc<Rail>, Vec<(Flight, Loss)>)>,
+    lost: Vec<(Arc<Rail>, Lost)>,
 }
 
 impl Retire for Reaper<'_> {
@@ -153,19 +153,17 @@ impl Retire for Reaper<'_> {
         let rail = &owner.rail;
         let connection = owner.connection.upgrade();
         if !retired.done.is_empty() {
-            let (mut bytes, mut count) = (0, 0);
+            // Before the ends are told: whoever hears of the last one finds nothing under way any more.
+            let bytes = retired.done.iter().map(Flight::len).sum();
+            let count = retired.done.iter().filter(|flight| flight.slice.is_some()).count();
+            rail.settle(bytes, count as u64, self.shared.now_ns());
             let mut proved = false;
             for flight in retired.done.drain(..) {
                 match flight.slice {
-                    Some(slice) => {
-                        bytes += slice.len;
-                        count += 1;
-                        slice.complete();
-                    }
+                    Some(slice) => slice.complete(),
                     None => proved = true,
                 }
             }
-            rail.settle(bytes, count, self.shared.now_ns());
             if let Some(connection) = connection.as_ref().filter(|_| proved) {
                 if connection.note_proof() {
                     rail.proved(connection);

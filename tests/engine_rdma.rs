@@ -1,0 +1,283 @@
+//! Engines with RDMA, TCP or both, on the simulated libibverbs: who is reached how, and what is left when a transport
+//! cannot be had.
+//!
+//! libibverbs is found by dlopen, so each test runs in a process of its own with another `LD_LIBRARY_PATH`.
+
+#![cfg(feature = "rdma")]
+
+mod common;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::in_simverbs;
+use transfer_engine::engine::submit::Request;
+use transfer_engine::engine::Engine;
+use transfer_engine::error::{Class, Code, Error};
+use transfer_engine::memory::Range;
+
+/// Far longer than anything here takes.
+const FOREVER: Duration = Duration::from_secs(30);
+const LEN: usize = 300_000;
+const READ: i32 = 0;
+const WRITE: i32 = 1;
+const STATUS_COMPLETED: i32 = 4;
+
+fn matrix(nic: &str) -> String {
+    format!(r#"{{"cpu:0":[["{nic}"],[]]}}"#)
+}
+
+/// An engine with registered memory, destroyed at the end.
+struct Node {
+    engine: Arc<Engine>,
+    memory: Vec<u8>,
+}
+
+impl Node {
+    /// With RDMA on `nic` if it is not "", and with TCP if `tcp`.
+    fn new(nic: &str, tcp: bool) -> Self {
+        let node = Self::bare();
+        node.register();
+        // The region is there before the transports, and is to be prepared by each of them.
+        if tcp {
+            node.engine.install_transport("tcp", None).unwrap();
+        }
+        if !nic.is_empty() {
+            node.engine.install_transport("rdma", Some(&matrix(nic))).unwrap();
+        }
+        node
+    }
+
+    fn bare() -> Self {
+        Node { engine: Engine::create("P2PHANDSHAKE", "127.0.0.1", false).unwrap(), memory: vec![0; LEN] }
+    }
+
+    fn register(&self) {
+        self.engine.register(&[Range { addr: self.addr(), len: LEN as u64 }], "*", true).unwrap();
+    }
+
+    fn addr(&self) -> u64 {
+        self.memory.as_ptr() as u64
+    }
+
+    fn name(&self) -> &str {
+        &self.engine.local().name
+    }
+
+    fn protocol(&self) -> String {
+        self.engine.local().descriptor().unwrap().protocol
+    }
+
+    fn request(&self, opcode: i32, peer: &Node) -> Request {
+        let target = self.engine.open_segment(peer.name()).unwrap();
+        Request { opcode, source: self.addr(), target, offset: peer.addr(), len: LEN as u64 }
+    }
+
+    /// One submit call; its tasks are COMPLETED afterwards.
+    fn run(&self, requests: &[Request]) -> Result<(), Error> {
+        let batch = self.engine.allocate_batch(requests.len()).unwrap();
+        let submitted = self.engine.submit(batch, requests.len(), |index| requests[index], None);
+        if submitted.is_ok() {
+            self.engine.wait_batch(batch, Some(FOREVER)).unwrap();
+            for task in 0..requests.len() {
+                let why = self.engine.task_error(batch, task).unwrap();
+                assert_eq!(
+                    self.engine.task_status(batch, task).unwrap().0,
+                    STATUS_COMPLETED,
+                    "{task}: {why:?}"
+                );
+            }
+        }
+        self.engine.free_batch(batch).unwrap();
+        submitted
+    }
+
+    fn links(&self) -> serde_json::Value {
+        serde_json::from_str(&self.engine.show_links(true)).unwrap()
+    }
+
+    /// Servers of the rails.
+    fn rdma_peers(&self) -> Vec<String> {
+        let rails = self.links()["rails"].as_array().cloned().unwrap_or_default();
+        let peer =
+            |rail: &serde_json::Value| rail["peer"].as_str().unwrap().split('@').next().unwrap().to_string();
+        rails.iter().map(peer).collect()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.engine.destroy();
+    }
+}
+
+#[test]
+fn each_target_is_reached_by_what_it_offers_rdma_first() {
+    let environment = [("SIMVERBS_DEVICES", "sim0,sim1"), ("SIMVERBS_SHM", "te-both")];
+    if in_simverbs("each_target_is_reached_by_what_it_offers_rdma_first", &environment) {
+        return;
+    }
+    let mut here = Node::new("sim0", true);
+    let (both, tcp, rdma) = (Node::new("sim1", true), Node::new("", true), Node::new("sim1", false));
+    assert_eq!([&both, &tcp, &rdma].map(Node::protocol), ["rdma", "tcp", "rdma"]);
+    let desc = both.engine.local().descriptor().unwrap();
+    assert!(desc.tcp_data_port != 0 && desc.tcp_proto_version == 2 && desc.devices.len() == 1);
+    assert_eq!(rdma.engine.local().descriptor().unwrap().tcp_data_port, 0);
+
+    here.memory.iter_mut().enumerate().for_each(|(index, byte)| *byte = (index % 251) as u8);
+    let peers = [&both, &tcp, &rdma];
+    here.run(&peers.map(|peer| here.request(WRITE, peer))).unwrap();
+    assert!(peers.iter().all(|peer| peer.memory == here.memory));
+    here.memory.fill(0);
+    here.run(&[here.request(READ, &rdma)]).unwrap();
+    assert_eq!(here.memory, rdma.memory);
+
+    let mut reached = here.rdma_peers();
+    reached.sort();
+    let mut expected = vec![both.name().to_string(), rdma.name().to_string()];
+    expected.sort();
+    assert_eq!(reached, expected);
+    assert_eq!(here.links()["local_nics"][0]["device"], "sim0");
+    assert!(here.links().get("fallbacks").is_none());
+    assert_eq!(here.engine.nics()[0].inflight_bytes, 0);
+
+    // Without RDMA here, the one with both is reached over TCP and the other not at all.
+    let plain = Node::new("", true);
+    plain.run(&[plain.request(WRITE, &both)]).unwrap();
+    assert_eq!(plain.run(&[plain.request(WRITE, &rdma)]).unwrap_err().code(), Code::DeviceNotFound);
+    // And without TCP here, the one with TCP only.
+    let fast = Node::new("sim0", false);
+    fast.run(&[fast.request(WRITE, &both)]).unwrap();
+    assert_eq!(fast.run(&[fast.request(WRITE, &tcp)]).unwrap_err().code(), Code::InvalidArgument);
+}
+
+#[test]
+fn memory_that_a_nic_cannot_register_is_registered_nowhere() {
+    let environment = [("SIMVERBS_PIN", "1"), ("SIMVERBS_SHM", "te-pin")];
+    if in_simverbs("memory_that_a_nic_cannot_register_is_registered_nowhere", &environment) {
+        return;
+    }
+    // The first page of the address space is never mapped.
+    let unmapped = [Range { addr: 4096, len: 4096 }];
+    let node = Node::new("sim0", true);
+    let error = node.engine.register(&unmapped, "cpu:0", true).unwrap_err();
+    assert_eq!((error.code(), error.kind()), (Code::Context, Class::Device), "{error}");
+    let error = node.engine.unregister(std::iter::once(4096)).unwrap_err();
+    assert_eq!(error.code(), Code::AddressNotRegistered);
+    assert_eq!(node.engine.local().descriptor().unwrap().buffers.len(), 1);
+
+    // Over TCP it can be registered; then RDMA cannot be installed, and nothing of it stays.
+    let node = Node::bare();
+    node.engine.install_transport("tcp", None).unwrap();
+    node.engine.register(&unmapped, "cpu:0", true).unwrap();
+    let before = (node.engine.local().descriptor().unwrap(), node.engine.show_links(true));
+    let error = node.engine.install_transport("rdma", Some(&matrix("sim0"))).unwrap_err();
+    assert_eq!(error.code(), Code::Context, "{error}");
+    assert_eq!((node.engine.local().descriptor().unwrap(), node.engine.show_links(true)), before);
+    node.engine.unregister(std::iter::once(4096)).unwrap();
+    node.engine.install_transport("rdma", Some(&matrix("sim0"))).unwrap();
+    assert_eq!(node.protocol(), "rdma");
+}
+
+#[test]
+fn what_is_not_registered_may_be_a_source_over_tcp_only() {
+    let environment = [("MC_TCP_ALLOW_UNREGISTERED_SOURCE", "1"), ("SIMVERBS_SHM", "te-source")];
+    if in_simverbs("what_is_not_registered_may_be_a_source_over_tcp_only", &environment) {
+        return;
+    }
+    let here = Node::bare();
+    here.engine.install_transport("tcp", None).unwrap();
+    here.engine.install_transport("rdma", Some(&matrix("sim0"))).unwrap();
+    let (tcp, rdma) = (Node::new("", true), Node::new("sim0", false));
+    here.run(&[here.request(WRITE, &tcp)]).unwrap();
+    let requests = [here.request(WRITE, &tcp), here.request(WRITE, &rdma)];
+    assert_eq!(here.run(&requests).unwrap_err().code(), Code::AddressNotRegistered);
+}
+
+#[test]
+fn a_region_without_remote_access_is_a_source_but_no_target() {
+    if in_simverbs(
+        "a_region_without_remote_access_is_a_source_but_no_target",
+        &[("SIMVERBS_SHM", "te-local")],
+    ) {
+        return;
+    }
+    let hidden = Node::bare();
+    hidden.engine.install_transport("rdma", Some(&matrix("sim0"))).unwrap();
+    hidden.engine.register(&[Range { addr: hidden.addr(), len: LEN as u64 }], "cpu:0", false).unwrap();
+    assert!(hidden.engine.local().descriptor().unwrap().buffers.is_empty());
+    let open = Node::new("sim0", false);
+    hidden.run(&[hidden.request(WRITE, &open)]).unwrap();
+    assert_eq!(open.run(&[open.request(WRITE, &hidden)]).unwrap_err().code(), Code::AddressNotRegistered);
+}
+
+#[test]
+fn unasked_rdma_is_installed_where_the_topology_names_a_nic() {
+    let file = std::env::temp_dir().join(format!("te-rdma-topology-{}", std::process::id()));
+    std::fs::write(&file, matrix("sim0")).unwrap();
+    let environment = [
+        ("MC_CUSTOM_TOPO_JSON", file.to_str().unwrap()),
+        ("MC_RDMA_BIND_ADDRESS", "127.0.0.1"),
+        ("SIMVERBS_SHM", "te-unasked"),
+    ];
+    let parent = in_simverbs("unasked_rdma_is_installed_where_the_topology_names_a_nic", &environment);
+    std::fs::remove_file(&file).unwrap();
+    if parent {
+        return;
+    }
+    // The file of this process is another one, already gone; the parent's is still there.
+    let engine = Engine::create("P2PHANDSHAKE", "localhost", true).unwrap();
+    let node = Node { engine, memory: vec![7; LEN] };
+    node.register();
+    let desc = node.engine.local().descriptor().unwrap();
+    assert_eq!((desc.protocol.as_str(), desc.tcp_data_port), ("rdma", 0));
+    let port = node.engine.address().port;
+    assert_eq!(desc.rdma_server_name, Some(format!("127.0.0.1:{port}")));
+    assert_ne!(desc.rdma_server_name.as_deref(), Some(node.name()));
+    let other = Node::new("sim0", false);
+    other.run(&[other.request(READ, &node)]).unwrap();
+    assert_eq!(other.memory, node.memory);
+    assert_eq!(other.rdma_peers(), [format!("127.0.0.1:{port}")]);
+}
+
+/// Has the simulated library do what `lines` say, and waits until the engine shows it.
+fn control(lines: &str, node: &Node, state: &str) {
+    let file = std::env::var("SIMVERBS_CTL").unwrap();
+    let fresh = format!("{file}.new");
+    std::fs::write(&fresh, lines).unwrap();
+    std::fs::rename(fresh, file).unwrap();
+    let deadline = std::time::Instant::now() + FOREVER;
+    while node.links()["local_nics"][0]["state"] != state {
+        assert!(std::time::Instant::now() < deadline, "{}", node.engine.show_links(false));
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn without_a_nic_that_works_tcp_is_a_fall_back_where_the_peer_has_it() {
+    let file = std::env::temp_dir().join(format!("te-rdma-control-{}", std::process::id()));
+    let environment = [
+        ("SIMVERBS_CTL", file.to_str().unwrap()),
+        ("SIMVERBS_DEVICES", "sim0,sim1"),
+        ("SIMVERBS_SHM", "te-fall-back"),
+    ];
+    let parent =
+        in_simverbs("without_a_nic_that_works_tcp_is_a_fall_back_where_the_peer_has_it", &environment);
+    if parent {
+        let _ = std::fs::remove_file(&file);
+        return;
+    }
+    let (here, both, rdma) = (Node::new("sim0", true), Node::new("sim1", true), Node::new("sim1", false));
+    control("port sim0 down\n", &here, "down");
+    assert_eq!(here.protocol(), "tcp", "peers are told");
+    here.run(&[here.request(WRITE, &both)]).unwrap();
+    assert_eq!(here.links()["fallbacks"]["fallback_transport"], 1);
+    let unregistered = Request { source: 4096, ..here.request(WRITE, &rdma) };
+    assert_eq!(here.run(&[unregistered]).unwrap_err().code(), Code::AddressNotRegistered);
+    let error = here.run(&[here.request(WRITE, &rdma)]).unwrap_err();
+    assert_eq!(error.code(), Code::DeviceNotFound, "{error}");
+    control("port sim0 up\n", &here, "active");
+    here.run(&[here.request(WRITE, &both), here.request(WRITE, &rdma)]).unwrap();
+    assert_eq!(here.links()["fallbacks"]["fallback_transport"], 1);
+    assert_eq!(here.protocol(), "rdma");
+}
