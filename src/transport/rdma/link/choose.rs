@@ -3,6 +3,9 @@
 use super::super::peer::{Choice, Pair, Target, Window};
 use super::{Flight, Rail, RdmaLink, TURN};
 
+/// To be avoided, failed, not of the first tier; then the cost. The least is the best.
+type Rank = ((bool, bool, bool), u64);
+
 impl RdmaLink {
     /// Whether some rail that carries data now is left for a flight that is to avoid some.
     pub fn has_other_rail(&self, flight: &Flight) -> bool {
@@ -48,7 +51,7 @@ impl RdmaLink {
         len: u64,
         extra: &dyn Fn(usize) -> u64,
     ) -> Option<Pair> {
-        let mut best: Option<(((bool, bool, bool), u64), Pair)> = None;
+        let mut best: Option<(Rank, Pair)> = None;
         let first_tier = choice.first_tier;
         // With MC_PATH_ROUNDROBIN the first tier is taken in turn: only the one whose turn it is has no cost.
         let turn = (self.shared.config.path_roundrobin && first_tier > 0)
