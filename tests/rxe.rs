@@ -113,20 +113,20 @@ fn group(name: &str, cases: &[&str], nics: u32, limit: u32) {
 
 #[test]
 fn rdma_transfers_conform_on_real_verbs() {
-    group("conformance", &[], 2, 300);
+    group("conformance", &[], 2, 600);
 }
 
 #[test]
 fn p05_rdma_survives_what_happens_to_links_and_peers() {
-    group("faults", FAULTS, 4, 600);
+    group("faults", FAULTS, 4, 900);
 }
 
 #[test]
 fn upstream_and_we_reach_each_other_over_rdma() {
-    group("interop", INTEROP, 4, 600);
+    group("interop", INTEROP, 4, 900);
 }
 
 #[test]
 fn p09_connections_that_fail_a_thousand_times_leave_nothing_behind() {
-    group("cycles", &[], 2, 600);
+    group("cycles", &[], 2, 1000);
 }
