@@ -15,7 +15,7 @@ use crate::host_port::HostPort;
 use crate::metadata::{SegmentDesc, Store};
 use crate::transport::{incarnation, Link};
 
-/// A submit call re-reads a peer's descriptor at most this often.
+/// How long submit calls take a peer's descriptor as it is after one of them has read it again in vain.
 const COVERAGE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A descriptor as last read, prepared for look-ups.
@@ -82,8 +82,8 @@ pub struct Segment {
     known: ArcSwap<Known>,
     /// Guards the replacement of `known`.
     replacing: Mutex<()>,
-    /// Guards the time of the last refresh on behalf of a submit call.
-    last_refresh: Mutex<Option<Instant>>,
+    /// Guards the time of the last refresh on behalf of a submit call that did not help it.
+    vain_refresh: Mutex<Option<Instant>>,
     /// One per row of [`PROTOCOLS`], made on first use. Each submit call chooses by the descriptor as it is then, so
     /// a peer that comes back with another transport is reached by that one; the other link stays for its tasks.
     links: [OnceCell<Arc<dyn Link>>; PROTOCOLS.len()],
@@ -143,13 +143,13 @@ impl Segment {
 
     /// Whether a submit call may refresh now.
     pub fn may_refresh(&self) -> bool {
-        let mut last = self.last_refresh.lock();
-        let now = Instant::now();
-        if last.is_some_and(|then| now - then < COVERAGE_INTERVAL) {
-            return false;
-        }
-        *last = Some(now);
-        true
+        self.vain_refresh.lock().is_none_or(|then| then.elapsed() >= COVERAGE_INTERVAL)
+    }
+
+    /// A submit call has refreshed, and what it needs is still not there. A refresh that helped does not count: a
+    /// peer may register one region after the other, and have each used at once.
+    pub fn note_vain_refresh(&self) {
+        *self.vain_refresh.lock() = Some(Instant::now());
     }
 }
 
@@ -266,7 +266,7 @@ impl Table {
             store: store.clone(),
             known: ArcSwap::from_pointee(known),
             replacing: Mutex::new(()),
-            last_refresh: Mutex::new(None),
+            vain_refresh: Mutex::new(None),
             links: [const { OnceCell::new() }; PROTOCOLS.len()],
         };
         maps.by_id.insert(id, Arc::new(segment));

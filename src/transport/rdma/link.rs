@@ -120,9 +120,11 @@ impl RdmaLink {
             let mut view = self.shared.memory.view();
             let keys = view.at(local);
             keys.ok_or_else(|| not_registered(local)).and_then(|keys| {
+                // It was published when the request was submitted: the peer has taken it back since.
+                let withdrawn = || self.not_published(remote).class(Class::Rejected, false);
+                let window = target.window(remote, &mut 0);
                 let window =
-                    target.window(remote, &mut 0).filter(|window| window.holds(remote, flight.len()));
-                let window = window.ok_or_else(|| self.not_published(remote))?;
+                    window.filter(|window| window.holds(remote, flight.len())).ok_or_else(withdrawn)?;
                 let rows = (keys.row(local), target.row(window, remote));
                 let choice = target.choice(&self.shared, rows.0, rows.1);
                 let len = flight.len();
