@@ -16,6 +16,10 @@ import sys
 import time
 
 
+# What the engine moves bytes with; DEVICES: comma-separated NICs.
+PROTOCOL, DEVICES = os.environ.get("TE_PROTOCOL", "tcp"), os.environ.get("TE_DEVICES", "")
+
+
 def pattern(seed, length):
     return random.Random(seed).randbytes(length)
 
@@ -33,7 +37,7 @@ class Ours:
     def __init__(self):
         import te
 
-        self.te, self.engine = te, te.Engine()
+        self.te, self.engine = te, te.Engine(PROTOCOL, DEVICES)
         self.segment = self.engine.segment
 
     def register(self, memory):
@@ -111,7 +115,7 @@ class Upstream:
         from mooncake import engine as module
 
         self.module, self.engine = module, module.TransferEngine()
-        if self.engine.initialize("127.0.0.1", "P2PHANDSHAKE", "tcp", "") != 0:
+        if self.engine.initialize("127.0.0.1", "P2PHANDSHAKE", PROTOCOL, DEVICES) != 0:
             raise RuntimeError("upstream initialize failed")
         self.segment = f"127.0.0.1:{self.engine.get_rpc_port()}"
 
