@@ -53,6 +53,7 @@ fn p39_bad_connection_requests_are_refused_with_a_reason_and_disturb_nobody() {
         (gid("zz:00:00:00:00:00:00:00:00:00:ff:ff:c0:a8:01:14"), "Invalid peer GID"),
         (gid("00:00:00:00:00:00:00:00:00:00:ff:ff:c0:a8:01:14:00"), "Invalid peer GID"),
         (gid("-1:00:00:00:00:00:00:00:00:00:ff:ff:c0:a8:01:14"), "Invalid peer GID"),
+        (gid("fe:80:00:00:00:00:00:00:00:00:00:00:00:00:00:01"), "is link-local"),
         (one("qp_num", json!([])), "0 queue pairs"),
         (one("qp_num", json!(many)), "10000 queue pairs"),
         (one("incarnation", "00112233445566778899aabbccddeeff".into()), "incarnation"),

@@ -108,7 +108,7 @@ fn bad_replies_of_peers_fail_the_task_with_a_reason_and_leave_nothing() {
         return;
     }
     type Reply = fn(&Value) -> Option<Value>;
-    let rows: [(&str, Reply, Code); 11] = [
+    let rows: [(&str, Reply, Code); 12] = [
         ("no, because", |_| Some(json!({"reply_msg": "no, because"})), Code::RejectHandshake),
         ("without a reason", |_| Some(json!({})), Code::RejectHandshake),
         ("without a reason", |_| Some(json!(null)), Code::RejectHandshake),
@@ -130,6 +130,14 @@ fn bad_replies_of_peers_fail_the_task_with_a_reason_and_leave_nothing() {
         (
             "GID",
             |request| Some(with(accepted(request), "local_gid", "nonsense".into())),
+            Code::RejectHandshake,
+        ),
+        (
+            "is link-local",
+            |request| {
+                let gid = "fe:80:00:00:00:00:00:00:00:00:00:00:00:00:00:01";
+                Some(with(accepted(request), "local_gid", gid.into()))
+            },
             Code::RejectHandshake,
         ),
         ("qp_num", |request| Some(with(accepted(request), "qp_num", json!(["1"]))), Code::MalformedJson),

@@ -65,6 +65,7 @@ impl Shared {
         }
         let gid =
             gid::parse(&gid_text).ok_or_else(|| refusal(format!("Invalid peer GID: {gid_text:.80}")))?;
+        nic.check_reach(&gid).map_err(refusal)?;
         let mtu = nic.path_mtu(&self.config, request.path_mtu.filter(|mtu| *mtu >= 256));
         let to = Remote { gid, lid, mtu, qp_numbers: request.qp_num.clone() };
         let rail = self.rail(&nic, from);

@@ -121,9 +121,11 @@ impl Shared {
         };
         let reply = link.route.exchange(request.clone()).await?;
         check_reply(&request, &reply)?;
+        let gid = gid::parse(if reply.local_gid.is_empty() { &remote.gid } else { &reply.local_gid })
+            .ok_or_else(|| protocol(format!("the peer's GID '{}' is none", reply.local_gid)))?;
+        rail.nic.check_reach(&gid).map_err(protocol)?;
         let to = Remote {
-            gid: gid::parse(if reply.local_gid.is_empty() { &remote.gid } else { &reply.local_gid })
-                .ok_or_else(|| protocol(format!("the peer's GID '{}' is none", reply.local_gid)))?,
+            gid,
             lid: if reply.local_gid.is_empty() { remote.lid } else { reply.local_lid },
             mtu: rail.nic.path_mtu(&self.config, reply.path_mtu),
             qp_numbers: reply.qp_num.clone(),

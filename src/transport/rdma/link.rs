@@ -231,14 +231,20 @@ impl RdmaLink {
     /// No NIC of ours is active, or none of the two sides' matrices fit.
     pub fn no_rail(&self, target: &Target) -> Error {
         let peer = self.route.peer();
-        let mine: Vec<String> =
-            self.shared.nics.iter().map(|nic| format!("{} ({})", nic.name, nic.state().last_error)).collect();
         let text = format!(
             "no NIC pair leads to segment '{peer}': ours are {}, the peer has {} NICs; see showLinks",
-            mine.join(", "),
+            self.own_nics(),
             target.desc.nics.len()
         );
         Error::new(Code::DeviceNotFound, text).class(Class::Device, true).peer(peer)
+    }
+
+    /// Our NICs, each with its last failure.
+    fn own_nics(&self) -> String {
+        let nics = self.shared.nics.iter();
+        let named: Vec<String> =
+            nics.map(|nic| format!("{} ({})", nic.name, nic.state().last_error)).collect();
+        named.join(", ")
     }
 
     /// An error once the link is closed.
@@ -255,7 +261,8 @@ impl Link for RdmaLink {
         if self.shared.nics.iter().any(|nic| nic.is_active()) {
             return Ok(());
         }
-        Err(Error::new(Code::DeviceNotFound, "no local NIC is active; see showLinks and `ibv_devinfo`"))
+        let text = format!("no local NIC is active: {}; see showLinks and `ibv_devinfo`", self.own_nics());
+        Err(Error::new(Code::DeviceNotFound, text).class(Class::Device, true).peer(self.route.peer()))
     }
 
     fn cut(&self, region: Option<&Region>, source: u64, covered: u64, remote: u64, left: u64) -> u64 {
