@@ -72,14 +72,14 @@ static void evicted(const char *policy, bool at_target) {
             wrong += move_row(one, ids[i], OPCODE_WRITE, memory, (uintptr_t)there[i], 4096, 16).completed != 16;
             wrong += !pattern_matches(there[i], 65536, (uint64_t)(round * PEERS + i));
         }
-        if (round == 9) threads = thread_count(), fds = fd_count();
+        if (round == 9) threads = lasting_thread_count(), fds = fd_count();
         seen |= links_show(at_target ? targets[0] : one, at_target ? "connected anew" : "evicted");
     }
     char name[128];
     snprintf(name, sizeof name, "%s, MC_MAX_EP_PER_CTX=2%s: transfers to four peers in turn", policy, at_target ? " on both sides" : "");
     CHECK_EQ(name, wrong, 0);
     CHECK("  some connections went for others", seen);
-    CHECK("  leave nothing behind", thread_count() <= threads + 1 && fd_count() <= fds);
+    CHECK("  leave nothing behind", lasting_thread_count() <= threads + 1 && fd_count() <= fds);
     /* All at once: none is idle, so the limit gives way. */
     batch_id_t batches[PEERS];
     for (int i = 0; i < PEERS; i++) batches[i] = submit_row(one, ids[i], OPCODE_WRITE, memory, (uintptr_t)there[i], 1024, 1000);
@@ -139,12 +139,12 @@ static void cycles(void) {
             now = attempts_failed(engine, nic) > before;
         }
         felt += now;
-        if (i == CYCLES / 4) threads = thread_count(), fds = fd_count();
+        if (i == CYCLES / 4) threads = lasting_thread_count(), fds = fd_count();
     }
-    printf("#     %zu threads then, %zu now; %zu descriptors then, %zu now\n", threads, thread_count(), fds, fd_count());
+    printf("#     %zu threads then, %zu now; %zu descriptors then, %zu now\n", threads, lasting_thread_count(), fds, fd_count());
     CHECK_EQ("p09: 200 connections fail", felt, CYCLES);
     CHECK_EQ("  and no task does", failed, 0);
-    CHECK("p14: with as many threads as before", thread_count() <= threads + 1);
+    CHECK("p14: with as many threads as before", lasting_thread_count() <= threads + 1);
     CHECK("  and as many descriptors", fd_count() <= fds + 1);
     CHECK_EQ("the peer ends in order", peer_stop(&peer), 0);
     destroyTransferEngine(engine);
@@ -158,7 +158,7 @@ static void engines_that_come_and_go(void) {
     size_t threads = 0, fds = 0;
     int wrong = 0;
     for (int i = 0; i < 40; i++) {
-        if (i == 10) threads = thread_count(), fds = fd_count();
+        if (i == 10) threads = lasting_thread_count(), fds = fd_count();
         transfer_engine_t engine = rdma_engine("sim0");
         unsigned char *memory = registered_bytes(engine, MIB);
         wrong += move_row(engine, openSegment(engine, peer.name), OPCODE_WRITE, memory, peer.base, 4096, 16).completed != 16;
@@ -166,7 +166,7 @@ static void engines_that_come_and_go(void) {
         munmap(memory, MIB);
     }
     CHECK_EQ("40 engines one after the other reach the same peer", wrong, 0);
-    CHECK_EQ("p14: and leave no thread", thread_count(), threads);
+    CHECK_EQ("p14: and leave no thread", lasting_thread_count(), threads);
     CHECK_EQ("  and no descriptor", fd_count(), fds);
     CHECK_EQ("the peer ends in order", peer_stop(&peer), 0);
     munmap(peer.view, BYTES);

@@ -50,7 +50,7 @@ static void take_counts(struct counts *c) {
     if (show != NULL) pclose(show);
     snprintf(c->peer, sizeof c->peer, "%s", passive_ask(&stage.peer, "counts"));
     c->descriptors = descriptors();
-    c->threads = thread_count();
+    c->threads = lasting_thread_count();
 }
 
 static bool same(const struct counts *a, const struct counts *b) {

@@ -10,7 +10,7 @@ use super::gid;
 use super::nic::Nic;
 use super::peer::incarnation_number;
 use super::rail::Rail;
-use super::shared::Shared;
+use super::shared::{destroyed, Shared};
 use crate::error::{Class, Code, Error, Result};
 use crate::handshake::ConnectionMessage;
 
@@ -71,6 +71,7 @@ impl Shared {
         let rail = self.rail(&nic, from);
         let incarnation = request.own_incarnation.as_deref().map_or(0, incarnation_number);
         let (shared, will_confirm) = (self.clone(), request.ready_ack.is_some());
+        let _turn = self.accepting.acquire().await.map_err(|_| destroyed())?;
         // All of it in one piece, because the peer may hang up, after which nobody waits for this.
         let connection = blocking(move || {
             let connection = shared.join(&rail, &to, incarnation)?;

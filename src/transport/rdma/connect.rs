@@ -162,7 +162,18 @@ impl Shared {
         gid: ([u8; 16], u8),
         asked: bool,
     ) -> Result<Arc<Connection>> {
-        let made = Connection::open(rail, &self.config, count, gid)?;
+        let open = || Connection::open(rail, &self.config, count, gid);
+        let made = match open() {
+            Err(error) if error.errno() == libc::ENOMEM => match rail.nic.rails.spare() {
+                // The device has fewer queue pairs than it says, or others use it too.
+                Some(victim) => {
+                    self.evict(&victim, "the NIC has no room for another queue pair");
+                    open()?
+                }
+                None => return Err(error),
+            },
+            outcome => outcome?,
+        };
         if !rail.set_connection(&made, asked) {
             let error = Error::new(Code::Endpoint, "the attempt to connect was over before")
                 .class(Class::Canceled, true);
@@ -224,9 +235,13 @@ impl Shared {
             rail.nic.rails.disconnected(rail);
         }
         if let Some(victim) = victim {
-            self.stats.evicted.fetch_add(1, Ordering::Relaxed);
-            victim.retire(Error::new(Code::Endpoint, "evicted: the NIC has MC_MAX_EP_PER_CTX connections"));
+            self.evict(&victim, "the NIC has MC_MAX_EP_PER_CTX connections");
         }
+    }
+
+    fn evict(&self, victim: &Rail, why: &str) {
+        self.stats.evicted.fetch_add(1, Ordering::Relaxed);
+        victim.retire(Error::new(Code::Endpoint, format!("evicted: {why}")));
     }
 }
 

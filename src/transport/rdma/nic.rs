@@ -78,6 +78,8 @@ pub struct PortInfo {
     pub gid: [u8; 16],
     /// Its index.
     pub gid_index: u8,
+    /// 0 if the driver does not say.
+    pub bits_per_second: u64,
     /// InfiniBand, where link-local GIDs are the rule; else Ethernet.
     pub infiniband: bool,
     /// Why it is not usable, or the last failure.
@@ -235,6 +237,8 @@ impl Nic {
             name: self.name.clone(),
             lid: port.lid,
             gid: gid::text(&port.gid),
+            gid_index: port.gid_index,
+            speed_gbps: port.bits_per_second / 1_000_000_000,
             active: self.is_active(),
             inflight_bytes: self.meter.inflight(),
             bandwidth_bps: self.meter.bytes_per_second() as f64,
@@ -275,6 +279,7 @@ fn look(
         mtu: port.active_mtu,
         gid: chosen.gid,
         gid_index: chosen.index,
+        bits_per_second: port.bits_per_second,
         infiniband: port.is_infiniband,
         last_error: String::new(),
     };

@@ -72,6 +72,11 @@ impl Rails {
         victim
     }
 
+    /// Crosses off the rail whose connection can best be missed.
+    pub fn spare(&self) -> Option<Arc<Rail>> {
+        self.table.lock().evict(self.fifo)
+    }
+
     /// The rail has no connection any more.
     pub fn disconnected(&self, rail: &Rail) {
         let mut table = self.table.lock();
