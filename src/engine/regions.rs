@@ -60,6 +60,9 @@ impl Engine {
     /// Without a store nothing is refused here: a peer of this project takes 128 MiB. Upstream
     /// peers read 1 MiB unless they are told otherwise.
     fn warn_of_size(&self) {
+        if !self.store.is_peer_to_peer() {
+            return;
+        }
         let count = self.local.registry.len();
         let keys = self.nics().len() * KEYS_JSON_BYTES;
         let bytes = count * (BUFFER_JSON_BYTES + self.local.name.len() + keys);

@@ -26,7 +26,12 @@ impl Engine {
         if known.desc.name == self.local.name {
             return Ok(LOCAL_SEGMENT);
         }
-        self.segments.insert(name, &self.store, known)
+        let revision = known.revision;
+        let id = self.segments.insert(name, &self.store, known)?;
+        if let Some(segment) = self.segments.by_id(id) {
+            segment.start_watch(&self.control, revision);
+        }
+        Ok(id)
     }
 
     /// As [`Engine::open_segment`], but a cached descriptor is read again first; if that
@@ -116,7 +121,16 @@ impl Engine {
         let client = self.client.clone();
         let done = self.control.block(async move {
             let address = segment.rpc_address().await?;
-            client.notify(&address, &notification).await
+            let failed = match client.notify(&address, &notification).await {
+                Err(error) if matches!(error.code(), Code::Socket | Code::Dns) => error,
+                done => return done,
+            };
+            // The peer may have come back elsewhere.
+            segment.forget_rpc_address();
+            match segment.rpc_address().await {
+                Ok(other) if other != address => client.notify(&other, &notification).await,
+                _ => Err(failed),
+            }
         });
         done.map_err(|e| e.context("notify"))
     }

@@ -167,6 +167,7 @@ impl Engine {
         if self.config.disable_metacache {
             self.refresh(&segment);
         }
+        segment.revalidate(&self.control);
         let remote = self.remote(segment)?;
         let any_source = remote.way.protocol.takes_any_source(&self.config);
         Ok(Target { id, remote: Some(remote), any_source, slices: Vec::new() })

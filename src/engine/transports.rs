@@ -178,8 +178,12 @@ impl Engine {
                     "transport '{name}' is installed already; the new NIC priority matrix is not used"
                 );
             }
+            if self.is_behind() {
+                self.publish()?;
+            }
             return Ok(name);
         }
+        self.listen()?;
         protocol.install(self, matrix).map_err(|e| e.context(format!("install {name}")))?;
         self.publish()?;
         Ok(name)
