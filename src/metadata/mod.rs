@@ -188,9 +188,18 @@ mod tests {
             assert_eq!(store.name(), name, "{text}");
             assert_eq!(store.is_peer_to_peer(), name == "P2PHANDSHAKE");
         }
-        for text in
-            ["", "zookeeper://h:1", "://h", "http://", "http://h:x/", "http:// h/", "redis://", "etcd://,;"]
-        {
+        for text in [
+            "",
+            "zookeeper://h:1",
+            "://h",
+            "http://",
+            "http://h:x/",
+            "http://h:70000/",
+            "http://u:p@h/",
+            "http:// h/",
+            "redis://",
+            "etcd://,;",
+        ] {
             assert_eq!(open(text).err().map(|e| e.code()), Some(Code::InvalidArgument), "{text}");
         }
     }

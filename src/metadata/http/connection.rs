@@ -198,7 +198,17 @@ fn address(uri: &Uri, url: &str) -> Result<HostPort> {
     if host.is_empty() {
         return Err(Error::invalid(format!("'{url}' has no host; it should be http://host:port/metadata")));
     }
-    Ok(HostPort { host: host.to_string(), port: uri.port_u16().unwrap_or(usual) })
+    let authority = uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
+    let behind = authority.strip_prefix(uri.host().unwrap_or_default());
+    let port = match behind.map(|text| text.strip_prefix(':').unwrap_or(text)) {
+        Some("") => Some(usual),
+        Some(digits) => digits.parse().ok(),
+        None => None,
+    };
+    let port = port.ok_or_else(|| {
+        Error::invalid(format!("'{url}': '{authority}' is not host or host:port (logins are not supported)"))
+    })?;
+    Ok(HostPort { host: host.to_string(), port })
 }
 
 fn with_causes(error: &dyn std::error::Error) -> String {
