@@ -2,6 +2,8 @@
 
     peer.py ours|upstream
 
+TE_STORE names the metadata store (default P2PHANDSHAKE); with one, the segment is called after the kind and the process.
+
 Both kinds understand the same commands, so a case is written once and runs in any pairing; upstream against upstream
 proves the case itself. A process per engine also lets each have its own MC_* variables, be stopped and be killed.
 Ends when stdin closes.
@@ -14,6 +16,13 @@ import os
 import random
 import sys
 import time
+
+
+STORE = os.environ.get("TE_STORE", "P2PHANDSHAKE")
+
+
+def own_name(kind):
+    return "127.0.0.1" if STORE == "P2PHANDSHAKE" else f"{kind}-{os.getpid()}"
 
 
 def pattern(seed, length):
@@ -33,7 +42,7 @@ class Ours:
     def __init__(self):
         import te
 
-        self.te, self.engine = te, te.Engine()
+        self.te, self.engine = te, te.Engine(own_name("ours"), STORE)
         self.segment = self.engine.segment
 
     def register(self, memory):
@@ -111,9 +120,10 @@ class Upstream:
         from mooncake import engine as module
 
         self.module, self.engine = module, module.TransferEngine()
-        if self.engine.initialize("127.0.0.1", "P2PHANDSHAKE", "tcp", "") != 0:
+        name = own_name("upstream")
+        if self.engine.initialize(name, STORE, "tcp", "") != 0:
             raise RuntimeError("upstream initialize failed")
-        self.segment = f"127.0.0.1:{self.engine.get_rpc_port()}"
+        self.segment = f"{name}:{self.engine.get_rpc_port()}" if STORE == "P2PHANDSHAKE" else name
 
     def register(self, memory):
         if self.engine.register_memory(memory.addr, memory.length) != 0:

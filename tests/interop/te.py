@@ -85,18 +85,18 @@ class TeError(Exception):
 
 
 class Engine:
-    """One engine on the TCP transport in P2PHANDSHAKE mode. `segment` is the name that peers open."""
+    """One engine on the TCP transport. `segment` is the name that peers open."""
 
-    def __init__(self, host="127.0.0.1"):
+    def __init__(self, name="127.0.0.1", store="P2PHANDSHAKE"):
         self.lib = load()
-        self.handle = self.lib.createTransferEngine(b"P2PHANDSHAKE", host.encode(), host.encode(), 0, 0)
+        self.handle = self.lib.createTransferEngine(store.encode(), name.encode(), b"", 0, 0)
         if not self.handle:
             raise self.error("createTransferEngine", None)
         if not self.lib.installTransport(self.handle, b"tcp", None):
             raise self.error("installTransport", None)
-        name = ctypes.create_string_buffer(256)
-        self.check("getLocalIpAndPort", self.lib.getLocalIpAndPort(self.handle, name, len(name)))
-        self.segment = name.value.decode()
+        address = ctypes.create_string_buffer(256)
+        self.check("getLocalIpAndPort", self.lib.getLocalIpAndPort(self.handle, address, len(address)))
+        self.segment = address.value.decode() if store == "P2PHANDSHAKE" else name
 
     def error(self, call, result):
         text = ctypes.create_string_buffer(1024)

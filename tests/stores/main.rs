@@ -4,8 +4,10 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod interop;
 mod node;
 mod servers;
+mod special;
 mod suite;
 
 use common::in_child;

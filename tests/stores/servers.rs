@@ -70,6 +70,59 @@ impl Server {
         server
     }
 
+    /// Three etcd nodes that know each other, the ports for peers included.
+    pub fn cluster() -> Vec<Self> {
+        let peers: Vec<u16> = (0..3).map(|_| free_port()).collect();
+        let all: Vec<_> =
+            peers.iter().enumerate().map(|(i, port)| format!("n{i}=http://127.0.0.1:{port}")).collect();
+        let all = all.join(",");
+        let mut nodes: Vec<Self> = Vec::new();
+        for (i, port) in peers.iter().enumerate() {
+            let url = format!("http://127.0.0.1:{port}");
+            let (name, port) = (format!("n{i}"), free_port());
+            let arguments = [
+                "--name",
+                &name,
+                "--listen-peer-urls",
+                &url,
+                "--initial-advertise-peer-urls",
+                &url,
+                "--initial-cluster",
+                &all,
+                "--initial-cluster-state",
+                "new",
+                "--heartbeat-interval",
+                "50",
+                "--election-timeout",
+                "500",
+            ];
+            let folder = std::env::temp_dir().join(format!("te-store-{}-{port}", std::process::id()));
+            std::fs::create_dir_all(&folder).unwrap();
+            let arguments = arguments.iter().map(|text| text.to_string()).collect();
+            nodes.push(Server { kind: Kind::Etcd, port, folder, arguments, child: None });
+        }
+        nodes.iter_mut().for_each(Server::spawn);
+        nodes.iter_mut().for_each(Server::wait_until_it_answers);
+        nodes
+    }
+
+    /// As `again`, for a member that has to wait for others.
+    pub fn again_without_waiting(&mut self) {
+        self.spawn();
+    }
+
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
+    /// Loses everything, also what is on disk.
+    pub fn lose_everything(&mut self) {
+        self.stop();
+        let _ = std::fs::remove_dir_all(self.folder.join("data"));
+        self.again();
+    }
+
     /// What engines are given.
     pub fn url(&self) -> String {
         let port = self.port;
@@ -92,6 +145,11 @@ impl Server {
 
     /// Starts the server again after it was stopped, on the same port; etcd with its data.
     pub fn again(&mut self) {
+        self.spawn();
+        self.wait_until_it_answers();
+    }
+
+    fn spawn(&mut self) {
         assert!(self.child.is_none());
         let port = self.port;
         let mut words: Vec<String> = match self.kind {
@@ -103,10 +161,12 @@ impl Server {
                 };
                 let words = format!(
                     "etcd --data-dir {0}/data --listen-client-urls {client}://127.0.0.1:{port} --advertise-client-urls \
-                     {client}://127.0.0.1:{port} --listen-peer-urls http://127.0.0.1:0 --log-level error",
+                     {client}://127.0.0.1:{port} --log-level error",
                     self.folder.display()
                 );
-                words.split_whitespace().map(String::from).collect()
+                let alone = ["--listen-peer-urls", "http://127.0.0.1:0"];
+                let alone = alone.iter().filter(|_| !self.arguments.iter().any(|a| a == "--initial-cluster"));
+                words.split_whitespace().chain(alone.copied()).map(String::from).collect()
             }
             Kind::Redis => [
                 "redis-server",
@@ -148,7 +208,6 @@ impl Server {
             .spawn()
             .unwrap_or_else(|e| panic!("{words:?}: {e}"));
         self.child = Some(child);
-        self.wait_until_it_answers();
     }
 
     fn wait_until_it_answers(&mut self) {
@@ -159,7 +218,7 @@ impl Server {
             assert!(ended.is_none(), "{:?} ended: {}", self.kind, log());
             let answers = match self.kind {
                 // etcd accepts before it has a leader.
-                Kind::Etcd if self.arguments.is_empty() => {
+                Kind::Etcd if !self.arguments.iter().any(|a| a.starts_with("--cert-file")) => {
                     self.health().is_some_and(|text| text.contains("true"))
                 }
                 _ => TcpStream::connect(("127.0.0.1", self.port)).is_ok(),
