@@ -92,6 +92,16 @@ impl Node {
         submitted
     }
 
+    /// Why a request that was accepted failed.
+    fn failure(&self, request: Request) -> Error {
+        let batch = self.engine.allocate_batch(1).unwrap();
+        self.engine.submit(batch, 1, |_| request, None).unwrap();
+        self.engine.wait_batch(batch, Some(FOREVER)).unwrap();
+        let error = self.engine.task_error(batch, 0).unwrap().expect("it completed");
+        self.engine.free_batch(batch).unwrap();
+        error
+    }
+
     fn links(&self) -> serde_json::Value {
         serde_json::from_str(&self.engine.show_links(true)).unwrap()
     }
@@ -240,12 +250,17 @@ fn unasked_rdma_is_installed_where_the_topology_names_a_nic() {
     assert_eq!(other.rdma_peers(), [format!("127.0.0.1:{port}")]);
 }
 
-/// Has the simulated library do what `lines` say, and waits until the engine shows it.
-fn control(lines: &str, node: &Node, state: &str) {
+/// Has the simulated library do what `lines` say, soon.
+fn follow(lines: &str) {
     let file = std::env::var("SIMVERBS_CTL").unwrap();
     let fresh = format!("{file}.new");
     std::fs::write(&fresh, lines).unwrap();
     std::fs::rename(fresh, file).unwrap();
+}
+
+/// Has the simulated library do what `lines` say, and waits until the engine shows it.
+fn control(lines: &str, node: &Node, state: &str) {
+    follow(lines);
     let deadline = std::time::Instant::now() + FOREVER;
     while node.links()["local_nics"][0]["state"] != state {
         assert!(std::time::Instant::now() < deadline, "{}", node.engine.show_links(false));
@@ -280,4 +295,82 @@ fn without_a_nic_that_works_tcp_is_a_fall_back_where_the_peer_has_it() {
     here.run(&[here.request(WRITE, &both), here.request(WRITE, &rdma)]).unwrap();
     assert_eq!(here.links()["fallbacks"]["fallback_transport"], 1);
     assert_eq!(here.protocol(), "rdma");
+}
+
+/// Runs test `name` in a process of its own whose devices follow a file that begins with `lines`; `None` in the parent.
+fn controlled(name: &str, lines: &str, environment: &[(&str, &str)]) -> bool {
+    let file = std::env::temp_dir().join(format!("te-{name}-{}", std::process::id()));
+    std::fs::write(&file, lines).unwrap();
+    let shm: String = format!("te-{}", name.chars().take(20).collect::<String>());
+    let own = [
+        ("SIMVERBS_CTL", file.to_str().unwrap()),
+        ("SIMVERBS_DEVICES", "sim0,sim1"),
+        ("SIMVERBS_SHM", shm.as_str()),
+    ];
+    let environment: Vec<_> = own.iter().chain(environment).copied().collect();
+    let parent = in_simverbs(name, &environment);
+    std::fs::remove_file(&file).unwrap();
+    parent
+}
+
+fn gid_of(node: &Node) -> String {
+    node.engine.local().descriptor().unwrap().devices[0].gid.clone()
+}
+
+#[test]
+fn either_side_tries_its_next_gid_when_the_driver_refuses_the_path() {
+    // In the order of the handshake: the one that is asked goes to RTR first.
+    for refused in ["sim0", "sim1"] {
+        let name = "either_side_tries_its_next_gid_when_the_driver_refuses_the_path";
+        let lines = format!("refuse {refused} 1 EINVAL\n");
+        if controlled(name, &lines, &[("MC_NUM_QP_PER_EP", "1"), ("TE_REFUSED", refused)]) {
+            continue;
+        }
+        let (mut here, there) = (Node::new("sim0", false), Node::new("sim1", false));
+        let before = [gid_of(&here), gid_of(&there)];
+        here.memory.fill(7);
+        here.run(&[here.request(WRITE, &there)]).unwrap();
+        assert_eq!(there.memory, here.memory);
+        let moved = [gid_of(&here) != before[0], gid_of(&there) != before[1]];
+        let refused = std::env::var("TE_REFUSED").unwrap();
+        assert_eq!(moved, [refused == "sim0", refused == "sim1"]);
+        return;
+    }
+}
+
+#[test]
+fn a_peer_to_which_no_gid_leads_does_not_move_the_one_that_others_use() {
+    let name = "a_peer_to_which_no_gid_leads_does_not_move_the_one_that_others_use";
+    // The first attempt and both that may follow.
+    if controlled(name, "refuse sim1 3 EINVAL\n", &[("MC_NUM_QP_PER_EP", "1")]) {
+        return;
+    }
+    let (here, there) = (Node::new("sim0", false), Node::new("sim1", false));
+    let before = gid_of(&there);
+    let error = here.failure(here.request(WRITE, &there));
+    assert_eq!(error.code(), Code::RejectHandshake, "{error}");
+    assert_eq!(gid_of(&there), before);
+    here.run(&[here.request(WRITE, &there)]).unwrap();
+    assert_eq!(gid_of(&there), before);
+}
+
+#[test]
+fn a_queue_pair_that_stops_by_itself_is_replaced() {
+    let name = "a_queue_pair_that_stops_by_itself_is_replaced";
+    if controlled(name, "", &[("MC_NUM_QP_PER_EP", "1")]) {
+        return;
+    }
+    let (here, there) = (Node::new("sim0", false), Node::new("sim1", false));
+    here.run(&[here.request(WRITE, &there)]).unwrap();
+    // As when the peer sent a bad request: there is no completion but flushes.
+    follow("error sim0 1 WR_FLUSH_ERR\nfail reg_mr 1 ENOMEM\n");
+    let more = [0u8; 4096];
+    let range = [Range { addr: more.as_ptr() as u64, len: 4096 }];
+    while here.engine.register(&range, "cpu:0", false).is_ok() {
+        // The file was not read yet.
+        here.engine.unregister(std::iter::once(range[0].addr)).unwrap();
+    }
+    for _ in 0..3 {
+        here.run(&[here.request(WRITE, &there)]).unwrap();
+    }
 }

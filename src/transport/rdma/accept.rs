@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::connect::{blocking, STALE};
+use super::connect::{blocking, LAST_QP_NUMBER, STALE};
 use super::connection::{Connection, Remote};
 use super::gid;
 use super::nic::Nic;
@@ -60,36 +60,40 @@ impl Shared {
             "" => self.host.look_up_nic(from).await?,
             text => (text.to_string(), request.local_lid),
         };
+        if request.qp_num.iter().any(|number| *number > LAST_QP_NUMBER) {
+            return Err(refusal("queue pair numbers have 24 bits".into()));
+        }
         let gid =
             gid::parse(&gid_text).ok_or_else(|| refusal(format!("Invalid peer GID: {gid_text:.80}")))?;
-        let to = Remote {
-            gid,
-            lid,
-            mtu: nic.path_mtu(&self.config, request.path_mtu.filter(|mtu| *mtu >= 256)),
-            qp_numbers: request.qp_num.clone(),
-        };
+        let mtu = nic.path_mtu(&self.config, request.path_mtu.filter(|mtu| *mtu >= 256));
+        let to = Remote { gid, lid, mtu, qp_numbers: request.qp_num.clone() };
         let rail = self.rail(&nic, from);
         let incarnation = request.own_incarnation.as_deref().map_or(0, incarnation_number);
-        let shared = self.clone();
-        let target = rail.clone();
-        let connection = blocking(move || shared.join(&target, &to, incarnation)).await?;
-        self.make_room(&rail);
+        let (shared, will_confirm) = (self.clone(), request.ready_ack.is_some());
+        // All of it in one piece, because the peer may hang up, after which nobody waits for this.
+        let connection = blocking(move || {
+            let connection = shared.join(&rail, &to, incarnation)?;
+            shared.make_room(&rail);
+            if will_confirm {
+                shared.expect_ready(rail, connection.clone());
+            } else {
+                rail.ready(&connection);
+            }
+            Ok(connection)
+        })
+        .await?;
         let port = nic.port();
         let reply = ConnectionMessage {
             local_nic_path: self.own_path(&nic),
             peer_nic_path: from.clone(),
             local_lid: port.lid,
-            local_gid: gid::text(&port.gid),
+            local_gid: gid::text(&connection.gid.0),
             qp_num: connection.numbers(),
             ready_ack: request.ready_ack.map(|_| false),
             own_incarnation: Some(self.identity.incarnation.clone()),
-            path_mtu: Some(nic.path_mtu(&self.config, request.path_mtu)),
+            path_mtu: Some(mtu),
             ..ConnectionMessage::default()
         };
-        match request.ready_ack {
-            None => rail.ready(&connection),
-            Some(_) => self.expect_ready(rail, connection),
-        }
         Ok(reply)
     }
 
@@ -105,7 +109,8 @@ impl Shared {
         Ok(nic.clone())
     }
 
-    /// Connects queue pairs to the peer's: those of our own request that is under way, or new ones. Blocks on the driver.
+    /// Connects queue pairs to the peer's: those of our own request that is under way, or new ones. If the
+    /// driver refuses the path with our GID, new ones with another GID. Blocks on the driver.
     fn join(&self, rail: &Arc<Rail>, to: &Remote, incarnation: u64) -> Result<Arc<Connection>> {
         let _setup = rail.setup.lock();
         let mut current = rail.connection().filter(|connection| connection.is_open());
@@ -127,25 +132,24 @@ impl Shared {
                 None => {}
             }
         }
-        let connection = match current {
-            Some(connection) => connection,
-            None => {
-                let port = rail.nic.port();
-                let made = Connection::open(rail, &self.config, to.qp_numbers.len(), port.gid_index)?;
-                rail.set_connection(&made);
-                rail.set_connecting();
-                made
-            }
-        };
-        match connection.connect(&rail.nic, &self.config, to) {
-            Ok(()) => {
+        let port = rail.nic.port();
+        let mut gid = (port.gid, port.gid_index);
+        let mut tried = Vec::new();
+        loop {
+            let connection = match current.take() {
+                Some(connection) => connection,
+                None => self.make(rail, to.qp_numbers.len(), gid, true)?,
+            };
+            tried.push(connection.gid.1);
+            let Err(error) = connection.connect(&rail.nic, &self.config, to) else {
                 connection.incarnation.store(incarnation, Ordering::Relaxed);
-                Ok(connection)
-            }
-            Err(error) => {
-                rail.retire(error.clone());
-                Err(error)
-            }
+                connection.set_accepted();
+                self.adopt_gid(rail, connection.gid, tried.len());
+                return Ok(connection);
+            };
+            rail.retire(error.clone());
+            gid = self.other_gid(&rail.nic, &error, &tried).ok_or_else(|| error.clone())?;
+            tracing::warn!("{}: {error}; trying GID {}", rail.name(), gid::text(&gid.0));
         }
     }
 
@@ -165,7 +169,7 @@ impl Shared {
     fn expect_ready(self: &Arc<Self>, rail: Arc<Rail>, connection: Arc<Connection>) {
         self.control.spawn(async move {
             tokio::time::sleep(READY_LIMIT).await;
-            if !rail.is_up() && connection.cause().is_none() {
+            if !rail.is_up() && !connection.is_probed() && connection.cause().is_none() {
                 let text = format!("{} did not say within {READY_LIMIT:?} that it is ready", rail.peer);
                 rail.give_up(&connection, Error::new(Code::Endpoint, text).class(Class::Timeout, true));
             }

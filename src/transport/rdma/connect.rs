@@ -8,23 +8,28 @@ use std::time::Duration;
 use super::connection::{Connection, Remote};
 use super::gid;
 use super::link::RdmaLink;
+use super::nic::Nic;
 use super::peer::incarnation_number;
 use super::rail::Rail;
 use super::route::{PeerDesc, PeerNic};
-use super::shared::Shared;
+use super::shared::{destroyed, Shared};
 use crate::error::{Class, Code, Error, Result};
 use crate::handshake::ConnectionMessage;
 
 /// Longest handshake, as upstream waits for one.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 
+/// Queue pair numbers have 24 bits in packets.
+pub const LAST_QP_NUMBER: u32 = 0xff_ffff;
+
 impl Shared {
     /// Connects `rail` to the peer that `link` leads to; the rail is told how it ended.
     pub fn connect(self: &Arc<Self>, rail: Arc<Rail>, link: Arc<RdmaLink>) {
         let shared = self.clone();
         self.control.spawn(async move {
-            let limited =
-                tokio::time::timeout(HANDSHAKE_LIMIT, shared.clone().set_up(rail.clone(), link)).await;
+            let mut used = None;
+            let attempts = shared.clone().set_up(rail.clone(), link, &mut used);
+            let limited = tokio::time::timeout(HANDSHAKE_LIMIT, attempts).await;
             let outcome = limited.unwrap_or_else(|_| {
                 let text = format!("no answer of {} within {HANDSHAKE_LIMIT:?}", rail.peer);
                 Err(Error::new(Code::Endpoint, text).class(Class::Timeout, true))
@@ -37,34 +42,55 @@ impl Shared {
                 }
                 Err(error) => {
                     let error = error.context(format!("connect {}", rail.name())).peer(&rail.peer);
-                    rail.connect_failed(error);
+                    rail.connect_failed(error, used.as_ref());
                 }
             }
         });
     }
 
-    async fn set_up(self: Arc<Self>, rail: Arc<Rail>, link: Arc<RdmaLink>) -> Result<Arc<Connection>> {
+    /// `used` is the connection of the last attempt.
+    async fn set_up(
+        self: Arc<Self>,
+        rail: Arc<Rail>,
+        link: Arc<RdmaLink>,
+        used: &mut Option<Arc<Connection>>,
+    ) -> Result<Arc<Connection>> {
         let (desc, _) = link.route.desc()?;
         let remote = nic_of(&desc, &rail.peer)?;
+        let port = rail.nic.port();
+        let mut gid = (port.gid, port.gid_index);
         let mut tried = Vec::new();
         loop {
-            let outcome = self.clone().attempt(&rail, &link, &desc, &remote).await;
-            let Err(error) = outcome else { return outcome };
-            let other =
-                matches!(error.errno(), libc::EINVAL | libc::ENODATA) && self.config.gid_index.is_none();
-            if !other || tried.len() >= self.config.auto_gid_retries {
-                return Err(error);
-            }
-            // The driver refused the path with this GID: perhaps another one leads there.
-            tried.push(rail.nic.port().gid_index);
-            let (nic, config, except) = (rail.nic.clone(), self.config.clone(), tried.clone());
-            if !blocking(move || nic.refresh(&config, &except)).await.map_err(|_| error.clone())? {
-                return Err(error);
-            }
-            tracing::warn!("{}: {error}; trying GID {}", rail.name(), gid::text(&rail.nic.port().gid));
+            let connection = self.clone().prepared(rail.clone(), gid).await?;
+            *used = Some(connection.clone());
+            tried.push(connection.gid.1);
+            let outcome = self.clone().attempt(&rail, &link, &desc, &remote, connection.clone()).await;
+            let Err(error) = outcome else {
+                self.adopt_gid(&rail, connection.gid, tried.len());
+                return Ok(connection);
+            };
+            let (shared, nic, cause, except) = (self.clone(), rail.nic.clone(), error.clone(), tried.clone());
+            gid = blocking(move || shared.other_gid(&nic, &cause, &except).ok_or(cause)).await?;
+            tracing::warn!("{}: {error}; trying GID {}", rail.name(), gid::text(&gid.0));
+            rail.start_over(error);
+            *used = None;
+        }
+    }
+
+    /// The next GID to try after the driver refused the path with those at the indices `tried`: perhaps it leads there.
+    pub(super) fn other_gid(&self, nic: &Nic, refusal: &Error, tried: &[u8]) -> Option<([u8; 16], u8)> {
+        let of_gid =
+            refusal.code() == Code::Endpoint && matches!(refusal.errno(), libc::EINVAL | libc::ENODATA);
+        let more = self.config.gid_index.is_none() && tried.len() <= self.config.auto_gid_retries;
+        (of_gid && more).then(|| nic.other_gid(&self.config, tried)).flatten()
+    }
+
+    /// Makes the GID that worked at the `attempts`-th attempt the NIC's. Not before it did: a peer that no GID of ours
+    /// leads to must not move the one that others use.
+    pub(super) fn adopt_gid(&self, rail: &Rail, gid: ([u8; 16], u8), attempts: usize) {
+        if attempts > 1 && rail.nic.adopt_gid(gid) {
+            tracing::info!("NIC {} uses GID {} from now on", rail.nic.name, gid::text(&gid.0));
             self.host.republish();
-            rail.retire(error);
-            rail.set_connecting();
         }
     }
 
@@ -74,8 +100,8 @@ impl Shared {
         link: &Arc<RdmaLink>,
         desc: &PeerDesc,
         remote: &PeerNic,
-    ) -> Result<Arc<Connection>> {
-        let connection = self.clone().prepared(rail.clone(), self.config.qps_per_endpoint).await?;
+        connection: Arc<Connection>,
+    ) -> Result<()> {
         let own_path = self.own_path(&rail.nic);
         if own_path == rail.peer {
             return self.loop_back(rail, connection).await;
@@ -85,7 +111,7 @@ impl Shared {
             local_nic_path: own_path,
             peer_nic_path: rail.peer.clone(),
             local_lid: port.lid,
-            local_gid: gid::text(&port.gid),
+            local_gid: gid::text(&connection.gid.0),
             qp_num: connection.numbers(),
             ready_ack: Some(false),
             incarnation: desc.incarnation.clone(),
@@ -111,21 +137,42 @@ impl Shared {
                 return Err(refused(&receipt.reply_msg));
             }
         }
-        Ok(connection)
+        Ok(())
     }
 
-    /// The rail's connection that is being set up, or a new one with `count` queue pairs.
-    pub(super) async fn prepared(self: Arc<Self>, rail: Arc<Rail>, count: usize) -> Result<Arc<Connection>> {
+    /// The rail's connection that is being set up, or a new one with our GID `gid`.
+    async fn prepared(self: Arc<Self>, rail: Arc<Rail>, gid: ([u8; 16], u8)) -> Result<Arc<Connection>> {
         blocking(move || {
             let _setup = rail.setup.lock();
             if let Some(connection) = rail.connection().filter(|connection| connection.is_open()) {
                 return Ok(connection);
             }
-            let connection = Connection::open(&rail, &self.config, count, rail.nic.port().gid_index)?;
-            rail.set_connection(&connection);
-            Ok(connection)
+            self.make(&rail, self.config.qps_per_endpoint, gid, false)
         })
         .await
+    }
+
+    /// A new connection of `rail`, which keeps it. `asked`: on the peer's demand.
+    pub(super) fn make(
+        &self,
+        rail: &Arc<Rail>,
+        count: usize,
+        gid: ([u8; 16], u8),
+        asked: bool,
+    ) -> Result<Arc<Connection>> {
+        let made = Connection::open(rail, &self.config, count, gid)?;
+        if !rail.set_connection(&made, asked) {
+            let error = Error::new(Code::Endpoint, "the attempt to connect was over before")
+                .class(Class::Canceled, true);
+            made.give_up(error.clone(), self.now_ms());
+            return Err(error);
+        }
+        // After it was kept: either `stop` takes it away, or this sees that it was there before.
+        if self.is_stopped() {
+            rail.retire(destroyed());
+            return Err(destroyed());
+        }
+        Ok(made)
     }
 
     /// Connects the queue pairs, unless the peer's own request did so meanwhile.
@@ -156,26 +203,25 @@ impl Shared {
     }
 
     /// A NIC to itself: each queue pair is its own peer, and no message is needed.
-    async fn loop_back(
-        self: Arc<Self>,
-        rail: &Arc<Rail>,
-        connection: Arc<Connection>,
-    ) -> Result<Arc<Connection>> {
-        let port = rail.nic.port();
+    async fn loop_back(self: Arc<Self>, rail: &Arc<Rail>, connection: Arc<Connection>) -> Result<()> {
         let to = Remote {
-            gid: port.gid,
-            lid: port.lid,
+            gid: connection.gid.0,
+            lid: rail.nic.port().lid,
             mtu: rail.nic.path_mtu(&self.config, None),
             qp_numbers: connection.numbers(),
         };
         let incarnation = incarnation_number(&self.identity.incarnation);
-        self.bring_up(rail.clone(), connection.clone(), to, incarnation).await?;
-        Ok(connection)
+        self.bring_up(rail.clone(), connection, to, incarnation).await
     }
 
     /// Evicts another connection if the NIC has too many now.
     pub fn make_room(&self, rail: &Arc<Rail>) {
-        if let Some(victim) = rail.nic.rails.connected(rail) {
+        let victim = rail.nic.rails.connected(rail);
+        if rail.connection().is_none() {
+            // Lost meanwhile, and perhaps crossed off before it was entered.
+            rail.nic.rails.disconnected(rail);
+        }
+        if let Some(victim) = victim {
             self.stats.evicted.fetch_add(1, Ordering::Relaxed);
             victim.retire(Error::new(Code::Endpoint, "evicted: the NIC has MC_MAX_EP_PER_CTX connections"));
         }
@@ -184,8 +230,7 @@ impl Shared {
 
 /// Runs what blocks in the driver.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    let lost = |_| Error::new(Code::Endpoint, "the engine is being destroyed").class(Class::Canceled, false);
-    tokio::task::spawn_blocking(work).await.map_err(lost)?
+    tokio::task::spawn_blocking(work).await.map_err(|_| destroyed())?
 }
 
 fn nic_of(desc: &PeerDesc, path: &str) -> Result<PeerNic> {
@@ -207,6 +252,9 @@ fn check_reply(request: &ConnectionMessage, reply: &ConnectionMessage) -> Result
             reply.local_nic_path, reply.peer_nic_path
         );
         return Err(refused(&text));
+    }
+    if reply.qp_num.iter().any(|number| *number > LAST_QP_NUMBER) {
+        return Err(protocol("the peer's queue pair numbers have more than 24 bits".into()));
     }
     let (ours, theirs) = (request.qp_num.len(), reply.qp_num.len());
     if ours != theirs {

@@ -3,8 +3,10 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
 
 use super::flight::Flight;
 use super::nic::Nic;
@@ -25,14 +27,18 @@ pub struct Connection {
     pub queues: Vec<Arc<Queue>>,
     /// The peer's numbers, once the queue pairs are connected to them.
     peer: OnceLock<Vec<u32>>,
-    /// The GID index it was made with.
-    pub gid_index: u8,
+    /// The GID it was made with, and its index.
+    pub gid: ([u8; 16], u8),
     /// Incarnation of the peer as a number; 0 if unknown.
     pub incarnation: AtomicU64,
     /// Why it was given up.
     cause: OnceLock<Error>,
     /// Probes that have to arrive before the connection counts as proved.
     unproved: AtomicUsize,
+    /// Guards the number of queue pairs that got their probe; `None` unless it is to be probed.
+    probed: Mutex<Option<usize>>,
+    /// The peer's request brought it up.
+    accepted: AtomicBool,
 }
 
 /// The other end, for bringing the queue pairs up.
@@ -61,7 +67,7 @@ thread_local! {
 
 impl Connection {
     /// `count` queue pairs in state INIT. Blocks on the driver.
-    pub fn open(rail: &Arc<Rail>, config: &Config, count: usize, gid_index: u8) -> Result<Arc<Self>> {
+    pub fn open(rail: &Arc<Rail>, config: &Config, count: usize, gid: ([u8; 16], u8)) -> Result<Arc<Self>> {
         let nic: &Arc<Nic> = &rail.nic;
         let depth = config.max_wr.min(nic.limits.max_qp_wr.max(1));
         let sge = config.max_sge.min(nic.limits.max_sge.max(1));
@@ -79,10 +85,12 @@ impl Connection {
         let connection = Arc::new(Connection {
             queues,
             peer: OnceLock::new(),
-            gid_index,
+            gid,
             incarnation: AtomicU64::new(0),
             cause: OnceLock::new(),
             unproved: AtomicUsize::new(count),
+            probed: Mutex::new(None),
+            accepted: AtomicBool::new(false),
         });
         for queue in &connection.queues {
             queue.set_owner(Owner { rail: rail.clone(), connection: Arc::downgrade(&connection) });
@@ -107,7 +115,7 @@ impl Connection {
                 port: nic.port_number,
                 mtu: to.mtu,
                 gid: to.gid,
-                sgid_index: self.gid_index,
+                sgid_index: self.gid.1,
                 hop_limit: HOP_LIMIT,
                 traffic_class: config.traffic_class,
                 service_level: config.service_level,
@@ -142,16 +150,40 @@ impl Connection {
         })
     }
 
-    /// Posts one flight on every queue pair: all have to prove themselves.
+    /// Posts one flight on every queue pair: all have to prove themselves. Each gets one, however often this is called;
+    /// without credit the rest gets theirs by a later call.
     pub fn post_probes(&self, now_ms: u64) -> std::result::Result<(), i32> {
+        let mut probed = self.probed.lock();
+        let next = probed.get_or_insert(0);
         CHAIN.with_borrow_mut(|chain| {
-            for queue in &self.queues {
+            while let Some(queue) = self.queues.get(*next) {
                 if queue.post(&mut VecDeque::from([Flight::probe()]), 1, 0, chain, now_ms)? == 0 {
-                    return Err(libc::ENOSPC);
+                    break;
                 }
+                *next += 1;
             }
             Ok(())
         })
+    }
+
+    /// It is being probed, and some queue pairs have not got theirs.
+    pub fn lacks_probes(&self) -> bool {
+        self.probed.lock().is_some_and(|count| count < self.queues.len())
+    }
+
+    /// It is being probed, or was.
+    pub fn is_probed(&self) -> bool {
+        self.probed.lock().is_some()
+    }
+
+    /// The peer's request has brought it up.
+    pub fn set_accepted(&self) {
+        self.accepted.store(true, Relaxed);
+    }
+
+    /// The peer's request brought it up, whatever becomes of ours.
+    pub fn is_accepted(&self) -> bool {
+        self.accepted.load(Relaxed)
     }
 
     /// One more probe arrived; true for the last one.

@@ -1,5 +1,7 @@
 //! The way to one segment: cuts requests, chooses a rail for each slice, hands the slices over in chains.
 
+mod choose;
+
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,10 +11,10 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use super::flight::Flight;
-use super::peer::{Affinity, Pair, Target, Window};
+use super::peer::{Affinity, Target};
 use super::rail::Rail;
 use super::route::Route;
-use super::shared::{fail_all, Shared};
+use super::shared::{destroyed, fail_all, Shared};
 use crate::error::{Class, Code, Error, Result};
 use crate::memory::Region;
 use crate::transport::slice::Slice;
@@ -20,6 +22,9 @@ use crate::transport::Link;
 
 /// Longest work request: its length is 32 bits, and devices take 2^31.
 const LONGEST_SLICE: u64 = 1 << 30;
+
+/// Lists of flights longer than this are not kept for the thread's next call.
+const SPARE_FLIGHTS: usize = 4096;
 
 /// Link to one segment; kept by the segment, and by batches with work on it.
 pub struct RdmaLink {
@@ -35,7 +40,7 @@ pub struct RdmaLink {
     block: u64,
     fragment: u64,
     /// Guards flights that wait to be placed anew on the control plane.
-    pub returned: Mutex<Vec<Flight>>,
+    returned: Mutex<Vec<Flight>>,
     /// A task on the control plane works on `returned`.
     pub placing: AtomicBool,
     closed: AtomicBool,
@@ -115,11 +120,13 @@ impl RdmaLink {
             let mut view = self.shared.memory.view();
             let keys = view.at(local);
             keys.ok_or_else(|| not_registered(local)).and_then(|keys| {
-                let window = target.window(remote, &mut 0).ok_or_else(|| self.not_published(remote))?;
+                let window =
+                    target.window(remote, &mut 0).filter(|window| window.holds(remote, flight.len()));
+                let window = window.ok_or_else(|| self.not_published(remote))?;
                 let rows = (keys.row(local), target.row(window, remote));
                 let choice = target.choice(&self.shared, rows.0, rows.1);
                 let len = flight.len();
-                let pair = self.choose(&target, &choice.pairs, choice.first_tier, flight.avoid, len, &|_| 0);
+                let pair = self.choose(&target, window, choice, flight.avoid, len, &|_| 0);
                 let pair = pair.ok_or_else(|| self.no_rail(&target))?;
                 flight.lkey = keys.lkey(pair.local, local);
                 flight.rkey = window.rkey.get(pair.remote).copied().unwrap_or(0);
@@ -133,70 +140,6 @@ impl RdmaLink {
             }
             Err(error) => fail_all([flight], &error),
         }
-    }
-
-    /// Whether some rail that carries data now is left for a flight that is to avoid some.
-    pub fn has_other_rail(&self, flight: &Flight) -> bool {
-        let Some(slice) = &flight.slice else { return false };
-        let target = self.target.load();
-        let mut view = self.shared.memory.view();
-        let (Some(keys), Some(window)) = (view.at(slice.local), target.window(slice.remote, &mut 0)) else {
-            return false;
-        };
-        let choice = target.choice(&self.shared, keys.row(slice.local), target.row(window, slice.remote));
-        choice.pairs.iter().any(|pair| {
-            let bit = 1u64.checked_shl(target.number(*pair) as u32).unwrap_or(0);
-            let rail = target.rail(&self.shared, *pair);
-            flight.avoid & bit == 0 && rail.is_some_and(|rail| rail.is_trusted() && rail.nic.is_active())
-        })
-    }
-
-    /// Bit of a rail in `Flight::avoid`; 0 if it is none of this link's.
-    pub fn bit_of(&self, rail: &Rail) -> u64 {
-        let target = self.target.load();
-        let (server, nic) = rail.peer.split_once('@').unwrap_or((&rail.peer, ""));
-        let remote = target.desc.nics.iter().position(|known| known.name == nic);
-        match remote.filter(|_| server == target.desc.server) {
-            Some(remote) => {
-                let number = target.number(Pair { local: rail.nic.index, remote });
-                1u64.checked_shl(number as u32).unwrap_or(0)
-            }
-            None => 0,
-        }
-    }
-
-    /// The best pair: of the first tier the one that will be through first; if none of it can be used, of the rest.
-    /// Rails to avoid and rails that failed come last. `extra` is what this call has given a pair already, bytes.
-    fn choose(
-        &self,
-        target: &Target,
-        pairs: &[Pair],
-        first_tier: usize,
-        avoid: u64,
-        len: u64,
-        extra: &dyn Fn(usize) -> u64,
-    ) -> Option<Pair> {
-        let mut best = None;
-        // With MC_PATH_ROUNDROBIN the first tier is taken in turn: only the one whose turn it is has no cost.
-        let turn = (self.shared.config.path_roundrobin && first_tier > 0)
-            .then(|| TURN.with(|turn| turn.replace(turn.get().wrapping_add(1)) % first_tier));
-        for (place, pair) in pairs.iter().enumerate() {
-            let Some(rail) = target.rail(&self.shared, *pair).filter(|rail| rail.nic.is_active()) else {
-                continue;
-            };
-            let number = target.number(*pair);
-            let avoided = avoid & 1u64.checked_shl(number as u32).unwrap_or(0) != 0;
-            let class = (avoided, !rail.is_trusted(), place >= first_tier);
-            let more = len + extra(number);
-            let cost = match turn {
-                Some(turn) => u64::from(place != turn),
-                None => rail.meter.cost_ns(more).max(rail.nic.meter.cost_ns(more)),
-            };
-            if best.as_ref().is_none_or(|(known, _)| (class, cost) < *known) {
-                best = Some(((class, cost), *pair));
-            }
-        }
-        best.map(|(_, pair)| pair)
     }
 
     /// Chooses rails for all slices and fills the buckets; those that cannot be moved are given back with the reason.
@@ -217,25 +160,25 @@ impl RdmaLink {
                 continue;
             };
             // The descriptor may have changed since the slice was cut.
-            let whole = |window: &&Window| slice.len <= window.len - (slice.remote - window.addr);
-            let Some(window) = target.window(slice.remote, &mut hint).filter(whole) else {
+            let window = target.window(slice.remote, &mut hint);
+            let Some(window) = window.filter(|window| window.holds(slice.remote, slice.len)) else {
                 let error = self.not_published(slice.remote);
                 refused.push((slice, error));
                 continue;
             };
             let choice = target.choice(&self.shared, keys.row(slice.local), target.row(window, slice.remote));
             let pair = match choice.pairs.as_slice() {
-                [only] if self.shared.nics[only.local].is_active() => Some(*only),
-                pairs => {
+                [only] if window.has_key(*only) && self.shared.nics[only.local].is_active() => Some(*only),
+                _ => {
                     let extra = |number: usize| buckets.bytes(number);
-                    self.choose(target, pairs, choice.first_tier, 0, slice.len, &extra)
+                    self.choose(target, window, choice, 0, slice.len, &extra)
                 }
             };
             let Some((pair, rail)) = pair.and_then(|pair| Some((pair, target.rail(&self.shared, pair)?)))
             else {
                 let mut flight = Flight::new(slice, self.number, incarnation);
                 flight.tries = 1;
-                self.returned.lock().push(flight);
+                self.keep([flight]);
                 continue;
             };
             let mut flight = Flight::new(slice, self.number, incarnation);
@@ -244,6 +187,28 @@ impl RdmaLink {
             buckets.put(target.number(pair), rail, flight);
         }
         refused
+    }
+
+    /// Keeps flights for the control plane to place; true if there are some now. A closed link fails them.
+    pub fn keep(&self, flights: impl IntoIterator<Item = Flight>) -> bool {
+        let mut returned = self.returned.lock();
+        returned.extend(flights);
+        // Under the lock: either `close` takes them, or this sees that it was there before.
+        if let Err(error) = self.check_open() {
+            let refused = std::mem::take(&mut *returned);
+            drop(returned);
+            fail_all(refused, &error);
+            return false;
+        }
+        !returned.is_empty()
+    }
+
+    /// Takes those that the control plane is to place and for which `wanted` holds.
+    pub fn take_returned(&self, wanted: impl Fn(&Flight) -> bool) -> Vec<Flight> {
+        let mut returned = self.returned.lock();
+        let (taken, left) = std::mem::take(&mut *returned).into_iter().partition(wanted);
+        *returned = left;
+        taken
     }
 
     fn not_published(&self, addr: u64) -> Error {
@@ -277,8 +242,7 @@ impl RdmaLink {
     /// An error once the link is closed.
     pub fn check_open(&self) -> Result<()> {
         if self.closed.load(Ordering::Acquire) || self.shared.is_stopped() {
-            let text = "the engine is being destroyed";
-            return Err(Error::new(Code::Endpoint, text).class(Class::Canceled, false));
+            return Err(destroyed());
         }
         Ok(())
     }
@@ -316,7 +280,9 @@ impl Link for RdmaLink {
         let Buckets { rails, spare } = &mut buckets;
         for mut bucket in rails.drain(..) {
             bucket.rail.submit(&mut bucket.flights, &self.me, now_ns);
-            spare.push(bucket.flights);
+            if bucket.flights.capacity() <= SPARE_FLIGHTS {
+                spare.push(bucket.flights);
+            }
         }
         BUCKETS.set(buckets);
         refused.into_iter().for_each(|(slice, error)| slice.fail(error));

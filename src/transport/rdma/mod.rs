@@ -48,7 +48,7 @@ use nic::Nic;
 use peer::Affinity;
 pub use report::{Host, Identity, NicState, Publication, PublishedBuffer, RailState};
 pub use route::{BoxFuture, PeerBuffer, PeerDesc, PeerNic, Route};
-use shared::{fail_all, Shared, Stats};
+use shared::{destroyed, Shared, Stats};
 
 /// The installed transport.
 pub struct Rdma {
@@ -201,6 +201,8 @@ impl Transport for Rdma {
                 }
             }
         }
+        let links: Vec<_> = self.shared.links.read().iter().filter_map(std::sync::Weak::upgrade).collect();
+        links.iter().for_each(|link| recover::fail_revoked(link.take_returned(inside)));
         for nic in &self.shared.nics {
             self.shared.poll(nic);
         }
@@ -212,16 +214,11 @@ impl Transport for Rdma {
         for thread in std::mem::take(&mut *self.threads.lock()) {
             let _ = thread.join();
         }
-        let error = Error::new(Code::Endpoint, "the engine is being destroyed").class(Class::Canceled, false);
+        let error = destroyed();
         let links: Vec<_> = self.shared.links.read().iter().filter_map(std::sync::Weak::upgrade).collect();
         links.iter().for_each(|link| link.close(&error));
         for nic in &self.shared.nics {
-            for rail in nic.rails.all() {
-                rail.retire(error.clone());
-                fail_all(rail.take_waiting(|_| true), &error);
-            }
-            let queues = nic.completions.iter().flat_map(|completions| completions.queues());
-            queues.for_each(|queue| fail_all(queue.destroy(), &error));
+            progress::abandon(nic, &error);
             nic.rails.clear();
         }
         self.shared.memory.clear();

@@ -166,18 +166,32 @@ impl Nic {
         self.port.lock().last_error = why.to_string();
     }
 
-    /// Reads port and GID again, without the GIDs in `except`. Whether anything changed that peers have to know.
-    pub fn refresh(&self, config: &Config, except: &[u8]) -> Result<bool> {
+    /// Reads port and GID again. Whether anything changed that peers have to know.
+    pub fn refresh(&self, config: &Config) -> Result<bool> {
         if self.is_gone() {
             return Err(Error::new(Code::DeviceNotFound, format!("NIC {} failed for good", self.name)));
         }
-        let (fresh, _) = look(&self.context, config, except)?;
+        let (fresh, _) = look(&self.context, config, &[])?;
         let mut port = self.port.lock();
         let changed = (fresh.gid, fresh.gid_index, fresh.lid) != (port.gid, port.gid_index, port.lid);
         let last_error = std::mem::take(&mut port.last_error);
         *port = PortInfo { last_error, ..fresh };
         drop(port);
         Ok(!self.active.swap(true, Ordering::AcqRel) || changed)
+    }
+
+    /// The best GID that is at none of the indices `except`, with its index. Blocks on the driver.
+    pub fn other_gid(&self, config: &Config, except: &[u8]) -> Option<([u8; 16], u8)> {
+        let found = look(&self.context, config, except).ok()?;
+        Some((found.0.gid, found.0.gid_index))
+    }
+
+    /// Uses another GID from now on; true if it is another.
+    pub fn adopt_gid(&self, gid: ([u8; 16], u8)) -> bool {
+        let mut port = self.port.lock();
+        let before = (port.gid, port.gid_index);
+        (port.gid, port.gid_index) = gid;
+        before != gid
     }
 
     /// Work requests under way.

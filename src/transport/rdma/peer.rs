@@ -75,6 +75,18 @@ impl Affinity {
     }
 }
 
+impl Window {
+    /// `[addr, addr+len)` lies inside; `addr` does.
+    pub fn holds(&self, addr: u64, len: u64) -> bool {
+        len <= self.len - (addr - self.addr)
+    }
+
+    /// The peer's NIC of a pair has a key for it: a list may be shorter than that of the NICs, and 0 stands for none.
+    pub fn has_key(&self, pair: Pair) -> bool {
+        self.rkey.get(pair.remote).is_some_and(|key| *key != 0)
+    }
+}
+
 impl Target {
     /// Prepares a descriptor.
     pub fn new(shared: &Shared, desc: Arc<PeerDesc>, version: u64, affinity: &Affinity) -> Self {
@@ -158,6 +170,14 @@ impl Target {
         if left.is_empty() || right.is_empty() {
             return choice;
         }
+        // The peer's descriptor says how many there are.
+        let mut known = vec![false; nics.len() * self.desc.nics.len()];
+        let mut add = |pairs: &mut Vec<Pair>, pair: Pair| {
+            let known = known.get_mut(self.number(pair));
+            if known.is_some_and(|known| !std::mem::replace(known, true)) {
+                pairs.push(pair);
+            }
+        };
         for position in 0..left.len().max(right.len()) {
             let local = left[position % left.len()];
             let liked = nics.get(local).map(|nic| self.liked(&nic.name, &right)).unwrap_or_default();
@@ -165,13 +185,13 @@ impl Target {
                 0 => right[position % right.len()],
                 count => liked[position % count],
             };
-            choice.add(Pair { local, remote });
+            add(&mut choice.pairs, Pair { local, remote });
         }
         choice.first_tier = choice.pairs.len();
         for (mine, their) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
             for local in &ours[mine] {
                 for remote in &theirs[their] {
-                    choice.add(Pair { local: *local, remote: *remote });
+                    add(&mut choice.pairs, Pair { local: *local, remote: *remote });
                 }
             }
         }
@@ -196,12 +216,4 @@ impl Target {
 /// An incarnation id as a number; 0 for a text that is none.
 pub fn incarnation_number(text: &str) -> u64 {
     incarnation::unhex(text).map_or(0, |id| incarnation::key(&id))
-}
-
-impl Choice {
-    fn add(&mut self, pair: Pair) {
-        if !self.pairs.contains(&pair) {
-            self.pairs.push(pair);
-        }
-    }
 }

@@ -5,19 +5,24 @@ use std::os::fd::RawFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
-use super::flight::{Flight, Loss};
+use super::flight::Loss;
 use super::nic::Nic;
 use super::queue::{Queue, State};
 use super::rail::Rail;
-use super::recover::expired;
-use super::shared::Shared;
+use super::recover::{expired_at, is_revoked};
+use super::shared::{fail_all, Shared};
 use super::verbs::AsyncEvent;
 use crate::error::{Class, Code, Error, Result};
 use crate::runtime::{poll, thread};
 
 /// Between two looks at deadlines, pauses and stalls, ms.
 const SCAN_MS: u64 = 50;
+/// Between two looks at everything, ms: at idle queue pairs, of which there may be 10^5, and at long waiting lists.
+const THOROUGH_MS: u64 = 1000;
+/// Flights that wait for a rail and are looked at each time.
+const FEW: usize = 4096;
 /// Sleep while callers poll, ms.
 const SHORT_MS: i32 = 4;
 /// Sleep while something is under way, ms.
@@ -33,6 +38,10 @@ const WANTED_MS: u64 = 60_000;
 /// Between two looks for a port or GID that is missing, ms.
 const REFRESH_MS: u64 = 100;
 
+/// `enum ibv_event_type`: the peer did on a queue pair what it must not, and the device has stopped it.
+const QP_REQ_ERR: u32 = 2;
+const QP_ACCESS_ERR: u32 = 3;
+
 /// Starts the thread.
 pub fn start(shared: &Arc<Shared>, nic: &Arc<Nic>) -> Result<JoinHandle<()>> {
     let mut name = format!("mte-nic-{}", nic.name);
@@ -44,19 +53,34 @@ pub fn start(shared: &Arc<Shared>, nic: &Arc<Nic>) -> Result<JoinHandle<()>> {
         move || run(&weak, &nic),
         move || {
             broken.deactivate("its thread failed inside the library", true);
+            let text = format!("the thread of NIC {} failed inside the library; report the log", broken.name);
+            abandon(&broken, &Error::new(Code::Context, text).class(Class::Internal, false));
         },
     )
 }
 
+/// Takes every connection away and fails what was posted or waits.
+pub fn abandon(nic: &Nic, error: &Error) {
+    for rail in nic.rails.all() {
+        rail.retire(error.clone());
+        fail_all(rail.take_waiting(|_| true), error);
+    }
+    let queues = nic.completions.iter().flat_map(|completions| completions.queues());
+    queues.for_each(|queue| fail_all(queue.destroy(), error));
+}
+
 fn run(shared: &Weak<Shared>, nic: &Arc<Nic>) {
-    let mut next_scan = 0;
+    let (mut next_scan, mut next_thorough) = (0, 0);
     while let Some(shared) = shared.upgrade().filter(|shared| !shared.is_stopped()) {
         events(&shared, nic);
         shared.poll(nic);
         let now = shared.now_ms();
         if now >= next_scan {
-            scan(&shared, nic, now);
+            scan(&shared, nic, now, now >= next_thorough);
             next_scan = now + SCAN_MS;
+            if now >= next_thorough {
+                next_thorough = now + THOROUGH_MS;
+            }
         }
         let wait = prepare_to_sleep(&shared, nic);
         drop(shared);
@@ -66,12 +90,12 @@ fn run(shared: &Weak<Shared>, nic: &Arc<Nic>) {
 
 /// Arms the completion queues unless callers poll; how long to sleep, ms.
 fn prepare_to_sleep(shared: &Arc<Shared>, nic: &Arc<Nic>) -> i32 {
-    let busy = nic.outstanding() > 0;
-    if !busy {
+    let posted = nic.outstanding() > 0;
+    if !posted {
         nic.relied_on.store(false, Ordering::SeqCst);
     }
     let polled = nic.polled.swap(false, Ordering::Relaxed);
-    if busy && polled && !nic.relied_on.load(Ordering::SeqCst) {
+    if posted && polled && !nic.relied_on.load(Ordering::SeqCst) {
         nic.armed.store(false, Ordering::SeqCst);
         // Whoever relies on us from now on finds `armed` false and wakes us.
         if !nic.relied_on.load(Ordering::SeqCst) {
@@ -88,7 +112,8 @@ fn prepare_to_sleep(shared: &Arc<Shared>, nic: &Arc<Nic>) -> i32 {
     if shared.poll(nic) {
         return 0;
     }
-    if busy {
+    // What waits for a rail counts too: a pause may end.
+    if posted || nic.meter.inflight() > 0 {
         BUSY_MS
     } else {
         IDLE_MS
@@ -96,7 +121,9 @@ fn prepare_to_sleep(shared: &Arc<Shared>, nic: &Arc<Nic>) -> i32 {
 }
 
 fn sleep(nic: &Nic, wait_ms: i32) {
-    let fds: [RawFd; 3] = [nic.channel.fd(), nic.context.async_fd(), nic.wakeup.fd()];
+    // Those of a removed device are readable for ever.
+    let device = |fd: RawFd| if nic.is_gone() { -1 } else { fd };
+    let fds: [RawFd; 3] = [device(nic.channel.fd()), device(nic.context.async_fd()), nic.wakeup.fd()];
     let ready = poll::readable(fds, wait_ms);
     if ready[0] {
         if let Err(error) = nic.channel.drain() {
@@ -109,14 +136,12 @@ fn sleep(nic: &Nic, wait_ms: i32) {
 }
 
 fn events(shared: &Arc<Shared>, nic: &Arc<Nic>) {
-    loop {
+    while !nic.is_gone() {
         match nic.context.next_event() {
             Ok(Some(event)) => hear(shared, nic, &event),
             Ok(None) => return,
-            Err(error) => {
-                nic.note(error.text());
-                return;
-            }
+            // EIO once the device is removed.
+            Err(error) => return lose(shared, nic, error.text(), true),
         }
     }
 }
@@ -125,15 +150,15 @@ fn hear(shared: &Arc<Shared>, nic: &Arc<Nic>, event: &AsyncEvent) {
     tracing::info!("NIC {}: {}", nic.name, event.name());
     let ours = |port: u8| port == nic.port_number;
     match event {
-        AsyncEvent::QpFatal { qp_number } => {
+        AsyncEvent::QpFatal { qp_number }
+        | AsyncEvent::QpOther { qp_number, event: QP_REQ_ERR | QP_ACCESS_ERR } => {
             let rail = nic.rails.all().into_iter().find_map(|rail| {
                 let connection = rail.connection()?;
                 connection.numbers().contains(qp_number).then_some((rail, connection))
             });
             if let Some((rail, connection)) = rail {
-                let text =
-                    format!("{}: the device reported a fatal error of queue pair {qp_number}", rail.name());
-                rail.give_up(&connection, Error::new(Code::Endpoint, text));
+                let text = format!("{}: the device reported {}", rail.name(), event.name());
+                rail.give_up(&connection, Error::new(Code::Endpoint, text).class(Class::Network, true));
             }
         }
         AsyncEvent::DeviceFatal => lose(shared, nic, "the device failed", true),
@@ -175,7 +200,7 @@ fn give_up_all(nic: &Arc<Nic>, why: &str) {
 /// Reads port and GID again. A NIC that is back carries data again at once; one whose GID moved needs new connections.
 fn refresh(shared: &Arc<Shared>, nic: &Arc<Nic>) {
     let before = nic.port();
-    match nic.refresh(&shared.config, &[]) {
+    match nic.refresh(&shared.config) {
         Ok(changed) => {
             nic.refresh_at_ms.store(0, Ordering::Relaxed);
             let now = nic.port();
@@ -197,32 +222,36 @@ fn refresh(shared: &Arc<Shared>, nic: &Arc<Nic>) {
     }
 }
 
-fn scan(shared: &Arc<Shared>, nic: &Arc<Nic>, now: u64) {
+/// `thorough`: look at what costs more too.
+fn scan(shared: &Arc<Shared>, nic: &Arc<Nic>, now: u64, thorough: bool) {
     let due = nic.refresh_at_ms.load(Ordering::Relaxed);
     if due != 0 && now >= due {
         refresh(shared, nic);
     }
-    for queue in nic.completions.iter().flat_map(|completions| completions.queues()) {
-        look_after(shared, &queue, now);
+    let moment = Instant::now();
+    if nic.outstanding() > 0 || thorough {
+        for queue in nic.completions.iter().flat_map(|completions| completions.queues()) {
+            look_after(shared, &queue, now, moment);
+        }
     }
     for rail in nic.rails.all() {
-        if rail.has_waiting() {
-            let late = rail.take_waiting(|flight| expired(flight) || is_revoked(flight));
+        if !nic.is_active() {
+            rail.turn_away(Loss::Flushed);
+        } else if rail.waiting() > 0 && (thorough || rail.waiting() <= FEW) {
+            let late = rail.take_waiting(|flight| expired_at(flight, moment) || is_revoked(flight));
             let late = late.into_iter().map(|flight| (flight, Loss::Flushed)).collect();
             shared.recover(&rail, late, false);
         }
         rail.tick(now, WANTED_MS);
     }
-    nic.rails.sweep();
-}
-
-fn is_revoked(flight: &Flight) -> bool {
-    flight.slice.as_ref().is_some_and(|slice| slice.is_revoked())
+    if thorough {
+        nic.rails.sweep();
+    }
 }
 
 /// A queue that drains for too long is destroyed; one on which something is too late, or where nothing moves, is
 /// stopped.
-fn look_after(shared: &Arc<Shared>, queue: &Arc<Queue>, now: u64) {
+fn look_after(shared: &Arc<Shared>, queue: &Arc<Queue>, now: u64, moment: Instant) {
     let Some(owner) = queue.owner() else { return };
     if let State::Draining(since) = queue.state() {
         if now.saturating_sub(since) >= DRAIN_MS {
@@ -235,8 +264,12 @@ fn look_after(shared: &Arc<Shared>, queue: &Arc<Queue>, now: u64) {
         }
         return;
     }
-    let Some(connection) = owner.connection.upgrade() else { return };
-    if queue.any(expired) {
+    let Some(connection) = owner.connection.upgrade() else {
+        // Nobody can post on it or give it up any more.
+        queue.stop(now);
+        return;
+    };
+    if queue.any(|flight| expired_at(flight, moment)) {
         let text = format!("{}: a request on it ran out of time", owner.rail.name());
         return owner.rail.give_up(&connection, stalled(text, &owner.rail));
     }

@@ -1,6 +1,8 @@
 //! A rail: one local NIC to one NIC of a peer. It outlives its connections: waits, connects, posts, pauses after a
 //! failure, proves itself before it carries data again.
 
+mod phase;
+
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -13,14 +15,9 @@ use super::flight::{Flight, Loss};
 use super::link::RdmaLink;
 use super::meter::Meter;
 use super::nic::Nic;
-use super::shared::Shared;
+use super::shared::{destroyed, fail_all, Shared};
 use super::RailState;
 use crate::error::{Class, Error};
-
-/// Pause after the first failure; doubled with each further one.
-const FIRST_PAUSE_MS: u64 = 100;
-/// Longest pause, whatever the setting: asking costs little, and traffic is to be back soon after the cause is gone.
-const LONGEST_PAUSE_MS: u64 = 2000;
 
 /// Where a rail stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +51,8 @@ pub struct Rail {
     visited: AtomicBool,
     /// Last use by a link, ms.
     wanted_ms: AtomicU64,
+    /// A link would have used it since the last look, had it not failed.
+    wanted: AtomicBool,
     /// 0: may be chosen; else the number of failures in a row.
     failures: AtomicU64,
     completed: AtomicU64,
@@ -87,6 +86,7 @@ impl Rail {
             meter: Meter::new(nic.meter.port_rate()),
             visited: AtomicBool::new(false),
             wanted_ms: AtomicU64::new(0),
+            wanted: AtomicBool::new(false),
             failures: AtomicU64::new(0),
             completed: AtomicU64::new(0),
             failed: AtomicU64::new(0),
@@ -124,6 +124,10 @@ impl Rail {
             let mut waiting = self.waiting.lock();
             waiting.extend(flights.drain(..));
             self.waiting_len.store(waiting.len(), Ordering::SeqCst);
+        }
+        // After they were added: either `stop` takes them, or this sees that it was there before.
+        if self.shared.upgrade().is_none_or(|shared| shared.is_stopped()) {
+            return fail_all(self.take_waiting(|_| true), &destroyed());
         }
         self.state.lock().route = link.clone();
         self.pump();
@@ -178,25 +182,22 @@ impl Rail {
 
     /// Flights wait here.
     pub fn has_waiting(&self) -> bool {
-        self.waiting_len.load(Ordering::SeqCst) > 0
+        self.waiting() > 0
+    }
+
+    /// So many flights wait here.
+    pub fn waiting(&self) -> usize {
+        self.waiting_len.load(Ordering::SeqCst)
     }
 
     /// Takes those that wait and for which `wanted` holds.
     pub fn take_waiting(&self, wanted: impl Fn(&Flight) -> bool) -> Vec<Flight> {
         let mut waiting = self.waiting.lock();
-        let (taken, left): (Vec<Flight>, VecDeque<Flight>) = {
-            let mut taken = Vec::new();
-            let mut left = VecDeque::with_capacity(waiting.len());
-            for flight in waiting.drain(..) {
-                if wanted(&flight) {
-                    taken.push(flight);
-                } else {
-                    left.push_back(flight);
-                }
-            }
-            (taken, left)
-        };
-        *waiting = left;
+        if !waiting.iter().any(&wanted) {
+            return Vec::new();
+        }
+        let (taken, left): (Vec<Flight>, Vec<Flight>) = waiting.drain(..).partition(wanted);
+        *waiting = left.into();
         self.waiting_len.store(waiting.len(), Ordering::SeqCst);
         taken
     }
@@ -212,178 +213,6 @@ impl Rail {
     pub fn withdraw(&self, bytes: u64) {
         self.meter.withdraw(bytes);
         self.nic.meter.withdraw(bytes);
-    }
-
-    /// Starts a handshake unless one is under way, or the rail is paused.
-    pub fn connect(&self) {
-        let Some(shared) = self.shared.upgrade() else { return };
-        let now = shared.now_ms();
-        let route = {
-            let mut state = self.state.lock();
-            let due = match state.phase {
-                Phase::Idle => true,
-                Phase::Paused => now >= state.retry_at_ms,
-                Phase::Connecting | Phase::Up => false,
-            };
-            let Some(route) = state.route.upgrade().filter(|_| due && self.nic.is_active()) else { return };
-            state.phase = Phase::Connecting;
-            route
-        };
-        let rail = self.nic.rails.find(&self.peer);
-        if let Some(rail) = rail.filter(|rail| std::ptr::eq(&**rail, self)) {
-            shared.connect(rail, route);
-        }
-    }
-
-    /// The connection that is being set up or is up.
-    pub fn connection(&self) -> Option<Arc<Connection>> {
-        self.state.lock().connection.clone()
-    }
-
-    /// Keeps a connection that is being set up.
-    pub fn set_connection(&self, connection: &Arc<Connection>) {
-        self.state.lock().connection = Some(connection.clone());
-    }
-
-    /// Waits for the peer's ready message, or for a probe.
-    pub fn set_connecting(&self) {
-        self.state.lock().phase = Phase::Connecting;
-    }
-
-    /// Both ends are ready. A rail that failed before has to prove first that packets get through.
-    pub fn ready(&self, connection: &Arc<Connection>) {
-        let Some(shared) = self.shared.upgrade() else { return };
-        {
-            let mut state = self.state.lock();
-            let current = state.connection.as_ref().is_some_and(|known| Arc::ptr_eq(known, connection));
-            if !current || (state.phase == Phase::Up && self.up.load().is_some()) {
-                return;
-            }
-            state.phase = Phase::Connecting;
-        }
-        if self.failures.load(Ordering::Relaxed) == 0 {
-            return self.proved(connection);
-        }
-        if let Err(errno) = connection.post_probes(shared.now_ms()) {
-            self.post_failed(connection, errno);
-        }
-    }
-
-    /// The connection carries packets.
-    pub fn proved(&self, connection: &Arc<Connection>) {
-        {
-            let mut state = self.state.lock();
-            let current = state.connection.as_ref().is_some_and(|known| Arc::ptr_eq(known, connection));
-            if !current || connection.cause().is_some() {
-                return;
-            }
-            state.phase = Phase::Up;
-            self.failures.store(0, Ordering::Relaxed);
-            self.up.store(Some(connection.clone()));
-        }
-        self.pump();
-    }
-
-    /// Gives a connection up: what is posted comes back by completions, what waits is placed anew.
-    pub fn give_up(&self, connection: &Arc<Connection>, error: Error) {
-        let Some(shared) = self.shared.upgrade() else { return };
-        // A connection that never carried data is a failed attempt of everything that waits for it.
-        let carried = self.up.load().as_ref().is_some_and(|up| Arc::ptr_eq(up, connection));
-        if !connection.give_up(error.clone(), shared.now_ms()) {
-            return;
-        }
-        self.failed_with(error, Some(connection));
-        let loss = if carried { Loss::Flushed } else { Loss::Unconnected };
-        let lost: Vec<_> = self.take_waiting(|_| true).into_iter().map(|flight| (flight, loss)).collect();
-        shared.recover(self, lost, false);
-    }
-
-    /// A handshake or probe failed: what waits is placed anew or fails.
-    pub fn connect_failed(&self, error: Error) {
-        let Some(shared) = self.shared.upgrade() else { return };
-        let connection = self.connection();
-        if let Some(connection) = connection {
-            connection.give_up(error.clone(), shared.now_ms());
-            self.failed_with(error, Some(&connection));
-        } else {
-            self.failed_with(error, None);
-        }
-        let lost: Vec<_> =
-            self.take_waiting(|_| true).into_iter().map(|flight| (flight, Loss::Unconnected)).collect();
-        shared.recover(self, lost, false);
-    }
-
-    /// Notes a failure and pauses; only the current connection's failure counts.
-    fn failed_with(&self, error: Error, connection: Option<&Arc<Connection>>) {
-        let Some(shared) = self.shared.upgrade() else { return };
-        self.failed.fetch_add(1, Ordering::Relaxed);
-        shared.note_failure(self, &error);
-        let mut state = self.state.lock();
-        let current = match (connection, &state.connection) {
-            (Some(failed), Some(known)) => Arc::ptr_eq(failed, known),
-            (None, None) => true,
-            _ => false,
-        };
-        if !current {
-            return;
-        }
-        let failures = self.failures.fetch_add(1, Ordering::Relaxed);
-        let pause = (FIRST_PAUSE_MS << failures.min(5)).min(LONGEST_PAUSE_MS);
-        let pause = pause.min(shared.config.rail_pause.as_millis() as u64);
-        // Up to a quarter more, so that many rails do not come back at the same moment.
-        let jitter = u64::from(shared.random()) % (pause / 4 + 1);
-        let pause = (pause + jitter).max(shared.config.conn_pause.as_millis() as u64);
-        state.phase = Phase::Paused;
-        state.retry_at_ms = shared.now_ms() + pause;
-        state.last_error = Some(error);
-        state.connection = None;
-        self.up.store(None);
-        drop(state);
-        self.nic.rails.disconnected(self);
-    }
-
-    /// Takes the connection away without blaming anybody: evicted, or the peer set up a new one.
-    pub fn retire(&self, why: Error) {
-        let Some(shared) = self.shared.upgrade() else { return };
-        let taken = {
-            let mut state = self.state.lock();
-            self.up.store(None);
-            state.phase = Phase::Idle;
-            state.last_error = Some(why.clone());
-            state.connection.take()
-        };
-        self.nic.rails.disconnected(self);
-        if let Some(connection) = taken {
-            connection.give_up(why, shared.now_ms());
-        }
-    }
-
-    /// Stops the connection for a reason that is ours alone: the rail is not blamed, and connects again at once.
-    pub fn interrupt(&self, connection: &Arc<Connection>, why: Error) {
-        let current = self.connection().is_some_and(|known| Arc::ptr_eq(&known, connection));
-        if current {
-            self.retire(why);
-        }
-    }
-
-    /// May be retried at once: what stood in the way has changed.
-    pub fn unpause(&self) {
-        let mut state = self.state.lock();
-        if state.phase == Phase::Paused {
-            state.retry_at_ms = 0;
-        }
-    }
-
-    /// Looks whether it is time to try again. For the NIC thread.
-    pub fn tick(&self, now_ms: u64, wanted_for_ms: u64) {
-        let due = {
-            let state = self.state.lock();
-            state.phase == Phase::Paused && now_ms >= state.retry_at_ms
-        };
-        let wanted = now_ms.saturating_sub(self.wanted_ms.load(Ordering::Relaxed)) < wanted_for_ms;
-        if (due && wanted) || self.has_waiting() {
-            self.pump();
-        }
     }
 
     /// May carry data now or soon; a rail that failed has to be asked for as a last resort.

@@ -36,11 +36,11 @@ impl Shared {
         rail.withdraw(lost.iter().map(|(flight, _)| flight.len()).sum());
         let mut later: Vec<(Arc<RdmaLink>, bool)> = Vec::new();
         for (mut flight, loss) in lost {
-            let Some(slice) = &flight.slice else { continue };
-            if slice.is_revoked() {
-                if let Some(slice) = flight.slice {
-                    slice.fail_revoked();
-                }
+            if flight.slice.is_none() {
+                continue;
+            }
+            if is_revoked(&flight) {
+                fail_revoked([flight]);
                 continue;
             }
             let Some(link) = self.link(flight.link) else {
@@ -62,7 +62,7 @@ impl Shared {
                 fail(flight, closed);
                 continue;
             }
-            if expired(&flight) {
+            if expired_at(&flight, Instant::now()) {
                 fail(flight, timed_out(&error));
                 continue;
             }
@@ -72,7 +72,9 @@ impl Shared {
                 link.place(flight);
                 continue;
             }
-            link.returned.lock().push(flight);
+            if !link.keep([flight]) {
+                continue;
+            }
             match later.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &link)) {
                 Some((_, reread)) => *reread |= again,
                 None => later.push((link, again)),
@@ -145,17 +147,15 @@ impl Shared {
                 if reread {
                     let _ = tokio::time::timeout(REREAD_LIMIT, link.route.refresh()).await;
                 }
-                let flights = std::mem::take(&mut *link.returned.lock());
                 let mut waiting = Vec::new();
-                for flight in flights {
+                for flight in link.take_returned(|_| true) {
                     waiting.extend(link.place_or_keep(flight));
                 }
                 let wait = !waiting.is_empty();
-                {
-                    let mut returned = link.returned.lock();
-                    returned.extend(waiting);
-                    if returned.is_empty() {
-                        link.placing.store(false, Ordering::SeqCst);
+                if !link.keep(waiting) {
+                    link.placing.store(false, Ordering::SeqCst);
+                    // One more may have come in between, and have found `placing` set.
+                    if !link.keep([]) || link.placing.swap(true, Ordering::SeqCst) {
                         return;
                     }
                 }
@@ -174,7 +174,9 @@ impl RdmaLink {
     fn place_or_keep(&self, mut flight: Flight) -> Option<Flight> {
         if let Err(error) = self.check_open() {
             fail(flight, error);
-        } else if expired(&flight) {
+        } else if is_revoked(&flight) {
+            fail_revoked([flight]);
+        } else if expired_at(&flight, Instant::now()) {
             fail(flight, timed_out(&self.no_rail(&self.target())));
         } else if self.shared.nics.iter().any(|nic| nic.is_active()) {
             self.place(flight);
@@ -221,10 +223,20 @@ fn unusable_memory(flight: &Flight, error: Error) -> Error {
     Error::new(Code::Context, text).class(Class::Argument, false)
 }
 
-/// The task's deadline has passed.
-pub fn expired(flight: &Flight) -> bool {
+/// The task's deadline has passed by `now`.
+pub fn expired_at(flight: &Flight, now: Instant) -> bool {
     let deadline = flight.slice.as_ref().and_then(|slice| slice.work().deadline);
-    deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    deadline.is_some_and(|deadline| now >= deadline)
+}
+
+/// Its local memory is being unregistered.
+pub fn is_revoked(flight: &Flight) -> bool {
+    flight.slice.as_ref().is_some_and(|slice| slice.is_revoked())
+}
+
+/// Fails flights whose local memory is being unregistered.
+pub fn fail_revoked(flights: impl IntoIterator<Item = Flight>) {
+    flights.into_iter().filter_map(|flight| flight.slice).for_each(|slice| slice.fail_revoked());
 }
 
 /// The deadline passed, after `cause` or without any cause.

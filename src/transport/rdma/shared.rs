@@ -7,6 +7,7 @@ use std::time::Instant;
 use parking_lot::RwLock;
 
 use super::completions::Retire;
+use super::connection::Connection;
 use super::flight::{Flight, Loss, Lost};
 use super::link::RdmaLink;
 use super::memory::Memory;
@@ -112,11 +113,14 @@ impl Shared {
     /// Takes up what the NIC completed; `false` if there was nothing, or another thread does it.
     pub fn poll(&self, nic: &Arc<Nic>) -> bool {
         let mut found = false;
-        let mut reaper = Reaper { shared: self, lost: Vec::new() };
+        let mut reaper = Reaper { shared: self, failed: Vec::new(), lost: Vec::new() };
         for completions in &nic.completions {
             found |= completions.poll(|| self.now_ms(), &mut reaper);
         }
-        let lost = std::mem::take(&mut reaper.lost);
+        let Reaper { failed, lost, .. } = reaper;
+        for (rail, connection, error) in failed {
+            rail.give_up(&connection, error);
+        }
         for (rail, flights) in lost {
             self.recover(&rail, flights, false);
         }
@@ -137,6 +141,8 @@ impl Shared {
 /// Hears what a poll found.
 struct Reaper<'a> {
     shared: &'a Shared,
+    /// Given up after the poll, because all that waits for them is placed anew then.
+    failed: Vec<(Arc<Rail>, Arc<Connection>, Error)>,
     /// Worked on after the poll: it posts elsewhere.
     lost: Vec<(Arc<Rail>, Lost)>,
 }
@@ -165,13 +171,13 @@ impl Retire for Reaper<'_> {
             }
         }
         if !retired.lost.is_empty() {
-            let lost: Vec<_> = retired.lost.drain(..).collect();
-            if let Some(connection) = &connection {
-                if let Some(error) = lost.iter().find_map(|(_, loss)| completion_error(rail, *loss)) {
-                    rail.give_up(connection, error);
-                }
+            if let Some(connection) = connection.filter(|connection| connection.cause().is_none()) {
+                self.fail(rail, connection, &retired.lost);
             }
-            self.lost.push((rail.clone(), lost));
+            match self.lost.last_mut() {
+                Some((known, lost)) if Arc::ptr_eq(known, rail) => lost.append(&mut retired.lost),
+                _ => self.lost.push((rail.clone(), std::mem::take(&mut retired.lost))),
+            }
         }
         if drained {
             // Empty, so nothing comes back from it.
@@ -183,11 +189,33 @@ impl Retire for Reaper<'_> {
     }
 }
 
+impl Reaper<'_> {
+    /// Notes that a connection is to be given up, for the first reason.
+    fn fail(&mut self, rail: &Arc<Rail>, connection: Arc<Connection>, lost: &[(Flight, Loss)]) {
+        if self.failed.iter().any(|(_, known, _)| Arc::ptr_eq(known, &connection)) {
+            return;
+        }
+        let error = lost.iter().find_map(|(_, loss)| completion_error(rail, *loss));
+        // A NIC stops a queue pair by itself on which the peer did what it must not; there is no other sign.
+        let stopped = || {
+            let text =
+                format!("{}: a queue pair had stopped, perhaps for a bad request of the peer", rail.name());
+            Error::new(Code::Endpoint, text).class(Class::Network, true).peer(&rail.peer)
+        };
+        self.failed.push((rail.clone(), connection, error.unwrap_or_else(stopped)));
+    }
+}
+
 /// The error that a completion stands for; `None` for a flush, which is a consequence.
 pub fn completion_error(rail: &Rail, loss: Loss) -> Option<Error> {
     let Loss::Completion(status, vendor) = loss else { return None };
     let text = format!("{} ended with {} (vendor code {vendor:#x})", rail.name(), wc_status_text(status));
     Some(Error::new(Code::Endpoint, text).class(Class::Network, true).peer(&rail.peer))
+}
+
+/// Why nothing is posted any more.
+pub fn destroyed() -> Error {
+    Error::new(Code::Endpoint, "the engine is being destroyed").class(Class::Canceled, false)
 }
 
 /// Fails a list of flights with one error.
