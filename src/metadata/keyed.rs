@@ -177,3 +177,6 @@ impl Store for Keyed {
         self.backend.watch(key, since, Box::new(seen))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -114,7 +114,7 @@ impl Keyed {
                 true => self.published.notified().await,
                 false => tokio::time::sleep(self.interval).await,
             }
-            if let Err(error) = self.look_once().await {
+            if let Err(error) = self.look_after_claims_once().await {
                 if self.log.admit("upkeep", "") {
                     tracing::warn!("the keys in {} are not looked after: {error}", self.backend.name());
                 }
@@ -122,7 +122,7 @@ impl Keyed {
         }
     }
 
-    async fn look_once(&self) -> Result<()> {
+    pub(super) async fn look_after_claims_once(&self) -> Result<()> {
         self.patience.bear(|| self.backend.beat()).await?;
         let mut claims = self.claims.lock().await;
         if claims.closed {
