@@ -10,6 +10,9 @@ use crate::handshake::{Handler, Notification};
 /// The engine's own segment.
 pub const LOCAL_SEGMENT: i32 = 0;
 
+/// Descriptors read at once when all are: each may be a connection.
+const READING_AT_ONCE: usize = 64;
+
 impl Engine {
     /// Id of the segment called `name`; reads its descriptor if it is not open yet.
     pub fn open_segment(&self, name: &str) -> Result<i32> {
@@ -59,7 +62,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Reads every cached descriptor again, all at once. Failures are logged; the old ones stay.
+    /// Reads every cached descriptor again, many at once. Failures are logged; the old ones stay.
     pub fn sync_segments(&self) {
         let refreshed = self.refresh_all();
         // Fails only when the engine is being destroyed.
@@ -73,8 +76,14 @@ impl Engine {
         let (segments, log) = (self.segments.all(), self.log.clone());
         async move {
             let mut reading = tokio::task::JoinSet::new();
+            let turns = Arc::new(tokio::sync::Semaphore::new(READING_AT_ONCE));
             for segment in segments {
-                reading.spawn(async move { (segment.refresh().await, segment) });
+                let turns = turns.clone();
+                reading.spawn(async move {
+                    // The semaphore is never closed.
+                    let _turn = turns.acquire().await;
+                    (segment.refresh().await, segment)
+                });
             }
             while let Some(joined) = reading.join_next().await {
                 let Ok((Err(error), segment)) = joined else { continue };

@@ -6,6 +6,8 @@
 mod common;
 mod interop;
 mod node;
+// tests/c_abi.rs uses it too.
+#[allow(dead_code)]
 mod servers;
 mod special;
 mod suite;

@@ -133,11 +133,6 @@ impl Server {
         }
     }
 
-    /// A folder for this server's files.
-    pub fn folder(&self) -> &Path {
-        &self.folder
-    }
-
     /// The port.
     pub fn port(&self) -> u16 {
         self.port
