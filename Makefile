@@ -24,7 +24,7 @@ LIBA := target/release/libtransfer_engine.a
 # Same optimisation as release with assertions on, and without the link-time optimisation that every test binary would pay for again.
 TEST_PROFILE ?= checked
 
-.PHONY: help deps venv build examples demo test lint run-tests bench install clean
+.PHONY: help deps venv build examples demo demo-rdma test lint run-tests bench install clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -44,6 +44,9 @@ examples: build ## the C examples, linked to target/release
 
 demo: examples ## two processes move data between them
 	@scripts/demo.sh
+
+demo-rdma: examples ## the same over RDMA, in a QEMU guest with soft-RoCE devices
+	@scripts/demo-rdma.sh
 
 test: lint run-tests ## everything: formatting, lints, all tests, interoperation with the released upstream
 

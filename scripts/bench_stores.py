@@ -89,10 +89,10 @@ def loopback_bytes():
 def ours(url, what, count):
     import te
 
-    engine = te.Engine(f"bench-{os.getpid()}", url)
+    engine = te.Engine(name=f"bench-{os.getpid()}", store=url)
     lib, handle = engine.lib, engine.handle
     if what == "open":
-        target = te.Engine("peer-0", url)
+        target = te.Engine(name="peer-0", store=url)
         cold = []
         for i in range(200):
             seconds, _ = timed(lambda: engine.open("peer-0"))

@@ -1,12 +1,17 @@
 #!/usr/bin/env bash
 # The demo: two processes on this host. The target registers memory and announces itself; the initiator moves data to and from it.
+#
+#     demo.sh [FLAG OF THE TARGET... -- FLAG OF THE INITIATOR...]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 limit=60 # seconds; a hang is a failure, not a wait
 
+target_flags=()
+while [ $# -gt 0 ] && [ "$1" != -- ]; do target_flags+=("$1"); shift; done
+[ $# -eq 0 ] || shift
 prefixed() { while IFS= read -r line; do printf '[%s] %s\n' "$1" "$line"; done; }
 
-exec {output}< <(exec timeout "$limit" c_examples/target 2>&1)
+exec {output}< <(exec timeout "$limit" c_examples/target "${target_flags[@]}" 2>&1)
 target=$!
 trap 'kill "$target" 2>/dev/null || true' EXIT
 
@@ -23,7 +28,7 @@ prefixed target <&"$output" &
 printer=$!
 
 initiator_status=0
-timeout "$limit" c_examples/initiator "$segment" 2>&1 | prefixed initiator || initiator_status=$?
+timeout "$limit" c_examples/initiator "$@" "$segment" 2>&1 | prefixed initiator || initiator_status=$?
 
 # The target ends by itself once the initiator has told it so; after a failure nobody will.
 [ "$initiator_status" = 0 ] || kill "$target" 2>/dev/null || true

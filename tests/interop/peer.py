@@ -18,6 +18,8 @@ import sys
 import time
 
 
+# What the engine moves bytes with; DEVICES: comma-separated NICs.
+PROTOCOL, DEVICES = os.environ.get("TE_PROTOCOL", "tcp"), os.environ.get("TE_DEVICES", "")
 STORE = os.environ.get("TE_STORE", "P2PHANDSHAKE")
 
 
@@ -42,7 +44,7 @@ class Ours:
     def __init__(self):
         import te
 
-        self.te, self.engine = te, te.Engine(own_name("ours"), STORE)
+        self.te, self.engine = te, te.Engine(PROTOCOL, DEVICES, own_name("ours"), STORE)
         self.segment = self.engine.segment
 
     def register(self, memory):
@@ -121,7 +123,7 @@ class Upstream:
 
         self.module, self.engine = module, module.TransferEngine()
         name = own_name("upstream")
-        if self.engine.initialize(name, STORE, "tcp", "") != 0:
+        if self.engine.initialize(name, STORE, PROTOCOL, DEVICES) != 0:
             raise RuntimeError("upstream initialize failed")
         self.segment = f"{name}:{self.engine.get_rpc_port()}" if STORE == "P2PHANDSHAKE" else name
 

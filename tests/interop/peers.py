@@ -92,6 +92,17 @@ class Child:
         """Not Popen.send_signal: that reaps a child that has just ended, and its rusage would be lost."""
         if self.process.returncode is None:
             os.kill(self.process.pid, number)
+            if number == signal.SIGSTOP:
+                self.await_stopped()
+
+    def await_stopped(self):
+        """The signal is sent, but a thread stops only when it next runs."""
+        tasks = f"/proc/{self.process.pid}/task"
+        deadline = time.monotonic() + 10
+        while any(open(f"{tasks}/{task}/stat").read().rsplit(")", 1)[1].split()[0] != "T" for task in os.listdir(tasks)):
+            if time.monotonic() > deadline:
+                raise RuntimeError("the peer does not stop")
+            time.sleep(0.001)
 
     def kill(self):
         if self.process.returncode is None:

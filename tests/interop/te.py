@@ -4,6 +4,7 @@ Owns nothing but the engine handle. The library is the file named by TE_LIB, els
 """
 
 import ctypes
+import json
 import os
 from ctypes import POINTER, Structure, byref, c_char, c_char_p, c_int, c_int32, c_int64, c_size_t, c_uint64, c_void_p
 
@@ -87,12 +88,15 @@ class TeError(Exception):
 class Engine:
     """One engine on the TCP transport. `segment` is the name that peers open."""
 
-    def __init__(self, name="127.0.0.1", store="P2PHANDSHAKE"):
+    def __init__(self, protocol="tcp", devices="", name="127.0.0.1", store="P2PHANDSHAKE"):
+        """`devices` are comma-separated NICs, all of them equal."""
         self.lib = load()
         self.handle = self.lib.createTransferEngine(store.encode(), name.encode(), b"", 0, 0)
         if not self.handle:
             raise self.error("createTransferEngine", None)
-        if not self.lib.installTransport(self.handle, b"tcp", None):
+        matrix = json.dumps({"cpu:0": [devices.split(","), []]}).encode()
+        arguments = (c_void_p * 2)(ctypes.cast(c_char_p(matrix), c_void_p), None) if devices else None
+        if not self.lib.installTransport(self.handle, protocol.encode(), arguments):
             raise self.error("installTransport", None)
         address = ctypes.create_string_buffer(256)
         self.check("getLocalIpAndPort", self.lib.getLocalIpAndPort(self.handle, address, len(address)))

@@ -1,6 +1,8 @@
 """WRITE, then READ, of several sizes; the bytes are compared on both sides.
 
     transfer.py INITIATOR TARGET        each ours or upstream; MC_* variables of the environment reach both, and matter to the initiator
+
+TE_PROTOCOL=rdma TE_INITIATOR_DEVICES=… TE_TARGET_DEVICES=… does it over NICs.
 """
 
 import os
@@ -61,7 +63,8 @@ def scattered(initiator, target, applied_late):
 def main(initiator_kind, target_kind):
     # A v1 WRITE has no acknowledgement: it completes before the target has applied it.
     applied_late = 20 if os.environ.get("MC_TCP_PROTO") == "1" else 0
-    with peer(target_kind, length=LENGTH) as target, peer(initiator_kind, length=LENGTH) as initiator:
+    devices = [{"TE_DEVICES": os.environ.get(f"TE_{role}_DEVICES", "")} for role in ("TARGET", "INITIATOR")]
+    with peer(target_kind, devices[0], LENGTH) as target, peer(initiator_kind, devices[1], LENGTH) as initiator:
         if initiator_kind == "ours":
             listed = initiator.buffers(segment=target.segment)["buffers"]
             expect(listed == [[target.base, LENGTH]], f"the target's buffers: {listed}", initiator, target)

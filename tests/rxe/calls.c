@@ -139,7 +139,7 @@ static void remote_region_gone(struct stage *s) {
             CHECK_EQ("the task is FAILED", await_task(s->engine, batch, 0, PATIENCE_MS), STATUS_FAILED);
             CHECK_EQ("it can be asked why", mte_task_error(s->engine, batch, 0, &why), 0);
             CHECK_EQ("because the address is not registered", why.code, ERR_ADDRESS_NOT_REGISTERED);
-            CHECK_STR("the peer is named", why.peer, s->peer.segment);
+            CHECK("the peer is named", strncmp(why.peer, s->peer.segment, strlen(s->peer.segment)) == 0);
             CHECK("there is a text", why.text[0] != '\0');
         }
         CHECK_EQ("the batch is free", freeBatchID(s->engine, batch), 0);

@@ -4,7 +4,7 @@
 # sends one and waits for the answer. Both leave the line in REPLY. Programs end with their case.
 
 ANSWER_SECONDS=30
-declare -A pid_of in_of out_of
+declare -gA pid_of in_of out_of
 
 fail() {
     echo "failed because $*"
@@ -16,9 +16,14 @@ nap() { read -r -t "${1:-0.05}" <>"$work/nap" || true; }
 now_ms() { echo $((${EPOCHREALTIME/[.,]/} / 1000)); }
 
 hear() { # NAME
-    local tries
+    local tries line=
     for ((tries = 0; tries < ANSWER_SECONDS * 2; tries++)); do
-        if IFS= read -r -t 0.5 -u "${out_of[$1]}" REPLY; then return 0; fi
+        # Out of time, `read` leaves the part of a line that has come so far.
+        if IFS= read -r -t 0.5 -u "${out_of[$1]}" REPLY; then
+            REPLY=$line$REPLY
+            return 0
+        fi
+        line+=$REPLY
         kill -0 "${pid_of[$1]}" 2>/dev/null || { tail -n 20 "$work/$1.log"; fail "$1 has ended"; }
     done
     tail -n 20 "$work/$1.log"

@@ -8,6 +8,7 @@
  *     fill I OFFSET LENGTH SEED   and check I OFFSET LENGTH SEED: a pattern ("yes" or "no")
  *     set I OFFSET LENGTH BYTE    and is I OFFSET LENGTH BYTE: one value throughout
  *     sum I OFFSET LENGTH         FNV-1a in hex
+ *     show I OFFSET LENGTH        the first bytes in hex
  *     notes                       "<name>=<message>" of all notifications, blank-separated
  *     counts                      "fds=N threads=N" of this process
  *     quit                        destroys the engine and exits
@@ -71,7 +72,10 @@ static bool obey_range(const char *verb, struct buffer *b, size_t offset, size_t
     else if (strcmp(verb, "set") == 0) memset(b->bytes + offset, (int)value, len), puts("ok");
     else if (strcmp(verb, "is") == 0) puts(all_bytes(b->bytes + offset, len, (unsigned char)value) ? "yes" : "no");
     else if (strcmp(verb, "sum") == 0) printf("%016" PRIx64 "\n", fnv1a(FNV_START, b->bytes + offset, len));
-    else return false;
+    else if (strcmp(verb, "show") == 0) {
+        for (size_t i = 0; i < len && i < 64; i++) printf("%02x", b->bytes[offset + i]);
+        putchar('\n');
+    } else return false;
     return true;
 }
 

@@ -54,15 +54,21 @@ static inline transfer_engine_t rig_engine(const char *protocol, const char *dev
     return engine;
 }
 
-static inline void first_buffer(transfer_engine_t engine, segment_id_t segment, mte_buffer_t *buffer) {
-    size_t count = 1;
-    if (mte_segment_buffers(engine, segment, buffer, &count) != 0 || count == 0) harness_give_up("mte_segment_buffers");
-}
-
 static inline segment_id_t segment_open(transfer_engine_t engine, const char *name) {
     segment_id_t segment = openSegment(engine, name);
     if (segment < 0) harness_give_up("openSegment");
     return segment;
+}
+
+/* The first buffer of an open segment. Upstream announces itself before its buffer is registered: looks again for a while. */
+static inline void first_buffer(transfer_engine_t engine, segment_id_t segment, mte_buffer_t *buffer) {
+    int64_t end = now_ms() + PATIENCE_MS;
+    for (size_t count = 1;; count = 1, nap()) {
+        if (mte_segment_buffers(engine, segment, buffer, &count) != 0) harness_give_up("mte_segment_buffers");
+        if (count > 0) return;
+        if (now_ms() > end) harness_give_up("find a buffer of the peer");
+        syncSegmentCache(engine);
+    }
 }
 
 /* ---- the passive peer ---- */

@@ -29,15 +29,17 @@ describe() { # SESSION
     for pid in $(ps -o pid= -s "$1"); do
         ps -o pid=,args= -p "$pid"
         ps -L -o tid=,stat=,wchan:24=,comm= -p "$pid"
-        if command -v gdb >/dev/null && [ "$(readlink "/proc/$pid/exe")" != "$(readlink -f "$BASH")" ]; then
-            timeout 60 gdb -p "$pid" -batch -ex 'thread apply all bt 14' 2>/dev/null | grep -E '^(Thread|#)'
+        # Attaching to a process that waits in the kernel would not return.
+        if command -v gdb >/dev/null && ! ps -L -o stat= -p "$pid" | grep -q D &&
+            [ "$(readlink "/proc/$pid/exe")" != "$(readlink -f "$BASH")" ]; then
+            timeout -s KILL 60 gdb -p "$pid" -batch -ex 'thread apply all bt 14' 2>/dev/null | grep -E '^(Thread|#)'
         fi
     done
 }
 
 end_session() { # SESSION
     local left tries
-    for ((tries = 0; tries < 50; tries++)); do
+    for ((tries = 0; tries < 100; tries++)); do
         left=$(ps -o pid= -s "$1")
         [ -n "$left" ] || return 0
         kill -9 $left 2>/dev/null

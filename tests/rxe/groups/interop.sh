@@ -47,24 +47,31 @@ run_upstream_initiator() { # DEVICES OPERATION
     if grep -q 'batch count 0,' "$work/initiator"; then fail "upstream's initiator moved nothing"; fi
 }
 
-# Its bench fills its buffer with 0xcc and writes 2 x 16 x 64 KiB of it.
+# Its bench writes 2 x 16 x 64 KiB of a buffer that is all zero in a new process.
 upstream_to_ours() { # UPSTREAM-DEVICES OUR-DEVICES
     start_passive target "$2"
     expect_answer target "set 0 0 16777216 17" ok
     run_upstream_initiator "$1" read
     expect_answer target "is 0 0 16777216 17" yes
     run_upstream_initiator "$1" write
-    expect_answer target "is 0 0 2097152 204" yes
+    expect_answer target "is 0 0 2097152 0" yes
     expect_answer target "is 0 2097152 14680064 17" yes
     stop target quit
 }
 case_upstreams_one_nic_to_us() { upstream_to_ours rxe0 rxe2; }
 case_upstreams_two_nics_to_us() { upstream_to_ours rxe0,rxe1 rxe2,rxe3; }
 
-# Chosen bytes in both directions and both roles.
+# Chosen bytes in both directions and both roles. Upstream's busy threads starve the emulated NICs, whose retransmissions are
+# sometimes taken for invalid requests; it then gives up, also with another upstream. Hence several attempts.
 python() { # INITIATOR TARGET
-    (cd "$top/tests/interop" && TE_PROTOCOL=rdma TE_INITIATOR_DEVICES=rxe0,rxe1 TE_TARGET_DEVICES=rxe2,rxe3 \
-        PYTHONDONTWRITEBYTECODE=1 "$top/target/venv/bin/python" transfer.py "$1" "$2") || fail "transfer.py $1 $2 fails"
+    local attempt
+    for attempt in 1 2 3; do
+        if (cd "$top/tests/interop" && TE_PROTOCOL=rdma TE_INITIATOR_DEVICES=rxe0,rxe1 TE_TARGET_DEVICES=rxe2,rxe3 \
+            PYTHONDONTWRITEBYTECODE=1 "$top/target/venv/bin/python" transfer.py "$1" "$2") >"$work/python" 2>&1; then return 0; fi
+        cat "$work/python"
+        grep -q 'remote invalid request error' "$work/python" || break
+    done
+    fail "transfer.py $1 $2 fails"
 }
 case_upstream_python_to_us() { python upstream ours; }
 case_us_to_upstream_python() { python ours upstream; }
@@ -102,7 +109,8 @@ case_upstream_refuses_other_queue_pair_count() {
 
 case_we_accept_other_queue_pair_count() {
     start_passive target rxe2
+    expect_answer target "set 0 0 16777216 17" ok
     MC_NUM_QP_PER_EP=3 run_upstream_initiator rxe0 write
-    expect_answer target "is 0 0 2097152 204" yes
+    expect_answer target "is 0 0 2097152 0" yes
     stop target quit
 }

@@ -50,7 +50,12 @@ drop_received() { broken; iptables -A INPUT -i "nic$1" -p udp --dport 4791 -j DR
 drop_forwarded() { broken; ip netns exec fabric iptables -A FORWARD -i "sw$1" -p udp --dport 4791 -j DROP; }
 drop_nothing() { iptables -F && ip netns exec fabric iptables -F; }
 
-remove_nic() { broken; ip link del "nic$1"; }
+# The command itself ends only when every process has closed the RDMA device.
+remove_nic() { # I
+    broken
+    ip link del "nic$1" &
+    while [ -e "/sys/class/net/nic$1" ]; do nap; done
+}
 
 # Brings everything back to how it was at start; the processes that held devices must be gone. Starting a program takes
 # long in an emulated machine, hence the batches.
