@@ -15,7 +15,7 @@ use super::backend::{refused, unreachable, Backend, Entry, Patience, Put, Versio
 use super::keyed::Keyed;
 use super::{BoxFuture, Own, Store};
 use crate::config::Config;
-use crate::error::{Error, Result};
+use crate::error::{Class, Error, Result};
 use crate::host_port;
 
 /// Absent is the empty digest. Answers the new value's digest, or an empty text if the key is another version.
@@ -107,8 +107,9 @@ impl Redis {
             || matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "NOPERM"));
         let made = if login {
             refused(format!("{text}; check MC_REDIS_USERNAME and MC_REDIS_PASSWORD"))
-        } else if error.is_io_error() || error.is_timeout() || error.is_connection_dropped() || is_busy(error)
-        {
+        } else if error.is_timeout() {
+            unreachable(text).class(Class::Timeout, true)
+        } else if error.is_io_error() || error.is_connection_dropped() || is_busy(error) {
             unreachable(text)
         } else {
             refused(text)
