@@ -265,11 +265,28 @@ fn a_wrong_redis_password_is_refused_and_the_right_one_works() {
     assert!(error.text().contains("MC_REDIS_PASSWORD") && !error.text().contains("wrong"), "{error}");
     assert!(begun.elapsed() < Duration::from_secs(2), "a refusal is not tried again");
     std::env::set_var("MC_REDIS_PASSWORD", "right");
-    let _node = Node::start(&server.url(), "a");
+    let node = Node::start(&server.url(), "a");
     let client = redis::Client::open(format!("redis://:right@127.0.0.1:{}/3", server.port())).unwrap();
     let mut connection = client.get_connection().unwrap();
     let keys: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut connection).unwrap();
     assert_eq!(keys.len(), 2, "in database 3: {keys:?}");
+    drop(node);
+}
+
+#[test]
+fn p07_redis_keys_expire_from_their_first_write_on() {
+    // With a life so long that nobody looks after the keys during the test.
+    if elsewhere("p07_redis_keys_expire_from_their_first_write_on", &[("MC_METADATA_TTL_SEC", "600")]) {
+        return;
+    }
+    let server = Server::start(Kind::Redis);
+    let _node = Node::start(&server.url(), "a");
+    let client = redis::Client::open(format!("redis://127.0.0.1:{}", server.port())).unwrap();
+    let mut connection = client.get_connection().unwrap();
+    for key in ["mooncake/rpc_meta/a", "mooncake/ram/a"] {
+        let left: i64 = redis::cmd("PTTL").arg(key).query(&mut connection).unwrap();
+        assert!((1..=600_000).contains(&left), "{key}: {left} ms");
+    }
 }
 
 #[test]
