@@ -199,21 +199,23 @@ def main():
         os._exit(0)
     for kind in arguments.stores.split(","):
         server = Server(kind)
-        report = lambda who, what, count: print(
-            f"{kind:6} {who:8} {what:8} {count:6} {json.dumps(child(who, server.url, what, count, arguments.lib))}", flush=True
-        )
-        report("ours", "open", 1)
-        for who in ("ours", "upstream"):
-            if who == "upstream" and kind == "redis":
-                continue  # not in its build
-            for count in map(int, arguments.counts.split(",")):
-                report(who, "batch", count)
-            for count in map(int, arguments.counts.split(",")):
-                if count <= 1000 or who == "ours":
-                    report(who, "register", count)
-        publish_known(server, arguments.known, arguments.lib)
-        report("ours", "known", arguments.known)
-        server.stop()
+        try:
+            report = lambda who, what, count: print(
+                f"{kind:6} {who:8} {what:8} {count:6} {json.dumps(child(who, server.url, what, count, arguments.lib))}", flush=True
+            )
+            report("ours", "open", 1)
+            for who in ("ours", "upstream"):
+                if who == "upstream" and kind == "redis":
+                    continue  # not in its build
+                for count in map(int, arguments.counts.split(",")):
+                    report(who, "batch", count)
+                for count in map(int, arguments.counts.split(",")):
+                    if count <= 1000 or who == "ours":
+                        report(who, "register", count)
+            publish_known(server, arguments.known, arguments.lib)
+            report("ours", "known", arguments.known)
+        finally:
+            server.stop()
 
 
 if __name__ == "__main__":

@@ -279,6 +279,12 @@ fn failed(error: &etcd_client::Error) -> Error {
              otherwise; register fewer, larger buffers"
         ));
     }
+    if text.contains("database space exceeded") {
+        return refused(format!(
+            "{text}: etcd takes no writes until it is compacted, defragmented and its alarm disarmed; every registration \
+             writes the whole descriptor, so use registerLocalMemoryBatch, and run etcd with --auto-compaction-retention"
+        ));
+    }
     let text = format!("{text} (gRPC status {code}){}", causes(status));
     match code {
         UNAUTHENTICATED | PERMISSION_DENIED => {

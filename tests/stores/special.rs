@@ -252,6 +252,22 @@ fn a_descriptor_too_large_for_the_store_is_refused_with_its_size() {
 }
 
 #[test]
+fn an_etcd_that_is_full_is_an_error_that_says_what_to_do() {
+    if elsewhere("an_etcd_that_is_full_is_an_error_that_says_what_to_do", &[]) {
+        return;
+    }
+    let server = Server::with(Kind::Etcd, &["--quota-backend-bytes", "1048576"]);
+    let node = Node::start(&server.url(), "a");
+    let body = format!(r#"{{"key":"eA==","value":"{}"}}"#, "QUFB".repeat(50_000));
+    until("etcd is full", || http(server.port(), "POST", "/v3/kv/put", body.as_bytes()).unwrap().0 != 200);
+    let begun = Instant::now();
+    let error = node.engine.register(&[node.range(1)], "*", true).unwrap_err();
+    assert_eq!((error.code(), error.kind()), (Code::Metadata, Class::Rejected), "{error}");
+    assert!(error.text().contains("compacted") && !error.retryable(), "{error}");
+    assert!(begun.elapsed() < Duration::from_secs(2), "a refusal is not tried again");
+}
+
+#[test]
 fn a_wrong_redis_password_is_refused_and_the_right_one_works() {
     let name = "a_wrong_redis_password_is_refused_and_the_right_one_works";
     let settings = [("MC_REDIS_PASSWORD", "wrong"), ("MC_REDIS_DB_INDEX", "3")];
