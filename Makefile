@@ -24,11 +24,11 @@ LIBA := target/release/libtransfer_engine.a
 # Same optimisation as release with assertions on, and without the link-time optimisation that every test binary would pay for again.
 TEST_PROFILE ?= checked
 
-.PHONY: help deps venv build examples demo demo-rdma test lint run-tests bench install clean
+.PHONY: help deps venv build examples demo demo-rdma test lint run-tests bench bench-rdma install clean
 .DEFAULT_GOAL := help
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-11s %s\n' "$$name" "$$text"; done
 
 deps: ## install what building and testing need, if it is missing (apt, rustup)
 	@scripts/deps.sh
@@ -64,6 +64,9 @@ run-tests: lint venv examples
 
 bench: examples venv ## this library beside upstream (BENCH_ARGS='--op write --block 4k --runs 5 …')
 	@target/venv/bin/python scripts/bench.py $(BENCH_ARGS)
+
+bench-rdma: examples venv ## the same over RDMA in the guest, with perftest's ib_*_bw as the measure (ROUNDS=3)
+	@bash tests/rxe/bench.sh $(ROUNDS)
 
 # Builds nothing: it is run by root, the build is not.
 install: ## headers, libraries and transfer_engine.pc under DESTDIR PREFIX

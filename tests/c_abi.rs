@@ -8,39 +8,14 @@ mod common;
 #[path = "stores/servers.rs"]
 mod servers;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
-use std::sync::OnceLock;
 
-use common::{make, succeed};
+use common::{c_programs, library, library_folder, succeed, top};
 use servers::{Kind, Server};
 
 /// Exit code for definite leaks under valgrind; the programs never use it.
 const LEAKS: &str = "99";
-
-fn top() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn library() -> PathBuf {
-    let path = std::env::var_os("TE_LIB")
-        .map_or_else(|| top().join("target/release/libtransfer_engine.so"), PathBuf::from);
-    assert!(path.exists(), "the library is missing at {}: run `make build` or set TE_LIB", path.display());
-    path.canonicalize().unwrap()
-}
-
-fn library_folder() -> PathBuf {
-    library().parent().unwrap().to_path_buf()
-}
-
-/// The folder with the built programs.
-fn programs() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let include = format!("TE_INCLUDE={}", top().join("include").display());
-        make("tests/c", "c-tests", &[include, format!("TE_LIB_DIR={}", library_folder().display())])
-    })
-}
 
 /// Starts each store, puts what the program expects into it, and passes its URL and process.
 fn run_with_stores() {
@@ -54,7 +29,7 @@ fn run_with_stores() {
         server.put("mooncake/ram/ghost", &text(ghost));
         let address = serde_json::json!({"ip_or_host_name": "no-such-host.invalid", "rpc_port": 15001});
         server.put("mooncake/rpc_meta/ghost", &text(address));
-        let mut command = Command::new(programs().join("stores"));
+        let mut command = Command::new(c_programs().join("stores"));
         command.args([server.url(), server.pid().to_string()]).env("LD_LIBRARY_PATH", library_folder());
         succeed(&format!("stores with {kind:?}"), &mut command);
     }
@@ -64,7 +39,7 @@ fn run(program: &str) {
     if program == "stores" {
         return run_with_stores();
     }
-    let out = programs();
+    let out = c_programs();
     let mut command = Command::new(out.join(program));
     match program {
         "noclock" => drop(command.arg(out.join("clock.so"))),
@@ -112,8 +87,9 @@ fn every_c_program_has_a_test() {
     for entry in std::fs::read_dir(top().join("tests/c")).unwrap() {
         let path = entry.unwrap().path();
         let stem = path.file_stem().unwrap().to_string_lossy().into_owned();
-        // The clock shim is no program.
-        if path.extension().is_some_and(|ext| ext == "c") && stem != "clock" {
+        // The clock shim is no program; those over RDMA are the tests of rdma_sim.rs.
+        let elsewhere = stem == "clock" || stem.starts_with("rdma_");
+        if path.extension().is_some_and(|ext| ext == "c") && !elsewhere {
             found.insert(stem);
         }
     }
@@ -141,7 +117,7 @@ fn nothing_is_definitely_lost_under_valgrind() {
     for program in ["results", "transfer", "garbage"] {
         let mut valgrind = Command::new("valgrind");
         valgrind.args(["--leak-check=full", "--errors-for-leak-kinds=definite"]);
-        valgrind.arg(format!("--error-exitcode={LEAKS}")).arg(programs().join(program));
+        valgrind.arg(format!("--error-exitcode={LEAKS}")).arg(c_programs().join(program));
         succeed(&format!("{program} under valgrind"), valgrind.env("LD_LIBRARY_PATH", library_folder()));
     }
 }

@@ -147,7 +147,9 @@ fn each_target_is_reached_by_what_it_offers_rdma_first() {
     let mut expected = vec![both.name().to_string(), rdma.name().to_string()];
     expected.sort();
     assert_eq!(reached, expected);
-    assert_eq!(here.links()["local_nics"][0]["device"], "sim0");
+    let nic = &here.links()["local_nics"][0];
+    assert_eq!((&nic["device"], &nic["gid_index"]), (&"sim0".into(), &3.into()));
+    assert!(nic["speed_gbps"].as_u64().unwrap() > 0, "{nic}");
     assert!(here.links().get("fallbacks").is_none());
     assert_eq!(here.engine.nics()[0].inflight_bytes, 0);
 
@@ -313,6 +315,17 @@ fn controlled(name: &str, lines: &str, environment: &[(&str, &str)]) -> bool {
     parent
 }
 
+/// As `follow`, and waits until the devices have read it.
+fn follow_now(node: &Node, lines: &str) {
+    follow(&format!("{lines}fail reg_mr 1 ENOMEM\n"));
+    let more = [0u8; 4096];
+    let range = [Range { addr: more.as_ptr() as u64, len: 4096 }];
+    while node.engine.register(&range, "cpu:0", false).is_ok() {
+        // The file was not read yet.
+        node.engine.unregister(std::iter::once(range[0].addr)).unwrap();
+    }
+}
+
 fn gid_of(node: &Node) -> String {
     node.engine.local().descriptor().unwrap().devices[0].gid.clone()
 }
@@ -355,6 +368,24 @@ fn a_peer_to_which_no_gid_leads_does_not_move_the_one_that_others_use() {
 }
 
 #[test]
+fn an_idle_connection_makes_room_where_the_device_has_no_more_queue_pairs() {
+    let name = "an_idle_connection_makes_room_where_the_device_has_no_more_queue_pairs";
+    if controlled(name, "", &[]) {
+        return;
+    }
+    let (here, there) = (Node::new("sim0", false), Node::new("sim1", false));
+    let another = Node::new("sim1", false);
+    here.run(&[here.request(WRITE, &there)]).unwrap();
+    follow_now(&here, "fail create_qp 1 ENOMEM\n");
+    here.run(&[here.request(WRITE, &another)]).unwrap();
+    assert_eq!(another.memory, here.memory);
+    let links = here.links();
+    let evicted = |rail: &serde_json::Value| rail["last_error"].as_str().unwrap().starts_with("evicted");
+    assert!(links["rails"].as_array().unwrap().iter().any(evicted), "{links}");
+    here.run(&[here.request(WRITE, &there)]).unwrap();
+}
+
+#[test]
 fn a_queue_pair_that_stops_by_itself_is_replaced() {
     let name = "a_queue_pair_that_stops_by_itself_is_replaced";
     if controlled(name, "", &[("MC_NUM_QP_PER_EP", "1")]) {
@@ -363,13 +394,7 @@ fn a_queue_pair_that_stops_by_itself_is_replaced() {
     let (here, there) = (Node::new("sim0", false), Node::new("sim1", false));
     here.run(&[here.request(WRITE, &there)]).unwrap();
     // As when the peer sent a bad request: there is no completion but flushes.
-    follow("error sim0 1 WR_FLUSH_ERR\nfail reg_mr 1 ENOMEM\n");
-    let more = [0u8; 4096];
-    let range = [Range { addr: more.as_ptr() as u64, len: 4096 }];
-    while here.engine.register(&range, "cpu:0", false).is_ok() {
-        // The file was not read yet.
-        here.engine.unregister(std::iter::once(range[0].addr)).unwrap();
-    }
+    follow_now(&here, "error sim0 1 WR_FLUSH_ERR\n");
     for _ in 0..3 {
         here.run(&[here.request(WRITE, &there)]).unwrap();
     }

@@ -160,7 +160,7 @@ fn an_ethernet_port_and_its_gids_are_described() {
     let context = Context::open("sim0").unwrap();
     let port = context.port(1).unwrap();
     assert_eq!((port.state, port.active_mtu, port.lid), (PortState::Active, 4096, 0));
-    assert_eq!((port.is_infiniband, port.bits_per_second, port.gid_table_len), (false, 400_000_000_000, 4));
+    assert_eq!((port.is_infiniband, port.bits_per_second, port.gid_table_len), (false, 400_000_000_000, 6));
     let error = context.port(2).unwrap_err();
     assert_eq!((error.code(), error.errno()), (Code::Context, libc::EINVAL));
     assert!(error.text().starts_with("cannot query port 2 of RDMA device sim0: "), "{error}");
@@ -169,7 +169,7 @@ fn an_ethernet_port_and_its_gids_are_described() {
     let kinds: Vec<GidKind> = gids.iter().map(|entry| entry.kind).collect();
     assert_eq!(kinds, [GidKind::RoceV1, GidKind::RoceV2, GidKind::RoceV1, GidKind::RoceV2]);
     assert!(gids[3].gid.starts_with(&[0; 10]) && gids[3].gid[10..12] == [255, 255], "{:?}", gids[3]);
-    assert_eq!(context.gid(1, 4).unwrap(), None);
+    assert_eq!(context.gid(1, 6).unwrap(), None);
     assert_eq!(context.gid(2, 0).unwrap_err().errno(), libc::EINVAL);
 
     let limits = context.attributes().unwrap();
@@ -605,7 +605,7 @@ fn an_older_library_is_used_without_its_missing_functions() {
     // There is no folder in sysfs for the simulated device, which would tell more.
     let entry = nic.context.gid(1, 3).unwrap().unwrap();
     assert_eq!((entry.kind, &entry.gid[10..12]), (GidKind::Other(u32::MAX), &[255, 255][..]));
-    assert_eq!(nic.context.gid(1, 4).unwrap(), None);
+    assert_eq!(nic.context.gid(1, 6).unwrap(), None);
     let buffer = [0u8; 64];
     let access = Access { remote: true, relaxed_ordering: true };
     register(&nic.pd, buffer.as_ptr() as u64, 64, access).unwrap();

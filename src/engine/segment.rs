@@ -19,7 +19,7 @@ use crate::metadata::{SegmentDesc, Store};
 use crate::transport::{incarnation, Link};
 use freshness::Freshness;
 
-/// A submit call re-reads a peer's descriptor at most this often.
+/// How long submit calls take a peer's descriptor as it is after one of them has read it again in vain.
 const COVERAGE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A descriptor as last read, prepared for look-ups.
@@ -88,8 +88,8 @@ pub struct Segment {
     known: ArcSwap<Known>,
     /// Guards the replacement of `known`.
     replacing: Mutex<()>,
-    /// Guards the time of the last refresh on behalf of a submit call.
-    last_refresh: Mutex<Option<Instant>>,
+    /// Guards the time of the last refresh on behalf of a submit call that did not help it.
+    vain_refresh: Mutex<Option<Instant>>,
     /// When and how changes are heard of.
     freshness: Freshness,
     /// The peer's handshake address as read last; forgotten when nobody answers there or the descriptor changes.
@@ -171,13 +171,13 @@ impl Segment {
 
     /// Whether a submit call may refresh now.
     pub fn may_refresh(&self) -> bool {
-        let mut last = self.last_refresh.lock();
-        let now = Instant::now();
-        if last.is_some_and(|then| now - then < COVERAGE_INTERVAL) {
-            return false;
-        }
-        *last = Some(now);
-        true
+        self.vain_refresh.lock().is_none_or(|then| then.elapsed() >= COVERAGE_INTERVAL)
+    }
+
+    /// A submit call has refreshed, and what it needs is still not there. A refresh that helped does not count: a
+    /// peer may register one region after the other, and have each used at once.
+    pub fn note_vain_refresh(&self) {
+        *self.vain_refresh.lock() = Some(Instant::now());
     }
 }
 
@@ -300,7 +300,7 @@ impl Table {
             store: store.clone(),
             known: ArcSwap::from_pointee(known),
             replacing: Mutex::new(()),
-            last_refresh: Mutex::new(None),
+            vain_refresh: Mutex::new(None),
             freshness: Freshness::new(&self.settings, store.watches() || store.is_peer_to_peer()),
             rpc: Mutex::new(None),
             links: [const { OnceCell::new() }; PROTOCOLS.len()],

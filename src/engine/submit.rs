@@ -129,7 +129,8 @@ impl Engine {
         if request.len == 0 || remote.known.covers(request.offset, request.len) {
             return Ok(());
         }
-        if remote.segment.may_refresh() {
+        let refreshed = remote.segment.may_refresh();
+        if refreshed {
             self.refresh(&remote.segment);
         }
         // The peer may have come back with another transport.
@@ -137,6 +138,9 @@ impl Engine {
         target.any_source = remote.way.protocol.takes_any_source(&self.config);
         if remote.known.covers(request.offset, request.len) {
             return Ok(());
+        }
+        if refreshed {
+            remote.segment.note_vain_refresh();
         }
         Err(not_published(request, &remote.known))
     }

@@ -26,6 +26,9 @@ pub struct Control {
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
+/// For name look-ups and calls of drivers, of which each may take seconds.
+const BLOCKING_THREADS: usize = 16;
+
 impl Control {
     /// Starts the thread; `ERR_MEMORY` if there is no room for one.
     pub fn start() -> Result<Self> {
@@ -36,7 +39,7 @@ impl Control {
                 .enable_io()
                 .enable_time()
                 .thread_name("mte-dns")
-                .max_blocking_threads(4)
+                .max_blocking_threads(BLOCKING_THREADS)
                 .build();
             let runtime = match built {
                 Ok(runtime) => runtime,

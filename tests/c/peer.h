@@ -11,6 +11,11 @@
 
 #include "harness.h"
 
+/* How the peer makes its engine. */
+#ifndef PEER_ENGINE
+#define PEER_ENGINE engine_open
+#endif
+
 #define PEER_SOCKET 3
 #define PEER_ARENA 4
 
@@ -58,7 +63,7 @@ static inline int peer_serve(size_t len) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     unsigned char *arena = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, PEER_ARENA, 0);
     if (arena == MAP_FAILED) return 1;
-    transfer_engine_t engine = engine_open();
+    transfer_engine_t engine = PEER_ENGINE();
     struct peer_reply hello = {.base = (uint64_t)(uintptr_t)arena};
     hello.result = registerLocalMemory(engine, arena, len, "cpu:0", 1);
     engine_name(engine, hello.text, sizeof hello.text);
@@ -84,8 +89,8 @@ static inline void peer_dispatch(int argc, char **argv) {
     if (argc == 3 && strcmp(argv[1], "--peer") == 0) exit(peer_serve(strtoull(argv[2], NULL, 10)));
 }
 
-/* `setting` is NULL or one NAME=VALUE for the child's environment. */
-static inline peer_t peer_start(size_t len, const char *setting) {
+/* `settings` are NAME=VALUE for the child's environment, up to a NULL. */
+static inline peer_t peer_start_with(size_t len, const char *const *settings) {
     peer_t peer = {.len = len};
     int ends[2], arena = memfd_create("arena", MFD_CLOEXEC);
     char size[32];
@@ -104,7 +109,7 @@ static inline peer_t peer_start(size_t len, const char *setting) {
     if (peer.pid == 0) {
         dup2(high_socket, PEER_SOCKET);
         dup2(high_arena, PEER_ARENA);
-        if (setting != NULL) putenv(strdup(setting));
+        for (; *settings != NULL; settings++) putenv(strdup(*settings));
         execl(self, "test-peer", "--peer", size, (char *)NULL);
         _exit(127);
     }
@@ -119,6 +124,11 @@ static inline peer_t peer_start(size_t len, const char *setting) {
     snprintf(peer.name, sizeof peer.name, "%.127s", hello.text);
     peer.base = hello.base;
     return peer;
+}
+
+/* `setting` is NULL or one NAME=VALUE for the child's environment. */
+static inline peer_t peer_start(size_t len, const char *setting) {
+    return peer_start_with(len, (const char *const[]){setting, NULL});
 }
 
 /* -1000 when the peer process does not answer any more. */

@@ -57,6 +57,33 @@ pub fn simverbs() -> PathBuf {
     BUILT.get_or_init(|| make("tests/simverbs", "simverbs", &[])).clone()
 }
 
+/// The repository.
+pub fn top() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The library under test: `TE_LIB`, or the one of `make build`.
+pub fn library() -> PathBuf {
+    let path = std::env::var_os("TE_LIB")
+        .map_or_else(|| top().join("target/release/libtransfer_engine.so"), PathBuf::from);
+    assert!(path.exists(), "the library is missing at {}: run `make build` or set TE_LIB", path.display());
+    path.canonicalize().unwrap()
+}
+
+/// Its folder, where the static one is too.
+pub fn library_folder() -> PathBuf {
+    library().parent().unwrap().to_path_buf()
+}
+
+/// The folder with the built programs of `tests/c`.
+pub fn c_programs() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let include = format!("TE_INCLUDE={}", top().join("include").display());
+        make("tests/c", "c-tests", &[include, format!("TE_LIB_DIR={}", library_folder().display())])
+    })
+}
+
 /// Builds `folder` of the repository into the folder `name` for temporary files, which is returned. Tests may run in
 /// processes of their own, so a file lock guards `make`.
 pub fn make(folder: &str, name: &str, variables: &[String]) -> PathBuf {
@@ -64,7 +91,7 @@ pub fn make(folder: &str, name: &str, variables: &[String]) -> PathBuf {
     std::fs::create_dir_all(&out).unwrap();
     let mut make = Command::new("flock");
     make.arg(out.join("lock")).args(["make", "--no-print-directory", "-C"]);
-    make.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder));
+    make.arg(top().join(folder));
     make.arg("all").arg(format!("OUT={}", out.display())).args(variables);
     // Not the jobs and variables of the `make test` that may have started this.
     for variable in ["MAKEFLAGS", "MAKELEVEL", "MFLAGS"] {

@@ -23,7 +23,7 @@ struct test_case {
 static inline bool is_rdma(const struct stage *s) { return strcmp(s->protocol, "rdma") == 0; }
 
 static inline void stage_open(struct stage *s) {
-    s->len = DEFAULT_BYTES;
+    s->len = s->peer.len != 0 ? s->peer.len : DEFAULT_BYTES;
     passive_start(&s->peer, s->protocol, s->peer_devices);
     s->engine = rig_engine(s->protocol, s->devices);
     s->out = registered_bytes(s->engine, s->len);

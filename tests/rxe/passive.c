@@ -88,7 +88,7 @@ static void obey(const char *line) {
         if (add(n[0], (int)n[1], read > 3) != 0) reply_error("add");
         else printf("ok %zu %" PRIu64 "\n", buffer_count - 1, (uint64_t)(uintptr_t)buffers[buffer_count - 1].bytes);
     } else if (strcmp(verb, "notes") == 0) say_notes();
-    else if (strcmp(verb, "counts") == 0) printf("fds=%zu threads=%zu\n", open_files(), thread_count());
+    else if (strcmp(verb, "counts") == 0) printf("fds=%zu threads=%zu\n", open_files(), lasting_thread_count());
     else if (b == NULL) printf("error no such buffer or command: %s\n", verb);
     else if (strcmp(verb, "remove") == 0) {
         if (unregisterLocalMemory(engine, b->bytes) != 0) reply_error("remove");

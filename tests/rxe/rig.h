@@ -77,6 +77,7 @@ struct passive {
     pid_t pid;
     FILE *commands, *replies;
     unsigned port; /* of its name; 0: any */
+    size_t len;    /* of its buffer; 0: DEFAULT_BYTES */
     char segment[128];
     char reply[1024];
 };
@@ -89,20 +90,21 @@ static inline bool passive_hear(struct passive *p) {
 
 /* Starts the program `passive` that lies beside this one. It dies with this process. */
 static inline void passive_start(struct passive *p, const char *protocol, const char *devices) {
-    char path[PATH_MAX] = "", protocol_flag[64], devices_flag[320], port_flag[32];
+    char path[PATH_MAX] = "", protocol_flag[64], devices_flag[320], port_flag[32], bytes_flag[32];
     int in[2], out[2];
     if (readlink("/proc/self/exe", path, sizeof path - 1) < 0 || pipe(in) != 0 || pipe(out) != 0) harness_give_up("pipe");
     strcpy(strrchr(path, '/'), "/passive");
     snprintf(protocol_flag, sizeof protocol_flag, "--protocol=%s", protocol);
     snprintf(devices_flag, sizeof devices_flag, "--device_name=%s", devices);
     snprintf(port_flag, sizeof port_flag, "--port=%u", p->port);
+    snprintf(bytes_flag, sizeof bytes_flag, "--bytes=%zu", p->len != 0 ? p->len : DEFAULT_BYTES);
     p->pid = fork();
     if (p->pid < 0) harness_give_up("fork");
     if (p->pid == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         dup2(in[0], 0), dup2(out[1], 1);
         close(in[0]), close(in[1]), close(out[0]), close(out[1]);
-        execl(path, path, protocol_flag, devices_flag, port_flag, (char *)NULL);
+        execl(path, path, protocol_flag, devices_flag, port_flag, bytes_flag, (char *)NULL);
         _exit(127);
     }
     close(in[0]), close(out[1]);

@@ -10,7 +10,7 @@ use super::gid;
 use super::nic::Nic;
 use super::peer::incarnation_number;
 use super::rail::Rail;
-use super::shared::Shared;
+use super::shared::{destroyed, Shared};
 use crate::error::{Class, Code, Error, Result};
 use crate::handshake::ConnectionMessage;
 
@@ -65,11 +65,13 @@ impl Shared {
         }
         let gid =
             gid::parse(&gid_text).ok_or_else(|| refusal(format!("Invalid peer GID: {gid_text:.80}")))?;
+        nic.check_reach(&gid).map_err(refusal)?;
         let mtu = nic.path_mtu(&self.config, request.path_mtu.filter(|mtu| *mtu >= 256));
         let to = Remote { gid, lid, mtu, qp_numbers: request.qp_num.clone() };
         let rail = self.rail(&nic, from);
         let incarnation = request.own_incarnation.as_deref().map_or(0, incarnation_number);
         let (shared, will_confirm) = (self.clone(), request.ready_ack.is_some());
+        let _turn = self.accepting.acquire().await.map_err(|_| destroyed())?;
         // All of it in one piece, because the peer may hang up, after which nobody waits for this.
         let connection = blocking(move || {
             let connection = shared.join(&rail, &to, incarnation)?;

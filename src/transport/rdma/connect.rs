@@ -121,9 +121,11 @@ impl Shared {
         };
         let reply = link.route.exchange(request.clone()).await?;
         check_reply(&request, &reply)?;
+        let gid = gid::parse(if reply.local_gid.is_empty() { &remote.gid } else { &reply.local_gid })
+            .ok_or_else(|| protocol(format!("the peer's GID '{}' is none", reply.local_gid)))?;
+        rail.nic.check_reach(&gid).map_err(protocol)?;
         let to = Remote {
-            gid: gid::parse(if reply.local_gid.is_empty() { &remote.gid } else { &reply.local_gid })
-                .ok_or_else(|| protocol(format!("the peer's GID '{}' is none", reply.local_gid)))?,
+            gid,
             lid: if reply.local_gid.is_empty() { remote.lid } else { reply.local_lid },
             mtu: rail.nic.path_mtu(&self.config, reply.path_mtu),
             qp_numbers: reply.qp_num.clone(),
@@ -160,7 +162,18 @@ impl Shared {
         gid: ([u8; 16], u8),
         asked: bool,
     ) -> Result<Arc<Connection>> {
-        let made = Connection::open(rail, &self.config, count, gid)?;
+        let open = || Connection::open(rail, &self.config, count, gid);
+        let made = match open() {
+            Err(error) if error.errno() == libc::ENOMEM => match rail.nic.rails.spare() {
+                // The device has fewer queue pairs than it says, or others use it too.
+                Some(victim) => {
+                    self.evict(&victim, "the NIC has no room for another queue pair");
+                    open()?
+                }
+                None => return Err(error),
+            },
+            outcome => outcome?,
+        };
         if !rail.set_connection(&made, asked) {
             let error = Error::new(Code::Endpoint, "the attempt to connect was over before")
                 .class(Class::Canceled, true);
@@ -222,9 +235,13 @@ impl Shared {
             rail.nic.rails.disconnected(rail);
         }
         if let Some(victim) = victim {
-            self.stats.evicted.fetch_add(1, Ordering::Relaxed);
-            victim.retire(Error::new(Code::Endpoint, "evicted: the NIC has MC_MAX_EP_PER_CTX connections"));
+            self.evict(&victim, "the NIC has MC_MAX_EP_PER_CTX connections");
         }
+    }
+
+    fn evict(&self, victim: &Rail, why: &str) {
+        self.stats.evicted.fetch_add(1, Ordering::Relaxed);
+        victim.retire(Error::new(Code::Endpoint, format!("evicted: {why}")));
     }
 }
 

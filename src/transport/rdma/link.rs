@@ -120,9 +120,11 @@ impl RdmaLink {
             let mut view = self.shared.memory.view();
             let keys = view.at(local);
             keys.ok_or_else(|| not_registered(local)).and_then(|keys| {
+                // It was published when the request was submitted: the peer has taken it back since.
+                let withdrawn = || self.not_published(remote).class(Class::Rejected, false);
+                let window = target.window(remote, &mut 0);
                 let window =
-                    target.window(remote, &mut 0).filter(|window| window.holds(remote, flight.len()));
-                let window = window.ok_or_else(|| self.not_published(remote))?;
+                    window.filter(|window| window.holds(remote, flight.len())).ok_or_else(withdrawn)?;
                 let rows = (keys.row(local), target.row(window, remote));
                 let choice = target.choice(&self.shared, rows.0, rows.1);
                 let len = flight.len();
@@ -229,14 +231,20 @@ impl RdmaLink {
     /// No NIC of ours is active, or none of the two sides' matrices fit.
     pub fn no_rail(&self, target: &Target) -> Error {
         let peer = self.route.peer();
-        let mine: Vec<String> =
-            self.shared.nics.iter().map(|nic| format!("{} ({})", nic.name, nic.state().last_error)).collect();
         let text = format!(
             "no NIC pair leads to segment '{peer}': ours are {}, the peer has {} NICs; see showLinks",
-            mine.join(", "),
+            self.own_nics(),
             target.desc.nics.len()
         );
         Error::new(Code::DeviceNotFound, text).class(Class::Device, true).peer(peer)
+    }
+
+    /// Our NICs, each with its last failure.
+    fn own_nics(&self) -> String {
+        let nics = self.shared.nics.iter();
+        let named: Vec<String> =
+            nics.map(|nic| format!("{} ({})", nic.name, nic.state().last_error)).collect();
+        named.join(", ")
     }
 
     /// An error once the link is closed.
@@ -253,7 +261,8 @@ impl Link for RdmaLink {
         if self.shared.nics.iter().any(|nic| nic.is_active()) {
             return Ok(());
         }
-        Err(Error::new(Code::DeviceNotFound, "no local NIC is active; see showLinks and `ibv_devinfo`"))
+        let text = format!("no local NIC is active: {}; see showLinks and `ibv_devinfo`", self.own_nics());
+        Err(Error::new(Code::DeviceNotFound, text).class(Class::Device, true).peer(self.route.peer()))
     }
 
     fn cut(&self, region: Option<&Region>, source: u64, covered: u64, remote: u64, left: u64) -> u64 {

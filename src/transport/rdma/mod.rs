@@ -30,6 +30,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::Semaphore;
 
 use super::{Link, Transport};
 use crate::config::Config;
@@ -48,7 +49,7 @@ use nic::Nic;
 use peer::Affinity;
 pub use report::{Host, Identity, NicState, Publication, PublishedBuffer, RailState};
 pub use route::{BoxFuture, PeerBuffer, PeerDesc, PeerNic, Route};
-use shared::{destroyed, Shared, Stats};
+use shared::{destroyed, Shared, Stats, ACCEPT_AT_ONCE};
 
 /// The installed transport.
 pub struct Rdma {
@@ -86,6 +87,7 @@ impl Rdma {
             matrix,
             links: RwLock::default(),
             stats: Stats::default(),
+            accepting: Semaphore::new(ACCEPT_AT_ONCE),
             log: RateLimit::default(),
             stopped: AtomicBool::new(false),
             me: OnceLock::new(),

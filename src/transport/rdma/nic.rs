@@ -78,8 +78,19 @@ pub struct PortInfo {
     pub gid: [u8; 16],
     /// Its index.
     pub gid_index: u8,
+    /// 0 if the driver does not say.
+    pub bits_per_second: u64,
+    /// InfiniBand, where link-local GIDs are the rule; else Ethernet.
+    pub infiniband: bool,
     /// Why it is not usable, or the last failure.
     pub last_error: String,
+}
+
+impl PortInfo {
+    /// Peers with link-local GIDs may be reached.
+    fn takes_link_local(&self) -> bool {
+        self.infiniband || gid::is_link_local(&self.gid)
+    }
 }
 
 impl Nic {
@@ -88,7 +99,7 @@ impl Nic {
     pub fn open(index: usize, name: &str, config: &Config) -> Result<Arc<Self>> {
         let context = Context::open(name)?;
         let limits = context.attributes()?;
-        let chosen = look(&context, config, &[])?;
+        let chosen = look(&context, config, |_| true)?;
         let pd = Pd::alloc(&context)?;
         let channel = Channel::create(&context)?;
         let depth = config.max_cqe.min(limits.max_cqe.max(1));
@@ -171,7 +182,7 @@ impl Nic {
         if self.is_gone() {
             return Err(Error::new(Code::DeviceNotFound, format!("NIC {} failed for good", self.name)));
         }
-        let (fresh, _) = look(&self.context, config, &[])?;
+        let (fresh, _) = look(&self.context, config, |_| true)?;
         let mut port = self.port.lock();
         let changed = (fresh.gid, fresh.gid_index, fresh.lid) != (port.gid, port.gid_index, port.lid);
         let last_error = std::mem::take(&mut port.last_error);
@@ -182,8 +193,28 @@ impl Nic {
 
     /// The best GID that is at none of the indices `except`, with its index. Blocks on the driver.
     pub fn other_gid(&self, config: &Config, except: &[u8]) -> Option<([u8; 16], u8)> {
-        let found = look(&self.context, config, except).ok()?;
-        Some((found.0.gid, found.0.gid_index))
+        // What `check_reach` of the peer would refuse is not tried.
+        let narrow = self.port().takes_link_local();
+        let suits = |candidate: &Candidate| {
+            !except.contains(&candidate.index) && (narrow || !gid::is_link_local(&candidate.gid))
+        };
+        let (found, _) = look(&self.context, config, suits).ok()?;
+        Some((found.gid, found.gid_index))
+    }
+
+    /// Whether packets may get to a peer's GID: with Ethernet, a link-local one is good only on one link, and hosts say
+    /// that they are on one by using link-local ones both. The reason if not.
+    pub fn check_reach(&self, peer: &[u8; 16]) -> std::result::Result<(), String> {
+        let port = self.port();
+        if !gid::is_link_local(peer) || port.takes_link_local() {
+            return Ok(());
+        }
+        let text = format!(
+            "peer GID {} is link-local, and ours is {}: give the peer's NIC an address, or set MC_GID_INDEX there",
+            gid::text(peer),
+            gid::text(&port.gid)
+        );
+        Err(text)
     }
 
     /// Uses another GID from now on; true if it is another.
@@ -206,6 +237,8 @@ impl Nic {
             name: self.name.clone(),
             lid: port.lid,
             gid: gid::text(&port.gid),
+            gid_index: port.gid_index,
+            speed_gbps: port.bits_per_second / 1_000_000_000,
             active: self.is_active(),
             inflight_bytes: self.meter.inflight(),
             bandwidth_bps: self.meter.bytes_per_second() as f64,
@@ -216,11 +249,15 @@ impl Nic {
 
 /// Whether a device could be used: some port of it is active and has a GID.
 pub fn usable(name: &str, config: &Config) -> bool {
-    Context::open(name).and_then(|context| look(&context, config, &[])).is_ok()
+    Context::open(name).and_then(|context| look(&context, config, |_| true)).is_ok()
 }
 
 /// Reads the port and chooses a GID; the second value is the port's rate, bytes per second.
-fn look(context: &Arc<Context>, config: &Config, except: &[u8]) -> Result<(PortInfo, u64)> {
+fn look(
+    context: &Arc<Context>,
+    config: &Config,
+    suits: impl Fn(&Candidate) -> bool,
+) -> Result<(PortInfo, u64)> {
     let (name, number) = (context.name(), config.ib_port);
     let port = context.port(number)?;
     if port.state != PortState::Active {
@@ -228,7 +265,7 @@ fn look(context: &Arc<Context>, config: &Config, except: &[u8]) -> Result<(PortI
         return Err(Error::new(Code::DeviceNotFound, text));
     }
     let candidates = candidates(context, config, port.gid_table_len)?;
-    let chosen = candidates.into_iter().find(|candidate| !except.contains(&candidate.index));
+    let chosen = candidates.into_iter().find(suits);
     let chosen = chosen.ok_or_else(|| {
         let hint = match config.gid_index {
             Some(index) => format!("MC_GID_INDEX={index} names an empty entry"),
@@ -242,6 +279,8 @@ fn look(context: &Arc<Context>, config: &Config, except: &[u8]) -> Result<(PortI
         mtu: port.active_mtu,
         gid: chosen.gid,
         gid_index: chosen.index,
+        bits_per_second: port.bits_per_second,
+        infiniband: port.is_infiniband,
         last_error: String::new(),
     };
     Ok((info, rate))

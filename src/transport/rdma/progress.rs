@@ -31,8 +31,6 @@ const BUSY_MS: i32 = 50;
 const IDLE_MS: i32 = 250;
 /// How long a stopped queue pair has for its flush completions, ms.
 const DRAIN_MS: u64 = 500;
-/// More than asks for one completion; a slow queue pair has shown some progress after these.
-const STALL_BYTES: u64 = 1 << 20;
 /// A rail that failed is probed as long as it was used within this time, ms.
 const WANTED_MS: u64 = 60_000;
 /// Between two looks for a port or GID that is missing, ms.
@@ -275,7 +273,7 @@ fn look_after(shared: &Arc<Shared>, queue: &Arc<Queue>, now: u64, moment: Instan
     }
     if let Some((since, bytes)) = queue.stalled_since() {
         let limit = shared.config.rdma_stall_timeout.as_millis() as u64
-            + bytes.min(STALL_BYTES) * 1000 / shared.config.rdma_min_rate;
+            + bytes.saturating_mul(1000) / shared.config.rdma_min_rate;
         if now.saturating_sub(since) >= limit {
             let text = format!("{}: no completion for {} ms", owner.rail.name(), now - since);
             owner.rail.give_up(&connection, stalled(text, &owner.rail));

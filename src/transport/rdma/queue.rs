@@ -56,7 +56,6 @@ struct Ring {
     /// `None` once destroyed. Shared only with a `connect` that is under way, before anything is posted.
     qp: Option<Arc<Qp>>,
     flights: VecDeque<Flight>,
-    bytes: u64,
     /// Number of the oldest.
     first: u32,
     state: State,
@@ -86,7 +85,6 @@ impl Queue {
             ring: Mutex::new(Ring {
                 qp: Some(Arc::new(qp)),
                 flights: VecDeque::new(),
-                bytes: 0,
                 first: 0,
                 state: State::Open,
             }),
@@ -163,12 +161,10 @@ impl Queue {
             return Ok(0);
         }
         let next = ring.first.wrapping_add(ring.flights.len() as u32);
-        let mut bytes = 0;
         for (position, flight) in flights.iter().take(count).enumerate() {
             let signaled = position + 1 == count || (position + 1) % SIGNAL_EVERY == 0;
             let id = u64::from(self.key) << 32 | u64::from(next.wrapping_add(position as u32));
             chain.push(&flight.request(id, signaled));
-            bytes += flight.len();
         }
         if ring.flights.is_empty() {
             self.progress_ms.store(now_ms, Relaxed);
@@ -176,11 +172,9 @@ impl Queue {
         let outcome = qp.post(chain);
         let posted = outcome.as_ref().map_or_else(|e| e.posted, |()| count);
         if posted < count {
-            bytes = flights.iter().take(posted).map(Flight::len).sum();
             self.completions().release(count - posted);
         }
         ring.flights.extend(flights.drain(..posted));
-        ring.bytes += bytes;
         match outcome {
             Ok(()) => Ok(posted),
             Err(refused) => {
@@ -208,13 +202,9 @@ impl Queue {
         }
         self.progress_ms.store(now_ms, Relaxed);
         let good = if completion.status == wc::SUCCESS { count } else { count - 1 };
-        for flight in ring.flights.drain(..good) {
-            ring.bytes -= flight.len();
-            into.done.push(flight);
-        }
+        into.done.extend(ring.flights.drain(..good));
         if good < count {
             if let Some(flight) = ring.flights.pop_front() {
-                ring.bytes -= flight.len();
                 let loss = match completion.status {
                     wc::WR_FLUSH_ERR => Loss::Flushed,
                     status => Loss::Completion(status, completion.vendor_err),
@@ -244,18 +234,19 @@ impl Queue {
         self.ring.lock().flights.iter().any(wanted)
     }
 
-    /// Time since when nothing completed, and the bytes under way; `None` if nothing is under way or it is stopped.
+    /// Time since when nothing completed, and the bytes that may have to move until something does; `None` if nothing is
+    /// under way or it is stopped.
     pub fn stalled_since(&self) -> Option<(u64, u64)> {
         let ring = self.ring.lock();
         let busy = ring.state == State::Open && !ring.flights.is_empty();
-        busy.then(|| (self.progress_ms.load(Relaxed), ring.bytes))
+        let unsignaled = || ring.flights.iter().take(SIGNAL_EVERY).map(Flight::len).sum();
+        busy.then(|| (self.progress_ms.load(Relaxed), unsignaled()))
     }
 
     /// Destroys the queue pair, after which the NIC touches nothing of it, and gives back what was still posted.
     pub fn destroy(&self) -> Vec<Flight> {
         let (qp, flights) = {
             let mut ring = self.ring.lock();
-            ring.bytes = 0;
             // Completions that come all the same are stale by their numbers.
             ring.first = ring.first.wrapping_add(ring.flights.len() as u32);
             (ring.qp.take(), ring.flights.drain(..).collect::<Vec<_>>())

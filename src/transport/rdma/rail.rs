@@ -17,7 +17,7 @@ use super::meter::Meter;
 use super::nic::Nic;
 use super::shared::{destroyed, fail_all, Shared};
 use super::RailState;
-use crate::error::{Class, Error};
+use crate::error::{Class, Code, Error};
 
 /// Where a rail stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,6 +165,12 @@ impl Rail {
             self.post_failed(&connection, errno);
         }
         if !stale.is_empty() {
+            if stale.iter().any(|flight: &Flight| flight.reread) {
+                // These keys are from a descriptor read just now: it is the connection that leads to a process that is
+                // gone. Nothing else would tell while nothing is posted on it.
+                let text = format!("{} was started anew", self.peer);
+                self.interrupt(&connection, Error::new(Code::Endpoint, text).class(Class::Network, true));
+            }
             let lost = stale.into_iter().map(|flight| (flight, Loss::Flushed)).collect();
             shared.recover(self, lost, true);
         }
@@ -174,8 +180,7 @@ impl Rail {
         // Another thread stopped the queue meanwhile, and takes care of the rest.
         if errno != libc::ENOTCONN {
             let cause = std::io::Error::from_raw_os_error(errno);
-            let error =
-                Error::io(crate::error::Code::Endpoint, format!("post on {} failed", self.name()), &cause);
+            let error = Error::io(Code::Endpoint, format!("post on {} failed", self.name()), &cause);
             self.give_up(connection, error.class(Class::Device, true));
         }
     }

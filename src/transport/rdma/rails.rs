@@ -72,6 +72,11 @@ impl Rails {
         victim
     }
 
+    /// Crosses off the rail whose connection can best be missed.
+    pub fn spare(&self) -> Option<Arc<Rail>> {
+        self.table.lock().evict(self.fifo)
+    }
+
     /// The rail has no connection any more.
     pub fn disconnected(&self, rail: &Rail) {
         let mut table = self.table.lock();
@@ -85,6 +90,10 @@ impl Table {
     /// SIEVE: from the oldest to the newest the hand clears marks and takes the first rail without one. Rails with
     /// work under way are passed over; if all have some, there is no victim and the limit is exceeded for a while.
     fn evict(&mut self, fifo: bool) -> Option<Arc<Rail>> {
+        // Those whose peer never said that it is ready go first: else strangers could drive everybody else out.
+        if let Some(place) = self.connected.iter().rposition(|rail| !rail.is_up() && rail.is_idle()) {
+            return self.connected.remove(place);
+        }
         let len = self.connected.len();
         for _ in 0..2 * len {
             self.hand = if self.hand >= len { 0 } else { self.hand };

@@ -123,6 +123,8 @@ impl Shared {
         if cost > 0 {
             flight.avoid |= bit;
         }
+        // One NIC of the peer refuses, but perhaps not all of them.
+        let cost = if cost == u8::MAX && link.has_other_rail(flight) { 1 } else { cost };
         flight.tries = flight.tries.saturating_add(cost);
         let is_write = flight.slice.as_ref().is_some_and(|slice| slice.op == Op::Write);
         if loss == Loss::Unknown && is_write && !self.config.rdma_repost_writes {
@@ -191,7 +193,7 @@ impl RdmaLink {
     }
 }
 
-/// A refusal is final; a peer that does not answer gets another chance or two.
+/// A refusal is final for a rail; a peer that does not answer gets another chance or two.
 fn connect_cost(error: &Error) -> u8 {
     match error.kind() {
         Class::Rejected | Class::Argument | Class::Protocol | Class::Canceled => u8::MAX,

@@ -30,6 +30,10 @@ pub struct NicState {
     pub lid: u16,
     /// GID text: 16 hex bytes joined by `:`.
     pub gid: String,
+    /// Its place in the port's table.
+    pub gid_index: u8,
+    /// Rate of the port, Gbit/s; 0 if the driver does not say.
+    pub speed_gbps: u64,
     /// Usable now.
     pub active: bool,
     /// Bytes posted and not completed.

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
 use parking_lot::RwLock;
+use tokio::sync::Semaphore;
 
 use super::completions::Retire;
 use super::connection::Connection;
@@ -22,6 +23,9 @@ use crate::observe::log::RateLimit;
 use crate::runtime::control::Control;
 use crate::topology::select::Selector;
 use crate::topology::Matrix;
+
+/// Requests of peers that may be in the driver at once.
+pub const ACCEPT_AT_ONCE: usize = 4;
 
 /// One installed transport.
 pub struct Shared {
@@ -45,6 +49,9 @@ pub struct Shared {
     pub links: RwLock<Vec<Weak<RdmaLink>>>,
     /// Counters.
     pub stats: Stats,
+    /// Lets few requests of peers into the driver at once: each may wait there for a second for an address that nobody
+    /// has, and look-ups and our own connections need threads too.
+    pub accepting: Semaphore,
     /// Limits repeated log lines.
     pub log: RateLimit,
     /// No more work is taken.

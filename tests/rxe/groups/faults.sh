@@ -104,17 +104,18 @@ recovers() {
     expect_clean mover
 }
 
-fails_until_repaired() { # FAULT UNDO PATTERN
+fails_until_repaired() { # FAULT UNDO PATTERN [COUNTER]
     one_and_one
     $1
-    await mover failed 16 40
+    await mover "${4:-failed}" 16 40
     expect_why "$3"
     $2
     recovers
     end_both
 }
 
-case_only_link_down() { fails_until_repaired "link_down 0" "link_up 0" "code=-6 *"; }
+# What was under way fails, what comes then is refused.
+case_only_link_down() { fails_until_repaired "link_down 0" "link_up 0" "code=-6 *" refused; }
 case_only_gid_moves() { fails_until_repaired "address_gone 2" "address_back 2" "*"; }
 case_everything_dropped() { fails_until_repaired "drop_forwarded 0" "drop_nothing" "*"; }
 case_no_completion_at_all() { fails_until_repaired "drop_sent 0" "drop_nothing" "*class=4 *"; }

@@ -1,0 +1,206 @@
+//! Bad connection messages to an engine with RDMA, on the simulated libibverbs: each is refused with a reason, leaves
+//! nothing behind, and disturbs nobody else. Upstream's recorded requests get replies of the recorded form.
+
+#![cfg(feature = "rdma")]
+
+mod common;
+mod rdma_node;
+
+use std::sync::Arc;
+
+use rdma_node::{apart, descriptors, soon, with, Node, Traffic, GID};
+use serde_json::{json, Value};
+use transfer_engine::handshake::wire::{Frame, CONNECTION};
+
+const PEER: &str = "127.0.0.1:15001@mlx5_1";
+
+/// What a peer may send, for `node`'s NIC.
+fn good(node: &Node) -> Value {
+    json!({
+        "local_nic_path": PEER, "peer_nic_path": node.path("sim0"), "local_lid": 0, "local_gid": GID,
+        "qp_num": [257, 258], "ready_ack": false, "reply_msg": "", "payload": "",
+    })
+}
+
+#[test]
+fn p39_bad_connection_requests_are_refused_with_a_reason_and_disturb_nobody() {
+    if apart("p39_bad_connection_requests_are_refused_with_a_reason_and_disturb_nobody", &[]) {
+        return;
+    }
+    let node = Arc::new(Node::new("sim0"));
+    let traffic = Traffic::start(&node);
+    traffic.goes_on();
+    let (rails, fds) = (node.rails().len(), descriptors());
+    let one = |member: &str, value: Value| with(good(&node), member, value);
+    let path = |path: &str| one("peer_nic_path", path.into());
+    let from = |path: &str| one("local_nic_path", path.into());
+    let gid = |gid: &str| one("local_gid", gid.into());
+    let many: Vec<u32> = (1..=10_000).collect();
+    let refused: Vec<(Value, &str)> = vec![
+        (path("nope"), "Invalid peer_nic_path"),
+        (path("127.0.0.1:1@"), "Invalid peer_nic_path"),
+        (path(""), "Invalid peer_nic_path"),
+        (path(&node.path("nope")), "no NIC 'nope'"),
+        (path(&node.path(&"x".repeat(100_000))), "no NIC"),
+        (from(""), "Invalid local_nic_path"),
+        (from("nowhere"), "Invalid local_nic_path"),
+        (from("nowhere@"), "Invalid local_nic_path"),
+        (from(&format!("{}@nic", "x".repeat(100_000))), "Invalid local_nic_path"),
+        (gid("00:00:00:00:00:00:00:00:00:00:00:00:00:00:00:00"), "Invalid peer GID"),
+        (gid("192.168.1.20"), "Invalid peer GID"),
+        (gid("00:00"), "Invalid peer GID"),
+        (gid(&"00:".repeat(100_000)), "Invalid peer GID"),
+        (gid("zz:00:00:00:00:00:00:00:00:00:ff:ff:c0:a8:01:14"), "Invalid peer GID"),
+        (gid("00:00:00:00:00:00:00:00:00:00:ff:ff:c0:a8:01:14:00"), "Invalid peer GID"),
+        (gid("-1:00:00:00:00:00:00:00:00:00:ff:ff:c0:a8:01:14"), "Invalid peer GID"),
+        (gid("fe:80:00:00:00:00:00:00:00:00:00:00:00:00:00:01"), "is link-local"),
+        (one("qp_num", json!([])), "0 queue pairs"),
+        (one("qp_num", json!(many)), "10000 queue pairs"),
+        (one("incarnation", "00112233445566778899aabbccddeeff".into()), "incarnation"),
+        (one("ready_ack", true.into()), "does not exist"),
+        (json!({}), "Invalid peer_nic_path"),
+    ];
+    for (message, reason) in &refused {
+        let reply = node.connect(message).expect(reason);
+        let text = reply["reply_msg"].as_str().unwrap();
+        assert!(text.contains(reason) && text.len() < 512, "{reason}: {text:.600}");
+        assert_eq!(reply["qp_num"], json!([]), "{reason}");
+    }
+    let malformed = [
+        one("qp_num", json!([-1])),
+        one("qp_num", json!([4294967296u64])),
+        one("qp_num", json!(["1"])),
+        one("qp_num", json!({"0": 1})),
+        one("qp_num", json!("257")),
+        one("local_nic_path", json!({})),
+        one("peer_nic_path", json!([1])),
+        one("local_gid", json!(7)),
+        one("ready_ack", json!("yes")),
+        one("path_mtu", json!("big")),
+        one("path_mtu", json!(-1)),
+        one("incarnation", json!(1)),
+        json!([]),
+        json!(null),
+        json!("text"),
+    ];
+    for message in &malformed {
+        assert_eq!(node.connect(message), None, "{message}");
+    }
+    let broken = Frame { kind: Some(CONNECTION), body: b"{\"qp_num\":[1,".to_vec() };
+    assert!(node.ask(&broken).is_none_or(|reply| reply["reply_msg"] != ""));
+    // The member that upstream takes as it comes.
+    let odd = node.connect(&one("local_lid", json!("x"))).unwrap();
+    assert_eq!(odd["reply_msg"], "");
+    traffic.goes_on();
+    assert_eq!(node.rails().len(), rails + 1, "only the last one made a rail");
+    soon("descriptors are left behind", || descriptors() <= fds);
+    traffic.stop();
+}
+
+#[test]
+fn a_connection_takes_only_its_own_ready_message() {
+    if apart("a_connection_takes_only_its_own_ready_message", &[]) {
+        return;
+    }
+    let node = Node::new("sim0");
+    let state = || node.rails()[0]["state"].as_str().unwrap().to_string();
+    let ready = |numbers: Value| with(with(good(&node), "ready_ack", true.into()), "qp_num", numbers);
+    let reason = |reply: Option<Value>| reply.unwrap()["reply_msg"].as_str().unwrap().to_string();
+    let first = node.connect(&good(&node)).unwrap();
+    assert_eq!((first["reply_msg"].as_str(), first["ready_ack"].as_bool()), (Some(""), Some(false)));
+    assert_eq!(first["qp_num"].as_array().unwrap().len(), 2);
+    assert_eq!(state(), "connecting");
+    for stale in [json!([258, 257]), json!([257]), json!([257, 258, 259]), json!([1, 2])] {
+        assert!(reason(node.connect(&ready(stale))).contains("numbers differ"));
+        assert_eq!(state(), "connecting");
+    }
+    // The same request again changes nothing.
+    assert_eq!(node.connect(&good(&node)).unwrap()["qp_num"], first["qp_num"]);
+    // Another one from the same path is the peer's next life: its predecessor's ready message comes too late.
+    let second = node.connect(&with(good(&node), "qp_num", json!([300, 301]))).unwrap();
+    assert_ne!(second["qp_num"], first["qp_num"]);
+    assert!(reason(node.connect(&ready(json!([257, 258])))).contains("numbers differ"));
+    assert_eq!(reason(node.connect(&ready(json!([300, 301])))), "");
+    assert_eq!(state(), "up");
+    assert_eq!(reason(node.connect(&ready(json!([300, 301])))), "", "twice is no harm");
+    // As many queue pairs as the peer asks for, and any path MTU.
+    for (count, mtu) in [(1, 0), (64, 1), (4, 4096), (5, 4_000_000_000u32)] {
+        let numbers: Vec<u32> = (1..=count).collect();
+        let message = with(with(good(&node), "qp_num", json!(numbers)), "path_mtu", mtu.into());
+        let reply = node.connect(&message).unwrap();
+        assert_eq!(reply["reply_msg"], "", "{count} {mtu}");
+        assert_eq!(reply["qp_num"].as_array().unwrap().len(), count as usize);
+        let agreed = reply["path_mtu"].as_u64().unwrap();
+        assert!((256..=4096).contains(&agreed), "{agreed}");
+    }
+    let odd = node.connect(&with(good(&node), "path_mtu", 300.into()));
+    assert!(reason(odd).contains("path_mtu 300"));
+    assert_eq!(node.rails().len(), 1);
+}
+
+#[test]
+fn recorded_requests_of_upstream_get_replies_of_the_recorded_form() {
+    if apart("recorded_requests_of_upstream_get_replies_of_the_recorded_form", &[]) {
+        return;
+    }
+    let node = Node::new("sim0");
+    let file: Value = serde_json::from_slice(include_bytes!("vectors/rdma-connection.json")).unwrap();
+    let mut seen = 0;
+    for step in file["steps"].as_array().unwrap() {
+        let (request, reply) = (&step["request"]["decoded"], &step["reply"]["decoded"]["json"]);
+        if request["type"] != CONNECTION {
+            continue;
+        }
+        let name = step["step"].as_str().unwrap();
+        let recorded_nic = request["json"]["peer_nic_path"].as_str().unwrap().split_once('@').unwrap().1;
+        let nic = if recorded_nic == "mlx5_0" { "sim0" } else { recorded_nic };
+        let message = with(request["json"].clone(), "peer_nic_path", node.path(nic).into());
+        let got = node.connect(&message).unwrap();
+        for (member, recorded) in reply.as_object().unwrap() {
+            let ours = &got[member];
+            match member.as_str() {
+                "qp_num" => {
+                    let lengths = [ours, recorded].map(|list| list.as_array().unwrap().len());
+                    assert_eq!(lengths[0], lengths[1], "{name}");
+                }
+                "local_nic_path" if recorded != "" => assert_eq!(*ours, message["peer_nic_path"], "{name}"),
+                "local_gid" | "reply_msg" => {
+                    assert_eq!(ours == "", recorded == "", "{name}: {member} is {ours}");
+                }
+                _ => assert_eq!(ours, recorded, "{name}: {member}"),
+            }
+        }
+        // Nothing that a strict reader would not expect, but for our extra members.
+        for member in got.as_object().unwrap().keys() {
+            let extra = ["own_incarnation", "path_mtu"].contains(&member.as_str());
+            assert!(extra || !reply[member].is_null(), "{name}: {member}");
+        }
+        seen += 1;
+    }
+    assert_eq!(seen, 3);
+    assert_eq!(node.rails()[0]["state"], "up");
+    assert_eq!(node.rails()[0]["peer"], PEER);
+}
+
+#[test]
+fn p39_strangers_get_no_more_connections_than_the_limit() {
+    let limit = [("MC_MAX_EP_PER_CTX", "8")];
+    if apart("p39_strangers_get_no_more_connections_than_the_limit", &limit) {
+        return;
+    }
+    let node = Arc::new(Node::new("sim0"));
+    let traffic = Traffic::start(&node);
+    traffic.goes_on();
+    let fds = descriptors();
+    for stranger in 0..200 {
+        let from = format!("10.0.{}.{}:15000@mlx5_0", stranger / 100, stranger % 100);
+        let message = with(good(&node), "local_nic_path", from.into());
+        let message = with(message, "qp_num", json!((1..=64).collect::<Vec<u32>>()));
+        let reply = node.connect(&message).unwrap();
+        assert_eq!(reply["reply_msg"], "", "{stranger}");
+        assert!(node.connected() <= 8 + 1, "{stranger}: {}", node.connected());
+    }
+    soon("rails of strangers stay", || node.rails().len() <= 8 + 1);
+    soon("descriptors are left behind", || descriptors() <= fds);
+    traffic.stop();
+}

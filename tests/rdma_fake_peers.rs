@@ -1,0 +1,305 @@
+//! Engines with RDMA that meet peers made of a socket, whose descriptors and replies are wrong: the segment or the task
+//! fails with a reason, nothing is left behind, and nobody else is disturbed.
+
+#![cfg(feature = "rdma")]
+
+mod common;
+mod rdma_node;
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use rdma_node::{apart, descriptors, soon, with, Node, Traffic, FOREVER, GID};
+use serde_json::{json, Value};
+use transfer_engine::error::{Class, Code};
+use transfer_engine::handshake::wire::{Frame, METADATA};
+
+/// A peer of one socket: it publishes a descriptor and answers connection messages, as it is told.
+struct Fake {
+    name: String,
+    stop: Arc<AtomicBool>,
+    asked: Arc<AtomicU32>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Fake {
+    /// `reply` gets the request; `None` closes without an answer.
+    fn start(
+        descriptor: impl Fn(&str) -> Value,
+        reply: impl Fn(&Value) -> Option<Value> + Send + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let name = listener.local_addr().unwrap().to_string();
+        let descriptor = descriptor(&name);
+        let (stop, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
+        let (stopped, counter) = (stop.clone(), asked.clone());
+        let thread = std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                if stopped.load(Relaxed) {
+                    return;
+                }
+                let _ = answer(stream.unwrap(), &descriptor, &reply, &counter);
+            }
+        });
+        Fake { name, stop, asked, thread: Some(thread) }
+    }
+}
+
+fn answer(
+    mut stream: TcpStream,
+    descriptor: &Value,
+    reply: &impl Fn(&Value) -> Option<Value>,
+    asked: &AtomicU32,
+) -> std::io::Result<()> {
+    stream.set_read_timeout(Some(FOREVER))?;
+    let mut head = [0; 9];
+    stream.read_exact(&mut head)?;
+    let len = u64::from_le_bytes(head[..8].try_into().unwrap()) as usize - 1;
+    let mut body = vec![0; len];
+    stream.read_exact(&mut body)?;
+    let answer = match head[8] {
+        METADATA => Some(descriptor.clone()),
+        _ => {
+            asked.fetch_add(1, Relaxed);
+            reply(&serde_json::from_slice(&body)?)
+        }
+    };
+    if let Some(answer) = answer {
+        stream.write_all(&Frame::of_json(Some(head[8]), &answer).encode())?;
+    }
+    Ok(())
+}
+
+impl Drop for Fake {
+    fn drop(&mut self) {
+        self.stop.store(true, Relaxed);
+        let _ = TcpStream::connect(&self.name);
+        let _ = self.thread.take().unwrap().join();
+    }
+}
+
+const FAKE_BASE: u64 = 0x7f00_0000_0000;
+
+/// Two NICs and one buffer.
+fn published(name: &str) -> Value {
+    json!({
+        "name": name, "protocol": "rdma", "tcp_data_port": 0, "tcp_proto_version": 1,
+        "devices": [{"name": "mlx5_0", "lid": 0, "gid": GID}, {"name": "mlx5_1", "lid": 0, "gid": GID}],
+        "buffers": [{"name": "cpu:0", "addr": FAKE_BASE, "length": 1 << 20, "rkey": [1, 2], "lkey": [1, 2]}],
+        "priority_matrix": {"cpu:0": [["mlx5_0", "mlx5_1"], []]},
+    })
+}
+
+/// What an obliging peer answers.
+fn accepted(request: &Value) -> Value {
+    json!({
+        "local_nic_path": request["peer_nic_path"], "peer_nic_path": request["local_nic_path"], "local_lid": 0,
+        "local_gid": GID, "qp_num": [4097, 4098], "reply_msg": "", "payload": "",
+    })
+}
+
+#[test]
+fn bad_replies_of_peers_fail_the_task_with_a_reason_and_leave_nothing() {
+    let few = [("MC_RETRY_CNT", "2"), ("SIMVERBS_RETRY_MS", "20")];
+    if apart("bad_replies_of_peers_fail_the_task_with_a_reason_and_leave_nothing", &few) {
+        return;
+    }
+    type Reply = fn(&Value) -> Option<Value>;
+    let rows: [(&str, Reply, Code); 12] = [
+        ("no, because", |_| Some(json!({"reply_msg": "no, because"})), Code::RejectHandshake),
+        ("without a reason", |_| Some(json!({})), Code::RejectHandshake),
+        ("without a reason", |_| Some(json!(null)), Code::RejectHandshake),
+        (
+            "speaks for",
+            |request| Some(with(accepted(request), "local_nic_path", "x@y".into())),
+            Code::RejectHandshake,
+        ),
+        (
+            "0 queue pairs",
+            |request| Some(with(accepted(request), "qp_num", json!([]))),
+            Code::RejectHandshake,
+        ),
+        (
+            "3 queue pairs",
+            |request| Some(with(accepted(request), "qp_num", json!([1, 2, 3]))),
+            Code::RejectHandshake,
+        ),
+        (
+            "GID",
+            |request| Some(with(accepted(request), "local_gid", "nonsense".into())),
+            Code::RejectHandshake,
+        ),
+        (
+            "is link-local",
+            |request| {
+                let gid = "fe:80:00:00:00:00:00:00:00:00:00:00:00:00:00:01";
+                Some(with(accepted(request), "local_gid", gid.into()))
+            },
+            Code::RejectHandshake,
+        ),
+        ("qp_num", |request| Some(with(accepted(request), "qp_num", json!(["1"]))), Code::MalformedJson),
+        ("", |_| Some(json!([1, 2])), Code::MalformedJson),
+        ("", |_| None, Code::Socket),
+        // An obliging one whose queue pairs do not exist.
+        ("mlx5_", |request| Some(accepted(request)), Code::Endpoint),
+    ];
+    let (node, other) = (Node::new("sim0"), Arc::new(Node::new("sim0")));
+    let traffic = Traffic::start(&other);
+    traffic.goes_on();
+    let fds = descriptors();
+    for (word, reply, code) in rows {
+        let fake = Fake::start(published, reply);
+        let error = node.write(&fake.name, FAKE_BASE, 4096).unwrap().expect(word);
+        assert!(error.text().contains(word), "{word}: {error}");
+        assert_eq!(error.code(), code, "{word}: {error}");
+        assert!(error.text().contains("mlx5_"), "the rail is named: {error}");
+        assert!(fake.asked.load(Relaxed) > 0);
+        node.engine.remove_segment(&fake.name).unwrap();
+    }
+    let failed = other.write(node.name(), node.addr(), 4096).unwrap();
+    assert!(failed.is_none(), "{failed:?}");
+    // Their rails are forgotten, but for the one that works.
+    soon("rails of bad peers stay", || node.rails().len() <= 1);
+    soon("descriptors are left behind", || descriptors() <= fds);
+    traffic.stop();
+}
+
+#[test]
+fn a_peer_that_refuses_on_one_nic_is_reached_over_the_other() {
+    if apart("a_peer_that_refuses_on_one_nic_is_reached_over_the_other", &[("MC_RETRY_CNT", "3")]) {
+        return;
+    }
+    let node = Node::new("sim0");
+    let refuse_one = |request: &Value| {
+        let first = request["peer_nic_path"].as_str().unwrap().ends_with("mlx5_0");
+        Some(json!({"reply_msg": if first { "not on this NIC" } else { "nor on this one" }}))
+    };
+    let fake = Fake::start(published, refuse_one);
+    let error = node.write(&fake.name, FAKE_BASE, 4096).unwrap().unwrap();
+    assert_eq!((error.code(), error.kind()), (Code::RejectHandshake, Class::Rejected), "{error}");
+    let tried: Vec<String> = node.rails().iter().map(|rail| rail["last_error"].to_string()).collect();
+    assert_eq!(tried.len(), 2, "{tried:?}");
+    assert!(tried.iter().all(|text| text.contains("on this")), "both were asked: {tried:?}");
+}
+
+#[test]
+fn bad_descriptors_of_peers_are_refused_or_harmless() {
+    if apart("bad_descriptors_of_peers_are_refused_or_harmless", &[("MC_RETRY_CNT", "2")]) {
+        return;
+    }
+    let buffer = |member: &'static str, value: Value| {
+        move |name: &str| {
+            let mut desc = published(name);
+            desc["buffers"][0][member] = value.clone();
+            desc
+        }
+    };
+    // All of them are as good as each other.
+    let devices = |names: [&'static str; 2]| {
+        move |name: &str| {
+            let nics = names.map(|nic| json!({"name": nic, "lid": 0, "gid": GID}));
+            with(with(published(name), "devices", json!(nics)), "priority_matrix", json!({}))
+        }
+    };
+    let member =
+        |member: &'static str, value: Value| move |name: &str| with(published(name), member, value.clone());
+    let huge: Vec<u32> = (0..100_000).collect();
+    type Descriptor<'a> = Box<dyn Fn(&str) -> Value + 'a>;
+    let refused: Vec<(&str, Descriptor)> = vec![
+        ("fewer rkeys than devices", Box::new(buffer("rkey", json!([1])))),
+        ("fewer lkeys than rkeys", Box::new(buffer("lkey", json!([1])))),
+        ("100 000 rkeys", Box::new(buffer("rkey", json!(huge)))),
+        ("an rkey of 33 bits", Box::new(buffer("rkey", json!([1, 4294967296u64])))),
+        ("a negative rkey", Box::new(buffer("rkey", json!([1, -1])))),
+        ("rkeys that are text", Box::new(buffer("rkey", json!("12")))),
+        ("a length that wraps", Box::new(buffer("length", json!(u64::MAX)))),
+        ("a length of nothing", Box::new(buffer("length", json!(0)))),
+        ("a negative length", Box::new(buffer("length", json!(-5)))),
+        ("an address of nothing", Box::new(buffer("addr", json!(0)))),
+        ("an address that is text", Box::new(buffer("addr", json!("0x7f")))),
+        ("buffers that are none", Box::new(member("buffers", json!([7])))),
+        ("devices that are none", Box::new(member("devices", json!([7, 8])))),
+        ("a device without a GID", Box::new(member("devices", json!([{"name": "a", "gid": ""}])))),
+        ("a device without a name", Box::new(member("devices", json!([{"name": "", "gid": GID}])))),
+        ("devices that are an object", Box::new(member("devices", json!({"a": 1})))),
+        ("an unknown protocol", Box::new(member("protocol", json!("warp")))),
+        ("no protocol", Box::new(member("protocol", json!("")))),
+    ];
+    let node = Node::new("sim0");
+    for (what, descriptor) in &refused {
+        let fake = Fake::start(descriptor, |_| None);
+        let error = node.engine.open_segment(&fake.name).expect_err(what);
+        assert!(!error.text().is_empty(), "{what}");
+        assert_eq!(fake.asked.load(Relaxed), 0, "{what}");
+    }
+    let fails: Vec<(&str, Descriptor, Code)> = vec![
+        (
+            "no devices",
+            Box::new(|name| with(with(published(name), "devices", json!([])), "buffers", json!([]))),
+            Code::DeviceNotFound,
+        ),
+        (
+            "no rkeys",
+            Box::new(|name| {
+                let mut desc = published(name);
+                (desc["buffers"][0]["rkey"], desc["buffers"][0]["lkey"]) = (json!([]), json!([]));
+                desc
+            }),
+            Code::AddressNotRegistered,
+        ),
+        ("a matrix that is none", Box::new(member("priority_matrix", json!("x"))), Code::Socket),
+        (
+            "a matrix with wrong rows",
+            Box::new(member("priority_matrix", json!({"cpu:0": [1, 2, 3]}))),
+            Code::Socket,
+        ),
+        (
+            "a matrix with other NICs",
+            Box::new(member("priority_matrix", json!({"cpu:0": [["a", "b"], ["c"]]}))),
+            Code::DeviceNotFound,
+        ),
+        ("an odd location", Box::new(buffer("name", json!("segments:x:y:z"))), Code::Socket),
+        ("an incarnation that is none", Box::new(member("incarnation", json!("???"))), Code::Socket),
+        ("a NIC with two @", Box::new(devices(["a@b", "c"])), Code::Socket),
+        ("two NICs of one name", Box::new(devices(["c", "c"])), Code::Socket),
+        (
+            "buffers over each other",
+            Box::new(|name| {
+                let mut desc = published(name);
+                let mut more = desc["buffers"][0].clone();
+                more["addr"] = json!(FAKE_BASE + 10);
+                desc["buffers"].as_array_mut().unwrap().push(more);
+                desc
+            }),
+            Code::Socket,
+        ),
+    ];
+    for (what, descriptor, code) in &fails {
+        let fake = Fake::start(descriptor, |_| None);
+        let error = match node.write(&fake.name, FAKE_BASE, 4096) {
+            Ok(task) => task.expect(what),
+            Err(error) => error,
+        };
+        println!("{what}: {error}");
+        assert!(!error.text().is_empty(), "{what}");
+        assert_eq!(error.code(), *code, "{what}: {error}");
+        let _ = node.engine.remove_segment(&fake.name);
+    }
+    // A thousand NICs are many, but not malformed.
+    let crowd = |name: &str| {
+        let names: Vec<String> = (0..1000).map(|i| format!("nic{i}")).collect();
+        let devices: Vec<Value> =
+            names.iter().map(|nic| json!({"name": nic, "lid": 0, "gid": GID})).collect();
+        let keys: Vec<u32> = (0..1000).collect();
+        let buffer =
+            json!({"name": "cpu:0", "addr": FAKE_BASE, "length": 1 << 20, "rkey": keys, "lkey": keys});
+        let desc = with(with(published(name), "devices", json!(devices)), "buffers", json!([buffer]));
+        with(desc, "priority_matrix", json!({"cpu:0": [names, []]}))
+    };
+    let fake = Fake::start(crowd, |_| Some(json!({"reply_msg": "too many of us"})));
+    let error = node.write(&fake.name, FAKE_BASE, 1 << 20).unwrap().unwrap();
+    assert_eq!(error.code(), Code::RejectHandshake, "{error}");
+}
