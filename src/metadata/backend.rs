@@ -169,3 +169,19 @@ pub fn unreachable(text: String) -> Error {
 pub fn refused(text: String) -> Error {
     Error::new(Code::Metadata, text).class(Class::Rejected, false)
 }
+
+/// An error and what it stems from.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    format!("{error}{}", causes(error))
+}
+
+/// What an error stems from; each cause begins with a colon.
+pub fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = String::new();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    text
+}

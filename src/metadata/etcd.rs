@@ -15,7 +15,8 @@ use tokio::sync::{Mutex, OnceCell};
 use tokio::time::timeout;
 
 use super::backend::{
-    late, refused, unreachable, Backend, Entry, Put, Seen, Version, Watch, MAX_VALUE_BYTES,
+    causes, late, refused, unreachable, with_causes, Backend, Entry, Put, Seen, Version, Watch,
+    MAX_VALUE_BYTES,
 };
 use super::keyed::Keyed;
 use super::tls::Files;
@@ -302,18 +303,4 @@ fn failed(error: &etcd_client::Error) -> Error {
         DEADLINE_EXCEEDED => unreachable(text),
         _ => unreachable(text),
     }
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    format!("{error}{}", causes(error))
-}
-
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = String::new();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
 }

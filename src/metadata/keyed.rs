@@ -23,6 +23,9 @@ use claims::Claims;
 /// How often in the life of a key its owner looks after it.
 const LOOKS_PER_LIFE: u32 = 3;
 
+/// A store that was emptied has its keys again after this time, however long they live.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(10);
+
 /// A store whose values a service keeps by key.
 pub struct Keyed {
     backend: Arc<dyn Backend>,
@@ -49,7 +52,7 @@ impl Keyed {
             keys: Keys::new(config),
             own,
             patience: Patience::new(config, endpoints),
-            interval: config.metadata_ttl / LOOKS_PER_LIFE,
+            interval: (config.metadata_ttl / LOOKS_PER_LIFE).min(LONGEST_INTERVAL),
             may_take_over: config.metadata_take_over,
             legacy_port: config.legacy_rpc_port_binding,
             client: Client::new(config),

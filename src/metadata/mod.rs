@@ -23,6 +23,7 @@ use crate::error::{Error, Result};
 use crate::host_port::HostPort;
 
 pub use backend::Watch;
+pub use http::EXPIRE_HEADER;
 pub use segment_desc::SegmentDesc;
 
 /// A boxed future that may be polled on any thread.

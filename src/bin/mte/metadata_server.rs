@@ -18,13 +18,15 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
+use tokio::time::timeout;
+use transfer_engine::metadata::EXPIRE_HEADER;
 
 use table::{Table, Wrote};
 
-/// Asks for expiry, and confirms it in the answer.
-const EXPIRE_HEADER: &str = "mte-expire-seconds";
 /// Time for the head of a request.
 const HEAD_LIMIT: Duration = Duration::from_secs(30);
+/// Time for its body.
+const BODY_LIMIT: Duration = Duration::from_secs(60);
 
 /// How it is started.
 #[derive(clap::Args)]
@@ -96,8 +98,9 @@ async fn serve(request: Request<Incoming>, table: &Mutex<Table>, max_value: usiz
         Method::PUT => {
             let life =
                 request.headers().get(EXPIRE_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
-            let body = Limited::new(request.into_body(), max_value).collect().await;
+            let body = timeout(BODY_LIMIT, Limited::new(request.into_body(), max_value).collect()).await;
             let value = body
+                .map_err(|_| plain(StatusCode::REQUEST_TIMEOUT, "the value took too long"))?
                 .map_err(|_| plain(StatusCode::PAYLOAD_TOO_LARGE, "the value is too large, or broke off"))?
                 .to_bytes();
             let mut answer = match table.lock().put(&key, value, life.map(Duration::from_secs)) {

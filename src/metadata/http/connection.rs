@@ -22,7 +22,7 @@ use tokio_rustls::TlsConnector;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::host_port::HostPort;
-use crate::metadata::backend::{refused, unreachable};
+use crate::metadata::backend::{refused, unreachable, with_causes};
 use crate::metadata::tls::Files;
 use crate::runtime::fork::Tracked;
 use crate::runtime::resolve::{resolve, Family};
@@ -209,14 +209,4 @@ fn address(uri: &Uri, url: &str) -> Result<HostPort> {
         Error::invalid(format!("'{url}': '{authority}' is not host or host:port (logins are not supported)"))
     })?;
     Ok(HostPort { host: host.to_string(), port })
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
 }

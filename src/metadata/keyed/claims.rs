@@ -10,12 +10,25 @@ use super::{decode_address, Keyed};
 use crate::error::{Class, Code, Error, Result};
 use crate::host_port::HostPort;
 use crate::json;
-use crate::metadata::backend::{refused, Entry, Put, Version};
+use crate::metadata::backend::{refused, unreachable, Entry, Put, Version};
 
 /// How long the owner of a name has to show that it is alive.
 const PROBE_LIMIT: Duration = Duration::from_secs(1);
 /// Writes tried against others that keep changing the key.
 const ROUNDS: usize = 8;
+
+/// Failures of this host, which say nothing of the one that was asked.
+const OWN_TROUBLE: [i32; 9] = [
+    libc::EMFILE,
+    libc::ENFILE,
+    libc::ENOMEM,
+    libc::ENOBUFS,
+    libc::ENETDOWN,
+    libc::ENETUNREACH,
+    libc::EADDRNOTAVAIL,
+    libc::EACCES,
+    libc::EPERM,
+];
 
 /// The keys of this engine.
 #[derive(Default)]
@@ -205,7 +218,7 @@ impl Keyed {
             // A descriptor: the name was claimed before.
             return Ok(Owner::Dead("it is of an earlier engine of this name".into()));
         };
-        match self.probe(&address).await {
+        match self.probe(&address).await? {
             Some(why) => Ok(Owner::Dead(format!("its owner at {address} {why}"))),
             None => Err(refused(format!(
                 "the name is in use: key '{key}' leads to {address}, where an engine answers; choose another local \
@@ -214,12 +227,16 @@ impl Keyed {
         }
     }
 
-    /// Why the engine at `address` counts as dead; `None` if it answers.
-    async fn probe(&self, address: &HostPort) -> Option<String> {
+    /// Why the engine at `address` counts as dead; `None` if it answers. An error if it could not be asked.
+    async fn probe(&self, address: &HostPort) -> Result<Option<String>> {
         match timeout(PROBE_LIMIT, self.client.probe(address)).await {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(format!("does not answer ({error})")),
-            Err(_) => Some(format!("was silent for {} s", PROBE_LIMIT.as_secs())),
+            Ok(Ok(())) => Ok(None),
+            Ok(Err(error)) if OWN_TROUBLE.contains(&error.errno()) => {
+                let text = format!("whether the owner at {address} lives cannot be found out: {error}");
+                Err(unreachable(text))
+            }
+            Ok(Err(error)) => Ok(Some(format!("does not answer ({error})"))),
+            Err(_) => Ok(Some(format!("was silent for {} s", PROBE_LIMIT.as_secs()))),
         }
     }
 

@@ -206,3 +206,18 @@ fn p07_what_is_gone_is_written_again() {
         assert_eq!(*memory.keys.lock(), before);
     });
 }
+
+#[test]
+fn p07_an_owner_that_cannot_be_asked_does_not_count_as_dead() {
+    let config = Config { metadata_timeout: Duration::from_millis(50), ..Config::default() };
+    let (memory, store) = store(&config);
+    // No connection leads there: this host's failure, not the owner's.
+    let theirs = br#"{"ip_or_host_name":"255.255.255.255","rpc_port":2}"#.to_vec();
+    memory.keys.lock().insert("mooncake/rpc_meta/a".into(), theirs.clone());
+    run(async {
+        let mine = HostPort { host: "127.0.0.1".into(), port: 1 };
+        let error = store.put_rpc_address("a", &mine).await.unwrap_err();
+        assert!(error.retryable() && error.text().contains("cannot be found out"), "{error}");
+        assert_eq!(memory.keys.lock().get("mooncake/rpc_meta/a"), Some(&theirs));
+    });
+}

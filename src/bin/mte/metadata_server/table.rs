@@ -51,14 +51,15 @@ impl Table {
     /// not replaced by another value.
     pub fn put(&mut self, key: &str, value: Bytes, life: Option<Duration>) -> Result<Wrote> {
         self.expire(key);
-        let before = self.entries.get(key).map(|entry| &entry.value);
-        let same = before.is_some_and(|before| *before == value);
+        let before = self.entries.get(key);
+        let same = before.is_some_and(|before| before.value == value);
         if key.contains("rpc_meta") && before.is_some() && !same {
             return Ok(Wrote::Exists);
         }
-        if !same {
-            // An expiring key is not worth keeping: its owner writes it again.
-            let kept = life.is_none().then(|| String::from_utf8_lossy(&value));
+        // An expiring key is not worth keeping: its owner writes it again.
+        let keep = life.is_none();
+        if !same || before.is_some_and(|before| before.until.is_none() != keep) {
+            let kept = keep.then(|| String::from_utf8_lossy(&value));
             self.note(key, kept.as_deref())?;
         }
         let until = life.and_then(|life| Instant::now().checked_add(life));
@@ -158,10 +159,13 @@ mod tests {
                 table.put("a", Bytes::from("\"1\n"), None).unwrap();
                 table.put("b", Bytes::from("2"), None).unwrap();
                 table.put("c", Bytes::from("3"), Some(Duration::from_secs(60))).unwrap();
+                table.put("d", Bytes::from("4"), Some(Duration::from_secs(60))).unwrap();
+                table.put("d", Bytes::from("4"), None).unwrap();
                 table.remove("b").unwrap();
             } else {
                 assert_eq!(get(&mut table, "a").as_deref(), Some("\"1\n"));
                 assert_eq!((get(&mut table, "b"), get(&mut table, "c")), (None, None));
+                assert_eq!(get(&mut table, "d").as_deref(), Some("4"));
             }
         }
         std::fs::remove_file(path).unwrap();
