@@ -1,7 +1,7 @@
 //! Entering a metadata store when the engine is created, and leaving it when it is destroyed.
 
 use std::sync::mpsc::{sync_channel, Receiver};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Engine;
 use crate::error::Result;
@@ -10,14 +10,14 @@ use crate::error::Result;
 const LEAVE_LIMIT: Duration = Duration::from_millis(700);
 
 /// Keys that are being removed.
-pub struct Leaving(Option<Receiver<()>>);
+pub struct Leaving(Option<(Receiver<()>, Instant)>);
 
 impl Leaving {
-    /// Waits until they are gone, or for [`LEAVE_LIMIT`].
+    /// Waits until they are gone, or [`LEAVE_LIMIT`] is over since their removal began.
     pub fn wait(self) {
-        if let Some(done) = self.0 {
+        if let Some((done, deadline)) = self.0 {
             // Both failures mean that nothing more can be done; expiry removes the keys.
-            let _ = done.recv_timeout(LEAVE_LIMIT);
+            let _ = done.recv_timeout(deadline.saturating_duration_since(Instant::now()));
         }
     }
 }
@@ -47,6 +47,6 @@ impl Engine {
             }
             let _ = done.send(());
         });
-        Leaving(Some(left))
+        Leaving(Some((left, Instant::now() + LEAVE_LIMIT)))
     }
 }

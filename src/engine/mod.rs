@@ -167,21 +167,17 @@ impl Engine {
     /// Serves the handshake port from now on, if it does not yet.
     fn listen(&self) -> Result<()> {
         let mut place = self.bound.lock();
-        let bound = match std::mem::replace(&mut *place, Bound::Listens) {
+        let bound = match &*place {
             Bound::Listens => return Ok(()),
             Bound::Waits(bound) => bound,
-            Bound::Later(port) => {
-                *place = Bound::Later(port);
-                let bound = BoundPort::fixed(&self.config, port)?;
-                *place = Bound::Listens;
-                bound
-            }
+            Bound::Later(port) => &BoundPort::fixed(&self.config, *port)?,
         };
         let listener = bound.listen(self.config.listen_backlog)?;
         let listener = self.control.enter(|| tokio::net::TcpListener::from_std(listener));
         let listener = listener.map_err(|e| Error::io(Code::Socket, "cannot serve handshakes", &e))?;
         let limits = Limits::new(&self.config);
         self.control.spawn(handshake::serve(Tracked::new(listener), self.local.clone(), limits));
+        *place = Bound::Listens;
         Ok(())
     }
 

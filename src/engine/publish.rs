@@ -4,13 +4,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
+
 use super::{Engine, Local};
-use crate::error::Result;
+use crate::error::{Class, Result};
 use crate::metadata::Store;
 use crate::observe::log::RateLimit;
 
 /// First and longest pause before a failed publication is tried again in the background.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// Pause after a refusal. It may end when somebody gives the store room, restores a password or frees the name.
+const REFUSED_PAUSE: Duration = Duration::from_secs(10);
 
 /// Publications of one engine: one at a time, each with the descriptor as it is when its turn has come, so that no old
 /// one comes last, and one for all who wait.
@@ -23,6 +27,8 @@ pub struct Publisher {
     turn: tokio::sync::Mutex<Outcome>,
     /// The background tries until the store has the last change.
     settling: AtomicBool,
+    /// Ends the pause of the background.
+    changed: Notify,
     log: RateLimit,
 }
 
@@ -42,6 +48,7 @@ impl Publisher {
             wanted: AtomicU64::new(0),
             turn: tokio::sync::Mutex::new(Outcome { upto: 0, result: Ok(()) }),
             settling: AtomicBool::new(false),
+            changed: Notify::new(),
             log: RateLimit::default(),
         })
     }
@@ -61,22 +68,25 @@ impl Publisher {
         result
     }
 
-    /// Publishes until the store has everything. Gives up on an error that time does not heal.
+    /// Publishes until the store has everything.
     async fn settle(self: Arc<Self>) {
         let mut pause = PAUSE.0;
         loop {
             // A change of its own: a publication that failed is not taken for an answer.
             let change = self.wanted.fetch_add(1, SeqCst) + 1;
             match self.publish(change).await {
-                Err(error) if error.retryable() => {
+                // The engine is being destroyed.
+                Err(error) if error.kind() == Class::Canceled => return,
+                Err(error) => {
                     if self.log.admit("publish", "") {
                         tracing::warn!("the descriptor is not published yet, trying on: {error}");
                     }
-                    tokio::time::sleep(pause).await;
+                    let next = if error.retryable() { pause } else { REFUSED_PAUSE };
+                    // What is registered or unregistered meanwhile may be what the store takes.
+                    let _ = tokio::time::timeout(next, self.changed.notified()).await;
                     pause = (pause * 2).min(PAUSE.1);
                     continue;
                 }
-                Err(error) => tracing::error!("the descriptor is not published: {error}"),
                 Ok(()) => {}
             }
             self.settling.store(false, SeqCst);
@@ -89,23 +99,20 @@ impl Publisher {
 
 impl Engine {
     /// Publishes the descriptor as it is now; returns when the store has it. `ERR_METADATA` if that fails; then the
-    /// background goes on trying.
+    /// caller undoes what it did, and calls [`Engine::publish_soon`]: an attempt may have arrived, or another thread's
+    /// publication may have carried what was undone.
     pub(super) fn publish(&self) -> Result<()> {
         if self.store.is_peer_to_peer() {
             return Ok(());
         }
         let change = self.publisher.wanted.fetch_add(1, SeqCst) + 1;
         let publisher = self.publisher.clone();
-        let published = self.control.block(async move { publisher.publish(change).await });
-        if published.as_ref().is_err_and(|error| error.retryable()) {
-            self.publish_soon();
-        }
-        published
+        self.control.block(async move { publisher.publish(change).await })
     }
 
-    /// The last publication failed.
+    /// The last publication failed, or one is under way.
     pub(super) fn is_behind(&self) -> bool {
-        self.publisher.turn.try_lock().is_ok_and(|turn| turn.result.is_err())
+        self.publisher.turn.try_lock().map_or(true, |turn| turn.result.is_err())
     }
 
     /// The same without waiting; a failure is logged.
@@ -114,6 +121,7 @@ impl Engine {
             return;
         }
         self.publisher.wanted.fetch_add(1, SeqCst);
+        self.publisher.changed.notify_one();
         if !self.publisher.settling.swap(true, SeqCst) {
             self.control.spawn(self.publisher.clone().settle());
         }

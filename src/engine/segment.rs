@@ -92,8 +92,8 @@ pub struct Segment {
     vain_refresh: Mutex<Option<Instant>>,
     /// When and how changes are heard of.
     freshness: Freshness,
-    /// The peer's handshake address as read last; forgotten when nobody answers there or the descriptor changes.
-    rpc: Mutex<Option<HostPort>>,
+    /// Guards the peer's handshake address; forgotten when nobody answers there or the descriptor changes.
+    rpc: Mutex<RpcAddress>,
     /// One per row of [`PROTOCOLS`], made on first use. Each submit call chooses by the descriptor as it is then, so
     /// a peer that comes back with another transport is reached by that one; the other link stays for its tasks.
     links: [OnceCell<Arc<dyn Link>>; PROTOCOLS.len()],
@@ -156,17 +156,27 @@ impl Segment {
 
     /// The peer's handshake address.
     pub async fn rpc_address(&self) -> Result<HostPort> {
-        if let Some(address) = &*self.rpc.lock() {
-            return Ok(address.clone());
-        }
+        let forgotten = {
+            let rpc = self.rpc.lock();
+            match &rpc.address {
+                Some(address) => return Ok(address.clone()),
+                None => rpc.forgotten,
+            }
+        };
         let address = self.store.rpc_address(&self.known().desc.name).await?;
-        *self.rpc.lock() = Some(address.clone());
+        let mut rpc = self.rpc.lock();
+        // Else the answer may be older than what made it be forgotten.
+        if rpc.forgotten == forgotten {
+            rpc.address = Some(address.clone());
+        }
         Ok(address)
     }
 
     /// The next use of the address reads it again: nobody answered there.
     pub fn forget_rpc_address(&self) {
-        *self.rpc.lock() = None;
+        let mut rpc = self.rpc.lock();
+        rpc.address = None;
+        rpc.forgotten += 1;
     }
 
     /// Whether a submit call may refresh now.
@@ -179,6 +189,14 @@ impl Segment {
     pub fn note_vain_refresh(&self) {
         *self.vain_refresh.lock() = Some(Instant::now());
     }
+}
+
+/// As read last.
+#[derive(Default)]
+struct RpcAddress {
+    address: Option<HostPort>,
+    /// How often it was.
+    forgotten: u64,
 }
 
 /// Which of the ways to a segment is taken.
@@ -302,7 +320,7 @@ impl Table {
             replacing: Mutex::new(()),
             vain_refresh: Mutex::new(None),
             freshness: Freshness::new(&self.settings, store.watches() || store.is_peer_to_peer()),
-            rpc: Mutex::new(None),
+            rpc: Mutex::default(),
             links: [const { OnceCell::new() }; PROTOCOLS.len()],
         };
         maps.by_id.insert(id, Arc::new(segment));

@@ -129,7 +129,9 @@ impl Engine {
         if request.len == 0 || remote.known.covers(request.offset, request.len) {
             return Ok(());
         }
-        let refreshed = remote.segment.may_refresh();
+        // The store, or another call, may have brought it meanwhile.
+        let known = remote.segment.known().covers(request.offset, request.len);
+        let refreshed = !known && remote.segment.may_refresh();
         if refreshed {
             self.refresh(&remote.segment);
         }
@@ -171,7 +173,6 @@ impl Engine {
         if self.config.disable_metacache {
             self.refresh(&segment);
         }
-        segment.revalidate(&self.control);
         let remote = self.remote(segment)?;
         let any_source = remote.way.protocol.takes_any_source(&self.config);
         Ok(Target { id, remote: Some(remote), any_source, slices: Vec::new() })

@@ -45,12 +45,14 @@ impl BoundPort {
         self.port
     }
 
-    /// Starts to listen; non-blocking.
-    pub fn listen(self, backlog: i32) -> Result<TcpListener> {
+    /// Starts to listen; non-blocking. The port stays taken by this value until it is dropped.
+    pub fn listen(&self, backlog: i32) -> Result<TcpListener> {
         self.socket
             .listen(backlog)
             .map_err(|e| Error::io(Code::Socket, format!("cannot listen on port {}", self.port), &e))?;
-        Ok(self.socket.into())
+        let listener = self.socket.try_clone();
+        let listener = listener.map_err(|e| Error::io(Code::Socket, "cannot duplicate a descriptor", &e))?;
+        Ok(listener.into())
     }
 
     fn pick(config: &Config, bind: impl Fn(u16) -> std::io::Result<Socket>) -> Result<Self> {

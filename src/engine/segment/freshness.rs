@@ -1,7 +1,7 @@
 //! How an open segment hears of changes: the store tells, or the descriptor is read again when it is used and old. What
 //! is not used costs nothing.
 
-use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::SeqCst};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -47,6 +47,8 @@ pub struct Freshness {
     /// Highest revision known; an older answer that comes later is not used.
     latest: AtomicI64,
     watch: OnceCell<Watch>,
+    /// A reading in the background waits for its turn; one that has begun may miss what happens now.
+    awaited: AtomicBool,
 }
 
 impl Freshness {
@@ -58,6 +60,7 @@ impl Freshness {
             read_at: Mutex::new(Instant::now()),
             latest: AtomicI64::new(0),
             watch: OnceCell::new(),
+            awaited: AtomicBool::new(false),
         }
     }
 
@@ -88,7 +91,8 @@ impl Freshness {
 
 impl Segment {
     /// Has the store tell of changes, if it does.
-    pub fn start_watch(self: &Arc<Self>, control: &Arc<Control>, since: i64) {
+    pub fn start_watch(self: &Arc<Self>, control: &Arc<Control>) {
+        let since = self.known().revision;
         let (me, of) = (Arc::downgrade(self), Arc::downgrade(control));
         let changed = Box::new(move |change| {
             let (Some(segment), Some(control)) = (me.upgrade(), of.upgrade()) else { return };
@@ -122,10 +126,14 @@ impl Segment {
     }
 
     fn refresh_soon(self: &Arc<Self>, control: &Control) {
+        if self.freshness.awaited.swap(true, SeqCst) {
+            return;
+        }
         let (segment, reading) = (self.clone(), self.freshness.reading.clone());
         control.spawn(async move {
             // The semaphore is never closed.
             let _turn = reading.acquire().await;
+            segment.freshness.awaited.store(false, SeqCst);
             if let Err(error) = segment.refresh().await {
                 tracing::debug!("descriptor of '{}' not read again: {error}", segment.opened_as);
             }
