@@ -6,6 +6,8 @@
 mod common;
 mod interop;
 mod node;
+mod outages;
+mod security;
 // tests/c_abi.rs uses it too.
 #[allow(dead_code)]
 mod servers;
@@ -58,7 +60,7 @@ suite! {
     p07_a_living_engine_keeps_its_name;
     p07_a_dead_engines_name_is_taken_over;
     a_strict_setting_keeps_even_dead_names ("MC_METADATA_TAKE_OVER", "0");
-    p07_a_killed_engines_keys_expire;
+    p07_a_killed_engines_keys_expire ("MC_METADATA_TTL_SEC", "4");
     p07_keys_come_back_after_a_wipe;
     a_dead_store_refuses_registrations_and_keeps_transfers_going;
     a_peer_that_restarts_is_found_again;

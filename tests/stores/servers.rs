@@ -116,6 +116,12 @@ impl Server {
         self.child.as_ref().unwrap().id()
     }
 
+    /// Sends the process a signal.
+    pub fn signal(&self, signal: i32) {
+        let sent = Command::new("kill").args([format!("-{signal}"), self.pid().to_string()]).status();
+        assert!(sent.unwrap().success());
+    }
+
     /// Loses everything, also what is on disk.
     pub fn lose_everything(&mut self) {
         self.stop();
@@ -271,6 +277,16 @@ impl Server {
                 assert_eq!(put.0, 200, "{}", String::from_utf8_lossy(&put.1));
             }
         }
+    }
+
+    /// Writes many keys of etcd at once.
+    pub fn put_all(&self, pairs: &[(String, String)]) {
+        let put = |(key, value): &(String, String)| {
+            let (key, value) = (base64(key.as_bytes()), base64(value.as_bytes()));
+            format!(r#"{{"requestPut":{{"key":"{key}","value":"{value}"}}}}"#)
+        };
+        let puts: Vec<_> = pairs.iter().map(put).collect();
+        self.etcd("txn", &format!(r#"{{"success":[{}]}}"#, puts.join(",")));
     }
 
     /// Removes every key.

@@ -42,8 +42,8 @@ pub fn keys_come_and_go_with_the_engine(server: Server) {
     let desc: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(desc["buffers"], json!([{"addr": node.addr(), "length": BYTES, "name": "node a:9999"}]));
     assert_eq!((&desc["name"], &desc["protocol"]), (&json!("node a:9999"), &json!("tcp")));
-    let sorted: Vec<&str> = text.split("\":").filter_map(|part| part.rsplit('"').next()).collect();
-    assert!(sorted.contains(&"incarnation"));
+    assert_eq!(text.trim_end(), desc.to_string(), "compact, with sorted members");
+    assert!(desc["incarnation"].is_string());
     node.engine.unregister(std::iter::once(node.addr())).unwrap();
     assert_eq!(buffers(&server, "node a:9999"), Some(0));
     assert_eq!(node.engine.open_segment("node a:9999").unwrap(), 0);
@@ -144,8 +144,8 @@ pub fn p07_a_killed_engines_keys_expire(server: Server) {
     let node = Node::start(&server.url(), "a");
     let target = node.engine.open_segment("victim").unwrap();
     assert!(target > 0);
-    // Longer than the life of a key: it is kept alive, which is not the same as coming back.
-    let end = Instant::now() + Duration::from_millis(3500);
+    // Longer than the life of a key, 4 s: it is kept alive, which is not the same as coming back.
+    let end = Instant::now() + Duration::from_millis(5500);
     while Instant::now() < end {
         for key in ["mooncake/rpc_meta/victim", "mooncake/ram/victim", "mooncake/rpc_meta/a"] {
             assert!(server.get(key).is_some(), "{key} was gone while its engine lived");
@@ -154,10 +154,13 @@ pub fn p07_a_killed_engines_keys_expire(server: Server) {
     }
     victim.kill().unwrap();
     victim.wait().unwrap();
+    let killed = Instant::now();
     if server.kind.expires() {
         until("the keys of the killed engine are gone", || {
             server.get("mooncake/rpc_meta/victim").is_none() && server.get("mooncake/ram/victim").is_none()
         });
+        // Twice its life, for a slow machine.
+        assert!(killed.elapsed() < Duration::from_secs(8), "{:?}", killed.elapsed());
     }
     let again = Node::start(&server.url(), "victim");
     until("the one that came back is reached", || node.exchange_with(&again, target, 4).is_ok());
@@ -178,12 +181,15 @@ pub fn p07_keys_come_back_after_a_wipe(mut server: Server) {
     // A name that somebody else took meanwhile is not taken back.
     server.wipe();
     server.put("mooncake/ram/a", r#"{"name":"a","protocol":"tcp","buffers":[]}"#);
-    if matches!(server.kind, Kind::Mte | Kind::Wheel) {
-        // Over HTTP a key that was ours half a second ago is written without a look: nobody takes over as fast.
-        std::thread::sleep(Duration::from_millis(600));
-    }
-    let error = a.engine.register(&[a.range(1)], "*", true).unwrap_err();
-    assert_eq!(error.code(), Code::Metadata, "{error}");
+    // Over HTTP a key that was ours half a second ago is written without a look: nobody takes over as fast.
+    until("what is not ours is not written over", || match a.engine.register(&[a.range(1)], "*", true) {
+        Err(error) => error.code() == Code::Metadata,
+        Ok(()) => {
+            a.engine.unregister(std::iter::once(a.range(1).addr)).unwrap();
+            server.put("mooncake/ram/a", r#"{"name":"a","protocol":"tcp","buffers":[]}"#);
+            false
+        }
+    });
     assert_eq!(buffers(&server, "a"), Some(0));
     drop(a);
     assert!(server.get("mooncake/ram/a").is_some(), "a key that is not ours is not removed");
@@ -292,9 +298,6 @@ pub fn malformed_descriptors_are_refused_and_not_cached(server: Server) {
     ];
     texts.extend(values.iter().map(Value::to_string));
     for text in texts {
-        if text.is_empty() && server.kind == Kind::Mte {
-            continue;
-        }
         server.put("mooncake/ram/x", &text);
         let error = a.engine.open_segment("x").unwrap_err();
         let shown = &text[..text.len().min(100)];
