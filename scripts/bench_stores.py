@@ -3,7 +3,8 @@
 
     bench_stores.py [--lib target/release/libtransfer_engine.so] [--stores etcd,redis,mte,wheel] [--known 1000]
 
-Starts each server itself, on loopback. Upstream is measured where its wheel can do the same (registering).
+Starts a fresh server for each row, on loopback. Upstream is measured where its wheel can do the same (registering).
+"limit" is the largest batch that the store takes, searched up to 100 000 buffers, and what the next larger one is told.
 """
 
 import argparse
@@ -11,12 +12,14 @@ import ctypes
 import json
 import os
 import resource
+import shutil
 import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.parse
 import urllib.request
 
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -36,7 +39,9 @@ class Server:
         p = self.port
         command, self.url = {
             "etcd": (["etcd", "--data-dir", self.folder, "--listen-client-urls", f"http://127.0.0.1:{p}", "--advertise-client-urls",
-                      f"http://127.0.0.1:{p}", "--listen-peer-urls", "http://127.0.0.1:0", "--log-level", "error"], f"etcd://127.0.0.1:{p}"),
+                      f"http://127.0.0.1:{p}", "--listen-peer-urls", "http://127.0.0.1:0", "--log-level", "error",
+                      # Every registration writes the whole descriptor: 10 000 are gigabytes.
+                      "--quota-backend-bytes", str(8 << 30), "--auto-compaction-mode", "revision", "--auto-compaction-retention", "100"], f"etcd://127.0.0.1:{p}"),
             "redis": (["redis-server", "--port", str(p), "--bind", "127.0.0.1", "--save", ""], f"redis://127.0.0.1:{p}"),
             "mte": ([os.path.join(TOP, "target", "release", "mte"), "metadata-server", "--listen", f"127.0.0.1:{p}"], f"http://127.0.0.1:{p}/metadata"),
             "wheel": ([PYTHON, "-m", "mooncake.http_metadata_server", "--host", "127.0.0.1", "--port", str(p)], f"http://127.0.0.1:{p}/metadata"),
@@ -57,9 +62,13 @@ class Server:
             time.sleep(0.05)
         raise SystemExit(f"{kind} does not start")
 
-    def stop(self):
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
         self.process.kill()
         self.process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def quantiles(seconds):
@@ -76,6 +85,13 @@ def timed(call):
 def rss():
     with open("/proc/self/statm") as f:
         return int(f.read().split()[1]) * resource.getpagesize()
+
+
+def curve(seconds):
+    """Time of one call when so many buffers are registered already, and of all."""
+    at = [place for place in (1, 10, 100, 1000, 10000) if place <= len(seconds)]
+    near = {place: seconds[max(0, place - 5) : place] for place in at}
+    return {"total_s": round(sum(seconds), 3), "us_at": {place: round(statistics.median(some) * 1e6) for place, some in near.items()}}
 
 
 def loopback_bytes():
@@ -109,8 +125,8 @@ def ours(url, what, count):
         for i in range(count):
             took, _ = timed(lambda: engine.register(base + 128 * i, 64))
             seconds.append(took)
-        return {"total_s": round(sum(seconds), 3), "first_us": round(seconds[0] * 1e6), "last_us": round(statistics.median(seconds[-10:]) * 1e6)}
-    if what == "batch":
+        return curve(seconds)
+    if what in ("batch", "limit"):
 
         class Entry(ctypes.Structure):
             _fields_ = [("addr", ctypes.c_void_p), ("length", ctypes.c_size_t)]
@@ -119,11 +135,29 @@ def ours(url, what, count):
         base = ctypes.addressof(memory)
         entries = (Entry * count)(*[Entry(base + 128 * i, 64) for i in range(count)])
         lib.registerLocalMemoryBatch.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p]
-        took, code = timed(lambda: lib.registerLocalMemoryBatch(handle, entries, count, b"cpu:0"))
-        text = ctypes.create_string_buffer(512)
-        if code:
-            lib.mte_last_error(text, 512)
-        return {"total_s": round(took, 4), "code": code, "text": text.value.decode()[:300]}
+        text = ctypes.create_string_buffer(1024)
+
+        def register(size):
+            took, code = timed(lambda: lib.registerLocalMemoryBatch(handle, entries, size, b"cpu:0"))
+            if code:
+                lib.mte_last_error(text, 1024)
+            return took, code
+
+        if what == "batch":
+            took, code = register(count)
+            return {"total_s": round(took, 4), "code": code, "text": text.value.decode()[:300]}
+        lib.unregisterLocalMemoryBatch.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
+        addresses = (ctypes.c_void_p * count)(*[entry.addr for entry in entries])
+        taken, refused = 0, count + 1
+        while refused - taken > 1:
+            size = (taken + refused + 1) // 2 if taken or refused <= count else count
+            if register(size)[1]:
+                refused = size
+            else:
+                taken = size
+                if lib.unregisterLocalMemoryBatch(handle, addresses, size):
+                    raise SystemExit("not unregistered")
+        return {"taken": taken, "text": text.value.decode()[:400]}
     if what == "known":
         peers = [f"known-{i}" for i in range(count)]
         before_memory, before_bytes = rss(), loopback_bytes()
@@ -148,8 +182,7 @@ def upstream(url, what, count):
     memory = ctypes.create_string_buffer(count * 128)
     base = ctypes.addressof(memory)
     if what == "register":
-        seconds = [timed(lambda: engine.register_memory(base + 128 * i, 64))[0] for i in range(count)]
-        return {"total_s": round(sum(seconds), 3), "first_us": round(seconds[0] * 1e6), "last_us": round(statistics.median(seconds[-10:]) * 1e6)}
+        return curve([timed(lambda: engine.register_memory(base + 128 * i, 64))[0] for i in range(count)])
     if what == "batch":
         took, code = timed(lambda: engine.batch_register_memory([base + 128 * i for i in range(count)], [64] * count))
         return {"total_s": round(took, 4), "code": code}
@@ -164,7 +197,7 @@ def child(who, url, what, count, lib):
     return json.loads(lines[-1][7:]) if lines else {"failed": (done.stderr or done.stdout)[-200:]}
 
 
-def publish_known(server, count, lib):
+def publish_known(server, count):
     """Descriptors of 100 buffers each, written as any peer would."""
     import base64
 
@@ -197,25 +230,23 @@ def main():
         who, url, what, count = arguments.child
         print("RESULT " + json.dumps({"ours": ours, "upstream": upstream}[who](url, what, int(count))), flush=True)
         os._exit(0)
+    counts = list(map(int, arguments.counts.split(",")))
     for kind in arguments.stores.split(","):
-        server = Server(kind)
-        try:
-            report = lambda who, what, count: print(
-                f"{kind:6} {who:8} {what:8} {count:6} {json.dumps(child(who, server.url, what, count, arguments.lib))}", flush=True
-            )
-            report("ours", "open", 1)
-            for who in ("ours", "upstream"):
-                if who == "upstream" and kind == "redis":
-                    continue  # not in its build
-                for count in map(int, arguments.counts.split(",")):
-                    report(who, "batch", count)
-                for count in map(int, arguments.counts.split(",")):
-                    if count <= 1000 or who == "ours":
-                        report(who, "register", count)
-            publish_known(server, arguments.known, arguments.lib)
-            report("ours", "known", arguments.known)
-        finally:
-            server.stop()
+
+        def report(who, what, count, prepare=lambda server: None):
+            with Server(kind) as server:
+                prepare(server)
+                result = json.dumps(child(who, server.url, what, count, arguments.lib))
+            print(f"{kind:6} {who:8} {what:8} {count:6} {result}", flush=True)
+
+        report("ours", "open", 1)
+        # Upstream's wheel has no Redis store.
+        for who in ("ours",) if kind == "redis" else ("ours", "upstream"):
+            for count in counts:
+                report(who, "batch", count)
+            report(who, "register", max(counts) if who == "ours" else min(max(counts), 1000))
+        report("ours", "limit", 100000)
+        report("ours", "known", arguments.known, lambda server: publish_known(server, arguments.known))
 
 
 if __name__ == "__main__":
