@@ -32,6 +32,11 @@ need_file /usr/include/infiniband/verbs.h libibverbs-dev
 need_file /usr/include/rdma/rdma_cma.h librdmacm-dev
 compgen -G '/usr/lib/llvm-14/lib/libclang*.so*' >/dev/null || packages+=(libclang1-14)
 compgen -G '/usr/lib/llvm-14/lib/clang/*/include/stddef.h' >/dev/null || packages+=(libclang-common-14-dev)
+# What etcd-client generates its messages with, and the stores that the tests start.
+need_program protoc protobuf-compiler
+need_program etcd etcd-server
+need_program redis-server redis-server
+need_program openssl openssl
 # The guest that the RDMA tests run in.
 need_program qemu-system-x86_64 qemu-system-x86
 need_program busybox busybox-static

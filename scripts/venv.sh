@@ -5,7 +5,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 version=0.3.13.post1
 venv=target/venv
-stamp=$venv/.upstream-$version
+# The stores tests run the metadata server of the wheel, which needs this.
+aiohttp=3.13.2
+stamp=$venv/.upstream-$version-aiohttp-$aiohttp
 
 # The wheel is built for CPython 3.10 to 3.13 only, and Debian splits ensurepip (which venv needs) off python3.
 find_python() {
@@ -28,7 +30,8 @@ esac
 python=$(find_python)
 mkdir -p target
 "$python" -m venv --clear "$venv"
-# --no-deps: what the wheel asks for (aiohttp, requests, …) serves its store, not the transfer engine.
+# --no-deps: what the wheel asks for (requests, …) serves its store, not the transfer engine.
 "$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps "mooncake-transfer-engine-non-cuda==$version"
+"$venv/bin/pip" install --quiet --disable-pip-version-check "aiohttp==$aiohttp"
 "$venv/bin/python" -c 'from mooncake.engine import TransferEngine' # fails here, with the missing library's name, rather than in a test
 touch "$stamp"

@@ -2,11 +2,12 @@
 //! Nothing else in the library reads the environment. A bad value keeps the default
 //! and gives one warning.
 
+mod parse;
+
 use std::ffi::OsString;
-use std::fmt::Display;
-use std::ops::RangeInclusive;
-use std::str::FromStr;
 use std::time::Duration;
+
+use parse::*;
 
 /// One documented variable; README's table is tested against these rows.
 pub struct Row {
@@ -64,56 +65,6 @@ macro_rules! config {
     };
 }
 
-type Parsed<T> = std::result::Result<T, String>;
-
-fn int<T: FromStr + PartialOrd + Display + 'static>(range: RangeInclusive<T>) -> impl Fn(&str) -> Parsed<T> {
-    move |text| match text.trim().parse::<T>() {
-        Ok(value) if range.contains(&value) => Ok(value),
-        _ => Err(format!("not a whole number from {} to {}", range.start(), range.end())),
-    }
-}
-
-fn secs(range: RangeInclusive<u64>) -> impl Fn(&str) -> Parsed<Duration> {
-    move |text| int(range.clone())(text).map(Duration::from_secs)
-}
-
-/// Set at all, even to the empty text.
-fn present(_: &str) -> Parsed<bool> {
-    Ok(true)
-}
-
-/// On unless it is `0`, `false` or `no` in any case.
-fn on_off(text: &str) -> Parsed<bool> {
-    Ok(!["0", "false", "no"].contains(&text.to_ascii_lowercase().as_str()))
-}
-
-fn text(text: &str) -> Parsed<Option<String>> {
-    Ok((!text.is_empty()).then(|| text.to_string()))
-}
-
-fn millis(range: RangeInclusive<u64>) -> impl Fn(&str) -> Parsed<Duration> {
-    move |text| int(range.clone())(text).map(Duration::from_millis)
-}
-
-/// -1 leaves the choice to the library.
-fn minus_one<T>(parse: impl Fn(&str) -> Parsed<T>) -> impl Fn(&str) -> Parsed<Option<T>> {
-    move |text| if text.trim() == "-1" { Ok(None) } else { parse(text).map(Some) }
-}
-
-fn one_of<T: Copy>(text: &str, known: &[(&str, T)]) -> Parsed<T> {
-    let found = known.iter().find(|(word, _)| *word == text.trim()).map(|(_, value)| *value);
-    let words = || known.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", ");
-    found.ok_or_else(|| format!("not one of {}", words()))
-}
-
-/// Upstream writes -1 for "off".
-fn slice_timeout(text: &str) -> Parsed<Option<Duration>> {
-    match text.trim() {
-        "-1" => Ok(None),
-        text => secs(1..=65535)(text).map(Some),
-    }
-}
-
 /// Variables of upstream that mean nothing to this library, and why.
 const UNUSED: &[(&str, &str)] = &[
     ("MC_TCP_SLICE_SIZE", "requests are not cut into socket operations of a fixed size"),
@@ -127,7 +78,6 @@ const UNUSED: &[(&str, &str)] = &[
     ("MC_MLX5_QP_LAG_PORT_BALANCE", "it needs libmlx5, which this library does not use"),
     ("MC_LOG_RDMA_SLICE_AFFINITY", "showLinks tells which rails carry what"),
     ("MC_TRACK_RDMA_POSTED_SLICES", "showLinks tells what is posted"),
-    ("MC_LEGACY_RPC_PORT_BINDING", "it concerns metadata stores, which are not in this build"),
 ];
 
 /// A threshold for the library's log lines.
@@ -143,13 +93,13 @@ pub enum LogLevel {
     Error,
 }
 
-fn log_level(text: &str) -> Parsed<LogLevel> {
-    match text {
-        "TRACE" => Ok(LogLevel::Trace),
-        "INFO" => Ok(LogLevel::Info),
-        "WARNING" => Ok(LogLevel::Warning),
-        "ERROR" => Ok(LogLevel::Error),
-        _ => Err("not TRACE, INFO, WARNING or ERROR".into()),
+/// A password: not shown by `Debug`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
     }
 }
 
@@ -190,6 +140,38 @@ config! {
         "when set: every submit call reads its targets' descriptors again; also stops the refresh below";
     refresh_interval: Option<Duration> = None, "0", "MC_TE_METADATA_REFRESH_INTERVAL_SECONDS", |t: &str| secs(0..=86400)(t).map(|d| Some(d).filter(|d| !d.is_zero())),
         "seconds between refreshes of all cached descriptors; 0: none";
+    metadata_cluster_id: Option<String> = None, "unset", "MC_METADATA_CLUSTER_ID", text,
+        "stores: second part of every key, so that several clusters can share a store";
+    metadata_timeout: Duration = s(5), "5000", "MC_METADATA_TIMEOUT_MS", millis(100..=600000),
+        "stores: milliseconds for one operation, attempts on other endpoints included; also the longest start";
+    metadata_ttl: Duration = s(30), "30", "MC_METADATA_TTL_SEC", secs(2..=86400),
+        "stores: seconds until the keys of an engine that died are gone (etcd, redis, mte metadata-server); a live engine looks after its keys three times as often";
+    metadata_take_over: bool = true, "1", "MC_METADATA_TAKE_OVER", on_off,
+        "stores: 0: never start under a name that the store already has, even if its owner does not answer";
+    metadata_revalidate: Duration = s(5), "5000", "MC_METADATA_REVALIDATE_MS", millis(0..=86400000),
+        "stores that cannot tell of changes (http, redis): a descriptor in use that is older than these milliseconds is read again in the background; 0: never";
+    metadata_ca_file: Option<String> = None, "unset", "MC_METADATA_CA_FILE", text,
+        "etcd, https: PEM file with the authorities to trust instead of the system's; with etcd it also turns TLS on";
+    metadata_cert_file: Option<String> = None, "unset", "MC_METADATA_CERT_FILE", text,
+        "etcd, https: PEM file with the client's certificate; needs the next row too";
+    metadata_key_file: Option<String> = None, "unset", "MC_METADATA_KEY_FILE", text,
+        "etcd, https: PEM file with its private key";
+    metadata_http_proxy: Option<String> = None, "unset", "MC_METADATA_HTTP_PROXY", text,
+        "http: proxy (http://host:port) for the store; http_proxy and no_proxy are never looked at";
+    etcd_username: Option<String> = None, "unset", "MC_ETCD_USERNAME", text,
+        "etcd: user";
+    etcd_password: Option<Secret> = None, "unset", "MC_ETCD_PASSWORD", secret,
+        "etcd: password";
+    redis_username: Option<String> = None, "unset", "MC_REDIS_USERNAME", text,
+        "redis: user; used only with a password";
+    redis_password: Option<Secret> = None, "unset", "MC_REDIS_PASSWORD", secret,
+        "redis: password";
+    redis_db_index: u8 = 0, "0", "MC_REDIS_DB_INDEX", int(0..=255),
+        "redis: database";
+    legacy_rpc_port_binding: bool = false, "unset", "MC_LEGACY_RPC_PORT_BINDING", present,
+        "stores: when set: the handshake address is the one in the local server name, instead of this host's and a free port";
+    tcp_bind_address: Option<String> = None, "unset", "MC_TCP_BIND_ADDRESS", text,
+        "stores: host that peers are told to connect to; unset: the address of the first interface that is up";
     force_tcp: bool = false, "unset", "MC_FORCE_TCP", present,
         "when set: install TCP at creation and nothing else";
     tcp_pool: bool = true, "1", "MC_TCP_ENABLE_CONNECTION_POOL", on_off,

@@ -189,6 +189,12 @@ impl Registry {
         Ok(region)
     }
 
+    /// Closes a region to new uses; `false` if that was done before. Then as with [`Registry::revoke`].
+    pub fn withdraw(&self, region: &Region) -> bool {
+        let _map = self.regions.write();
+        !region.revoked.swap(true, Ordering::SeqCst)
+    }
+
     /// Takes a revoked or never opened region out of the map; its range may be registered again.
     pub fn remove(&self, region: &Region) {
         self.regions.write().by_addr.remove(&region.addr);

@@ -4,16 +4,41 @@
 //! The programs are built once per run: the tests may run in processes of their own, so a file lock guards `make`.
 
 mod common;
+#[allow(dead_code)]
+#[path = "stores/servers.rs"]
+mod servers;
 
 use std::path::Path;
 use std::process::Command;
 
 use common::{c_programs, library, library_folder, succeed, top};
+use servers::{Kind, Server};
 
 /// Exit code for definite leaks under valgrind; the programs never use it.
 const LEAKS: &str = "99";
 
+/// Starts each store, puts what the program expects into it, and passes its URL and process.
+fn run_with_stores() {
+    let text = |value: serde_json::Value| value.to_string();
+    for kind in [Kind::Etcd, Kind::Redis, Kind::Mte] {
+        let server = Server::start(kind);
+        server.put("mooncake/ram/malformed", "{\"name\":");
+        let ghost = serde_json::json!({
+            "name": "ghost", "protocol": "tcp", "tcp_data_port": 1, "tcp_data_host": "127.0.0.1", "buffers": [],
+        });
+        server.put("mooncake/ram/ghost", &text(ghost));
+        let address = serde_json::json!({"ip_or_host_name": "no-such-host.invalid", "rpc_port": 15001});
+        server.put("mooncake/rpc_meta/ghost", &text(address));
+        let mut command = Command::new(c_programs().join("stores"));
+        command.args([server.url(), server.pid().to_string()]).env("LD_LIBRARY_PATH", library_folder());
+        succeed(&format!("stores with {kind:?}"), &mut command);
+    }
+}
+
 fn run(program: &str) {
+    if program == "stores" {
+        return run_with_stores();
+    }
     let out = c_programs();
     let mut command = Command::new(out.join(program));
     match program {
@@ -51,6 +76,7 @@ programs! {
     settings_have_their_effects: "settings";
     calls_have_their_meaning_beyond_their_result: "semantics";
     upstreams_declarations_fit: "prototypes";
+    a_stores_codes_have_their_triggers: "stores";
     freed_batches_and_engines_leave_nothing_behind: "lifetimes";
 }
 

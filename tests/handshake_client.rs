@@ -170,7 +170,8 @@ fn the_peer_to_peer_store_asks_the_peer_each_time() {
         let own = Arc::new(Mutex::new(Value::Null));
         let sent = own.clone();
         let closure = Arc::new(move || sent.lock().unwrap().clone());
-        let store = metadata::open("P2PHANDSHAKE", &Config::default(), closure).unwrap();
+        let engine = metadata::Own { incarnation: String::new(), descriptor: closure };
+        let store = metadata::open("P2PHANDSHAKE", &Config::default(), engine).unwrap();
 
         let error = store.get(&segment).await.unwrap_err();
         assert_eq!(error.code(), Code::InvalidArgument, "no transport here: {error}");

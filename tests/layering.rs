@@ -101,6 +101,7 @@ const RESERVED: &[(&str, &[&str])] = &[
             "transport/local/",
             "transport/rdma/memory.rs",
             "runtime/fork.rs",
+            "runtime/interfaces.rs",
             "runtime/poll.rs",
             "runtime/thread.rs",
             "runtime/signals.rs",

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::transports::Transports;
 use crate::config::Config;
 use crate::handshake::{Answer, ConnectionMessage, Handler, Notification};
-use crate::host_port::HostPort;
+use crate::host_port::{self, HostPort};
 use crate::memory::Registry;
 use crate::metadata::SegmentDesc;
 use crate::transport::incarnation;
@@ -27,8 +27,12 @@ pub struct Local {
     pub registry: Arc<Registry>,
     /// How peers reach it.
     pub transports: Transports,
+    /// Peers ask this engine for its descriptor.
+    is_peer_to_peer: bool,
     /// `MC_RDMA_BIND_ADDRESS`.
     rdma_bind_address: Option<String>,
+    /// Port of names without one.
+    default_port: u16,
     /// Notifications until the caller fetches them, at most `notify_queue_max`.
     notifications: Mutex<Queue>,
     notify_queue_max: usize,
@@ -56,11 +60,19 @@ impl Local {
             incarnation,
             registry: Arc::default(),
             transports: Transports::default(),
+            is_peer_to_peer: true,
+            default_port: config.handshake_port,
             rdma_bind_address: config.rdma_bind_address.clone(),
             notifications: Mutex::default(),
             notify_queue_max: config.notify_queue_max,
             notify_queue_bytes: config.notify_queue_bytes,
         }
+    }
+
+    /// The same for an engine whose descriptor is in a store.
+    pub fn in_store(mut self) -> Self {
+        self.is_peer_to_peer = false;
+        self
     }
 
     /// The descriptor that peers get; `None` before a transport is installed.
@@ -77,7 +89,7 @@ impl Local {
     pub fn rdma_server(&self) -> String {
         match &self.rdma_bind_address {
             // As upstream: an IPv6 address stays without brackets.
-            Some(host) => format!("{host}:{}", self.address.port),
+            Some(host) => format!("{host}:{}", host_port::parse(&self.name, self.default_port).port),
             None => self.name.clone(),
         }
     }
@@ -98,7 +110,7 @@ impl Local {
 
 impl Handler for Local {
     fn metadata(&self, _: &Value) -> Option<Value> {
-        self.descriptor().map(|descriptor| descriptor.encode())
+        self.is_peer_to_peer.then(|| self.descriptor())?.map(|descriptor| descriptor.encode())
     }
 
     fn notify(&self, notification: Notification) -> bool {

@@ -5,6 +5,8 @@ pub mod batch;
 pub mod handles;
 mod links;
 pub mod local;
+mod membership;
+mod place;
 mod publish;
 mod regions;
 mod segment;
@@ -24,16 +26,19 @@ use crate::config::Config;
 use crate::error::{Class, Code, Error, Result};
 use crate::handshake::{self, Client, Limits};
 use crate::host_port::{self, HostPort};
-use crate::metadata::{self, Store};
+use crate::metadata::{self, Own, Store};
 use crate::observe::log::{self, RateLimit};
 use crate::runtime::control::Control;
 use crate::runtime::fork::{self, Tracked};
 use crate::runtime::ports::BoundPort;
 use crate::runtime::slots::{Slots, KEY_BITS};
 use crate::topology::Matrix;
+use crate::transport::incarnation;
 use batch::Batch;
 pub use links::Nic;
 use local::Local;
+use place::Bound;
+use publish::Publisher;
 use segment::Table;
 use transports::Transports;
 
@@ -54,8 +59,9 @@ pub struct Engine {
     tag: u16,
     /// The NIC priority matrix in use, if there is one, and where it comes from.
     topology: Mutex<Option<(Matrix, &'static str)>>,
-    /// Whose turn it is to publish.
-    publishing: Arc<tokio::sync::Mutex<()>>,
+    publisher: Arc<Publisher>,
+    /// Guards the handshake port's beginning.
+    bound: Mutex<Bound>,
     calls: Calls,
     /// The process it was created in, as fork counts them.
     epoch: u32,
@@ -92,20 +98,24 @@ impl Engine {
             Error::new(Code::Socket, format!("no random numbers: {e}")).class(Class::Resource, true)
         })?;
         let control = Arc::new(Control::start()?);
-        let bound = BoundPort::handshake(&config)?;
-        let address = HostPort { host: server.host, port: bound.port() };
-        let local = Arc::new(Local::new(address.to_string(), address, incarnation, &config));
+        let (local, bound) = place::find(connection, server_name, server, incarnation, &config)?;
         let described = local.clone();
-        let own = Arc::new(move || described.descriptor().map_or(serde_json::Value::Null, |d| d.encode()));
+        let own = Own {
+            incarnation: incarnation::hex(&incarnation),
+            descriptor: Arc::new(move || {
+                described.descriptor().map_or(serde_json::Value::Null, |d| d.encode())
+            }),
+        };
         let store = metadata::open(connection, &config, own)?;
         let engine = Arc::new(Engine {
             client: Client::new(&config),
-            segments: Table::default(),
+            segments: Table::new(&config),
+            publisher: Publisher::new(store.clone(), local.clone()),
+            bound: Mutex::new(bound),
             batches: Slots::default(),
             log: Arc::default(),
             tag: next_tag(),
             topology: Mutex::default(),
-            publishing: Arc::default(),
             calls: Calls::default(),
             epoch: fork::epoch(),
             release_at_shutdown: AtomicBool::new(false),
@@ -115,13 +125,26 @@ impl Engine {
             store,
             local,
         });
-        engine.serve_handshakes(bound)?;
-        if auto_discover || engine.config.force_tcp {
-            engine.install_unasked()?;
+        if let Err(error) = engine.start(auto_discover) {
+            // Nothing of it stays in the store.
+            engine.destroy();
+            return Err(error);
         }
-        engine.refresh_in_background();
-        tracing::info!("engine {} listens", engine.local.name);
+        tracing::info!("engine {} is reached at {}", engine.local.name, engine.local.address);
         Ok(engine)
+    }
+
+    fn start(self: &Arc<Self>, auto_discover: bool) -> Result<()> {
+        if self.store.is_peer_to_peer() {
+            self.listen()?;
+        } else {
+            self.join_store()?;
+        }
+        if auto_discover || self.config.force_tcp {
+            self.install_unasked()?;
+        }
+        self.refresh_in_background();
+        Ok(())
     }
 
     /// Refreshes all cached descriptors from time to time, if asked for.
@@ -141,12 +164,20 @@ impl Engine {
         });
     }
 
-    fn serve_handshakes(&self, bound: BoundPort) -> Result<()> {
+    /// Serves the handshake port from now on, if it does not yet.
+    fn listen(&self) -> Result<()> {
+        let mut place = self.bound.lock();
+        let bound = match &*place {
+            Bound::Listens => return Ok(()),
+            Bound::Waits(bound) => bound,
+            Bound::Later(port) => &BoundPort::fixed(&self.config, *port)?,
+        };
         let listener = bound.listen(self.config.listen_backlog)?;
         let listener = self.control.enter(|| tokio::net::TcpListener::from_std(listener));
         let listener = listener.map_err(|e| Error::io(Code::Socket, "cannot serve handshakes", &e))?;
         let limits = Limits::new(&self.config);
         self.control.spawn(handshake::serve(Tracked::new(listener), self.local.clone(), limits));
+        *place = Bound::Listens;
         Ok(())
     }
 
@@ -208,7 +239,9 @@ impl Engine {
     /// Fails what is in flight, ends the calls of other threads, joins every thread.
     pub fn destroy(&self) {
         self.calls.closing.store(true, Ordering::SeqCst);
+        let left = self.leave_store();
         self.transports().all().iter().for_each(|transport| transport.stop());
+        left.wait();
         self.control.stop();
         self.batches.values().iter().for_each(|batch| batch.abandon());
         let deadline = Instant::now() + CALLS_LIMIT;

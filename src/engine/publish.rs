@@ -1,44 +1,129 @@
 //! Telling the store what peers may know of this engine. Peers that ask us directly need nothing.
 
-use std::future::Future;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::Arc;
+use std::time::Duration;
 
-use super::Engine;
-use crate::error::Result;
+use tokio::sync::Notify;
+
+use super::{Engine, Local};
+use crate::error::{Class, Result};
+use crate::metadata::Store;
+use crate::observe::log::RateLimit;
+
+/// First and longest pause before a failed publication is tried again in the background.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// Pause after a refusal. It may end when somebody gives the store room, restores a password or frees the name.
+const REFUSED_PAUSE: Duration = Duration::from_secs(10);
+
+/// Publications of one engine: one at a time, each with the descriptor as it is when its turn has come, so that no old
+/// one comes last, and one for all who wait.
+pub struct Publisher {
+    store: Arc<dyn Store>,
+    local: Arc<Local>,
+    /// Changes so far.
+    wanted: AtomicU64,
+    /// Held by whoever publishes.
+    turn: tokio::sync::Mutex<Outcome>,
+    /// The background tries until the store has the last change.
+    settling: AtomicBool,
+    /// Ends the pause of the background.
+    changed: Notify,
+    log: RateLimit,
+}
+
+/// How the last publication ended.
+struct Outcome {
+    /// The changes it carried.
+    upto: u64,
+    result: Result<()>,
+}
+
+impl Publisher {
+    /// Nothing is published yet.
+    pub fn new(store: Arc<dyn Store>, local: Arc<Local>) -> Arc<Self> {
+        Arc::new(Publisher {
+            store,
+            local,
+            wanted: AtomicU64::new(0),
+            turn: tokio::sync::Mutex::new(Outcome { upto: 0, result: Ok(()) }),
+            settling: AtomicBool::new(false),
+            changed: Notify::new(),
+            log: RateLimit::default(),
+        })
+    }
+
+    /// Returns once the store has every change up to `change`, or refuses one that carried it.
+    async fn publish(&self, change: u64) -> Result<()> {
+        let mut turn = self.turn.lock().await;
+        if turn.upto >= change {
+            return turn.result.clone();
+        }
+        let upto = self.wanted.load(SeqCst);
+        let result = match self.local.descriptor() {
+            Some(desc) => self.store.put(&desc).await.map_err(|e| e.context("publish the descriptor")),
+            None => Ok(()),
+        };
+        *turn = Outcome { upto, result: result.clone() };
+        result
+    }
+
+    /// Publishes until the store has everything.
+    async fn settle(self: Arc<Self>) {
+        let mut pause = PAUSE.0;
+        loop {
+            // A change of its own: a publication that failed is not taken for an answer.
+            let change = self.wanted.fetch_add(1, SeqCst) + 1;
+            match self.publish(change).await {
+                // The engine is being destroyed.
+                Err(error) if error.kind() == Class::Canceled => return,
+                Err(error) => {
+                    if self.log.admit("publish", "") {
+                        tracing::warn!("the descriptor is not published yet, trying on: {error}");
+                    }
+                    let next = if error.retryable() { pause } else { REFUSED_PAUSE };
+                    // What is registered or unregistered meanwhile may be what the store takes.
+                    let _ = tokio::time::timeout(next, self.changed.notified()).await;
+                    pause = (pause * 2).min(PAUSE.1);
+                    continue;
+                }
+                Ok(()) => {}
+            }
+            self.settling.store(false, SeqCst);
+            if self.wanted.load(SeqCst) == change || self.settling.swap(true, SeqCst) {
+                return;
+            }
+        }
+    }
+}
 
 impl Engine {
-    /// Publishes the descriptor as it is now; returns when the store has it. `ERR_METADATA` if that fails.
+    /// Publishes the descriptor as it is now; returns when the store has it. `ERR_METADATA` if that fails; then the
+    /// caller undoes what it did, and calls [`Engine::publish_soon`]: an attempt may have arrived, or another thread's
+    /// publication may have carried what was undone.
     pub(super) fn publish(&self) -> Result<()> {
         if self.store.is_peer_to_peer() {
             return Ok(());
         }
-        self.control.block(self.publication())
+        let change = self.publisher.wanted.fetch_add(1, SeqCst) + 1;
+        let publisher = self.publisher.clone();
+        self.control.block(async move { publisher.publish(change).await })
+    }
+
+    /// The last publication failed, or one is under way.
+    pub(super) fn is_behind(&self) -> bool {
+        self.publisher.turn.try_lock().map_or(true, |turn| turn.result.is_err())
     }
 
     /// The same without waiting; a failure is logged.
-    #[cfg_attr(not(feature = "rdma"), allow(dead_code))]
     pub(super) fn publish_soon(&self) {
         if self.store.is_peer_to_peer() {
             return;
         }
-        let (publication, log) = (self.publication(), self.log.clone());
-        self.control.spawn(async move {
-            if let Err(error) = publication.await {
-                if log.admit("publish", "") {
-                    tracing::warn!("the descriptor was not published again: {error}");
-                }
-            }
-        });
-    }
-
-    /// One at a time, each with the descriptor as it is when its turn has come, so that no old one comes last.
-    fn publication(&self) -> impl Future<Output = Result<()>> + Send + 'static {
-        let (turn, local, store) = (self.publishing.clone(), self.local.clone(), self.store.clone());
-        async move {
-            let _turn = turn.lock().await;
-            match local.descriptor() {
-                Some(desc) => store.put(&desc).await.map_err(|e| e.context("publish the descriptor")),
-                None => Ok(()),
-            }
+        self.publisher.wanted.fetch_add(1, SeqCst);
+        self.publisher.changed.notify_one();
+        if !self.publisher.settling.swap(true, SeqCst) {
+            self.control.spawn(self.publisher.clone().settle());
         }
     }
 }

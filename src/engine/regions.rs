@@ -29,9 +29,10 @@ impl Engine {
         let transports = self.transports().all();
         let regions = prepare(&self.local.registry, &transports, ranges, location, remote)?;
         if let Err(error) = self.publish() {
-            let addrs = regions.iter().map(|region| region.addr);
-            let ours = addrs.filter_map(|addr| self.local.registry.revoke(addr).ok());
-            release_all(&self.local.registry, &transports, &ours.collect::<Vec<_>>());
+            let ours = regions.into_iter().filter(|region| self.local.registry.withdraw(region));
+            let ours: Vec<Arc<Region>> = ours.collect();
+            self.publish_soon();
+            release_all(&self.local.registry, &transports, &ours);
             return Err(error);
         }
         self.warn_of_size();
@@ -50,8 +51,11 @@ impl Engine {
                 Err(error) => drop(first_error.get_or_insert(error)),
             }
         }
-        if let (false, Err(error)) = (revoked.is_empty(), self.publish()) {
-            first_error.get_or_insert(error);
+        if !revoked.is_empty() {
+            if let Err(error) = self.publish() {
+                self.publish_soon();
+                first_error.get_or_insert(error);
+            }
         }
         release_all(&self.local.registry, &self.transports().all(), &revoked);
         first_error.map_or(Ok(()), Err)
@@ -60,6 +64,9 @@ impl Engine {
     /// Without a store nothing is refused here: a peer of this project takes 128 MiB. Upstream
     /// peers read 1 MiB unless they are told otherwise.
     fn warn_of_size(&self) {
+        if !self.store.is_peer_to_peer() {
+            return;
+        }
         let count = self.local.registry.len();
         let keys = self.nics().len() * KEYS_JSON_BYTES;
         let bytes = count * (BUFFER_JSON_BYTES + self.local.name.len() + keys);

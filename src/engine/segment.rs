@@ -1,5 +1,7 @@
 //! Open segments: ids, cached descriptors, and when they are read again.
 
+mod freshness;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -10,10 +12,12 @@ use parking_lot::{Mutex, RwLock};
 
 use super::transports::{Protocol, PROTOCOLS};
 use super::Engine;
+use crate::config::Config;
 use crate::error::{Class, Code, Error, Result};
 use crate::host_port::HostPort;
 use crate::metadata::{SegmentDesc, Store};
 use crate::transport::{incarnation, Link};
+use freshness::Freshness;
 
 /// How long submit calls take a peer's descriptor as it is after one of them has read it again in vain.
 const COVERAGE_INTERVAL: Duration = Duration::from_millis(100);
@@ -28,6 +32,8 @@ pub struct Known {
     pub data_host: String,
     /// The peer's incarnation as a number, whether or not it can be proven; 0 if it has none.
     pub incarnation: u64,
+    /// The store's, to watch from; 0 if there is none.
+    pub revision: i64,
     /// `(addr, length)` of what a request may lie in, by address.
     ranges: Vec<(u64, u64)>,
 }
@@ -37,7 +43,7 @@ impl Known {
         let ranges = ranges(&desc)?;
         let id = desc.incarnation.as_deref().and_then(incarnation::unhex);
         let incarnation = id.map_or(0, |id| incarnation::key(&id));
-        Ok(Known { desc, version: 0, data_host, incarnation, ranges })
+        Ok(Known { desc, version: 0, data_host, incarnation, revision: 0, ranges })
     }
 
     /// `[addr, addr+len)` lies inside one published buffer; with RDMA, inside buffers that adjoin each other.
@@ -84,6 +90,10 @@ pub struct Segment {
     replacing: Mutex<()>,
     /// Guards the time of the last refresh on behalf of a submit call that did not help it.
     vain_refresh: Mutex<Option<Instant>>,
+    /// When and how changes are heard of.
+    freshness: Freshness,
+    /// Guards the peer's handshake address; forgotten when nobody answers there or the descriptor changes.
+    rpc: Mutex<RpcAddress>,
     /// One per row of [`PROTOCOLS`], made on first use. Each submit call chooses by the descriptor as it is then, so
     /// a peer that comes back with another transport is reached by that one; the other link stays for its tasks.
     links: [OnceCell<Arc<dyn Link>>; PROTOCOLS.len()],
@@ -132,13 +142,41 @@ impl Segment {
     fn replace(&self, mut fresh: Known) {
         let _one = self.replacing.lock();
         let old = self.known();
-        fresh.version = old.version + u64::from(!old.desc.same_as(&fresh.desc));
+        if fresh.revision != 0 && fresh.revision < self.freshness.latest() {
+            return;
+        }
+        let changed = !old.desc.same_as(&fresh.desc);
+        fresh.version = old.version + u64::from(changed);
+        self.freshness.read_now(fresh.revision);
         self.known.store(Arc::new(fresh));
+        if changed {
+            self.forget_rpc_address();
+        }
     }
 
     /// The peer's handshake address.
     pub async fn rpc_address(&self) -> Result<HostPort> {
-        self.store.rpc_address(&self.known().desc.name).await
+        let forgotten = {
+            let rpc = self.rpc.lock();
+            match &rpc.address {
+                Some(address) => return Ok(address.clone()),
+                None => rpc.forgotten,
+            }
+        };
+        let address = self.store.rpc_address(&self.known().desc.name).await?;
+        let mut rpc = self.rpc.lock();
+        // Else the answer may be older than what made it be forgotten.
+        if rpc.forgotten == forgotten {
+            rpc.address = Some(address.clone());
+        }
+        Ok(address)
+    }
+
+    /// The next use of the address reads it again: nobody answered there.
+    pub fn forget_rpc_address(&self) {
+        let mut rpc = self.rpc.lock();
+        rpc.address = None;
+        rpc.forgotten += 1;
     }
 
     /// Whether a submit call may refresh now.
@@ -151,6 +189,14 @@ impl Segment {
     pub fn note_vain_refresh(&self) {
         *self.vain_refresh.lock() = Some(Instant::now());
     }
+}
+
+/// As read last.
+#[derive(Default)]
+struct RpcAddress {
+    address: Option<HostPort>,
+    /// How often it was.
+    forgotten: u64,
 }
 
 /// Which of the ways to a segment is taken.
@@ -216,13 +262,13 @@ impl SegmentRoute {
 
 /// Fetches a descriptor and what is needed to use it.
 pub async fn read(store: &dyn Store, name: &str) -> Result<Known> {
-    let desc = store.get(name).await?;
+    let (desc, revision) = store.get_at(name).await?;
     let data_host = match &desc.tcp_data_host {
         _ if desc.tcp_data_port == 0 => String::new(),
         Some(host) if !host.is_empty() => host.clone(),
         _ => store.rpc_address(&desc.name).await?.host,
     };
-    Known::new(desc, data_host)
+    Ok(Known { revision, ..Known::new(desc, data_host)? })
 }
 
 /// All open segments of an engine.
@@ -230,6 +276,7 @@ pub async fn read(store: &dyn Store, name: &str) -> Result<Known> {
 pub struct Table {
     /// Guards both maps; never held across I/O.
     maps: RwLock<Maps>,
+    settings: freshness::Settings,
 }
 
 #[derive(Default)]
@@ -240,6 +287,11 @@ struct Maps {
 }
 
 impl Table {
+    /// No segment is open.
+    pub fn new(config: &Config) -> Self {
+        Table { maps: RwLock::default(), settings: freshness::Settings::new(config) }
+    }
+
     /// The segment opened by `name`.
     pub fn by_name(&self, name: &str) -> Option<Arc<Segment>> {
         let maps = self.maps.read();
@@ -267,6 +319,8 @@ impl Table {
             known: ArcSwap::from_pointee(known),
             replacing: Mutex::new(()),
             vain_refresh: Mutex::new(None),
+            freshness: Freshness::new(&self.settings, store.watches() || store.is_peer_to_peer()),
+            rpc: Mutex::default(),
             links: [const { OnceCell::new() }; PROTOCOLS.len()],
         };
         maps.by_id.insert(id, Arc::new(segment));

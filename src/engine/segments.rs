@@ -1,14 +1,20 @@
 //! Opening segments, reading their descriptors again, notifying their owners.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::segment::{self, Segment};
 use super::{Engine, Local};
-use crate::error::{Code, Error, Result};
+use crate::error::{Class, Code, Error, Result};
 use crate::handshake::{Handler, Notification};
 
 /// The engine's own segment.
 pub const LOCAL_SEGMENT: i32 = 0;
+
+/// Descriptors read at once when all are, from a store and from the peers themselves: each may be a connection.
+const READING_AT_ONCE: (usize, usize) = (64, 1024);
+/// How long reading all of them may take.
+const ALL_LIMIT: Duration = Duration::from_secs(30);
 
 impl Engine {
     /// Id of the segment called `name`; reads its descriptor if it is not open yet.
@@ -18,6 +24,7 @@ impl Engine {
             return Ok(LOCAL_SEGMENT);
         }
         if let Some(segment) = self.segments.by_name(name) {
+            segment.revalidate(&self.control);
             return Ok(segment.id);
         }
         let (store, wanted) = (self.store.clone(), name.to_string());
@@ -26,7 +33,11 @@ impl Engine {
         if known.desc.name == self.local.name {
             return Ok(LOCAL_SEGMENT);
         }
-        self.segments.insert(name, &self.store, known)
+        let id = self.segments.insert(name, &self.store, known)?;
+        if let Some(segment) = self.segments.by_id(id) {
+            segment.start_watch(&self.control);
+        }
+        Ok(id)
     }
 
     /// As [`Engine::open_segment`], but a cached descriptor is read again first; if that
@@ -54,7 +65,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Reads every cached descriptor again, all at once. Failures are logged; the old ones stay.
+    /// Reads every cached descriptor again, many at once, for at most [`ALL_LIMIT`]. Failures are logged; the old ones
+    /// stay.
     pub fn sync_segments(&self) {
         let refreshed = self.refresh_all();
         // Fails only when the engine is being destroyed.
@@ -66,16 +78,33 @@ impl Engine {
 
     pub(super) fn refresh_all(&self) -> impl std::future::Future<Output = ()> + Send + 'static {
         let (segments, log) = (self.segments.all(), self.log.clone());
-        async move {
+        let stored = !self.store.is_peer_to_peer();
+        let at_once = if stored { READING_AT_ONCE.0 } else { READING_AT_ONCE.1 };
+        let reading = async move {
             let mut reading = tokio::task::JoinSet::new();
+            let turns = Arc::new(tokio::sync::Semaphore::new(at_once));
             for segment in segments {
-                reading.spawn(async move { (segment.refresh().await, segment) });
+                let turns = turns.clone();
+                reading.spawn(async move {
+                    // The semaphore is never closed.
+                    let _turn = turns.acquire().await;
+                    (segment.refresh().await, segment)
+                });
             }
             while let Some(joined) = reading.join_next().await {
                 let Ok((Err(error), segment)) = joined else { continue };
                 if log.admit("refresh", &segment.opened_as) {
                     tracing::warn!("descriptor of '{}' not refreshed: {error}", segment.opened_as);
                 }
+                // A store that does not answer does not for the next one either; the rest is dropped, and so ended.
+                if stored && matches!(error.kind(), Class::Network | Class::Timeout) {
+                    return;
+                }
+            }
+        };
+        async move {
+            if tokio::time::timeout(ALL_LIMIT, reading).await.is_err() {
+                tracing::warn!("not all descriptors were read again within {ALL_LIMIT:?}");
             }
         }
     }
@@ -97,7 +126,9 @@ impl Engine {
                 "segment id {id} was never opened here, or removed; call openSegment first"
             ))
         };
-        self.segments.by_id(id).ok_or_else(never)
+        let segment = self.segments.by_id(id).ok_or_else(never)?;
+        segment.revalidate(&self.control);
+        Ok(segment)
     }
 
     /// Delivers a notification and waits for the receipt. -200 for an unknown id or a refusal.
@@ -112,11 +143,21 @@ impl Engine {
                 format!("segment id {target} was never opened here, or removed; call openSegment first"),
             )
         };
-        let segment = segment.ok_or_else(|| unknown().class(crate::error::Class::Argument, false))?;
+        let segment = segment.ok_or_else(|| unknown().class(Class::Argument, false))?;
+        segment.revalidate(&self.control);
         let client = self.client.clone();
         let done = self.control.block(async move {
             let address = segment.rpc_address().await?;
-            client.notify(&address, &notification).await
+            let failed = match client.notify(&address, &notification).await {
+                Err(error) if matches!(error.code(), Code::Socket | Code::Dns) => error,
+                done => return done,
+            };
+            // The peer may have come back elsewhere.
+            segment.forget_rpc_address();
+            match segment.rpc_address().await {
+                Ok(other) if other != address => client.notify(&other, &notification).await,
+                _ => Err(failed),
+            }
         });
         done.map_err(|e| e.context("notify"))
     }

@@ -129,7 +129,9 @@ impl Engine {
         if request.len == 0 || remote.known.covers(request.offset, request.len) {
             return Ok(());
         }
-        let refreshed = remote.segment.may_refresh();
+        // The store, or another call, may have brought it meanwhile.
+        let known = remote.segment.known().covers(request.offset, request.len);
+        let refreshed = !known && remote.segment.may_refresh();
         if refreshed {
             self.refresh(&remote.segment);
         }

@@ -163,8 +163,9 @@ impl Transports {
 
 impl Engine {
     /// Installs `protocol`, once; `matrix` is the NIC priority matrix as JSON text. -1 for an
-    /// unknown protocol, -303 for one this build lacks, -103 for a malformed matrix, -6 without a usable NIC. On
-    /// failure the engine stays as it was.
+    /// unknown protocol, -303 for one this build lacks, -103 for a malformed matrix, -6 without a usable NIC: then the
+    /// engine stays as it was. -200 if the store does not take the descriptor: the transport is installed, and the
+    /// background or the same call again publishes it.
     pub fn install_transport(self: &Arc<Self>, protocol: &str, matrix: Option<&str>) -> Result<&'static str> {
         let matrix = matrix.map(Matrix::parse).transpose()?;
         let Some(protocol) = PROTOCOLS.iter().find(|known| known.name() == protocol) else {
@@ -178,10 +179,14 @@ impl Engine {
                     "transport '{name}' is installed already; the new NIC priority matrix is not used"
                 );
             }
+            if self.is_behind() {
+                self.publish()?;
+            }
             return Ok(name);
         }
+        self.listen()?;
         protocol.install(self, matrix).map_err(|e| e.context(format!("install {name}")))?;
-        self.publish()?;
+        self.publish().inspect_err(|_| self.publish_soon())?;
         Ok(name)
     }
 }

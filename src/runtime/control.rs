@@ -27,7 +27,7 @@ pub struct Control {
 }
 
 /// For name look-ups and calls of drivers, of which each may take seconds.
-const BLOCKING_THREADS: usize = 16;
+pub const BLOCKING_THREADS: usize = 16;
 
 impl Control {
     /// Starts the thread; `ERR_MEMORY` if there is no room for one.

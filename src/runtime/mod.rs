@@ -2,6 +2,7 @@
 
 pub mod control;
 pub mod fork;
+pub mod interfaces;
 pub mod poll;
 pub mod ports;
 pub mod resolve;

@@ -24,6 +24,14 @@ impl BoundPort {
         Self::pick(config, |port| bind(family, port, false))
     }
 
+    /// For handshakes on a port that was chosen by the user.
+    pub fn fixed(config: &Config, port: u16) -> Result<Self> {
+        let family = if config.use_ipv6 { Domain::IPV6 } else { Domain::IPV4 };
+        let socket = bind(family, port, true)
+            .map_err(|e| Error::io(Code::Socket, format!("cannot bind handshake port {port}"), &e))?;
+        Ok(BoundPort { socket, port })
+    }
+
     /// For data: both families, or IPv4 where IPv6 is switched off.
     pub fn dual_stack(config: &Config) -> Result<Self> {
         Self::pick(config, |port| bind(Domain::IPV6, port, true)).or_else(|error| {
@@ -37,12 +45,14 @@ impl BoundPort {
         self.port
     }
 
-    /// Starts to listen; non-blocking.
-    pub fn listen(self, backlog: i32) -> Result<TcpListener> {
+    /// Starts to listen; non-blocking. The port stays taken by this value until it is dropped.
+    pub fn listen(&self, backlog: i32) -> Result<TcpListener> {
         self.socket
             .listen(backlog)
             .map_err(|e| Error::io(Code::Socket, format!("cannot listen on port {}", self.port), &e))?;
-        Ok(self.socket.into())
+        let listener = self.socket.try_clone();
+        let listener = listener.map_err(|e| Error::io(Code::Socket, "cannot duplicate a descriptor", &e))?;
+        Ok(listener.into())
     }
 
     fn pick(config: &Config, bind: impl Fn(u16) -> std::io::Result<Socket>) -> Result<Self> {
@@ -72,15 +82,15 @@ fn taken(error: &std::io::Error) -> bool {
     matches!(error.kind(), std::io::ErrorKind::AddrInUse | std::io::ErrorKind::PermissionDenied)
 }
 
-fn bind(family: Domain, port: u16, data: bool) -> std::io::Result<Socket> {
+fn bind(family: Domain, port: u16, reuse: bool) -> std::io::Result<Socket> {
     let socket = Socket::new(family, Type::STREAM.cloexec().nonblocking(), Some(Protocol::TCP))?;
     let address = if family == Domain::IPV6 {
-        socket.set_only_v6(!data)?;
+        socket.set_only_v6(!reuse)?;
         SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))
     } else {
         SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))
     };
-    socket.set_reuse_address(data)?;
+    socket.set_reuse_address(reuse)?;
     socket.bind(&address.into())?;
     Ok(socket)
 }

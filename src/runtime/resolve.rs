@@ -1,9 +1,16 @@
 //! Name lookup, one address family at a time.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 
+use tokio::sync::Semaphore;
+
+use super::control::BLOCKING_THREADS;
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
+
+/// Names looked up at once, in the process. The resolver may hang, and its callers give up before it does: half of an
+/// engine's blocking threads stay for calls of drivers.
+static LOOK_UPS: Semaphore = Semaphore::const_new(BLOCKING_THREADS / 2);
 
 /// Which addresses of a name are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,10 +50,9 @@ pub async fn resolve(host: &str, port: u16, family: Family) -> Result<Vec<Socket
     if let Ok(literal) = host.parse::<IpAddr>() {
         addresses.push((literal, port).into());
     } else {
-        let found = tokio::net::lookup_host((host, port))
+        addresses = look_up(host, port)
             .await
             .map_err(|e| Error::io(Code::Dns, format!("look up host '{host}'"), &e).peer(host))?;
-        addresses.extend(found);
     }
     let found = addresses.len();
     let mut seen = std::collections::HashSet::new();
@@ -55,6 +61,17 @@ pub async fn resolve(host: &str, port: u16, family: Family) -> Result<Vec<Socket
         return Err(no_address(host, found, family));
     }
     Ok(addresses)
+}
+
+async fn look_up(host: &str, port: u16) -> std::io::Result<Vec<SocketAddr>> {
+    let turn = LOOK_UPS.acquire().await.map_err(std::io::Error::other)?;
+    let host = host.to_string();
+    let asked = tokio::task::spawn_blocking(move || {
+        // Held until the resolver is through, not until the caller gives up.
+        let _turn = turn;
+        (host.as_str(), port).to_socket_addrs().map(Iterator::collect)
+    });
+    asked.await.map_err(std::io::Error::other)?
 }
 
 fn no_address(host: &str, found: usize, family: Family) -> Error {

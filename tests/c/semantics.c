@@ -193,14 +193,18 @@ static void stores(void) {
         const char *text;
         int code;
     } rows[] = {
-        {"etcd://127.0.0.1:1", -303}, {"redis://127.0.0.1:1", -303}, {"http://127.0.0.1:1/metadata", -303},
-        {"https://127.0.0.1:1/metadata", -303}, {"127.0.0.1:2379", -303}, {"", -1}, {"gopher://x", -1},
+        {"etcd://127.0.0.1:1", -200}, {"redis://127.0.0.1:1", -200}, {"http://127.0.0.1:1/metadata", -200},
+        {"https://127.0.0.1:1/metadata", -200}, {"127.0.0.1:1", -200}, {"", -1}, {"gopher://x", -1},
     };
+    setenv("MC_TCP_BIND_ADDRESS", "127.0.0.1", 1);
+    setenv("MC_METADATA_TIMEOUT_MS", "300", 1);
     for (size_t i = 0; i < COUNT(rows); i++) {
         char name[96];
         snprintf(name, sizeof name, "a store called \"%s\" gives %d", rows[i].text, rows[i].code);
         CHECK_NULL(name, createTransferEngine(rows[i].text, "127.0.0.1", "", 0, 0), rows[i].code);
     }
+    unsetenv("MC_METADATA_TIMEOUT_MS");
+    unsetenv("MC_TCP_BIND_ADDRESS");
 }
 
 static void endless_count(segment_id_t target, const peer_t *peer) {

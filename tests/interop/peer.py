@@ -2,6 +2,8 @@
 
     peer.py ours|upstream
 
+TE_STORE names the metadata store (default P2PHANDSHAKE); with one, the segment is called after the kind and the process.
+
 Both kinds understand the same commands, so a case is written once and runs in any pairing; upstream against upstream
 proves the case itself. A process per engine also lets each have its own MC_* variables, be stopped and be killed.
 Ends when stdin closes.
@@ -18,6 +20,11 @@ import time
 
 # What the engine moves bytes with; DEVICES: comma-separated NICs.
 PROTOCOL, DEVICES = os.environ.get("TE_PROTOCOL", "tcp"), os.environ.get("TE_DEVICES", "")
+STORE = os.environ.get("TE_STORE", "P2PHANDSHAKE")
+
+
+def own_name(kind):
+    return "127.0.0.1" if STORE == "P2PHANDSHAKE" else f"{kind}-{os.getpid()}"
 
 
 def pattern(seed, length):
@@ -37,7 +44,7 @@ class Ours:
     def __init__(self):
         import te
 
-        self.te, self.engine = te, te.Engine(PROTOCOL, DEVICES)
+        self.te, self.engine = te, te.Engine(PROTOCOL, DEVICES, own_name("ours"), STORE)
         self.segment = self.engine.segment
 
     def register(self, memory):
@@ -115,9 +122,10 @@ class Upstream:
         from mooncake import engine as module
 
         self.module, self.engine = module, module.TransferEngine()
-        if self.engine.initialize("127.0.0.1", "P2PHANDSHAKE", PROTOCOL, DEVICES) != 0:
+        name = own_name("upstream")
+        if self.engine.initialize(name, STORE, PROTOCOL, DEVICES) != 0:
             raise RuntimeError("upstream initialize failed")
-        self.segment = f"127.0.0.1:{self.engine.get_rpc_port()}"
+        self.segment = f"{name}:{self.engine.get_rpc_port()}" if STORE == "P2PHANDSHAKE" else name
 
     def register(self, memory):
         if self.engine.register_memory(memory.addr, memory.length) != 0:

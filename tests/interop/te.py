@@ -86,21 +86,21 @@ class TeError(Exception):
 
 
 class Engine:
-    """One engine on the TCP transport in P2PHANDSHAKE mode. `segment` is the name that peers open."""
+    """One engine on the TCP transport. `segment` is the name that peers open."""
 
-    def __init__(self, protocol="tcp", devices="", host="127.0.0.1"):
+    def __init__(self, protocol="tcp", devices="", name="127.0.0.1", store="P2PHANDSHAKE"):
         """`devices` are comma-separated NICs, all of them equal."""
         self.lib = load()
-        self.handle = self.lib.createTransferEngine(b"P2PHANDSHAKE", host.encode(), host.encode(), 0, 0)
+        self.handle = self.lib.createTransferEngine(store.encode(), name.encode(), b"", 0, 0)
         if not self.handle:
             raise self.error("createTransferEngine", None)
         matrix = json.dumps({"cpu:0": [devices.split(","), []]}).encode()
         arguments = (c_void_p * 2)(ctypes.cast(c_char_p(matrix), c_void_p), None) if devices else None
         if not self.lib.installTransport(self.handle, protocol.encode(), arguments):
             raise self.error("installTransport", None)
-        name = ctypes.create_string_buffer(256)
-        self.check("getLocalIpAndPort", self.lib.getLocalIpAndPort(self.handle, name, len(name)))
-        self.segment = name.value.decode()
+        address = ctypes.create_string_buffer(256)
+        self.check("getLocalIpAndPort", self.lib.getLocalIpAndPort(self.handle, address, len(address)))
+        self.segment = address.value.decode() if store == "P2PHANDSHAKE" else name
 
     def error(self, call, result):
         text = ctypes.create_string_buffer(1024)

@@ -221,7 +221,11 @@ impl Route for RdmaRoute {
         Box::pin(async move {
             let segment = self.route.segment()?;
             let address = segment.rpc_address().await?;
-            self.client.connection(&address, &message).await
+            let answer = self.client.connection(&address, &message).await;
+            if answer.as_ref().is_err_and(|error| matches!(error.code(), Code::Socket | Code::Dns)) {
+                segment.forget_rpc_address();
+            }
+            answer
         })
     }
 }

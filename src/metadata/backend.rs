@@ -1,0 +1,187 @@
+//! What a key-value service has to offer to be a store, and how long its users bear with it.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout_at, Instant};
+
+use super::BoxFuture;
+use crate::config::Config;
+use crate::error::{Class, Code, Error, Result};
+
+/// Largest value read, bytes.
+pub const MAX_VALUE_BYTES: usize = 128 << 20;
+
+/// First and longest pause between attempts.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(400));
+
+/// Identifies one version of a value to the backend that made it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// A number that grows with every change of the store.
+    Revision(i64),
+    /// The value itself, or something as good.
+    Content(Arc<[u8]>),
+}
+
+impl Version {
+    /// The revision, or 0.
+    pub fn revision(&self) -> i64 {
+        match self {
+            Version::Revision(revision) => *revision,
+            Version::Content(_) => 0,
+        }
+    }
+}
+
+/// A value as read.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The bytes.
+    pub value: Vec<u8>,
+    /// What to name when it is to be replaced.
+    pub version: Version,
+}
+
+/// What became of a conditional write.
+#[derive(Debug)]
+pub enum Put {
+    /// It is there, as this version.
+    Done(Version),
+    /// The key was not in the expected state.
+    Lost,
+}
+
+/// What is called with the new value of a watched key and its revision; `None`: it may have changed, read it again.
+pub type Seen = Box<dyn Fn(Option<(&[u8], i64)>) + Send + Sync>;
+
+/// Ends a watch when it is dropped.
+pub struct Watch(pub Box<dyn Fn() + Send + Sync>);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+/// A key-value service. Each call is one attempt of bounded duration; whoever calls tries again if the error says
+/// so. Futures run on the control thread.
+pub trait Backend: Send + Sync + 'static {
+    /// One word, for messages.
+    fn name(&self) -> &'static str;
+
+    /// Whether values end in a newline, as upstream writes them.
+    fn ends_in_newline(&self) -> bool {
+        true
+    }
+
+    /// Reads a key. With `owned`, the version can be used to replace it; without, it may be any.
+    fn get(&self, key: String, owned: bool) -> BoxFuture<'_, Result<Option<Entry>>>;
+
+    /// Writes a key that expires, if the store can, unless the backend is told otherwise in time. Only if it is absent
+    /// now (`over` is `None`), or is the version given.
+    fn put(&self, key: String, value: Arc<[u8]>, over: Option<Version>) -> BoxFuture<'_, Result<Put>>;
+
+    /// Removes a key if it is the version given. `false`: it was not.
+    fn delete(&self, key: String, version: Version) -> BoxFuture<'_, Result<bool>>;
+
+    /// Puts the expiry of a key off. `false`: it is gone, or another version.
+    fn keep(&self, key: String, value: Arc<[u8]>, version: Version) -> BoxFuture<'_, Result<bool>>;
+
+    /// Puts the expiry of everything off that this backend wrote, where that is one operation.
+    fn beat(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// What the backend does by itself, until it is dropped.
+    fn upkeep(self: Arc<Self>) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::pending())
+    }
+
+    /// Reports every change of a key after `since`; `None` if the store does not tell.
+    fn watch(&self, key: String, since: i64, seen: Seen) -> Option<Watch> {
+        let _ = (key, since, seen);
+        None
+    }
+
+    /// Whether [`Backend::watch`] watches.
+    fn watches(&self) -> bool {
+        false
+    }
+}
+
+/// How long one operation may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// In all.
+    pub limit: Duration,
+    /// Attempts begin until then.
+    pub attempts: Duration,
+}
+
+impl Patience {
+    /// With several endpoints attempts go on for as long as a vote among them may take; a single one that does not
+    /// accept connections is given a moment.
+    pub fn new(config: &Config, endpoints: usize) -> Self {
+        let limit = config.metadata_timeout;
+        let attempts = if endpoints > 1 { limit } else { limit.min(Duration::from_millis(600)) };
+        Patience { limit, attempts }
+    }
+
+    /// For the first operation: the store may be starting as well.
+    pub fn at_start(self) -> Self {
+        Patience { attempts: self.limit, ..self }
+    }
+
+    /// Calls `attempt` until it succeeds, fails for good, or time is up; then the last error.
+    pub async fn bear<T, F: Future<Output = Result<T>>>(&self, mut attempt: impl FnMut() -> F) -> Result<T> {
+        let start = Instant::now();
+        let mut pause = PAUSE.0;
+        loop {
+            let outcome = timeout_at(start + self.limit, attempt()).await;
+            let error = match outcome {
+                Ok(Err(error)) if error.retryable() => error,
+                Ok(outcome) => return outcome,
+                Err(_) => return Err(late(self.limit)),
+            };
+            if start.elapsed() + pause >= self.attempts {
+                return Err(error);
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(PAUSE.1);
+        }
+    }
+}
+
+/// No answer within `limit`.
+pub fn late(limit: Duration) -> Error {
+    let text = format!("no answer within {} ms (MC_METADATA_TIMEOUT_MS)", limit.as_millis());
+    Error::new(Code::Metadata, text).class(Class::Timeout, true)
+}
+
+/// A failure that may be over soon.
+pub fn unreachable(text: String) -> Error {
+    Error::new(Code::Metadata, text).class(Class::Network, true)
+}
+
+/// A refusal that the same request will meet again.
+pub fn refused(text: String) -> Error {
+    Error::new(Code::Metadata, text).class(Class::Rejected, false)
+}
+
+/// An error and what it stems from.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    format!("{error}{}", causes(error))
+}
+
+/// What an error stems from; each cause begins with a colon.
+pub fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = String::new();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    text
+}

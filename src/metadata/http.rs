@@ -1,0 +1,216 @@
+//! The HTTP store: `GET`, `PUT` and `DELETE` of `<base>?key=<key>`, as upstream's three servers answer them. There is no
+//! compare-and-set, so ownership is best effort.
+
+mod connection;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Bytes;
+use hyper::header::{HeaderValue, ACCEPT, CONTENT_TYPE};
+use hyper::{Method, Request, StatusCode};
+use parking_lot::Mutex;
+
+use super::backend::{late, refused, unreachable, Backend, Entry, Put, Version, MAX_VALUE_BYTES};
+use super::keyed::Keyed;
+use super::keys::percent_encoded;
+use super::{BoxFuture, Own, Store};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use connection::Connections;
+
+/// Longest time for one request, upstream's value.
+const REQUEST_LIMIT: Duration = Duration::from_secs(3);
+/// Who wants to take a name over asks its owner for a second first; so for half of that nobody else can have it.
+const TRUST: Duration = Duration::from_millis(500);
+/// Asks for expiry, in seconds, and says in the answer that the server can.
+pub const EXPIRE_HEADER: &str = "mte-expire-seconds";
+/// What upstream's servers take.
+const USUAL_LIMIT: &str = "the wheel's server takes 1048576 bytes";
+
+/// Opens `http://…` or `https://…`.
+pub fn open(connection: &str, config: &Config, own: Own) -> Result<Arc<dyn Store>> {
+    let backend = Http {
+        base: connection.to_string(),
+        connections: Connections::new(connection, config)?,
+        limit: REQUEST_LIMIT.min(config.metadata_timeout),
+        ttl_secs: config.metadata_ttl.as_secs(),
+        expires: AtomicBool::new(false),
+        verified: Mutex::default(),
+    };
+    Ok(Arc::new(Keyed::new(Arc::new(backend), 1, config, own)))
+}
+
+struct Http {
+    base: String,
+    connections: Connections,
+    limit: Duration,
+    ttl_secs: u64,
+    /// The server lets keys expire when it is asked to.
+    expires: AtomicBool,
+    /// When each own key was last seen to be ours.
+    verified: Mutex<HashMap<String, Instant>>,
+}
+
+impl Http {
+    async fn send(&self, method: Method, key: &str, body: Option<Arc<[u8]>>) -> Result<(StatusCode, Bytes)> {
+        let exchange = tokio::time::timeout(self.limit, self.exchange(method.clone(), key, body));
+        let outcome = exchange.await.unwrap_or_else(|_| Err(late(self.limit)));
+        outcome.map_err(|e| e.context(format_args!("{method} {}", self.base)).peer(self.connections.peer()))
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        key: &str,
+        body: Option<Arc<[u8]>>,
+    ) -> Result<(StatusCode, Bytes)> {
+        let target = self.connections.target(&format!("?key={}", percent_encoded(key)));
+        let request = || {
+            let body = body.as_ref().map_or_else(Bytes::new, |body| Bytes::copy_from_slice(body));
+            let mut request = Request::new(Full::new(body.clone()));
+            *request.method_mut() = method.clone();
+            *request.uri_mut() = target.parse().map_err(|e| refused(format!("'{target}' is no URI: {e}")))?;
+            let headers = request.headers_mut();
+            headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
+            if method == Method::PUT {
+                headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+                headers.insert(EXPIRE_HEADER, HeaderValue::from(self.ttl_secs));
+            }
+            Ok(request)
+        };
+        let (sender, response) = self.connections.exchange(request).await?;
+        let (parts, body) = response.into_parts();
+        if parts.headers.contains_key(EXPIRE_HEADER) {
+            self.expires.store(true, Relaxed);
+        }
+        let body = Limited::new(body, MAX_VALUE_BYTES).collect().await;
+        let body = body.map_err(|e| unreachable(format!("the answer broke off: {e}")))?.to_bytes();
+        self.connections.keep(sender);
+        Ok((parts.status, body))
+    }
+
+    async fn read(&self, key: &str) -> Result<Option<Entry>> {
+        match self.send(Method::GET, key, None).await? {
+            (StatusCode::OK, body) => {
+                let value = Vec::from(body);
+                let version = Version::Content(value.as_slice().into());
+                Ok(Some(Entry { value, version }))
+            }
+            (StatusCode::NOT_FOUND, _) => Ok(None),
+            (status, body) => Err(self.unexpected("GET", status, &body)),
+        }
+    }
+
+    /// 200, or 400 if the key exists already.
+    async fn write(&self, key: &str, value: &Arc<[u8]>) -> Result<bool> {
+        match self.send(Method::PUT, key, Some(value.clone())).await? {
+            (StatusCode::OK, _) => Ok(true),
+            (StatusCode::BAD_REQUEST, _) if key.contains("rpc_meta") => Ok(false),
+            (StatusCode::PAYLOAD_TOO_LARGE, _) => Err(refused(format!(
+                "the value of {} bytes is too large for the server ({USUAL_LIMIT}); register fewer, larger buffers",
+                value.len()
+            ))),
+            (status, body) => Err(self.unexpected("PUT", status, &body)),
+        }
+    }
+
+    async fn remove(&self, key: &str) -> Result<()> {
+        match self.send(Method::DELETE, key, None).await? {
+            (StatusCode::OK | StatusCode::NOT_FOUND, _) => Ok(()),
+            (status, body) => Err(self.unexpected("DELETE", status, &body)),
+        }
+    }
+
+    fn unexpected(&self, method: &str, status: StatusCode, body: &[u8]) -> Error {
+        let body = String::from_utf8_lossy(&body[..body.len().min(200)]);
+        let text =
+            format!("{method} {}: status {status} ({}); is it the metadata server?", self.base, body.trim());
+        if status.is_server_error() { unreachable(text) } else { refused(text) }.peer(self.connections.peer())
+    }
+
+    fn note(&self, key: &str) {
+        self.verified.lock().insert(key.to_string(), Instant::now());
+    }
+
+    fn is_trusted(&self, key: &str) -> bool {
+        self.verified.lock().get(key).is_some_and(|at| at.elapsed() < TRUST)
+    }
+
+    async fn put_over(&self, key: String, value: Arc<[u8]>, over: Option<Version>) -> Result<Put> {
+        let done = |content: &[u8]| Ok(Put::Done(Version::Content(content.into())));
+        if over.is_none() || !self.is_trusted(&key) {
+            match (self.read(&key).await?, &over) {
+                (None, _) => {}
+                (Some(entry), Some(over)) if entry.version == *over => {}
+                _ => return Ok(Put::Lost),
+            }
+        }
+        if self.write(&key, &value).await? {
+            self.note(&key);
+            return done(&value);
+        }
+        // The server refuses to replace the key: it may have it from an attempt whose answer was lost.
+        let Some(entry) = self.read(&key).await? else { return Ok(Put::Lost) };
+        if entry.value == *value {
+            self.note(&key);
+            return done(&value);
+        }
+        if over != Some(entry.version) {
+            return Ok(Put::Lost);
+        }
+        self.remove(&key).await?;
+        if !self.write(&key, &value).await? {
+            return Ok(Put::Lost);
+        }
+        self.note(&key);
+        done(&value)
+    }
+}
+
+impl Backend for Http {
+    fn name(&self) -> &'static str {
+        "http"
+    }
+
+    fn ends_in_newline(&self) -> bool {
+        false
+    }
+
+    fn get(&self, key: String, _: bool) -> BoxFuture<'_, Result<Option<Entry>>> {
+        Box::pin(async move { self.read(&key).await })
+    }
+
+    fn put(&self, key: String, value: Arc<[u8]>, over: Option<Version>) -> BoxFuture<'_, Result<Put>> {
+        Box::pin(self.put_over(key, value, over))
+    }
+
+    fn delete(&self, key: String, version: Version) -> BoxFuture<'_, Result<bool>> {
+        Box::pin(async move {
+            if !self.is_trusted(&key) {
+                match self.read(&key).await? {
+                    Some(entry) if entry.version == version => {}
+                    Some(_) => return Ok(false),
+                    None => return Ok(true),
+                }
+            }
+            self.remove(&key).await.map(|()| true)
+        })
+    }
+
+    fn keep(&self, key: String, value: Arc<[u8]>, version: Version) -> BoxFuture<'_, Result<bool>> {
+        Box::pin(async move {
+            if !self.read(&key).await?.is_some_and(|entry| entry.version == version) {
+                return Ok(false);
+            }
+            self.note(&key);
+            if self.expires.load(Relaxed) {
+                return self.write(&key, &value).await;
+            }
+            Ok(true)
+        })
+    }
+}

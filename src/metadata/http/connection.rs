@@ -1,0 +1,212 @@
+//! Connections to the HTTP store: made when needed, kept while idle, closed in forked children.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1::{handshake, SendRequest};
+use hyper::header::{HeaderValue, HOST};
+use hyper::{Request, Response, Uri};
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::host_port::HostPort;
+use crate::metadata::backend::{refused, unreachable, with_causes};
+use crate::metadata::tls::Files;
+use crate::runtime::fork::Tracked;
+use crate::runtime::resolve::{resolve, Family};
+
+/// Per address, upstream's value.
+const CONNECT_LIMIT: Duration = Duration::from_millis(1500);
+/// Idle connections kept.
+const MAX_IDLE: usize = 8;
+
+/// A connection that can send.
+pub type Sender = SendRequest<Full<Bytes>>;
+
+/// Connections to one server.
+pub struct Connections {
+    /// `host:port` as the URL has it.
+    authority: HeaderValue,
+    /// What stands before the query; the whole URL for a proxy.
+    prefix: String,
+    /// The server, or the proxy.
+    address: HostPort,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+    /// Guards the idle connections; never held across I/O.
+    idle: Mutex<Vec<Sender>>,
+}
+
+impl Connections {
+    /// Connections for the base URL; `ERR_INVALID_ARGUMENT` if it is none.
+    pub fn new(url: &str, config: &Config) -> Result<Self> {
+        let uri = parse(url)?;
+        let server = address(&uri, url)?;
+        let authority = uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
+        let path = uri.path_and_query().map_or("/", |path| path.as_str());
+        let mut made = Connections {
+            authority: HeaderValue::from_str(authority).map_err(|e| Error::invalid(format!("{url}: {e}")))?,
+            prefix: path.to_string(),
+            address: server.clone(),
+            tls: None,
+            idle: Mutex::default(),
+        };
+        if uri.scheme_str() == Some("https") {
+            let name = ServerName::try_from(server.host.clone());
+            let name = name.map_err(|e| Error::invalid(format!("metadata store '{url}': {e}")))?;
+            made.tls = Some((TlsConnector::from(Arc::new(Files::read(config)?.client()?)), name));
+        }
+        if let Some(proxy) = &config.metadata_http_proxy {
+            if made.tls.is_some() {
+                return Err(Error::invalid(
+                    "MC_METADATA_HTTP_PROXY works with http:// only; unset it for https://",
+                ));
+            }
+            made.prefix = format!("http://{authority}{path}");
+            made.address = address(&parse(proxy)?, proxy)?;
+        }
+        Ok(made)
+    }
+
+    /// What is connected to, for messages.
+    pub fn peer(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// The request target for a query, which begins with `?`.
+    pub fn target(&self, query: &str) -> String {
+        format!("{}{query}", self.prefix)
+    }
+
+    /// Sends the request over an idle connection, or a new one if there is none or the server has closed it.
+    pub async fn exchange(
+        &self,
+        request: impl Fn() -> Result<Request<Full<Bytes>>>,
+    ) -> Result<(Sender, Response<Incoming>)> {
+        let request = || {
+            request().map(|mut request| {
+                request.headers_mut().insert(HOST, self.authority.clone());
+                request
+            })
+        };
+        let idle = self.idle.lock().pop();
+        if let Some(mut sender) = idle.filter(|sender| !sender.is_closed()) {
+            if let Ok(response) = sender.send_request(request()?).await {
+                return Ok((sender, response));
+            }
+        }
+        let mut sender = self.connect().await?;
+        let response = sender.send_request(request()?).await;
+        let response = response.map_err(|e| unreachable(format!("no answer: {}", with_causes(&e))))?;
+        Ok((sender, response))
+    }
+
+    /// Keeps a connection for the next request.
+    pub fn keep(&self, sender: Sender) {
+        let mut idle = self.idle.lock();
+        if idle.len() < MAX_IDLE && !sender.is_closed() {
+            idle.push(sender);
+        }
+    }
+
+    async fn connect(&self) -> Result<Sender> {
+        let stream = self.reach().await?;
+        match &self.tls {
+            None => start(stream).await,
+            Some((connector, name)) => {
+                let secured = connector.connect(name.clone(), stream).await;
+                start(secured.map_err(|e| refused(format!("TLS with {}: {e}", self.address)))?).await
+            }
+        }
+    }
+
+    async fn reach(&self) -> Result<Socket> {
+        let resolved = resolve(&self.address.host, self.address.port, Family::Any).await;
+        let resolved = resolved.map_err(|e| unreachable(e.text().to_string()))?;
+        let mut failed = unreachable(format!("{} has no address", self.address));
+        for address in resolved {
+            match timeout(CONNECT_LIMIT, TcpStream::connect(address)).await {
+                Ok(Ok(stream)) => {
+                    let _ = stream.set_nodelay(true);
+                    return Ok(Socket(Tracked::new(stream)));
+                }
+                Ok(Err(error)) => failed = unreachable(format!("connect to {address}: {error}")),
+                Err(_) => failed = unreachable(format!("connect to {address}: no answer")),
+            }
+        }
+        Err(failed)
+    }
+}
+
+/// Closed in a forked child. Does not offer vectored writes: they raise SIGPIPE.
+struct Socket(Tracked<TcpStream>);
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.0).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0).poll_shutdown(context)
+    }
+}
+
+async fn start(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Result<Sender> {
+    let (sender, connection) =
+        handshake(TokioIo::new(stream)).await.map_err(|e| unreachable(with_causes(&e)))?;
+    // Ends when the sender is dropped or the server closes; the request gets the error.
+    tokio::spawn(async move { drop(connection.await) });
+    Ok(sender)
+}
+
+fn parse(url: &str) -> Result<Uri> {
+    url.parse().map_err(|e| Error::invalid(format!("'{url}' is no URL: {e}")))
+}
+
+fn address(uri: &Uri, url: &str) -> Result<HostPort> {
+    let usual = if uri.scheme_str() == Some("https") { 443 } else { 80 };
+    let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    if host.is_empty() {
+        return Err(Error::invalid(format!("'{url}' has no host; it should be http://host:port/metadata")));
+    }
+    let authority = uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
+    let behind = authority.strip_prefix(uri.host().unwrap_or_default());
+    let port = match behind.map(|text| text.strip_prefix(':').unwrap_or(text)) {
+        Some("") => Some(usual),
+        Some(digits) => digits.parse().ok(),
+        None => None,
+    };
+    let port = port.ok_or_else(|| {
+        Error::invalid(format!("'{url}': '{authority}' is not host or host:port (logins are not supported)"))
+    })?;
+    Ok(HostPort { host: host.to_string(), port })
+}

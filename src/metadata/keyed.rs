@@ -1,0 +1,185 @@
+//! A store over a key-value service: key names, JSON texts, and reading. Publishing is in `claims`.
+
+mod claims;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{json, Value};
+use tokio::sync::{Mutex, Notify};
+
+use super::backend::{Backend, Entry, Patience, Watch};
+use super::keys::Keys;
+use super::{BoxFuture, Change, Changed, Own, SegmentDesc, Store};
+use crate::config::Config;
+use crate::error::{Class, Code, Error, Result};
+use crate::handshake::Client;
+use crate::host_port::HostPort;
+use crate::json;
+use crate::json::members::Members;
+use crate::observe::log::RateLimit;
+use claims::Claims;
+
+/// How often in the life of a key its owner looks after it.
+const LOOKS_PER_LIFE: u32 = 3;
+
+/// A store that was emptied has its keys again after this time, however long they live.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(10);
+
+/// A store whose values a service keeps by key.
+pub struct Keyed {
+    backend: Arc<dyn Backend>,
+    keys: Keys,
+    own: Own,
+    patience: Patience,
+    interval: Duration,
+    may_take_over: bool,
+    /// The handshake port listens only once a transport is installed, and until then the address proves nothing.
+    legacy_port: bool,
+    client: Client,
+    /// What this engine has published; held for the length of a write, so that writes are in order.
+    claims: Mutex<Claims>,
+    /// Something was published: there is something to look after.
+    published: Notify,
+    log: RateLimit,
+}
+
+impl Keyed {
+    /// A store that has not been talked to yet.
+    pub fn new(backend: Arc<dyn Backend>, endpoints: usize, config: &Config, own: Own) -> Self {
+        Keyed {
+            backend,
+            keys: Keys::new(config),
+            own,
+            patience: Patience::new(config, endpoints),
+            interval: (config.metadata_ttl / LOOKS_PER_LIFE).min(LONGEST_INTERVAL),
+            may_take_over: config.metadata_take_over,
+            legacy_port: config.legacy_rpc_port_binding,
+            client: Client::new(config),
+            claims: Mutex::default(),
+            published: Notify::new(),
+            log: RateLimit::default(),
+        }
+    }
+
+    /// As values are written: sorted, compact, and with a newline except over HTTP.
+    fn text(&self, value: &Value) -> Arc<[u8]> {
+        let mut text = json::write(value);
+        if self.backend.ends_in_newline() {
+            text.push('\n');
+        }
+        text.into_bytes().into()
+    }
+
+    async fn read(&self, key: &str, what: &str) -> Result<Entry> {
+        let read = self.patience.bear(|| self.backend.get(key.to_string(), false)).await;
+        let read = read.map_err(|e| e.context(format_args!("read {what} from {}", self.backend.name())))?;
+        read.ok_or_else(|| {
+            let text = format!("{what} is not in {} (key '{key}')", self.backend.name());
+            Error::new(Code::Metadata, text).class(Class::Metadata, true)
+        })
+    }
+
+    async fn segment(&self, name: String) -> Result<(SegmentDesc, i64)> {
+        let key = self.keys.segment(&name);
+        let entry = self.read(&key, &format!("the descriptor of '{name}'")).await?;
+        let desc = decode(&entry.value).map_err(|e| e.context(format_args!("key '{key}'")).peer(name))?;
+        Ok((desc, entry.version.revision()))
+    }
+
+    async fn address(&self, server: String) -> Result<HostPort> {
+        let key = self.keys.rpc(&server);
+        let entry = self.read(&key, &format!("the handshake address of '{server}'")).await?;
+        decode_address(&entry.value).map_err(|e| e.context(format_args!("key '{key}'")).peer(server))
+    }
+}
+
+/// The value of an `rpc_meta` key.
+fn encode_address(address: &HostPort) -> Value {
+    json!({"ip_or_host_name": address.host, "rpc_port": address.port})
+}
+
+fn decode_address(value: &[u8]) -> Result<HostPort> {
+    let value = json::parse(value)?;
+    let members = Members::of(&value, "handshake address")?;
+    let missing = || Error::new(Code::MalformedJson, "member 'rpc_port' is missing");
+    Ok(HostPort {
+        host: members.filled_text("ip_or_host_name")?.into(),
+        port: members.uint("rpc_port")?.ok_or_else(missing)?,
+    })
+}
+
+fn decode(value: &[u8]) -> Result<SegmentDesc> {
+    SegmentDesc::decode(&json::parse(value)?)
+}
+
+impl Store for Keyed {
+    fn name(&self) -> &'static str {
+        self.backend.name()
+    }
+
+    fn is_peer_to_peer(&self) -> bool {
+        false
+    }
+
+    fn get(&self, segment: &str) -> BoxFuture<'_, Result<SegmentDesc>> {
+        let name = segment.to_string();
+        Box::pin(async move { self.segment(name).await.map(|(desc, _)| desc) })
+    }
+
+    fn get_at(&self, segment: &str) -> BoxFuture<'_, Result<(SegmentDesc, i64)>> {
+        Box::pin(self.segment(segment.to_string()))
+    }
+
+    fn put(&self, desc: &SegmentDesc) -> BoxFuture<'_, Result<()>> {
+        let (key, value) = (self.keys.segment(&desc.name), self.text(&desc.encode()));
+        Box::pin(self.publish_descriptor(key, value))
+    }
+
+    fn remove(&self, segment: &str) -> BoxFuture<'_, Result<()>> {
+        Box::pin(self.withdraw(self.keys.segment(segment)))
+    }
+
+    fn rpc_address(&self, server_name: &str) -> BoxFuture<'_, Result<HostPort>> {
+        Box::pin(self.address(server_name.to_string()))
+    }
+
+    fn put_rpc_address(&self, server_name: &str, address: &HostPort) -> BoxFuture<'_, Result<()>> {
+        let (key, value) = (self.keys.rpc(server_name), self.text(&encode_address(address)));
+        Box::pin(self.claim_name(key, value))
+    }
+
+    fn remove_rpc_address(&self, server_name: &str) -> BoxFuture<'_, Result<()>> {
+        Box::pin(self.withdraw(self.keys.rpc(server_name)))
+    }
+
+    fn upkeep(self: Arc<Self>) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            let backend = self.backend.clone();
+            tokio::join!(self.look_after_claims(), backend.upkeep());
+        })
+    }
+
+    fn watches(&self) -> bool {
+        self.backend.watches()
+    }
+
+    fn watch(&self, segment: &str, since: i64, changed: Changed) -> Option<Watch> {
+        let (key, name) = (self.keys.segment(segment), segment.to_string());
+        let log = RateLimit::default();
+        let seen = move |value: Option<(&[u8], i64)>| {
+            let Some((value, revision)) = value else { return changed(Change::Unknown) };
+            match decode(value) {
+                Ok(desc) => changed(Change::To(Box::new(desc), revision)),
+                Err(error) if log.admit("watch", &name) => {
+                    tracing::warn!("the new descriptor of '{name}' is not used: {error}");
+                }
+                Err(_) => {}
+            }
+        };
+        self.backend.watch(key, since, Box::new(seen))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,273 @@
+//! What this engine has published: claimed only where nobody else lives, looked after, published again when it is
+//! lost, and taken back. Nothing is written over or removed that belongs to another engine.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::{decode_address, Keyed};
+use crate::error::{Class, Code, Error, Result};
+use crate::host_port::HostPort;
+use crate::json;
+use crate::metadata::backend::{refused, unreachable, Entry, Put, Version};
+
+/// How long the owner of a name has to show that it is alive.
+const PROBE_LIMIT: Duration = Duration::from_secs(1);
+/// Writes tried against others that keep changing the key.
+const ROUNDS: usize = 8;
+
+/// Failures of this host, which say nothing of the one that was asked.
+const OWN_TROUBLE: [i32; 9] = [
+    libc::EMFILE,
+    libc::ENFILE,
+    libc::ENOMEM,
+    libc::ENOBUFS,
+    libc::ENETDOWN,
+    libc::ENETUNREACH,
+    libc::EADDRNOTAVAIL,
+    libc::EACCES,
+    libc::EPERM,
+];
+
+/// The keys of this engine.
+#[derive(Default)]
+pub struct Claims {
+    rpc: Option<Claim>,
+    descriptor: Option<Claim>,
+    /// The engine is being destroyed: nothing is published any more.
+    closed: bool,
+}
+
+/// One key of this engine.
+#[derive(Clone)]
+struct Claim {
+    key: String,
+    value: Arc<[u8]>,
+    /// As it was written last; `None` if it may be gone.
+    version: Option<Version>,
+}
+
+/// Whether an entry that stands in the way may be replaced.
+enum Owner {
+    /// It is this engine's.
+    Ours,
+    /// Whoever wrote it is dead, for this reason.
+    Dead(String),
+}
+
+impl Keyed {
+    /// Publishes the handshake address unless another engine lives under the name.
+    pub(super) async fn claim_name(&self, key: String, value: Arc<[u8]>) -> Result<()> {
+        let mut claims = self.claims.lock().await;
+        let patience = self.patience.at_start();
+        let wrote = patience.bear(|| self.write(&key, &value, None, true)).await;
+        let version = wrote.map_err(|e| self.not_published(e, &key, value.len()))?;
+        claims.rpc = Some(Claim { key, value, version: Some(version) });
+        self.published.notify_one();
+        Ok(())
+    }
+
+    /// Publishes the descriptor, over what this engine published before.
+    pub(super) async fn publish_descriptor(&self, key: String, value: Arc<[u8]>) -> Result<()> {
+        let mut claims = self.claims.lock().await;
+        if claims.closed {
+            let text = "the engine is being destroyed";
+            return Err(Error::new(Code::Metadata, text).class(Class::Canceled, false));
+        }
+        let before = claims.descriptor.as_ref().and_then(|claim| claim.version.clone());
+        let first = claims.descriptor.is_none();
+        let rpc = claims.rpc.clone();
+        let write = || async {
+            if first {
+                self.check_name(rpc.as_ref()).await?;
+            }
+            self.write(&key, &value, before.clone(), first).await
+        };
+        let wrote = self.patience.bear(write).await;
+        let version = wrote.map_err(|e| self.not_published(e, &key, value.len()))?;
+        claims.descriptor = Some(Claim { key, value, version: Some(version) });
+        self.published.notify_one();
+        Ok(())
+    }
+
+    /// Removes a key if this engine wrote it; from now on it publishes nothing.
+    pub(super) async fn withdraw(&self, key: String) -> Result<()> {
+        let mut claims = self.claims.lock().await;
+        claims.closed = true;
+        let claims = &mut *claims;
+        let place = [&mut claims.rpc, &mut claims.descriptor];
+        let ours = place.into_iter().find(|claim| claim.as_ref().is_some_and(|claim| claim.key == key));
+        let Some(claim) = ours.and_then(Option::take) else { return Ok(()) };
+        let delete = || async {
+            if let Some(version) = &claim.version {
+                if self.backend.delete(key.clone(), version.clone()).await? {
+                    return Ok(());
+                }
+            }
+            // A write whose answer was lost leaves another version of ours.
+            match self.backend.get(key.clone(), true).await? {
+                Some(entry) if self.is_ours(&claim, &entry) => {
+                    self.backend.delete(key.clone(), entry.version).await.map(drop)
+                }
+                _ => Ok(()),
+            }
+        };
+        self.patience.bear(delete).await.map_err(|e| e.context(format_args!("remove key '{key}'")))
+    }
+
+    /// Puts the expiry of the claims off and writes again what is gone, for ever.
+    pub(super) async fn look_after_claims(&self) {
+        loop {
+            let idle = {
+                let claims = self.claims.lock().await;
+                claims.rpc.is_none() && claims.descriptor.is_none()
+            };
+            match idle {
+                true => self.published.notified().await,
+                false => tokio::time::sleep(self.interval).await,
+            }
+            if let Err(error) = self.look_after_claims_once().await {
+                if self.log.admit("upkeep", "") {
+                    tracing::warn!("the keys in {} are not looked after: {error}", self.backend.name());
+                }
+            }
+        }
+    }
+
+    pub(super) async fn look_after_claims_once(&self) -> Result<()> {
+        self.patience.bear(|| self.backend.beat()).await?;
+        let mut claims = self.claims.lock().await;
+        if claims.closed {
+            return Ok(());
+        }
+        let claims = &mut *claims;
+        for claim in [&mut claims.rpc, &mut claims.descriptor].into_iter().flatten() {
+            let kept = || async {
+                match &claim.version {
+                    Some(version) => {
+                        self.backend.keep(claim.key.clone(), claim.value.clone(), version.clone()).await
+                    }
+                    None => Ok(false),
+                }
+            };
+            if self.patience.bear(kept).await? {
+                continue;
+            }
+            claim.version = None;
+            let wrote = self.patience.bear(|| self.write(&claim.key, &claim.value, None, false)).await;
+            claim.version =
+                Some(wrote.map_err(|e| e.context(format_args!("publish '{}' again", claim.key)))?);
+            tracing::warn!(
+                "key '{}' was gone or changed in {}; published again",
+                claim.key,
+                self.backend.name()
+            );
+        }
+        Ok(())
+    }
+
+    /// Writes a key that is absent, or the version `over`, or ours in whatever version, or, with `take`, of an engine
+    /// that is dead.
+    async fn write(
+        &self,
+        key: &str,
+        value: &Arc<[u8]>,
+        mut over: Option<Version>,
+        take: bool,
+    ) -> Result<Version> {
+        for _ in 0..ROUNDS {
+            let put = self.backend.put(key.to_string(), value.clone(), over.take()).await?;
+            if let Put::Done(version) = put {
+                return Ok(version);
+            }
+            let Some(entry) = self.backend.get(key.to_string(), true).await? else { continue };
+            if let Owner::Dead(why) = self.owner(key, value, &entry, take).await? {
+                if !self.may_take_over {
+                    return Err(refused(format!(
+                        "key '{key}' exists and MC_METADATA_TAKE_OVER=0 refuses to take it over although {why}; \
+                         remove the key"
+                    )));
+                }
+                tracing::warn!("key '{key}' in {} is taken over: {why}", self.backend.name());
+            }
+            over = Some(entry.version);
+        }
+        Err(refused(format!("key '{key}' is changed all the time by somebody else"))
+            .class(Class::Metadata, true))
+    }
+
+    async fn owner(&self, key: &str, value: &[u8], entry: &Entry, take: bool) -> Result<Owner> {
+        if let Some(incarnation) = incarnation_of(&entry.value) {
+            if incarnation == self.own.incarnation {
+                return Ok(Owner::Ours);
+            }
+        }
+        // This engine holds the port, so nobody else has the address, unless it is only bound later.
+        let same = same_text(&entry.value, value);
+        if same && !(self.legacy_port && take) {
+            return Ok(Owner::Ours);
+        }
+        if !take {
+            return Err(refused(format!(
+                "key '{key}' belongs to another engine now, which took the name over; give each engine a name of its \
+                 own, and destroy this one"
+            )));
+        }
+        let Ok(address) = decode_address(&entry.value) else {
+            // A descriptor: the name was claimed before.
+            return Ok(Owner::Dead("it is of an earlier engine of this name".into()));
+        };
+        match self.probe(&address).await? {
+            Some(why) => Ok(Owner::Dead(format!("its owner at {address} {why}"))),
+            None => Err(refused(format!(
+                "the name is in use: key '{key}' leads to {address}, where an engine answers; choose another local \
+                 server name, or if that is an engine of another name, remove the key"
+            ))),
+        }
+    }
+
+    /// Why the engine at `address` counts as dead; `None` if it answers. An error if it could not be asked.
+    async fn probe(&self, address: &HostPort) -> Result<Option<String>> {
+        match timeout(PROBE_LIMIT, self.client.probe(address)).await {
+            Ok(Ok(())) => Ok(None),
+            Ok(Err(error)) if OWN_TROUBLE.contains(&error.errno()) => {
+                let text = format!("whether the owner at {address} lives cannot be found out: {error}");
+                Err(unreachable(text))
+            }
+            Ok(Err(error)) => Ok(Some(format!("does not answer ({error})"))),
+            Err(_) => Ok(Some(format!("was silent for {} s", PROBE_LIMIT.as_secs()))),
+        }
+    }
+
+    /// A descriptor may only be written over somebody else's while the name is this engine's.
+    async fn check_name(&self, rpc: Option<&Claim>) -> Result<()> {
+        let Some(rpc) = rpc else { return Ok(()) };
+        match self.backend.get(rpc.key.clone(), true).await? {
+            Some(entry) if !self.is_ours(rpc, &entry) => Err(refused(format!(
+                "key '{}' belongs to another engine now, which took the name over before this one listened; give each \
+                 engine a name of its own",
+                rpc.key
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    fn is_ours(&self, claim: &Claim, entry: &Entry) -> bool {
+        same_text(&entry.value, &claim.value)
+            || incarnation_of(&entry.value).is_some_and(|incarnation| incarnation == self.own.incarnation)
+    }
+
+    fn not_published(&self, error: Error, key: &str, bytes: usize) -> Error {
+        error.context(format_args!("write key '{key}' ({bytes} bytes) to {}", self.backend.name()))
+    }
+}
+
+/// Servers may format JSON anew.
+fn same_text(one: &[u8], other: &[u8]) -> bool {
+    one == other || matches!((json::parse(one), json::parse(other)), (Ok(a), Ok(b)) if a == b)
+}
+
+fn incarnation_of(value: &[u8]) -> Option<String> {
+    json::parse(value).ok()?.get("incarnation")?.as_str().map(String::from)
+}

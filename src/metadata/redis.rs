@@ -1,0 +1,193 @@
+//! The Redis store. Keys expire; conditional writes are scripts, which name the expected version by the SHA-1 of its
+//! value, computed by the server.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use redis::aio::MultiplexedConnection;
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, FromRedisValue, IntoConnectionInfo,
+    RedisConnectionInfo, RedisError, ServerErrorKind,
+};
+
+use super::backend::{refused, unreachable, Backend, Entry, Patience, Put, Version};
+use super::keyed::Keyed;
+use super::{BoxFuture, Own, Store};
+use crate::config::Config;
+use crate::error::{Class, Error, Result};
+use crate::host_port;
+
+/// Absent is the empty digest. Answers the new value's digest, or an empty text if the key is another version.
+const PUT: &str = "local v = redis.call('GET', KEYS[1]) \
+    local is = v and redis.sha1hex(v) or '' \
+    if is ~= ARGV[1] then return '' end \
+    redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) \
+    return redis.sha1hex(ARGV[2])";
+/// Answers the value and its digest, or nothing.
+const GET: &str = "local v = redis.call('GET', KEYS[1]) \
+    if not v then return {} end \
+    return {v, redis.sha1hex(v)}";
+const DELETE: &str = "local v = redis.call('GET', KEYS[1]) \
+    if v and redis.sha1hex(v) == ARGV[1] then return redis.call('DEL', KEYS[1]) end \
+    return 0";
+const KEEP: &str = "local v = redis.call('GET', KEYS[1]) \
+    if v and redis.sha1hex(v) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end \
+    return 0";
+
+/// Opens `redis://host[:port]`; user, password and database come from the settings.
+pub fn open(connection: &str, config: &Config, own: Own) -> Result<Arc<dyn Store>> {
+    let rest = connection.strip_prefix("redis://").unwrap_or(connection).trim_end_matches('/');
+    let address = host_port::parse(rest, config.handshake_port);
+    if address.host.is_empty() || rest.contains('@') || rest.contains('/') {
+        return Err(Error::invalid(format!(
+            "metadata store '{connection}' should be redis://host[:port]; user, password and database are \
+             MC_REDIS_USERNAME, MC_REDIS_PASSWORD and MC_REDIS_DB_INDEX"
+        )));
+    }
+    let mut login = RedisConnectionInfo::default()
+        .set_db(i64::from(config.redis_db_index))
+        // The library's name is nobody's business, and old servers refuse the command.
+        .set_skip_set_lib_name();
+    if let Some(password) = &config.redis_password {
+        login = login.set_password(&password.0);
+        if let Some(user) = &config.redis_username {
+            login = login.set_username(user);
+        }
+    }
+    let info = ConnectionAddr::Tcp(address.host.clone(), address.port).into_connection_info();
+    let client = info.and_then(|info| Client::open(info.set_redis_settings(login)));
+    let backend = Redis {
+        client: client.map_err(|e| Error::invalid(format!("metadata store '{connection}': {e}")))?,
+        peer: address.to_string(),
+        limit: Patience::new(config, 1).limit,
+        ttl_ms: config.metadata_ttl.as_millis() as u64,
+        connection: Mutex::default(),
+    };
+    Ok(Arc::new(Keyed::new(Arc::new(backend), 1, config, own)))
+}
+
+struct Redis {
+    client: Client,
+    peer: String,
+    limit: Duration,
+    ttl_ms: u64,
+    /// The connection in use, shared by all calls; forgotten when it fails.
+    connection: Mutex<Option<MultiplexedConnection>>,
+}
+
+impl Redis {
+    async fn connection(&self) -> Result<MultiplexedConnection> {
+        if let Some(connection) = &*self.connection.lock() {
+            return Ok(connection.clone());
+        }
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(self.limit))
+            .set_response_timeout(Some(self.limit));
+        let made = self.client.get_multiplexed_async_connection_with_config(&config).await;
+        let made = made.map_err(|e| self.failed("connect", &e))?;
+        *self.connection.lock() = Some(made.clone());
+        Ok(made)
+    }
+
+    async fn call<T: FromRedisValue>(&self, what: &str, command: Cmd) -> Result<T> {
+        let mut connection = self.connection().await?;
+        let answer = command.query_async(&mut connection).await;
+        answer.map_err(|error| {
+            if error.is_unrecoverable_error() || error.is_timeout() || error.is_io_error() {
+                *self.connection.lock() = None;
+            }
+            self.failed(what, &error)
+        })
+    }
+
+    fn failed(&self, what: &str, error: &RedisError) -> Error {
+        let text = format!("redis {}: {what}: {error}", self.peer);
+        let login = matches!(error.kind(), redis::ErrorKind::AuthenticationFailed)
+            || matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "NOPERM"));
+        let made = if login {
+            refused(format!("{text}; check MC_REDIS_USERNAME and MC_REDIS_PASSWORD"))
+        } else if error.is_timeout() {
+            unreachable(text).class(Class::Timeout, true)
+        } else if error.is_io_error() || error.is_connection_dropped() || is_busy(error) {
+            unreachable(text)
+        } else {
+            refused(text)
+        };
+        made.peer(self.peer.as_str())
+    }
+}
+
+/// The server is loading, failing over or running a script.
+fn is_busy(error: &RedisError) -> bool {
+    use redis::ErrorKind::Server;
+    matches!(
+        error.kind(),
+        Server(
+            ServerErrorKind::BusyLoading
+                | ServerErrorKind::TryAgain
+                | ServerErrorKind::ClusterDown
+                | ServerErrorKind::MasterDown
+                | ServerErrorKind::ReadOnly
+        )
+    )
+}
+
+fn script(script: &str, key: String) -> Cmd {
+    let mut command = redis::cmd("EVAL");
+    command.arg(script).arg(1).arg(key);
+    command
+}
+
+fn digest(version: &Version) -> &[u8] {
+    match version {
+        Version::Content(digest) => digest,
+        Version::Revision(_) => &[],
+    }
+}
+
+impl Backend for Redis {
+    fn name(&self) -> &'static str {
+        "redis"
+    }
+
+    fn get(&self, key: String, owned: bool) -> BoxFuture<'_, Result<Option<Entry>>> {
+        Box::pin(async move {
+            let entry = |value, digest: Vec<u8>| Entry { value, version: Version::Content(digest.into()) };
+            if !owned {
+                let mut get = redis::cmd("GET");
+                get.arg(key);
+                let value: Option<Vec<u8>> = self.call("GET", get).await?;
+                return Ok(value.map(|value| entry(value, Vec::new())));
+            }
+            let found: Vec<Vec<u8>> = self.call("GET by script", script(GET, key)).await?;
+            let mut found = found.into_iter();
+            Ok(found.next().zip(found.next()).map(|(value, digest)| entry(value, digest)))
+        })
+    }
+
+    fn put(&self, key: String, value: Arc<[u8]>, over: Option<Version>) -> BoxFuture<'_, Result<Put>> {
+        Box::pin(async move {
+            let mut put = script(PUT, key);
+            put.arg(over.as_ref().map_or(&[][..], digest)).arg(&*value).arg(self.ttl_ms);
+            let written: Vec<u8> = self.call("SET by script", put).await?;
+            Ok(if written.is_empty() { Put::Lost } else { Put::Done(Version::Content(written.into())) })
+        })
+    }
+
+    fn delete(&self, key: String, version: Version) -> BoxFuture<'_, Result<bool>> {
+        Box::pin(async move {
+            let mut delete = script(DELETE, key);
+            delete.arg(digest(&version));
+            self.call::<i64>("DEL by script", delete).await.map(|count| count > 0)
+        })
+    }
+
+    fn keep(&self, key: String, _: Arc<[u8]>, version: Version) -> BoxFuture<'_, Result<bool>> {
+        Box::pin(async move {
+            let mut keep = script(KEEP, key);
+            keep.arg(digest(&version)).arg(self.ttl_ms);
+            self.call::<i64>("PEXPIRE by script", keep).await.map(|count| count > 0)
+        })
+    }
+}

@@ -1,0 +1,85 @@
+//! The addresses of this machine's network interfaces.
+#![allow(unsafe_code)]
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::error::{Code, Error, Result};
+
+/// The first address of an interface that is up and running and not the loopback; IPv6 if `v6`, else IPv4.
+/// `ERR_INVALID_ARGUMENT` if there is none.
+pub fn first_address(v6: bool) -> Result<IpAddr> {
+    let found = addresses()?.into_iter().find(|address| match address {
+        IpAddr::V4(_) => !v6,
+        // A link-local address means nothing without its scope.
+        IpAddr::V6(address) => v6 && !address.is_unicast_link_local(),
+    });
+    found.ok_or_else(|| {
+        let kind = if v6 { "IPv6" } else { "IPv4" };
+        Error::invalid(format!(
+            "no interface is up with an {kind} address that peers could use; set MC_TCP_BIND_ADDRESS"
+        ))
+    })
+}
+
+/// Addresses of running interfaces, without `lo`.
+fn addresses() -> Result<Vec<IpAddr>> {
+    let mut list: *mut libc::ifaddrs = std::ptr::null_mut();
+    // SAFETY: `list` outlives the call.
+    if unsafe { libc::getifaddrs(&mut list) } != 0 {
+        let error = std::io::Error::last_os_error();
+        return Err(Error::io(Code::InvalidArgument, "cannot list the network interfaces", &error));
+    }
+    let wanted = (libc::IFF_UP | libc::IFF_RUNNING) as u32;
+    let mut found = Vec::new();
+    let mut next = list;
+    while !next.is_null() {
+        // SAFETY: an element of the list that getifaddrs made and that is not freed yet.
+        let interface = unsafe { &*next };
+        let usable = interface.ifa_flags & wanted == wanted
+            && interface.ifa_flags & libc::IFF_LOOPBACK as u32 == 0
+            && !interface.ifa_addr.is_null();
+        if usable {
+            // SAFETY: not NULL, and as long as its family says.
+            found.extend(unsafe { address(interface.ifa_addr) });
+        }
+        next = interface.ifa_next;
+    }
+    // SAFETY: made by getifaddrs, freed once; nothing of it is kept.
+    unsafe { libc::freeifaddrs(list) };
+    Ok(found)
+}
+
+/// # Safety
+/// `address` points to a socket address of the length that goes with its family.
+unsafe fn address(address: *const libc::sockaddr) -> Option<IpAddr> {
+    // SAFETY: every socket address begins with its family.
+    match i32::from(unsafe { (*address).sa_family }) {
+        libc::AF_INET => {
+            // SAFETY: the family says so.
+            let address = unsafe { &*address.cast::<libc::sockaddr_in>() };
+            Some(Ipv4Addr::from(u32::from_be(address.sin_addr.s_addr)).into())
+        }
+        libc::AF_INET6 => {
+            // SAFETY: the family says so.
+            let address = unsafe { &*address.cast::<libc::sockaddr_in6>() };
+            Some(Ipv6Addr::from(address.sin6_addr.s6_addr).into())
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_loopback_is_not_an_address_for_peers() {
+        assert!(addresses().unwrap().iter().all(|address| !address.is_loopback()));
+        for v6 in [false, true] {
+            match first_address(v6) {
+                Ok(address) => assert_eq!(address.is_ipv6(), v6),
+                Err(error) => assert!(error.text().contains("MC_TCP_BIND_ADDRESS")),
+            }
+        }
+    }
+}
