@@ -7,6 +7,8 @@ mod common;
 mod interop;
 mod node;
 mod outages;
+#[cfg(feature = "rdma")]
+mod rdma;
 mod security;
 // tests/c_abi.rs uses it too.
 #[allow(dead_code)]
