@@ -90,6 +90,13 @@ fn what_a_full_store_refused_is_published_once_it_has_room() {
     assert_eq!(error.code(), Code::Metadata, "{error}");
     let error = a.engine.register(&[a.range(1)], "*", true).unwrap_err();
     assert!(error.code() == Code::Metadata && !error.retryable(), "{error}");
+    // One of each call, and one in the background after each.
+    let refusals = || {
+        let stats = server.redis(&["INFO", "errorstats"]).unwrap();
+        let count = stats.lines().find_map(|line| line.strip_prefix("errorstat_OOM:count="));
+        count.map_or(0, |count| count.trim().parse::<u32>().unwrap())
+    };
+    until("the background is refused, too", || refusals() >= 4);
     room("0");
     // Without another call.
     until("the region that is gone is no longer listed", || {
