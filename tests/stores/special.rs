@@ -86,7 +86,8 @@ fn a_store_that_starts_late_is_waited_for() {
 fn a_cluster_of_three_survives_the_loss_of_one_and_reports_the_loss_of_two() {
     if elsewhere(
         "special::a_cluster_of_three_survives_the_loss_of_one_and_reports_the_loss_of_two",
-        &[("MC_METADATA_TTL_SEC", "5")],
+        // A vote may take seconds on a busy machine.
+        &[("MC_METADATA_TTL_SEC", "5"), ("MC_METADATA_TIMEOUT_MS", "10000")],
     ) {
         return;
     }
@@ -112,7 +113,7 @@ fn a_cluster_of_three_survives_the_loss_of_one_and_reports_the_loss_of_two() {
     let begun = Instant::now();
     let error = b.engine.register(&[b.range(1)], "*", true).unwrap_err();
     assert_eq!(error.code(), Code::Metadata, "{error}");
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
     a.exchange_with(&b, target, 2).unwrap();
     nodes[0].again_without_waiting();
     nodes[1].again_without_waiting();
