@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::connect::{blocking, LAST_QP_NUMBER, STALE};
+use super::connect::{blocking, LAST_QP_NUMBER, STALE, UNKNOWN};
 use super::connection::{Connection, Remote};
 use super::gid;
 use super::nic::Nic;
@@ -157,7 +157,7 @@ impl Shared {
 
     /// The peer says that it is ready.
     fn acknowledged(&self, nic: &Arc<Nic>, request: &ConnectionMessage) -> Result<ConnectionMessage> {
-        let unknown = || refusal("ready message for a connection that does not exist".into());
+        let unknown = || refusal(format!("ready message for {UNKNOWN}"));
         let rail = nic.rails.find(&request.local_nic_path).ok_or_else(unknown)?;
         let connection = rail.connection().ok_or_else(unknown)?;
         if connection.peer_numbers() != Some(request.qp_num.as_slice()) {

@@ -123,7 +123,7 @@ impl Shared {
         check_reply(&request, &reply)?;
         let gid = gid::parse(if reply.local_gid.is_empty() { &remote.gid } else { &reply.local_gid })
             .ok_or_else(|| protocol(format!("the peer's GID '{}' is none", reply.local_gid)))?;
-        rail.nic.check_reach(&gid).map_err(protocol)?;
+        rail.nic.check_reach(&gid).map_err(|reason| refused(&reason))?;
         let to = Remote {
             gid,
             lid: if reply.local_gid.is_empty() { remote.lid } else { reply.local_lid },
@@ -164,14 +164,17 @@ impl Shared {
     ) -> Result<Arc<Connection>> {
         let open = || Connection::open(rail, &self.config, count, gid);
         let made = match open() {
-            Err(error) if error.errno() == libc::ENOMEM => match rail.nic.rails.spare() {
-                // The device has fewer queue pairs than it says, or others use it too.
-                Some(victim) => {
-                    self.evict(&victim, "the NIC has no room for another queue pair");
-                    open()?
+            // Not for a stranger that asks for many.
+            Err(error) if error.errno() == libc::ENOMEM && count <= self.config.qps_per_endpoint => {
+                match rail.nic.rails.spare() {
+                    // The device has fewer queue pairs than it says, or others use it too.
+                    Some(victim) => {
+                        self.evict(&victim, "the NIC has no room for another queue pair");
+                        open()?
+                    }
+                    None => return Err(error),
                 }
-                None => return Err(error),
-            },
+            }
             outcome => outcome?,
         };
         if !rail.set_connection(&made, asked) {
@@ -284,11 +287,15 @@ fn check_reply(request: &ConnectionMessage, reply: &ConnectionMessage) -> Result
 
 /// Marks refusals after which the peer's descriptor is worth reading again.
 pub const STALE: &str = "incarnation";
+/// In the refusal of a link-local GID. A port has only that one for a moment while its address changes.
+pub const LINK_LOCAL: &str = "is link-local";
+/// In the refusal of a ready message that came after the connection was evicted.
+pub const UNKNOWN: &str = "a connection that does not exist";
 
 fn refused(reason: &str) -> Error {
     let error = Error::new(Code::RejectHandshake, format!("the peer refused the connection: {reason}"));
-    // Not final: the next attempt is made with a fresh descriptor.
-    if reason.contains(STALE) {
+    // Not final: the next attempt is made with a fresh descriptor, another GID, or a new connection.
+    if [STALE, LINK_LOCAL, UNKNOWN].iter().any(|passing| reason.contains(passing)) {
         error.class(Class::Network, true)
     } else {
         error

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::completions::Completions;
+use super::connect::LINK_LOCAL;
 use super::gid::{self, Candidate};
 use super::meter::Meter;
 use super::rails::Rails;
@@ -210,7 +211,7 @@ impl Nic {
             return Ok(());
         }
         let text = format!(
-            "peer GID {} is link-local, and ours is {}: give the peer's NIC an address, or set MC_GID_INDEX there",
+            "peer GID {} {LINK_LOCAL}, and ours is {}: give the peer's NIC an address, or set MC_GID_INDEX there",
             gid::text(peer),
             gid::text(&port.gid)
         );

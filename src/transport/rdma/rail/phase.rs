@@ -13,6 +13,8 @@ use crate::error::{Code, Error};
 const FIRST_PAUSE_MS: u64 = 100;
 /// Longest pause, whatever the setting: asking costs little, and traffic is to be back soon after the cause is gone.
 const LONGEST_PAUSE_MS: u64 = 2000;
+/// Pause of a failed rail whose connection was taken away while it was being proved, ms.
+const RETIRED_PAUSE_MS: u64 = 1000;
 
 impl Rail {
     /// Starts a handshake unless one is under way, or the rail is paused.
@@ -192,7 +194,12 @@ impl Rail {
         let taken = {
             let mut state = self.state.lock();
             self.up.store(None);
-            state.phase = next;
+            // One that failed before still has to be proved, and nobody but `tick` would begin.
+            let unproved = next == Phase::Idle && !self.is_trusted();
+            state.phase = if unproved { Phase::Paused } else { next };
+            if unproved {
+                state.retry_at_ms = shared.now_ms() + RETIRED_PAUSE_MS;
+            }
             state.last_error = Some(why.clone());
             state.connection.take()
         };
