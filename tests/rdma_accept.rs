@@ -139,6 +139,30 @@ fn a_connection_takes_only_its_own_ready_message() {
 }
 
 #[test]
+fn a_connection_is_given_up_when_its_own_peer_asks() {
+    if apart("a_connection_is_given_up_when_its_own_peer_asks", &[]) {
+        return;
+    }
+    let node = Node::new("sim0");
+    let state = || node.rails()[0]["state"].as_str().unwrap().to_string();
+    let withdraw = |numbers: Value| with(with(good(&node), "withdraw", true.into()), "qp_num", numbers);
+    let quiet = |reply: Option<Value>| assert_eq!(reply.unwrap()["reply_msg"], "");
+    quiet(node.connect(&good(&node)));
+    quiet(node.connect(&with(good(&node), "ready_ack", true.into())));
+    assert_eq!(state(), "up");
+    // Of another connection, NIC or peer: nothing happens, and nothing is made.
+    quiet(node.connect(&withdraw(json!([258, 257]))));
+    quiet(node.connect(&with(withdraw(json!([257, 258])), "peer_nic_path", node.path("sim9").into())));
+    quiet(node.connect(&with(withdraw(json!([257, 258])), "local_nic_path", "other:1@mlx5_1".into())));
+    assert_eq!((state().as_str(), node.rails().len()), ("up", 1));
+    quiet(node.connect(&withdraw(json!([257, 258]))));
+    assert_eq!(state(), "idle");
+    assert!(node.rails()[0]["last_error"].as_str().unwrap().contains("gave this connection up"));
+    quiet(node.connect(&good(&node)));
+    assert_eq!(state(), "connecting");
+}
+
+#[test]
 fn recorded_requests_of_upstream_get_replies_of_the_recorded_form() {
     if apart("recorded_requests_of_upstream_get_replies_of_the_recorded_form", &[]) {
         return;

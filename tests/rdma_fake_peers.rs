@@ -9,7 +9,7 @@ mod rdma_node;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use rdma_node::{apart, descriptors, soon, with, Node, Traffic, FOREVER, GID};
@@ -183,6 +183,48 @@ fn a_peer_that_refuses_on_one_nic_is_reached_over_the_other() {
     let tried: Vec<String> = node.rails().iter().map(|rail| rail["last_error"].to_string()).collect();
     assert_eq!(tried.len(), 2, "{tried:?}");
     assert!(tried.iter().all(|text| text.contains("on this")), "both were asked: {tried:?}");
+}
+
+#[test]
+fn p10_a_write_is_posted_again_only_after_the_peer_was_asked_to_give_its_end_up() {
+    let name = "p10_a_write_is_posted_again_only_after_the_peer_was_asked_to_give_its_end_up";
+    if apart(name, &[("MC_RETRY_CNT", "3"), ("SIMVERBS_RETRY_MS", "20")]) {
+        return;
+    }
+    let incarnation = "00112233445566778899aabbccddeeff";
+    for ours in [true, false] {
+        let node = Node::new("sim0");
+        let messages = Arc::new(Mutex::new(Vec::new()));
+        let heard = messages.clone();
+        // Its queue pairs do not exist, so what is posted comes back.
+        let reply = move |request: &Value| {
+            heard.lock().unwrap().push(request.clone());
+            Some(if request["withdraw"] == true { json!({}) } else { accepted(request) })
+        };
+        let described = move |name: &str| match ours {
+            true => with(published(name), "incarnation", incarnation.into()),
+            false => published(name),
+        };
+        let fake = Fake::start(described, reply);
+        node.write(&fake.name, FAKE_BASE, 4096).unwrap().expect("it cannot arrive");
+        let messages = messages.lock().unwrap();
+        let mut connections = messages.iter().enumerate().filter(|(_, message)| message["withdraw"] != true);
+        let (_, first) = connections.next().unwrap();
+        let (second, _) = connections.next().expect("it is posted again");
+        if ours {
+            let asked = &messages[1];
+            assert_eq!((second, &asked["withdraw"]), (2, &json!(true)), "{messages:?}");
+            for member in ["qp_num", "local_nic_path", "peer_nic_path"] {
+                assert_eq!(asked[member], first[member]);
+            }
+            assert_eq!(asked["incarnation"], incarnation);
+        } else {
+            assert!(
+                messages.iter().all(|message| message["withdraw"].is_null()),
+                "upstream does not know it"
+            );
+        }
+    }
 }
 
 #[test]

@@ -64,6 +64,9 @@ pub struct ConnectionMessage {
     pub own_incarnation: Option<String>,
     /// Path MTU of the sender, bytes; only this project sends it.
     pub path_mtu: Option<u32>,
+    /// `Some(true)`: the receiver is to give up its end of the connection with the sender's queue pairs `qp_num`; only
+    /// this project sends it, and only to itself.
+    pub withdraw: Option<bool>,
 }
 
 impl ConnectionMessage {
@@ -95,6 +98,9 @@ impl ConnectionMessage {
         if let Some(mtu) = self.path_mtu {
             put("path_mtu", mtu.into());
         }
+        if let Some(withdraw) = self.withdraw {
+            put("withdraw", withdraw.into());
+        }
         Value::Object(map)
     }
 
@@ -115,6 +121,7 @@ impl ConnectionMessage {
             incarnation: members.optional_text("incarnation")?,
             own_incarnation: members.optional_text("own_incarnation")?,
             path_mtu: members.uint("path_mtu")?,
+            withdraw: members.flag("withdraw")?,
         })
     }
 }

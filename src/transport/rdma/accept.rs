@@ -38,6 +38,9 @@ impl Shared {
     }
 
     async fn answer(self: Arc<Self>, request: ConnectionMessage) -> Result<ConnectionMessage> {
+        if request.withdraw == Some(true) {
+            return blocking(move || Ok(self.withdrawn(&request))).await;
+        }
         let nic = self.addressed(&request.peer_nic_path)?;
         if let Some(expected) = request.incarnation.as_deref().filter(|id| *id != self.identity.incarnation) {
             let text = format!(

@@ -10,6 +10,7 @@ use std::sync::{Arc, Weak};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
+use super::fence::Fence;
 use super::flight::Flight;
 use super::peer::{Affinity, Target};
 use super::rail::Rail;
@@ -39,11 +40,19 @@ pub struct RdmaLink {
     affinity: Affinity,
     block: u64,
     fragment: u64,
-    /// Guards flights that wait to be placed anew on the control plane.
-    returned: Mutex<Vec<Flight>>,
+    /// Guards flights that wait to be placed anew on the control plane, and what has to happen first.
+    returned: Mutex<Returned>,
     /// A task on the control plane works on `returned`.
     pub placing: AtomicBool,
     closed: AtomicBool,
+}
+
+/// What came back.
+#[derive(Default)]
+struct Returned {
+    flights: Vec<Flight>,
+    /// To be raised before any of the flights is placed.
+    fences: Vec<Fence>,
 }
 
 /// Slices of one submit call by rail; kept per thread so that a call allocates nothing.
@@ -194,22 +203,42 @@ impl RdmaLink {
     /// Keeps flights for the control plane to place; true if there are some now. A closed link fails them.
     pub fn keep(&self, flights: impl IntoIterator<Item = Flight>) -> bool {
         let mut returned = self.returned.lock();
-        returned.extend(flights);
+        returned.flights.extend(flights);
         // Under the lock: either `close` takes them, or this sees that it was there before.
         if let Err(error) = self.check_open() {
-            let refused = std::mem::take(&mut *returned);
+            let refused = std::mem::take(&mut returned.flights);
             drop(returned);
             fail_all(refused, &error);
             return false;
         }
-        !returned.is_empty()
+        !returned.flights.is_empty()
+    }
+
+    /// As [`RdmaLink::keep`]; placed only after `fence`.
+    pub fn keep_behind(&self, fence: Fence, flight: Flight) -> bool {
+        {
+            let mut returned = self.returned.lock();
+            if !returned.fences.contains(&fence) {
+                returned.fences.push(fence);
+            }
+        }
+        self.keep([flight])
+    }
+
+    /// Takes all that may be placed; or, if there are any, the fences to raise first.
+    pub fn take_placeable(&self) -> std::result::Result<Vec<Flight>, Vec<Fence>> {
+        let mut returned = self.returned.lock();
+        match returned.fences.is_empty() {
+            true => Ok(std::mem::take(&mut returned.flights)),
+            false => Err(std::mem::take(&mut returned.fences)),
+        }
     }
 
     /// Takes those that the control plane is to place and for which `wanted` holds.
     pub fn take_returned(&self, wanted: impl Fn(&Flight) -> bool) -> Vec<Flight> {
         let mut returned = self.returned.lock();
-        let (taken, left) = std::mem::take(&mut *returned).into_iter().partition(wanted);
-        *returned = left;
+        let (taken, left) = std::mem::take(&mut returned.flights).into_iter().partition(wanted);
+        returned.flights = left;
         taken
     }
 
@@ -295,7 +324,7 @@ impl Link for RdmaLink {
         }
         BUCKETS.set(buckets);
         refused.into_iter().for_each(|(slice, error)| slice.fail(error));
-        if !self.returned.lock().is_empty() {
+        if !self.returned.lock().flights.is_empty() {
             self.shared.place_later(self, false);
         }
     }
@@ -319,7 +348,7 @@ impl Link for RdmaLink {
 
     fn close(&self, error: &Error) {
         self.closed.store(true, Ordering::Release);
-        let returned = std::mem::take(&mut *self.returned.lock());
+        let returned = std::mem::take(&mut self.returned.lock().flights);
         fail_all(returned, error);
     }
 }

@@ -7,6 +7,7 @@ mod accept;
 mod completions;
 mod connect;
 mod connection;
+mod fence;
 mod flight;
 mod gid;
 mod link;
@@ -194,7 +195,7 @@ impl Transport for Rdma {
         for rail in self.shared.nics.iter().flat_map(|nic| nic.rails.all()) {
             let waiting = rail.take_waiting(inside);
             let lost = waiting.into_iter().map(|flight| (flight, Loss::Flushed)).collect();
-            self.shared.recover(&rail, lost, false);
+            self.shared.recover(&rail, lost, None, false);
             if let Some(connection) = rail.connection() {
                 if connection.queues.iter().any(|queue| queue.any(inside)) {
                     let text = format!("{}: memory was unregistered under running requests", rail.name());

@@ -238,7 +238,7 @@ fn scan(shared: &Arc<Shared>, nic: &Arc<Nic>, now: u64, thorough: bool) {
         } else if rail.waiting() > 0 && (thorough || rail.waiting() <= FEW) {
             let late = rail.take_waiting(|flight| expired_at(flight, moment) || is_revoked(flight));
             let late = late.into_iter().map(|flight| (flight, Loss::Flushed)).collect();
-            shared.recover(&rail, late, false);
+            shared.recover(&rail, late, None, false);
         }
         rail.tick(now, WANTED_MS);
     }
@@ -258,7 +258,7 @@ fn look_after(shared: &Arc<Shared>, queue: &Arc<Queue>, now: u64, moment: Instan
                 shared.stats.destroyed_without_completion.fetch_add(1, Ordering::Relaxed);
             }
             let lost = flights.into_iter().map(|flight| (flight, Loss::Unknown)).collect();
-            shared.recover(&owner.rail, lost, false);
+            shared.recover(&owner.rail, lost, owner.connection.upgrade().as_ref(), false);
         }
         return;
     }

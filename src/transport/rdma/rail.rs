@@ -172,7 +172,7 @@ impl Rail {
                 self.interrupt(&connection, Error::new(Code::Endpoint, text).class(Class::Network, true));
             }
             let lost = stale.into_iter().map(|flight| (flight, Loss::Flushed)).collect();
-            shared.recover(self, lost, true);
+            shared.recover(self, lost, None, true);
         }
     }
 

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::connection::Connection;
 use super::flight::{Flight, Loss, Lost};
 use super::link::RdmaLink;
 use super::rail::Rail;
@@ -26,9 +27,9 @@ enum Verdict {
 }
 
 impl Shared {
-    /// Decides about flights that came back from `rail`, which must not hold a lock. `reread`: their keys are of another
-    /// incarnation of the peer.
-    pub fn recover(&self, rail: &Rail, lost: Lost, reread: bool) {
+    /// Decides about flights that came back from `rail`, which must not hold a lock; `posted`: on that connection.
+    /// `reread`: their keys are of another incarnation of the peer.
+    pub fn recover(&self, rail: &Rail, lost: Lost, posted: Option<&Arc<Connection>>, reread: bool) {
         if lost.is_empty() {
             return;
         }
@@ -68,21 +69,27 @@ impl Shared {
             }
             self.stats.reposted.fetch_add(1, Ordering::Relaxed);
             flight.reread |= again;
-            if !again && link.has_other_rail(&flight) {
-                link.place(flight);
-                continue;
-            }
-            if !link.keep([flight]) {
+            let fence = posted.and_then(|connection| self.fence(rail, connection, &flight, loss, &link));
+            // If there is none, the rail may lead to a process that is gone: its keys with it.
+            let elsewhere = !again && link.has_other_rail(&flight);
+            let kept = match fence {
+                None if elsewhere => {
+                    link.place(flight);
+                    continue;
+                }
+                Some(fence) => link.keep_behind(fence, flight),
+                None => link.keep([flight]),
+            };
+            if !kept {
                 continue;
             }
             match later.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &link)) {
-                Some((_, reread)) => *reread |= again,
-                None => later.push((link, again)),
+                Some((_, reread)) => *reread |= !elsewhere,
+                None => later.push((link, !elsewhere)),
             }
         }
-        for (link, _) in later {
-            // The rail may lead to a process that is gone: its keys with it.
-            self.place_later(&link, true);
+        for (link, reread) in later {
+            self.place_later(&link, reread);
         }
     }
 
@@ -150,8 +157,16 @@ impl Shared {
                     let _ = tokio::time::timeout(REREAD_LIMIT, link.route.refresh()).await;
                 }
                 let mut waiting = Vec::new();
-                for flight in link.take_returned(|_| true) {
-                    waiting.extend(link.place_or_keep(flight));
+                // No flight is held while something is waited for: `close` has to find them.
+                match link.take_placeable() {
+                    Err(fences) => {
+                        link.raise(fences).await;
+                        reread = false;
+                        continue;
+                    }
+                    Ok(flights) => {
+                        flights.into_iter().for_each(|flight| waiting.extend(link.place_or_keep(flight)))
+                    }
                 }
                 let wait = !waiting.is_empty();
                 if !link.keep(waiting) {

@@ -128,8 +128,8 @@ impl Shared {
         for (rail, connection, error) in failed {
             rail.give_up(&connection, error);
         }
-        for (rail, flights) in lost {
-            self.recover(&rail, flights, false);
+        for (rail, connection, flights) in lost {
+            self.recover(&rail, flights, connection.as_ref(), false);
         }
         if found && nic.starved.swap(false, Ordering::SeqCst) {
             nic.rails.all().iter().filter(|rail| rail.has_waiting()).for_each(|rail| rail.pump());
@@ -151,7 +151,7 @@ struct Reaper<'a> {
     /// Given up after the poll, because all that waits for them is placed anew then.
     failed: Vec<(Arc<Rail>, Arc<Connection>, Error)>,
     /// Worked on after the poll: it posts elsewhere.
-    lost: Vec<(Arc<Rail>, Lost)>,
+    lost: Vec<(Arc<Rail>, Option<Arc<Connection>>, Lost)>,
 }
 
 impl Retire for Reaper<'_> {
@@ -178,12 +178,15 @@ impl Retire for Reaper<'_> {
             }
         }
         if !retired.lost.is_empty() {
-            if let Some(connection) = connection.filter(|connection| connection.cause().is_none()) {
+            if let Some(connection) = connection.clone().filter(|connection| connection.cause().is_none()) {
                 self.fail(rail, connection, &retired.lost);
             }
+            let key = |connection: &Option<Arc<Connection>>| connection.as_ref().map(Arc::as_ptr);
             match self.lost.last_mut() {
-                Some((known, lost)) if Arc::ptr_eq(known, rail) => lost.append(&mut retired.lost),
-                _ => self.lost.push((rail.clone(), std::mem::take(&mut retired.lost))),
+                Some((_, known, lost)) if key(known) == key(&connection) && connection.is_some() => {
+                    lost.append(&mut retired.lost);
+                }
+                _ => self.lost.push((rail.clone(), connection, std::mem::take(&mut retired.lost))),
             }
         }
         if drained {

@@ -129,7 +129,7 @@ impl Rail {
     pub fn turn_away(&self, loss: Loss) {
         let Some(shared) = self.shared.upgrade() else { return };
         let lost = self.take_waiting(|_| true).into_iter().map(|flight| (flight, loss)).collect();
-        shared.recover(self, lost, false);
+        shared.recover(self, lost, None, false);
     }
 
     /// Our handshake failed, with `connection` if it came that far: what waits is placed anew or fails. A connection
