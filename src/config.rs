@@ -170,7 +170,7 @@ config! {
         "redis: database";
     legacy_rpc_port_binding: bool = false, "unset", "MC_LEGACY_RPC_PORT_BINDING", present,
         "stores: when set: the handshake address is the one in the local server name, instead of this host's and a free port";
-    tcp_bind_address: Option<String> = None, "unset", "MC_TCP_BIND_ADDRESS", text,
+    bind_address: Option<String> = None, "unset", "MC_TCP_BIND_ADDRESS", text,
         "stores: host that peers are told to connect to; unset: the address of the first interface that is up";
     force_tcp: bool = false, "unset", "MC_FORCE_TCP", present,
         "when set: install TCP at creation and nothing else";

@@ -12,5 +12,6 @@ pub mod memory;
 pub mod metadata;
 pub mod observe;
 pub mod runtime;
+pub mod segment_desc;
 pub mod topology;
 pub mod transport;

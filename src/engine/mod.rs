@@ -3,18 +3,25 @@
 
 pub mod batch;
 pub mod handles;
-mod links;
+mod host;
+mod install;
+mod known;
 pub mod local;
 mod membership;
+mod notifications;
 mod place;
 mod publish;
+mod publisher;
 mod regions;
+mod reports;
+mod route;
 mod segment;
 mod segments;
 mod status;
 pub mod submit;
 mod topology;
 mod transports;
+mod way;
 
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 use std::sync::Arc;
@@ -33,13 +40,12 @@ use crate::runtime::fork::{self, Tracked};
 use crate::runtime::ports::BoundPort;
 use crate::runtime::slots::{Slots, KEY_BITS};
 use crate::topology::Matrix;
-use crate::transport::incarnation;
+use crate::transport::{incarnation, table};
 use batch::Batch;
-pub use links::Nic;
 use local::Local;
 use place::Bound;
-use publish::Publisher;
-use segment::Table;
+use publisher::Publisher;
+use segment::table::Segments;
 use transports::Transports;
 
 /// How long `destroy` waits for calls of other threads.
@@ -52,7 +58,7 @@ pub struct Engine {
     store: Arc<dyn Store>,
     client: Client,
     local: Arc<Local>,
-    segments: Table,
+    segments: Segments,
     batches: Slots<Batch>,
     log: Arc<RateLimit>,
     /// In the top bits of this engine's batch ids.
@@ -109,7 +115,7 @@ impl Engine {
         let store = metadata::open(connection, &config, own)?;
         let engine = Arc::new(Engine {
             client: Client::new(&config),
-            segments: Table::new(&config),
+            segments: Segments::new(&config),
             publisher: Publisher::new(store.clone(), local.clone()),
             bound: Mutex::new(bound),
             batches: Slots::default(),
@@ -140,7 +146,7 @@ impl Engine {
         } else {
             self.join_store()?;
         }
-        if auto_discover || self.config.force_tcp {
+        if auto_discover || table::installed_at_creation(&self.config).is_some() {
             self.install_unasked()?;
         }
         self.refresh_in_background();

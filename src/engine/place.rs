@@ -39,7 +39,7 @@ pub fn find(
     let (address, bound) = if config.legacy_rpc_port_binding {
         (server.clone(), Bound::Later(server.port))
     } else {
-        let host = match &config.tcp_bind_address {
+        let host = match &config.bind_address {
             Some(host) => host.trim_start_matches('[').trim_end_matches(']').to_string(),
             None => interfaces::first_address(config.use_ipv6)?.to_string(),
         };

@@ -1,82 +1,27 @@
-//! Open segments: ids, cached descriptors, and when they are read again.
+//! An open segment: its cached descriptor, when that is read again, and the links that lead to the peer.
 
 mod freshness;
+mod hear;
+pub mod table;
 
-use std::collections::HashMap;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use once_cell::sync::OnceCell;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 
-use super::transports::{Protocol, PROTOCOLS};
-use super::Engine;
-use crate::config::Config;
-use crate::error::{Class, Code, Error, Result};
+use super::known::Known;
+use crate::error::Result;
 use crate::host_port::HostPort;
-use crate::metadata::{SegmentDesc, Store};
-use crate::transport::{incarnation, Link};
+use crate::metadata::Store;
+use crate::transport::table::PROTOCOLS;
+use crate::transport::Link;
 use freshness::Freshness;
 
-/// How long submit calls take a peer's descriptor as it is after one of them has read it again in vain.
+/// After a submit call has read the descriptor again in vain, others use the cached one for this long. Chosen: ten
+/// readings a second and peer are no load for a store, and a peer that registers memory is seen soon.
 const COVERAGE_INTERVAL: Duration = Duration::from_millis(100);
-
-/// A descriptor as last read, prepared for look-ups.
-pub struct Known {
-    /// The descriptor.
-    pub desc: SegmentDesc,
-    /// Changes whenever the descriptor was read again and says something else.
-    pub version: u64,
-    /// Host of the data port: the descriptor's own, or the peer's handshake host; "" without a data port.
-    pub data_host: String,
-    /// The peer's incarnation as a number, whether or not it can be proven; 0 if it has none.
-    pub incarnation: u64,
-    /// The store's, to watch from; 0 if there is none.
-    pub revision: i64,
-    /// `(addr, length)` of what a request may lie in, by address.
-    ranges: Vec<(u64, u64)>,
-}
-
-impl Known {
-    fn new(desc: SegmentDesc, data_host: String) -> Result<Self> {
-        let ranges = ranges(&desc)?;
-        let id = desc.incarnation.as_deref().and_then(incarnation::unhex);
-        let incarnation = id.map_or(0, |id| incarnation::key(&id));
-        Ok(Known { desc, version: 0, data_host, incarnation, revision: 0, ranges })
-    }
-
-    /// `[addr, addr+len)` lies inside one published buffer; with RDMA, inside buffers that adjoin each other.
-    pub fn covers(&self, addr: u64, len: u64) -> bool {
-        let after = self.ranges.partition_point(|(start, _)| *start <= addr);
-        let Some((start, length)) = after.checked_sub(1).map(|index| self.ranges[index]) else {
-            return false;
-        };
-        let offset = addr - start;
-        offset < length && len <= length - offset
-    }
-}
-
-/// With RDMA a region may be several entries, a request may cross them, and an entry without keys is of no use.
-fn ranges(desc: &SegmentDesc) -> Result<Vec<(u64, u64)>> {
-    let rdma = desc.protocol == "rdma";
-    let mut ranges: Vec<(u64, u64)> = Vec::new();
-    ranges.try_reserve_exact(desc.buffers.len()).map_err(|_| Error::out_of_memory("a descriptor"))?;
-    let usable = desc.buffers.iter().filter(|buffer| !rdma || !buffer.rkey.is_empty());
-    ranges.extend(usable.map(|buffer| (buffer.addr, buffer.length)));
-    ranges.sort_unstable();
-    if rdma {
-        // The decoder has refused buffers that wrap around.
-        ranges.dedup_by(|next, kept| {
-            let adjoins = next.0 <= kept.0.saturating_add(kept.1);
-            if adjoins {
-                kept.1 = kept.1.max(next.0.saturating_add(next.1) - kept.0);
-            }
-            adjoins
-        });
-    }
-    Ok(ranges)
-}
 
 /// An open segment. Shared by the table, links and running calls.
 pub struct Segment {
@@ -99,37 +44,37 @@ pub struct Segment {
     links: [OnceCell<Arc<dyn Link>>; PROTOCOLS.len()],
 }
 
-/// How requests reach a segment.
-pub struct Way {
-    /// The transport.
-    pub protocol: &'static dyn Protocol,
-    /// The segment's link over it.
-    pub link: Arc<dyn Link>,
+/// As read last.
+#[derive(Default)]
+struct RpcAddress {
+    address: Option<HostPort>,
+    /// How often it was.
+    forgotten: u64,
 }
 
 impl Segment {
+    fn new(id: i32, name: &str, store: &Arc<dyn Store>, known: Known, settings: &freshness::Settings) -> Self {
+        Segment {
+            id,
+            opened_as: name.to_string(),
+            store: store.clone(),
+            known: ArcSwap::from_pointee(known),
+            replacing: Mutex::new(()),
+            vain_refresh: Mutex::new(None),
+            freshness: Freshness::new(settings, store.watches() || store.is_peer_to_peer()),
+            rpc: Mutex::default(),
+            links: [const { OnceCell::new() }; PROTOCOLS.len()],
+        }
+    }
+
     /// The descriptor as last read.
     pub fn known(&self) -> Arc<Known> {
         self.known.load_full()
     }
 
-    /// The first transport that the peer offers, that is installed, and that works now; if none works, the first
-    /// of them, whose link says why. -6 if only RDMA leads there, -1 if nothing does.
-    pub fn way(self: &Arc<Self>, engine: &Engine, known: &Known) -> Result<Way> {
-        let offered =
-            PROTOCOLS.iter().zip(&self.links).filter(|(protocol, _)| protocol.is_offered(&known.desc));
-        let ways = offered.filter_map(|(protocol, link)| {
-            let link = link.get_or_try_init(|| protocol.link(engine, self).ok_or(())).ok()?.clone();
-            Some(Way { protocol: *protocol, link })
-        });
-        match pick(ways) {
-            Pick::Best(way) => Ok(way),
-            Pick::InsteadOf(better, way) => {
-                engine.note_fallback(&known.desc.name, better.protocol.name(), way.protocol.name())?;
-                Ok(way)
-            }
-            Pick::None => Err(unreachable_by(&known.desc)),
-        }
+    /// The link over the transport of a row, which `make` makes on first use.
+    pub fn link(&self, row: usize, make: impl FnOnce() -> Arc<dyn Link>) -> Arc<dyn Link> {
+        self.links[row].get_or_init(make).clone()
     }
 
     /// Reads the descriptor again; on failure the cached one stays.
@@ -145,7 +90,7 @@ impl Segment {
         if fresh.revision != 0 && fresh.revision < self.freshness.latest() {
             return;
         }
-        let changed = !old.desc.same_as(&fresh.desc);
+        let changed = !old.same_as(&fresh);
         fresh.version = old.version + u64::from(changed);
         self.freshness.read_now(fresh.revision);
         self.known.store(Arc::new(fresh));
@@ -163,7 +108,7 @@ impl Segment {
                 None => rpc.forgotten,
             }
         };
-        let address = self.store.rpc_address(&self.known().desc.name).await?;
+        let address = self.store.rpc_address(&self.known().name).await?;
         let mut rpc = self.rpc.lock();
         // Else the answer may be older than what made it be forgotten.
         if rpc.forgotten == forgotten {
@@ -191,167 +136,12 @@ impl Segment {
     }
 }
 
-/// As read last.
-#[derive(Default)]
-struct RpcAddress {
-    address: Option<HostPort>,
-    /// How often it was.
-    forgotten: u64,
-}
-
-/// Which of the ways to a segment is taken.
-enum Pick {
-    /// The first one; either it works, or none does.
-    Best(Way),
-    /// The second, because the first does not work.
-    InsteadOf(Way, Way),
-    None,
-}
-
-fn pick(ways: impl Iterator<Item = Way>) -> Pick {
-    let mut first = None;
-    for way in ways {
-        let works = way.link.ready().is_ok();
-        match (first.take(), works) {
-            (None, true) => return Pick::Best(way),
-            (Some(first), true) => return Pick::InsteadOf(first, way),
-            (None, false) => first = Some(way),
-            (earlier, false) => first = earlier,
-        }
-    }
-    first.map_or(Pick::None, Pick::Best)
-}
-
-fn unreachable_by(desc: &SegmentDesc) -> Error {
-    let SegmentDesc { name, protocol, .. } = desc;
-    if protocol == "rdma" {
-        let text = match desc.devices.is_empty() {
-            true => format!("segment '{name}' is reached by rdma only, and publishes no NIC that works"),
-            false => format!(
-                "segment '{name}' is reached by rdma only, which is not installed here; call installTransport(\"rdma\")"
-            ),
-        };
-        return Error::new(Code::DeviceNotFound, text).peer(name);
-    }
-    let text = match protocol.as_str() {
-        "tcp" if desc.tcp_data_port == 0 => format!("segment '{name}' publishes no TCP data port"),
-        _ => format!("segment '{name}' is reached by '{protocol}', which is not installed here"),
-    };
-    Error::invalid(text).peer(name)
-}
-
-/// How a link finds its segment. Weak: a link must not keep its segment alive.
-pub struct SegmentRoute {
-    segment: Weak<Segment>,
-    /// The peer's name, for messages.
-    pub peer: String,
-}
-
-impl SegmentRoute {
-    /// A route to what `segment` leads to now.
-    pub fn new(segment: &Arc<Segment>) -> Self {
-        SegmentRoute { segment: Arc::downgrade(segment), peer: segment.known().desc.name.clone() }
-    }
-
-    /// The segment; an error of class CANCELED once it was closed.
-    pub fn segment(&self) -> Result<Arc<Segment>> {
-        let closed = || Error::new(Code::Socket, "the segment was closed").class(Class::Canceled, false);
-        self.segment.upgrade().ok_or_else(|| closed().peer(&self.peer))
-    }
-}
-
-/// Fetches a descriptor and what is needed to use it.
+/// Fetches a descriptor and prepares it. An error of the store, or `ERR_MALFORMED_JSON`.
 pub async fn read(store: &dyn Store, name: &str) -> Result<Known> {
     let (desc, revision) = store.get_at(name).await?;
-    let data_host = match &desc.tcp_data_host {
-        _ if desc.tcp_data_port == 0 => String::new(),
-        Some(host) if !host.is_empty() => host.clone(),
-        _ => store.rpc_address(&desc.name).await?.host,
-    };
-    Ok(Known { revision, ..Known::new(desc, data_host)? })
+    let peer = desc.name.clone();
+    Known::new(desc, revision).map_err(|e| e.context(format!("descriptor of '{name}'")).peer(peer))
 }
-
-/// All open segments of an engine.
-#[derive(Default)]
-pub struct Table {
-    /// Guards both maps; never held across I/O.
-    maps: RwLock<Maps>,
-    settings: freshness::Settings,
-}
-
-#[derive(Default)]
-struct Maps {
-    by_id: HashMap<i32, Arc<Segment>>,
-    by_name: HashMap<String, i32>,
-    last_id: i32,
-}
-
-impl Table {
-    /// No segment is open.
-    pub fn new(config: &Config) -> Self {
-        Table { maps: RwLock::default(), settings: freshness::Settings::new(config) }
-    }
-
-    /// The segment opened by `name`.
-    pub fn by_name(&self, name: &str) -> Option<Arc<Segment>> {
-        let maps = self.maps.read();
-        maps.by_name.get(name).and_then(|id| maps.by_id.get(id)).cloned()
-    }
-
-    /// The segment with `id`.
-    pub fn by_id(&self, id: i32) -> Option<Arc<Segment>> {
-        self.maps.read().by_id.get(&id).cloned()
-    }
-
-    /// Enters a segment; if another thread was faster, its id stays.
-    pub fn insert(&self, name: &str, store: &Arc<dyn Store>, known: Known) -> Result<i32> {
-        let mut maps = self.maps.write();
-        if let Some(id) = maps.by_name.get(name) {
-            return Ok(*id);
-        }
-        let full = || Error::new(Code::Memory, "2^31 segments were opened; destroy and recreate the engine");
-        let id = maps.last_id.checked_add(1).ok_or_else(full)?;
-        maps.last_id = id;
-        let segment = Segment {
-            id,
-            opened_as: name.to_string(),
-            store: store.clone(),
-            known: ArcSwap::from_pointee(known),
-            replacing: Mutex::new(()),
-            vain_refresh: Mutex::new(None),
-            freshness: Freshness::new(&self.settings, store.watches() || store.is_peer_to_peer()),
-            rpc: Mutex::default(),
-            links: [const { OnceCell::new() }; PROTOCOLS.len()],
-        };
-        maps.by_id.insert(id, Arc::new(segment));
-        maps.by_name.insert(name.to_string(), id);
-        Ok(id)
-    }
-
-    /// Forgets a segment; transfers under way go on.
-    pub fn remove(&self, name: &str) {
-        let mut maps = self.maps.write();
-        if let Some(id) = maps.by_name.remove(name) {
-            maps.by_id.remove(&id);
-        }
-    }
-
-    /// Every open segment.
-    pub fn all(&self) -> Vec<Arc<Segment>> {
-        self.maps.read().by_id.values().cloned().collect()
-    }
-
-    /// The name that the segment with this server part in its NIC paths was opened by.
-    #[cfg_attr(not(feature = "rdma"), allow(dead_code))]
-    pub fn named_by_server(&self, server: &str) -> Option<String> {
-        let named =
-            |segment: &&Arc<Segment>| segment.known.load().desc.rdma_server_name.as_deref() == Some(server);
-        self.maps.read().by_id.values().find(named).map(|segment| segment.opened_as.clone())
-    }
-}
-
-#[cfg(all(test, feature = "rdma"))]
-pub use tests::{open_with, read_again};
 
 #[cfg(test)]
-mod tests;
+pub mod tests;

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::local::Local;
 use super::segment::{self, Segment};
-use super::{Engine, Local};
+use super::Engine;
 use crate::error::{Class, Code, Error, Result};
 use crate::handshake::{Handler, Notification};
 
@@ -30,7 +31,7 @@ impl Engine {
         let (store, wanted) = (self.store.clone(), name.to_string());
         let known = self.control.block(async move { segment::read(&*store, &wanted).await });
         let known = known.map_err(|e| e.context(format!("open segment '{name}'")))?;
-        if known.desc.name == self.local.name {
+        if known.name == self.local.name {
             return Ok(LOCAL_SEGMENT);
         }
         let id = self.segments.insert(name, &self.store, known)?;
@@ -116,7 +117,7 @@ impl Engine {
             return Ok(published.iter().map(|r| (r.addr, r.len, r.location.clone())).collect());
         }
         let known = self.segment(id)?.known();
-        Ok(known.desc.buffers.iter().map(|b| (b.addr, b.length, b.name.clone())).collect())
+        Ok(known.buffers().into_iter().map(|b| (b.addr, b.len, b.name)).collect())
     }
 
     /// The open segment with this id; -1 if there is none.

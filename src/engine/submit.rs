@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::batch::Pending;
-use super::segment::{Known, Segment, Way};
+use super::known::Known;
+use super::segment::Segment;
 use super::segments::LOCAL_SEGMENT;
+use super::way::Way;
 use super::Engine;
 use crate::error::{Code, Error, Result};
 use crate::handshake::Notification;
 use crate::memory::{RegionUse, View};
-use crate::metadata::SegmentDesc;
 use crate::transport::local;
+use crate::transport::ranges::Ranges;
 use crate::transport::slice::{Op, Slice, Task, Work};
 
 /// Longest wait for a descriptor inside a submit call.
@@ -100,7 +102,7 @@ impl Engine {
         for target in targets {
             match &target.remote {
                 Some(remote) => {
-                    let incarnation = remote.way.protocol.incarnation(&remote.known);
+                    let incarnation = remote.incarnation();
                     remote.way.link.submit(target.slices, incarnation);
                 }
                 None => {
@@ -126,37 +128,41 @@ impl Engine {
         };
         let target = &mut targets[index];
         let Some(remote) = &mut target.remote else { return Ok(()) };
-        if request.len == 0 || remote.known.covers(request.offset, request.len) {
+        if request.len == 0 || remote.covers(request) {
             return Ok(());
         }
         // The store, or another call, may have brought it meanwhile.
-        let known = remote.segment.known().covers(request.offset, request.len);
-        let refreshed = !known && remote.segment.may_refresh();
+        let covered = self.remote(remote.segment.clone())?.covers(request);
+        let refreshed = !covered && remote.segment.may_refresh();
         if refreshed {
             self.refresh(&remote.segment);
         }
         // The peer may have come back with another transport.
         *remote = self.remote(remote.segment.clone())?;
-        target.any_source = remote.way.protocol.takes_any_source(&self.config);
-        if remote.known.covers(request.offset, request.len) {
+        target.any_source = self.takes_any_source(&remote.way);
+        if remote.covers(request) {
             return Ok(());
         }
         if refreshed {
             remote.segment.note_vain_refresh();
         }
-        Err(not_published(request, &remote.known))
+        Err(remote.not_published(request))
     }
 
     fn remote(&self, segment: Arc<Segment>) -> Result<Remote> {
         let known = segment.known();
-        let way = segment.way(self, &known)?;
+        let way = self.way(&segment, &known)?;
         Ok(Remote { segment, known, way })
+    }
+
+    fn takes_any_source(&self, way: &Way) -> bool {
+        self.transports().get(way.row).is_some_and(|transport| transport.takes_any_source())
     }
 
     /// When the tasks of a call that moves `bytes` become FAILED, whatever their transports do.
     fn deadline(&self, targets: &[Target], bytes: u64) -> Option<Instant> {
         let remotes = targets.iter().filter_map(|target| target.remote.as_ref());
-        let limits = remotes.filter_map(|remote| remote.way.protocol.task_limit(&self.config, bytes));
+        let limits = remotes.filter_map(|remote| self.transports().get(remote.way.row)?.task_limit(bytes));
         let limit = self.config.slice_timeout.or_else(|| limits.max());
         limit.and_then(|limit| Instant::now().checked_add(limit))
     }
@@ -166,7 +172,7 @@ impl Engine {
             if self.transports().is_empty() {
                 return Err(Error::invalid("no transport is installed; call installTransport first"));
             }
-            let any_source = self.config.tcp_allow_unregistered_source;
+            let any_source = self.transports().take_any_source();
             return Ok(Target { id, remote: None, any_source, slices: Vec::new() });
         }
         let segment = self.segment(id)?;
@@ -174,7 +180,7 @@ impl Engine {
             self.refresh(&segment);
         }
         let remote = self.remote(segment)?;
-        let any_source = remote.way.protocol.takes_any_source(&self.config);
+        let any_source = self.takes_any_source(&remote.way);
         Ok(Target { id, remote: Some(remote), any_source, slices: Vec::new() })
     }
 
@@ -192,9 +198,31 @@ impl Engine {
 }
 
 impl Remote {
+    /// The way was chosen because the peer offers its transport.
+    fn ranges(&self) -> Option<&Ranges> {
+        self.known.offer(self.way.row).map(|offer| offer.ranges())
+    }
+
+    fn covers(&self, request: &Request) -> bool {
+        self.ranges().is_some_and(|ranges| ranges.covers(request.offset, request.len))
+    }
+
+    fn incarnation(&self) -> u64 {
+        self.known.offer(self.way.row).map_or(0, |offer| offer.incarnation())
+    }
+
+    fn not_published(&self, request: &Request) -> Error {
+        let (name, rule) = (&self.known.name, self.ranges().map(Ranges::rule).unwrap_or_default());
+        let text = format!(
+            "target range of {} bytes at {:#x} is not inside {rule} that segment '{name}' publishes",
+            request.len, request.offset
+        );
+        Error::new(Code::AddressNotRegistered, text).peer(name)
+    }
+
     /// Checked last: an address that is not registered is reported even if nothing could be moved anyway.
     fn ready(&self) -> Result<()> {
-        let name = &self.known.desc.name;
+        let name = &self.known.name;
         self.way.link.ready().map_err(|e| e.context(format!("segment '{name}'")).peer(name))
     }
 }
@@ -253,18 +281,6 @@ fn op(opcode: i32) -> Result<Op> {
             Err(Error::invalid(format!("opcode {other} is neither OPCODE_READ (0) nor OPCODE_WRITE (1)")))
         }
     }
-}
-
-fn not_published(request: &Request, known: &Known) -> Error {
-    let SegmentDesc { name, protocol, buffers, .. } = &known.desc;
-    let buffer = if protocol == "rdma" { "adjoining buffers" } else { "one buffer" };
-    let text = format!(
-        "target range of {} bytes at {:#x} is not inside {buffer} that segment '{name}' publishes ({} buffers)",
-        request.len,
-        request.offset,
-        buffers.len()
-    );
-    Error::new(Code::AddressNotRegistered, text).peer(name)
 }
 
 fn not_registered(what: &str, addr: u64, len: u64) -> Error {

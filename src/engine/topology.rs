@@ -1,12 +1,10 @@
-//! The NIC priority matrix of an engine: where it comes from, and what is installed with it unasked.
+//! The NIC priority matrix of an engine: where it comes from.
 
-use std::sync::Arc;
-
-use super::transports::is_usable_nic;
 use super::Engine;
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::topology::{parse_filters, survey, Matrix, Root};
+use crate::transport::table::PROTOCOLS;
 
 impl Engine {
     /// Looks for NICs again. Without any: an empty matrix. -300 on a system without a NUMA interface.
@@ -26,37 +24,19 @@ impl Engine {
         *self.topology.lock() = Some((matrix, origin));
     }
 
-    /// The matrix to install RDMA with, and where it comes from: the caller, an earlier call, the file of
-    /// `MC_CUSTOM_TOPO_JSON`, or discovery.
-    #[cfg_attr(not(feature = "rdma"), allow(dead_code))]
-    pub(super) fn topology_for_rdma(&self, given: Option<Matrix>) -> Result<(Matrix, &'static str)> {
-        if let Some(matrix) = given {
-            return Ok((matrix, "args[0]"));
-        }
+    /// The matrix to install a transport with that the caller gave none for, and where it comes from: an earlier call,
+    /// the file of `MC_CUSTOM_TOPO_JSON`, or discovery.
+    pub(super) fn topology_in_use(&self) -> Result<(Matrix, &'static str)> {
         let in_use = self.topology.lock().clone();
         in_use.map_or_else(|| found(&self.config), Ok)
     }
 
-    /// Installs what suits this machine: RDMA where there are NICs (or `MC_FORCE_HCA` says so), else TCP. As
-    /// upstream, only one of them.
-    pub(super) fn install_unasked(self: &Arc<Self>) -> Result<()> {
-        if self.config.force_tcp {
-            return self.install_transport("tcp", None).map(drop);
-        }
-        let (matrix, origin) = found(&self.config).unwrap_or_else(|error| {
+    /// The matrix of this machine, whatever is in use, and where it comes from. Empty, with a warning, if there is none.
+    pub(super) fn found_topology(&self) -> (Matrix, &'static str) {
+        found(&self.config).unwrap_or_else(|error| {
             tracing::warn!("no topology: {error}");
             (Matrix::default(), "nowhere")
-        });
-        let found = matrix.names();
-        tracing::info!("topology from {origin}: {} NICs {found:?}", found.len());
-        let rdma = cfg!(feature = "rdma") && !found.is_empty();
-        self.set_topology(matrix, origin);
-        match (self.config.force_hca, rdma) {
-            (true, _) => self.install_transport("rdma", None).map_err(|e| e.context("MC_FORCE_HCA is set")),
-            (false, true) => self.install_transport("rdma", None),
-            (false, false) => self.install_transport("tcp", None),
-        }
-        .map(drop)
+        })
     }
 }
 
@@ -73,7 +53,7 @@ fn found(config: &Config) -> Result<(Matrix, &'static str)> {
 
 fn discovered(config: &Config) -> Result<Matrix> {
     let filters = parse_filters(config.nic_filters.as_deref().unwrap_or_default());
-    let usable = |name: &str| is_usable_nic(name, config);
+    let usable = |name: &str| PROTOCOLS.iter().any(|row| row.can_use(name, config));
     let found = survey(&Root::default(), &usable, &filters).map_err(|e| e.context("look for NICs"))?;
     found.notes.iter().for_each(|note| tracing::info!("{note}"));
     Ok(found.matrix)

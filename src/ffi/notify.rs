@@ -22,7 +22,7 @@ pub unsafe extern "C" fn getNotifsFromEngine(
     }
     with_engine(engine, |engine| {
         let size = out(size, "size")?;
-        let taken = engine.local().take_notifications();
+        let taken = engine.local().notifications.take();
         match export(&taken) {
             Ok(array) => {
                 // SAFETY: as above. The queue's cap keeps the count below 2^31.
@@ -30,7 +30,7 @@ pub unsafe extern "C" fn getNotifsFromEngine(
                 Ok(array)
             }
             Err(error) => {
-                engine.local().put_back(taken);
+                engine.local().notifications.put_back(taken);
                 Err(error)
             }
         }

@@ -4,8 +4,8 @@ use std::ffi::{c_char, c_int};
 
 use super::guard::{copy_text, out, with_engine};
 use super::types::{nic_load_stat_t, transfer_engine_t};
-use crate::engine::Nic;
 use crate::error::Error;
+use crate::transport::report::NicReport;
 
 /// Copies the load of up to *count NICs into stats and sets *count to the number there is.
 /// 0; -1 for any NULL.
@@ -30,7 +30,7 @@ pub unsafe extern "C" fn getNicLoadStats(
     })
 }
 
-fn load_of(nic: &Nic) -> nic_load_stat_t {
+fn load_of(nic: &NicReport) -> nic_load_stat_t {
     let mut device_name = [0; 64];
     // The last byte stays NUL.
     let text = nic.name.bytes().take(device_name.len() - 1);

@@ -19,6 +19,11 @@ impl<'a> Members<'a> {
         }
     }
 
+    /// The members of `map`.
+    pub fn from(map: &'a Map<String, Value>) -> Self {
+        Members(map)
+    }
+
     /// The member `name`, unless it is missing or null.
     pub fn get(&self, name: &str) -> Option<&'a Value> {
         self.0.get(name).filter(|value| !value.is_null())

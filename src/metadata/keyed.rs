@@ -110,7 +110,7 @@ fn decode_address(value: &[u8]) -> Result<HostPort> {
 }
 
 fn decode(value: &[u8]) -> Result<SegmentDesc> {
-    SegmentDesc::decode(&json::parse(value)?)
+    SegmentDesc::decode(json::parse(value)?)
 }
 
 impl Store for Keyed {
@@ -131,7 +131,7 @@ impl Store for Keyed {
         Box::pin(self.segment(segment.to_string()))
     }
 
-    fn put(&self, desc: &SegmentDesc) -> BoxFuture<'_, Result<()>> {
+    fn put(&self, desc: SegmentDesc) -> BoxFuture<'_, Result<()>> {
         let (key, value) = (self.keys.segment(&desc.name), self.text(&desc.encode()));
         Box::pin(self.publish_descriptor(key, value))
     }

@@ -9,7 +9,6 @@ mod keyed;
 mod keys;
 pub mod p2p;
 mod redis;
-pub mod segment_desc;
 mod tls;
 
 use std::future::Future;
@@ -24,7 +23,7 @@ use crate::host_port::HostPort;
 
 pub use backend::Watch;
 pub use http::EXPIRE_HEADER;
-pub use segment_desc::SegmentDesc;
+pub use crate::segment_desc::SegmentDesc;
 
 /// A boxed future that may be polled on any thread.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -72,7 +71,7 @@ pub trait Store: Send + Sync {
 
     /// Publishes `desc` under its name, replacing what this engine published before. `ERR_METADATA` if the store cannot
     /// be reached, refuses, or has a descriptor of another live engine.
-    fn put(&self, desc: &SegmentDesc) -> BoxFuture<'_, Result<()>>;
+    fn put(&self, desc: SegmentDesc) -> BoxFuture<'_, Result<()>>;
 
     /// Removes the descriptor of `segment` if this engine published it; it publishes nothing any more.
     fn remove(&self, segment: &str) -> BoxFuture<'_, Result<()>>;

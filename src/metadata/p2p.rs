@@ -43,7 +43,7 @@ impl P2p {
             let text = format!("peer {address} has no transport installed yet; open the segment later");
             return Err(Error::new(Code::Metadata, text).peer(address.to_string()));
         }
-        SegmentDesc::decode(&reply)
+        SegmentDesc::decode(reply)
             .map_err(|e| e.context(format_args!("descriptor of {address}")).peer(address.to_string()))
     }
 }
@@ -61,7 +61,7 @@ impl Store for P2p {
         Box::pin(self.fetch(segment.to_string()))
     }
 
-    fn put(&self, _: &SegmentDesc) -> BoxFuture<'_, Result<()>> {
+    fn put(&self, _: SegmentDesc) -> BoxFuture<'_, Result<()>> {
         Box::pin(ready(Ok(())))
     }
 

@@ -10,3 +10,6 @@ pub mod signals;
 pub mod slots;
 pub mod thread;
 pub mod wakeup;
+
+/// A future that may be polled on any thread.
+pub type BoxFuture<'a, T> = std::pin::Pin<Box<dyn std::future::Future<Output = T> + Send + 'a>>;

@@ -1,17 +1,33 @@
-//! What every transport offers the engine. Transports never know each other, the engine or a
-//! metadata store.
+//! What every transport offers the engine. A transport is a folder here and a row of [`table`]; transports never know
+//! each other, the engine or a metadata store.
+//!
+//! [`protocol::Protocol`] is what is known before a transport is installed, [`Transport`] is an installed one,
+//! [`offer::Offer`] is what a peer's descriptor says of it, [`Link`] is the way to one peer. What a transport asks of the
+//! engine it asks of [`host::Host`] and [`host::Route`].
 
 use std::sync::Arc;
+use std::time::Duration;
 
+pub mod host;
 pub mod incarnation;
 pub mod local;
+pub mod offer;
+pub mod protocol;
+pub mod ranges;
 #[cfg(feature = "rdma")]
 pub mod rdma;
+pub mod report;
 pub mod slice;
+pub mod table;
 pub mod tcp;
 
 use crate::error::{Error, Result};
+use crate::handshake::ConnectionMessage;
 use crate::memory::Region;
+use crate::runtime::BoxFuture;
+use crate::segment_desc::SegmentDesc;
+use host::Route;
+use report::{NicReport, RailReport};
 use slice::Slice;
 
 /// An installed transport. Methods may be called from any thread and do not block, unless
@@ -34,6 +50,41 @@ pub trait Transport: Send + Sync {
     /// Ends every use of a revoked region, own slices and inbound requests alike. Returns
     /// when that is under way; the caller waits for the region's use count.
     fn abort(&self, region: &Arc<Region>);
+
+    /// Adds this transport's members to the descriptor. The first transport that can work names the protocol and lists
+    /// the buffers in its form; the others add members of their own.
+    fn describe(&self, desc: &mut SegmentDesc);
+
+    /// A link to the peer that `route` leads to.
+    fn link(&self, route: Arc<dyn Route>) -> Arc<dyn Link>;
+
+    /// Answers a peer's connection request (type 0); `None` if this transport has no such connections.
+    fn answer(&self, request: &ConnectionMessage) -> Option<BoxFuture<'static, ConnectionMessage>> {
+        let _ = request;
+        None
+    }
+
+    /// How long a submit call of that many bytes may take when the caller has set no limit; `None`: the transport
+    /// has limits of its own.
+    fn task_limit(&self, bytes: u64) -> Option<Duration> {
+        let _ = bytes;
+        None
+    }
+
+    /// Whether local memory may be used that was never registered.
+    fn takes_any_source(&self) -> bool {
+        false
+    }
+
+    /// The NICs in use, also those that are down.
+    fn nics(&self) -> Vec<NicReport> {
+        Vec::new()
+    }
+
+    /// The pairs of NICs that were used.
+    fn rails(&self) -> Vec<RailReport> {
+        Vec::new()
+    }
 
     /// Fails everything in flight, closes all sockets, joins all threads. Idempotent.
     fn stop(&self);

@@ -10,7 +10,7 @@ use parking_lot::{RwLock, RwLockReadGuard};
 
 use super::nic::Nic;
 use super::verbs::{Access, Mr};
-use super::PublishedBuffer;
+use super::report::PublishedBuffer;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::memory::Region;

@@ -14,6 +14,8 @@ mod link;
 mod memory;
 mod meter;
 mod nic;
+mod offer;
+mod outside;
 mod peer;
 mod progress;
 mod queue;
@@ -22,24 +24,29 @@ mod rails;
 mod recover;
 mod report;
 mod route;
+mod row;
 mod shared;
 pub mod verbs;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Semaphore;
 
+use super::host;
+use super::incarnation;
+use super::report::{NicReport, RailReport};
 use super::{Link, Transport};
 use crate::config::Config;
 use crate::error::{Class, Code, Error, Result};
 use crate::handshake::ConnectionMessage;
-use crate::memory::Region;
+use crate::memory::{Region, Registry};
 use crate::observe::log::RateLimit;
-use crate::runtime::control::Control;
+use crate::runtime::BoxFuture;
+use crate::segment_desc::SegmentDesc;
 use crate::topology::order::hca_order;
 use crate::topology::select::Selector;
 use crate::topology::Matrix;
@@ -48,13 +55,14 @@ use link::RdmaLink;
 use memory::Memory;
 use nic::Nic;
 use peer::Affinity;
-pub use report::{Host, Identity, NicState, Publication, PublishedBuffer, RailState};
-pub use route::{BoxFuture, PeerBuffer, PeerDesc, PeerNic, Route};
+use report::{Host, Identity, Publication};
+pub use row::Row;
 use shared::{destroyed, Shared, Stats, ACCEPT_AT_ONCE};
 
 /// The installed transport.
 pub struct Rdma {
     shared: Arc<Shared>,
+    registry: Arc<Registry>,
     affinity: Affinity,
     /// Guards the join handles; `stop` takes them.
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -62,14 +70,9 @@ pub struct Rdma {
 
 impl Rdma {
     /// Opens every NIC that the matrix names and starts a thread per NIC. -6 if none can be used.
-    pub fn install(
-        config: &Arc<Config>,
-        control: &Arc<Control>,
-        matrix: Matrix,
-        identity: Identity,
-        host: Arc<dyn Host>,
-    ) -> Result<Arc<Self>> {
+    pub fn install(engine: Arc<dyn host::Host>, matrix: Matrix) -> Result<Arc<Self>> {
         verbs::load()?;
+        let config = engine.config();
         let nics = open_all(&matrix, config)?;
         let names: Vec<String> = nics.iter().map(|nic| nic.name.clone()).collect();
         let limit = nics.iter().map(|nic| nic.limits.max_mr_size).min().unwrap_or(0);
@@ -77,13 +80,15 @@ impl Rdma {
         for warning in warnings {
             tracing::warn!("MC_NIC_PEER_AFFINITY: {warning}");
         }
+        let host = Arc::new(outside::Engine(engine.clone()));
+        let identity = Identity { server: host.server(), incarnation: incarnation::hex(engine.incarnation()) };
         let shared = Arc::new(Shared {
             selector: Selector::new(&matrix, &names),
             memory: Memory::new(config, limit),
             config: config.clone(),
-            control: control.clone(),
-            host,
+            control: engine.control().clone(),
             identity,
+            host,
             nics,
             matrix,
             links: RwLock::default(),
@@ -96,7 +101,7 @@ impl Rdma {
             seed: AtomicU32::new(std::process::id()),
         });
         let _ = shared.me.set(Arc::downgrade(&shared));
-        let rdma = Arc::new(Rdma { shared, affinity, threads: Mutex::default() });
+        let rdma = Arc::new(Rdma { shared, registry: engine.registry().clone(), affinity, threads: Mutex::default() });
         for nic in &rdma.shared.nics {
             rdma.threads.lock().push(progress::start(&rdma.shared, nic)?);
         }
@@ -109,7 +114,7 @@ impl Rdma {
     }
 
     /// What peers are told.
-    pub fn publication(&self) -> Publication {
+    fn publication(&self) -> Publication {
         let shared = &self.shared;
         let dead = shared.nics.iter().filter(|nic| !nic.is_active()).map(|nic| nic.name.clone());
         let matrix = shared.matrix.without(&dead.collect::<Vec<_>>());
@@ -123,33 +128,6 @@ impl Rdma {
             matrix,
             buffers: shared.memory.published(&indices),
         }
-    }
-
-    /// Every NIC of the matrix that could be opened, also dead ones.
-    pub fn nics(&self) -> Vec<NicState> {
-        self.shared.nics.iter().map(|nic| nic.state()).collect()
-    }
-
-    /// Every rail that was used.
-    pub fn rails(&self) -> Vec<RailState> {
-        let rails = self.shared.nics.iter().flat_map(|nic| nic.rails.all());
-        let mut states: Vec<_> = rails.map(|rail| rail.describe()).collect();
-        states.sort_by(|a, b| (&a.local, &a.peer).cmp(&(&b.local, &b.peer)));
-        states
-    }
-
-    /// A link to the peer that `route` leads to.
-    pub fn link(&self, route: Arc<dyn Route>) -> Arc<dyn Link> {
-        let mut links = self.shared.links.write();
-        let link = RdmaLink::new(&self.shared, route, links.len() as u32, self.affinity.clone());
-        links.push(Arc::downgrade(&link));
-        link
-    }
-
-    /// Answers a peer's connection request (type 0); a refusal is a reply too.
-    pub fn accept(&self, request: ConnectionMessage) -> BoxFuture<'static, ConnectionMessage> {
-        let shared = self.shared.clone();
-        Box::pin(async move { Ok(shared.accept(request).await) })
     }
 }
 
@@ -179,7 +157,43 @@ fn open_all(matrix: &Matrix, config: &Config) -> Result<Vec<Arc<Nic>>> {
 
 impl Transport for Rdma {
     fn name(&self) -> &'static str {
-        "rdma"
+        offer::NAME
+    }
+
+    fn describe(&self, desc: &mut SegmentDesc) {
+        let is_published = |addr| self.registry.is_published(addr);
+        offer::describe(self.publication(), is_published, self.shared.identity.server.clone(), desc);
+    }
+
+    fn link(&self, route: Arc<dyn host::Route>) -> Arc<dyn Link> {
+        let mut links = self.shared.links.write();
+        let route = Arc::new(outside::Peer(route));
+        let link = RdmaLink::new(&self.shared, route, links.len() as u32, self.affinity.clone());
+        links.push(Arc::downgrade(&link));
+        link
+    }
+
+    /// A refusal is a reply too.
+    fn answer(&self, request: &ConnectionMessage) -> Option<BoxFuture<'static, ConnectionMessage>> {
+        Some(Box::pin(self.shared.clone().accept(request.clone())))
+    }
+
+    fn task_limit(&self, bytes: u64) -> Option<Duration> {
+        let config = &self.shared.config;
+        Some(config.rdma_task_timeout + Duration::from_secs(bytes / config.rdma_min_rate))
+    }
+
+    fn nics(&self) -> Vec<NicReport> {
+        let port = self.shared.config.ib_port;
+        let report = |nic: &Arc<Nic>| NicReport { source: "rdma_transport", port, ..nic.state() };
+        self.shared.nics.iter().map(report).collect()
+    }
+
+    fn rails(&self) -> Vec<RailReport> {
+        let rails = self.shared.nics.iter().flat_map(|nic| nic.rails.all());
+        let mut states: Vec<_> = rails.map(|rail| rail.describe()).collect();
+        states.sort_by(|a, b| (&a.local, &a.peer).cmp(&(&b.local, &b.peer)));
+        states
     }
 
     fn register(&self, regions: &[Arc<Region>]) -> Result<()> {

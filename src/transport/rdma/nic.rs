@@ -11,10 +11,10 @@ use super::gid::{self, Candidate};
 use super::meter::Meter;
 use super::rails::Rails;
 use super::verbs::{self, Channel, Context, Pd, PortState};
-use super::NicState;
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::runtime::wakeup::Wakeup;
+use crate::transport::report::NicReport;
 
 /// Depth of RDMA READs under way per queue pair, as upstream asks for.
 const RD_ATOMIC: u8 = 16;
@@ -232,9 +232,9 @@ impl Nic {
     }
 
     /// For descriptors and `getNicLoadStats`.
-    pub fn state(&self) -> NicState {
+    pub fn state(&self) -> NicReport {
         let port = self.port();
-        NicState {
+        NicReport {
             name: self.name.clone(),
             lid: port.lid,
             gid: gid::text(&port.gid),
@@ -244,6 +244,7 @@ impl Nic {
             inflight_bytes: self.meter.inflight(),
             bandwidth_bps: self.meter.bytes_per_second() as f64,
             last_error: port.last_error,
+            ..NicReport::default()
         }
     }
 }

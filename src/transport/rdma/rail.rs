@@ -16,8 +16,8 @@ use super::link::RdmaLink;
 use super::meter::Meter;
 use super::nic::Nic;
 use super::shared::{destroyed, fail_all, Shared};
-use super::RailState;
 use crate::error::{Class, Code, Error};
+use crate::transport::report::RailReport;
 
 /// Where a rail stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -256,9 +256,9 @@ impl Rail {
     }
 
     /// For `showLinks`.
-    pub fn describe(&self) -> RailState {
+    pub fn describe(&self) -> RailReport {
         let state = self.state.lock();
-        RailState {
+        RailReport {
             local: self.nic.name.clone(),
             peer: self.peer.clone(),
             state: match state.phase {

@@ -11,10 +11,11 @@ use tokio::time::timeout;
 
 use super::sock::Socket;
 use super::wire::{Header, HEADER_LEN, INCARNATION_LEN, OK_FRAME, REJECTED_FRAME, STATUS_LEN};
-use super::{Endpoint, Route, Shared};
+use super::{offer, Endpoint, Shared};
 use crate::error::{Class, Code, Error, Result};
 use crate::runtime::fork::Tracked;
 use crate::runtime::resolve::{resolve, Family};
+use crate::transport::host::Route;
 use crate::transport::incarnation;
 use crate::transport::slice::Op;
 
@@ -49,7 +50,7 @@ async fn try_connect(shared: &Shared, route: &dyn Route, reread: bool) -> Result
         // A store that is down must not stop transfers to known peers.
         refresh(shared, route).await;
     }
-    let endpoint = route.endpoint()?;
+    let endpoint = offer::endpoint(route).await?;
     let failed = match attempt(shared, &endpoint).await {
         Ok(made) => return Ok(made),
         Err(error) => error,
@@ -57,7 +58,7 @@ async fn try_connect(shared: &Shared, route: &dyn Route, reread: bool) -> Result
     if reread || !refresh(shared, route).await {
         return Err(failed);
     }
-    let fresh = route.endpoint()?;
+    let fresh = offer::endpoint(route).await?;
     if fresh == endpoint {
         return Err(failed);
     }

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use super::connect;
 use super::lane::Lane;
 use super::request::{Attempt, Request};
-use super::{Route, Shared};
+use super::Shared;
 use crate::error::Error;
 use crate::memory::Region;
+use crate::transport::host::Route;
 use crate::transport::slice::Slice;
 use crate::transport::Link;
 
@@ -42,7 +43,7 @@ impl TcpLink {
 
     /// The peer, for messages.
     pub fn peer(&self) -> String {
-        self.route.peer()
+        self.route.peer().to_string()
     }
 
     /// Makes a connection for `lane`, on the control plane.

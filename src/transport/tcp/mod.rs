@@ -5,8 +5,10 @@ mod ends;
 mod inbound;
 mod lane;
 mod link;
+mod offer;
 mod reactor;
 mod request;
+mod row;
 mod sock;
 mod stats;
 mod stream;
@@ -22,7 +24,8 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use socket2::{SockRef, TcpKeepalive};
 
-use super::Transport;
+use super::host::{Host, Route};
+use super::{Link, Transport};
 use crate::config::Config;
 use crate::error::{Class, Code, Error, Result};
 use crate::memory::{Region, Registry};
@@ -30,7 +33,9 @@ use crate::observe::log::RateLimit;
 use crate::runtime::control::Control;
 use crate::runtime::fork::Tracked;
 use crate::runtime::ports::BoundPort;
+use crate::segment_desc::SegmentDesc;
 use link::TcpLink;
+pub use row::Row;
 use reactor::Reactor;
 use sock::Socket;
 use stats::Stats;
@@ -48,19 +53,6 @@ pub struct Endpoint {
     pub proto_version: u32,
     /// Incarnation id and the address of the cell that holds it, if the peer has one.
     pub incarnation: Option<([u8; wire::INCARNATION_LEN], u64)>,
-}
-
-/// A future on the control plane.
-pub type Refreshed<'a> = std::pin::Pin<Box<dyn std::future::Future<Output = Result<()>> + Send + 'a>>;
-
-/// How a link learns where its peer is; implemented by the engine's segments.
-pub trait Route: Send + Sync {
-    /// The peer's name, for messages.
-    fn peer(&self) -> String;
-    /// The endpoint as last read; an error if the descriptor offers no TCP.
-    fn endpoint(&self) -> Result<Endpoint>;
-    /// Reads the descriptor again.
-    fn refresh(&self) -> Refreshed<'_>;
 }
 
 /// What lanes, inbound connections and reactors share.
@@ -82,6 +74,7 @@ pub struct Shared {
 /// The installed transport.
 pub struct Tcp {
     shared: Arc<Shared>,
+    host: Arc<dyn Host>,
     port: u16,
     /// Guards the links for `abort` and `stop`; dead ones are swept when one is added.
     links: Mutex<Links>,
@@ -96,21 +89,17 @@ struct Links {
 }
 
 impl Tcp {
-    /// Opens the data port and starts the threads. `incarnation` identifies this engine start.
-    pub fn install(
-        config: &Arc<Config>,
-        registry: &Arc<Registry>,
-        control: &Arc<Control>,
-        incarnation: [u8; wire::INCARNATION_LEN],
-    ) -> Result<Arc<Self>> {
+    /// Opens the data port and starts the threads.
+    pub fn install(host: Arc<dyn Host>) -> Result<Arc<Self>> {
+        let config = host.config();
         let bound = BoundPort::dual_stack(config)?;
         let port = bound.port();
         let listener = Tracked::new(bound.listen(config.listen_backlog)?);
         let shared = Arc::new(Shared {
             config: config.clone(),
-            registry: registry.clone(),
-            control: control.clone(),
-            incarnation,
+            registry: host.registry().clone(),
+            control: host.control().clone(),
+            incarnation: *host.incarnation(),
             stats: Stats::default(),
             log: RateLimit::default(),
             started: Instant::now(),
@@ -125,7 +114,7 @@ impl Tcp {
         };
         let reactors: Vec<_> = (0..threads).map(|_| Reactor::new()).collect::<Result<_>>()?;
         let _ = shared.reactors.set(reactors);
-        let tcp = Arc::new(Tcp { shared, port, links: Mutex::default(), threads: Mutex::default() });
+        let tcp = Arc::new(Tcp { shared, host, port, links: Mutex::default(), threads: Mutex::default() });
         for (index, reactor) in tcp.shared.reactors().iter().enumerate() {
             tcp.threads.lock().push(reactor.run(index, tcp.shared.clone())?);
         }
@@ -135,28 +124,6 @@ impl Tcp {
         Ok(tcp)
     }
 
-    /// The data port.
-    pub fn port(&self) -> u16 {
-        self.port
-    }
-
-    /// Address of the cell that holds the incarnation id, for the descriptor.
-    pub fn incarnation_cell(&self) -> u64 {
-        self.shared.cell()
-    }
-
-    /// A link to the peer that `route` leads to.
-    pub fn link(&self, route: Arc<dyn Route>) -> Arc<TcpLink> {
-        let link = TcpLink::new(&self.shared, route);
-        let mut links = self.links.lock();
-        links.live.retain(|link| link.strong_count() > 0);
-        links.live.push(Arc::downgrade(&link));
-        if links.stopped {
-            super::Link::close(&*link, &stopping());
-        }
-        link
-    }
-
     fn live_links(&self) -> Vec<Arc<TcpLink>> {
         self.links.lock().live.iter().filter_map(Weak::upgrade).collect()
     }
@@ -164,7 +131,28 @@ impl Tcp {
 
 impl Transport for Tcp {
     fn name(&self) -> &'static str {
-        "tcp"
+        offer::NAME
+    }
+
+    fn describe(&self, desc: &mut SegmentDesc) {
+        let ours =
+            offer::Ours { host: &self.host.address().host, port: self.port, cell: self.shared.cell() };
+        offer::describe(&ours, &self.shared.registry.published(), desc);
+    }
+
+    fn link(&self, route: Arc<dyn Route>) -> Arc<dyn Link> {
+        let link = TcpLink::new(&self.shared, route);
+        let mut links = self.links.lock();
+        links.live.retain(|link| link.strong_count() > 0);
+        links.live.push(Arc::downgrade(&link));
+        if links.stopped {
+            link.close(&stopping());
+        }
+        link
+    }
+
+    fn takes_any_source(&self) -> bool {
+        self.shared.config.tcp_allow_unregistered_source
     }
 
     fn abort(&self, region: &Arc<Region>) {
@@ -175,7 +163,7 @@ impl Transport for Tcp {
     fn stop(&self) {
         self.links.lock().stopped = true;
         for link in self.live_links() {
-            super::Link::close(&*link, &stopping());
+            link.close(&stopping());
         }
         self.shared.reactors().iter().for_each(|reactor| reactor.stop());
         for thread in std::mem::take(&mut *self.threads.lock()) {

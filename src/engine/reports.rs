@@ -2,77 +2,39 @@
 
 use serde_json::{json, Value};
 
-use super::transports::PROTOCOLS;
 use super::Engine;
 use crate::topology::{self, Matrix};
+use crate::transport::report::{NicReport, RailReport};
 
-/// A local NIC that a transport uses.
-pub struct Nic {
-    /// Device name.
-    pub name: String,
-    /// NUMA node it is attached to; -1 if that is not known.
-    pub numa: i32,
-    /// GID that peers reach it by.
-    pub gid: String,
-    /// Place of the GID in the port's table; -1 if that is not known.
-    pub gid_index: i32,
-    /// Port number.
-    pub port: u8,
-    /// Rate of the port, Gbit/s; 0 if that is not known.
-    pub speed_gbps: u64,
-    /// Usable now.
-    pub active: bool,
-    /// Bytes posted and not completed.
-    pub inflight_bytes: u64,
-    /// Measured, bytes per second.
-    pub bandwidth_bps: f64,
-    /// Why it is not usable, or the last failure; "" if there was none.
-    pub last_error: String,
-}
+/// What stands for an empty list of NICs, in upstream's words.
+const NO_NICS: &str = "  (no RDMA devices found)";
 
-/// A pair of a local NIC and a peer's.
-pub struct Rail {
-    /// Local device name.
-    pub local: String,
-    /// The peer's NIC path.
-    pub peer: String,
-    /// One word.
-    pub state: &'static str,
-    /// Bytes posted and not completed.
-    pub inflight_bytes: u64,
-    /// Slices that wait for room or for the connection.
-    pub waiting: usize,
-    /// Slices completed.
-    pub completed: u64,
-    /// Attempts that failed.
-    pub failures: u64,
-    /// The last failure; "" if there was none.
-    pub last_error: String,
-}
+/// A NIC in use and the NUMA node it is attached to, -1 if that is not known.
+type Nic = (NicReport, i32);
 
 /// What is shown.
 struct Shown {
     nics: Vec<Nic>,
-    rails: Vec<Rail>,
+    rails: Vec<RailReport>,
     matrix: Matrix,
     fallbacks: Vec<(&'static str, u64)>,
 }
 
 impl Engine {
     /// The NICs that installed transports use.
-    pub fn nics(&self) -> Vec<Nic> {
-        PROTOCOLS.iter().flat_map(|protocol| protocol.nics(self)).collect()
+    pub fn nics(&self) -> Vec<NicReport> {
+        self.transports().all().iter().flat_map(|transport| transport.nics()).collect()
     }
 
     /// Local NICs, rails, topology, and the fall-backs counted so far if there were any.
     pub fn show_links(&self, as_json: bool) -> String {
-        let mut nics = self.nics();
-        for nic in &mut nics {
-            let node = topology::Nic::read(&topology::Root::default(), &nic.name).numa;
-            nic.numa = node.and_then(|node| i32::try_from(node).ok()).unwrap_or(-1);
-        }
-        let rails = PROTOCOLS.iter().flat_map(|protocol| protocol.rails(self.transports())).collect();
-        let stats = self.transports().all().into_iter().flat_map(|transport| transport.stats());
+        let node = |nic: &NicReport| topology::Nic::read(&topology::Root::default(), &nic.name).numa;
+        let numa = |nic: &NicReport| node(nic).and_then(|node| i32::try_from(node).ok()).unwrap_or(-1);
+        let nics = self.nics().into_iter().map(|nic| (numa(&nic), nic)).map(|(numa, nic)| (nic, numa));
+        let nics = nics.collect();
+        let transports = self.transports().all();
+        let rails = transports.iter().flat_map(|transport| transport.rails()).collect();
+        let stats = transports.iter().flat_map(|transport| transport.stats());
         let fallbacks = stats.chain(self.transports().stats());
         let fallbacks =
             fallbacks.filter(|(name, count)| name.starts_with("fallback") && *count > 0).collect();
@@ -109,7 +71,7 @@ impl Shown {
             let listed = self.matrix.names();
             lines.extend(listed.iter().map(|name| format!("  {name}: in the topology; not in use")));
             if listed.is_empty() {
-                lines.push("  (no RDMA devices found)".into());
+                lines.push(NO_NICS.into());
             }
         }
         let mut section = |title: &str, content: Vec<String>| {
@@ -131,15 +93,15 @@ impl Shown {
     }
 }
 
-fn nic_json(nic: &Nic) -> Value {
+fn nic_json((nic, numa): &Nic) -> Value {
     json!({
         "device": nic.name,
-        "numa": nic.numa,
+        "numa": numa,
         "gid": nic.gid,
         "gid_index": nic.gid_index,
         "port": nic.port,
         "speed_gbps": nic.speed_gbps,
-        "source": "rdma_transport",
+        "source": nic.source,
         "state": state_of(nic),
         "inflight_bytes": nic.inflight_bytes,
         "bandwidth_bps": nic.bandwidth_bps,
@@ -154,7 +116,7 @@ fn listed_nic_json(name: &str) -> Value {
     })
 }
 
-fn rail_json(rail: &Rail) -> Value {
+fn rail_json(rail: &RailReport) -> Value {
     json!({
         "device": rail.local,
         "peer": rail.peer,
@@ -167,7 +129,7 @@ fn rail_json(rail: &Rail) -> Value {
     })
 }
 
-fn state_of(nic: &Nic) -> &'static str {
+fn state_of(nic: &NicReport) -> &'static str {
     if nic.active {
         "active"
     } else {
@@ -175,7 +137,7 @@ fn state_of(nic: &Nic) -> &'static str {
     }
 }
 
-fn nic_line(nic: &Nic) -> String {
+fn nic_line((nic, numa): &Nic) -> String {
     format!(
         "  {}: {}, port {}, gid {} (index {}), numa {}, {} Gbit/s, {} bytes under way{}",
         nic.name,
@@ -183,14 +145,14 @@ fn nic_line(nic: &Nic) -> String {
         nic.port,
         nic.gid,
         nic.gid_index,
-        nic.numa,
+        numa,
         nic.speed_gbps,
         nic.inflight_bytes,
         last(&nic.last_error)
     )
 }
 
-fn rail_line(rail: &Rail) -> String {
+fn rail_line(rail: &RailReport) -> String {
     format!(
         "  {} -> {}: {}, {} slices done, {} attempts failed, {} waiting, {} bytes under way{}",
         rail.local,

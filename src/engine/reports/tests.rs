@@ -8,9 +8,10 @@ fn shown() -> Shown {
 }
 
 fn used() -> Shown {
-    let nic = |name: &str, active, last_error: &str| Nic {
+    let nic = |name: &str, active, last_error: &str| NicReport {
         name: name.into(),
-        numa: 0,
+        source: "rdma_transport",
+        lid: 0,
         gid: "fe:80".into(),
         gid_index: 3,
         port: 1,
@@ -20,7 +21,7 @@ fn used() -> Shown {
         bandwidth_bps: 1.5e9,
         last_error: last_error.into(),
     };
-    let rail = Rail {
+    let rail = RailReport {
         local: "mlx5_0".into(),
         peer: "host:1@mlx5_9".into(),
         state: "paused",
@@ -31,7 +32,7 @@ fn used() -> Shown {
         last_error: "transport retry counter exceeded".into(),
     };
     Shown {
-        nics: vec![nic("mlx5_0", true, ""), nic("mlx5_1", false, "the port is down")],
+        nics: vec![(nic("mlx5_0", true, ""), 0), (nic("mlx5_1", false, "the port is down"), -1)],
         rails: vec![rail],
         fallbacks: vec![("fallback_transport", 5)],
         ..shown()

@@ -1,0 +1,172 @@
+//! TCP's members of the descriptor: written for this engine, read from a peer's.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use serde_json::{json, Value};
+
+use super::{wire, Endpoint};
+use crate::error::{Code, Error, Result};
+use crate::json::members::Members;
+use crate::memory::Region;
+use crate::segment_desc::{SegmentDesc, BUFFERS};
+use crate::transport::host::Route;
+use crate::transport::incarnation;
+use crate::transport::offer::{Offer, PeerBuffer};
+use crate::transport::ranges::Ranges;
+
+/// The name in descriptors.
+pub const NAME: &str = "tcp";
+const HOST: &str = "tcp_data_host";
+const PORT: &str = "tcp_data_port";
+const PROTO_VERSION: &str = "tcp_proto_version";
+/// Address of the cell that holds the incarnation; a member of this project only.
+const CELL: &str = "incarnation_addr";
+/// The members that are TCP's own.
+pub const MEMBERS: &[&str] = &[HOST, PORT, PROTO_VERSION, CELL];
+
+/// The framing that this project speaks, and that of a peer which does not say.
+const OUR_VERSION: u32 = 2;
+const OLDEST_VERSION: u32 = 1;
+
+/// Where our data port is.
+pub struct Ours<'a> {
+    /// Host that peers connect to.
+    pub host: &'a str,
+    /// Data port.
+    pub port: u16,
+    /// Address of the cell that holds the incarnation.
+    pub cell: u64,
+}
+
+/// Adds our members; `regions` are listed if no other transport has listed its own.
+pub fn describe(ours: &Ours<'_>, regions: &[Arc<Region>], desc: &mut SegmentDesc) {
+    desc.put(HOST, ours.host);
+    desc.put(PORT, ours.port);
+    desc.put(PROTO_VERSION, OUR_VERSION);
+    desc.put(CELL, ours.cell);
+    if desc.protocol.is_empty() {
+        desc.protocol = NAME.into();
+        let name = desc.name.clone();
+        let buffer = |region: &Arc<Region>| json!({"name": name, "addr": region.addr, "length": region.len});
+        desc.put(BUFFERS, regions.iter().map(buffer).collect::<Value>());
+    }
+}
+
+/// Upstream writes these in every descriptor.
+pub fn describe_absence(desc: &mut SegmentDesc) {
+    desc.put(PORT, 0);
+    desc.put(PROTO_VERSION, OLDEST_VERSION);
+}
+
+/// What a peer offers.
+pub struct TcpOffer {
+    host: Option<String>,
+    /// 0 if there is none.
+    port: u16,
+    proto_version: u32,
+    incarnation: Option<[u8; wire::INCARNATION_LEN]>,
+    /// 0 if there is none.
+    cell: u64,
+    buffers: Vec<PeerBuffer>,
+    ranges: Ranges,
+}
+
+impl TcpOffer {
+    /// `None` if the descriptor is another transport's and names no data port.
+    pub fn read(desc: &SegmentDesc) -> Result<Option<Self>> {
+        let members = desc.typed();
+        let port = members.uint(PORT)?.unwrap_or(0);
+        let own_form = desc.protocol == NAME;
+        let host = members.optional_text(HOST)?;
+        let proto_version = members.uint(PROTO_VERSION)?.unwrap_or(OLDEST_VERSION);
+        let cell = members.uint(CELL)?.unwrap_or(0);
+        if !own_form && port == 0 {
+            return Ok(None);
+        }
+        let buffers = if own_form { desc.list(BUFFERS, PeerBuffer::read)? } else { of_other_form(desc)? };
+        let each = buffers.iter().map(|buffer| (buffer.addr, buffer.len));
+        // In another transport's form a region may be several entries.
+        let ranges = if own_form { Ranges::single(each)? } else { Ranges::joined(each)? };
+        let incarnation = desc.incarnation.as_deref().and_then(incarnation::unhex);
+        Ok(Some(TcpOffer { host, port, proto_version, incarnation, cell, buffers, ranges }))
+    }
+
+    /// What a connection reads to know that it talks to the process that the descriptor speaks of: the incarnation id,
+    /// and the address of the cell that holds it.
+    fn proof(&self) -> Option<([u8; wire::INCARNATION_LEN], u64)> {
+        self.incarnation.filter(|_| self.cell != 0).map(|id| (id, self.cell))
+    }
+}
+
+/// The buffers of a descriptor in another transport's form: entries that have an address, a length, and, where such
+/// entries have keys, at least one. Whether the form is right is for that transport to say.
+fn of_other_form(desc: &SegmentDesc) -> Result<Vec<PeerBuffer>> {
+    let open = |value: &Value| !value["rkey"].as_array().is_some_and(|keys| keys.is_empty());
+    let items = desc.members.get(BUFFERS).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let mut buffers = Vec::new();
+    buffers.try_reserve_exact(items.len()).map_err(|_| Error::out_of_memory(BUFFERS))?;
+    for item in items.iter().filter(|item| open(item)) {
+        buffers.extend(Members::of(item, "element").and_then(|members| PeerBuffer::read(&members)).ok());
+    }
+    Ok(buffers)
+}
+
+impl Offer for TcpOffer {
+    fn leads(&self) -> bool {
+        self.port != 0
+    }
+
+    fn ranges(&self) -> &Ranges {
+        &self.ranges
+    }
+
+    fn buffers(&self) -> Vec<PeerBuffer> {
+        self.buffers.clone()
+    }
+
+    /// The peer's cell is read when a connection is made; without one nothing is proven.
+    fn incarnation(&self) -> u64 {
+        self.proof().map_or(0, |(id, _)| incarnation::key(&id))
+    }
+
+    /// The framing may differ: upstream does not compare it either, and a connection is made with what is read then.
+    fn same_as(&self, other: &dyn Offer) -> bool {
+        let Some(other) = other.as_any().downcast_ref::<Self>() else { return false };
+        let TcpOffer { host, port, proto_version: _, incarnation, cell, buffers, ranges } = other;
+        self.host == *host
+            && self.port == *port
+            && self.incarnation == *incarnation
+            && self.cell == *cell
+            && self.buffers == *buffers
+            && self.ranges == *ranges
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+/// Where the data port of the peer behind `route` is: the host of its descriptor, or that of its handshake address.
+pub async fn endpoint(route: &dyn Route) -> Result<Endpoint> {
+    let peer = route.peer();
+    let offer = route.offer().offer;
+    let offer = offer.as_ref().and_then(|offer| offer.as_any().downcast_ref::<TcpOffer>());
+    let Some(offer) = offer.filter(|offer| offer.leads()) else {
+        return Err(Error::new(Code::Socket, "the peer offers no TCP data port any more").peer(peer));
+    };
+    let host = match &offer.host {
+        Some(host) => host.clone(),
+        None => route.rpc_address().await?.host,
+    };
+    Ok(Endpoint {
+        peer: peer.to_string(),
+        host,
+        port: offer.port,
+        proto_version: offer.proto_version,
+        incarnation: offer.proof(),
+    })
+}
+
+#[cfg(test)]
+mod tests;
