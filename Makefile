@@ -10,6 +10,7 @@ export RUSTFLAGS += --remap-path-prefix=$(CURDIR)=. --remap-path-prefix=$(or $(C
 # What rdma-sys generates its bindings with: deps lays a libclang out there that it can use, the caller's if it is one.
 CALLERS_LIBCLANG := $(LIBCLANG_PATH)
 export LIBCLANG_PATH := $(CURDIR)/target/libclang/lib
+export BINDGEN_EXTRA_CLANG_ARGS += -isystem $(CURDIR)/target/libclang/include
 
 PREFIX     ?= /usr/local
 LIBDIR     ?= $(PREFIX)/lib

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Sees to target/libclang/lib: a libclang that rdma-sys' bindgen 0.59 can use, under the name that it looks for, with the
-# compiler's own headers where that libclang looks for them. The Makefile sets LIBCLANG_PATH to it.
+# Lays out target/libclang: lib has a libclang that rdma-sys' bindgen 0.59 can use, under the name that it looks for;
+# include has the C compiler's own headers where that libclang came without any. The Makefile tells bindgen both paths.
 #
 #   libclang.sh find     takes the first usable one of this machine ($LIBCLANG_PATH first), else says why none is
 #   libclang.sh fetch    gets version 14 from PyPI into target/, for systems without LLVM 14, and takes that
 set -euo pipefail
 cd "$(dirname "$0")/.."
 release=14.0.6 # of LLVM; the newest on PyPI that bindgen 0.59 can use
-home=target/libclang
+home=$PWD/target/libclang
 wheel=target/libclang-$release
 
 headers='#include <stddef.h>
@@ -15,11 +15,12 @@ headers='#include <stddef.h>
 #include <rdma/rdma_cma.h>
 struct libclang_try { union { int a; float b; }; };'
 
-works() { # LIBRARY: tries it with the paths that rdma-sys gives
+# Tries what is laid out, with the paths that rdma-sys and the Makefile give.
+works() {
     local paths
     paths=$(pkg-config --cflags-only-I libibverbs librdmacm 2>/dev/null || true)
     # shellcheck disable=SC2086
-    "$work/try" "$1" "$work/try.h" $paths -I/usr/include
+    "$work/try" "$home/lib/libclang.so" "$work/try.h" $paths -I/usr/include -isystem "$home/include" >"$work/said" 2>&1
 }
 
 # The files that bindgen would consider, by its names; libclang-cpp is another library.
@@ -33,35 +34,21 @@ candidates() {
     done | grep -v -e -cpp | awk '!seen[$0]++'
 }
 
-# Lays LIBRARY out under $home: with the headers beside it, else with those of the C compiler.
 lay_out() { # LIBRARY
-    local library version
-    library=$(realpath -s "$1")
-    rm -rf "$home.new"
-    mkdir -p "$home.new/lib"
-    ln -s "$library" "$home.new/lib/libclang.so"
-    if [ -d "$(dirname "$library")/clang" ]; then
-        ln -s "$(dirname "$library")/clang" "$home.new/lib/clang"
-    else
-        version=$(strings_version "$home.new/lib/libclang.so")
-        mkdir -p "$home.new/lib/clang/$version"
-        ln -s "$(cc -print-file-name=include)" "$home.new/lib/clang/$version/include"
-    fi
     rm -rf "$home"
-    mv "$home.new" "$home"
-}
-strings_version() { # LIBRARY: its version, asked without any header
-    echo 'struct libclang_try { union { int a; float b; }; };' >"$work/plain.h"
-    "$work/try" "$1" "$work/plain.h" 2>&1 | grep -oE '[0-9]+\.[0-9]+\.[0-9]+' | head -n 1
+    mkdir -p "$home/lib" "$home/include"
+    ln -s "$(realpath -s "$1")" "$home/lib/libclang.so"
 }
 
 find() {
     local library
-    mkdir -p target
-    if [ -z "${LIBCLANG_PATH:-}" ] && [ -e "$home/lib/libclang.so" ] && works "$PWD/$home/lib/libclang.so" >/dev/null 2>&1; then return; fi
+    if [ -z "${LIBCLANG_PATH:-}" ] && [ -e "$home/lib/libclang.so" ] && works; then return; fi
     while read -r library; do
         lay_out "$library"
-        if works "$PWD/$home/lib/libclang.so" >"$work/said" 2>&1; then return; fi
+        works && return
+        # The wheel of PyPI has the library and no headers; gcc's do for what is read here.
+        rmdir "$home/include" && ln -s "$(cc -print-file-name=include)" "$home/include"
+        works && return
         echo "$library: $(head -n 1 "$work/said")"
     done < <(candidates)
     rm -rf "$home"
