@@ -24,7 +24,7 @@ LIBA := target/release/libtransfer_engine.a
 # Same optimisation as release with assertions on, and without the link-time optimisation that every test binary would pay for again.
 TEST_PROFILE ?= checked
 
-.PHONY: help deps test-deps venv library build examples demo demo-rdma test lint run-tests bench bench-rdma install clean
+.PHONY: help deps test-deps venv library build examples demo demo-rdma test lint run-tests bench bench-rdma fresh install clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -77,6 +77,9 @@ bench: examples venv ## this library beside upstream (BENCH_ARGS='--op write --b
 
 bench-rdma: examples venv ## the same over RDMA in the guest, with perftest's ib_*_bw as the measure (ROUNDS=3)
 	@bash tests/rxe/bench.sh $(ROUNDS)
+
+fresh: ## demo on a new minimal Debian, for maintainers; needs root (SUITE=bookworm, FRESH='make demo')
+	@scripts/fresh.sh $(FRESH)
 
 # Builds nothing: it is run by root, the build is not.
 install: ## headers, libraries and transfer_engine.pc under DESTDIR PREFIX
