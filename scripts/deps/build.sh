@@ -1,5 +1,5 @@
 # Sourced by deps.sh: what building the libraries and the C examples needs.
-minimum_cargo=1.85
+minimum_cargo=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 
 compiles() { cat >"$work/try.$1" && "${@:2}" -o "$work/try" "$work/try.$1"; }
 
@@ -48,6 +48,7 @@ try_cargo() {
 }
 # Debian's cargo is too old; rustup's own script is the official way.
 fix_cargo() {
+    command -v curl >/dev/null || return 1
     say "installing Rust with rustup's official script, below ${CARGO_HOME:-$HOME/.cargo}"
     curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y -q --no-modify-path --profile minimal -c rustfmt -c clippy
 }
