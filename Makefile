@@ -60,17 +60,17 @@ demo-rdma: test-deps examples ## the same over RDMA, in a QEMU guest with soft-R
 
 test: lint run-tests ## everything: formatting, lints, all tests, interoperation with the released upstream
 
-lint: test-deps
+# Clippy, rustdoc and the tests share the test profile's folder, and so the build scripts and macros of all dependencies.
+IN := --locked --profile $(TEST_PROFILE)
+
+lint: test-deps ## formatting, clippy, documentation, and builds without each feature and without all
 	cargo fmt --check
-	cargo clippy --release --locked --all-targets -- -D warnings
+	cargo clippy $(IN) --all-targets -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings cargo doc $(IN) --no-deps --document-private-items
+	@scripts/features.sh $(IN)
 
 run-tests: lint venv examples
-	cargo test --locked --profile $(TEST_PROFILE) --doc
-	@if cargo nextest --version >/dev/null 2>&1; then \
-	    set -x; TE_LIB=$(CURDIR)/$(SO) cargo nextest run --locked --cargo-profile $(TEST_PROFILE) --no-fail-fast; \
-	else \
-	    set -x; TE_LIB=$(CURDIR)/$(SO) cargo test --locked --profile $(TEST_PROFILE) --no-fail-fast --lib --bins --tests; \
-	fi
+	@scripts/test.sh $(IN)
 
 bench: examples venv ## this library beside upstream (BENCH_ARGS='--op write --block 4k --runs 5 …')
 	@target/venv/bin/python scripts/bench.py $(BENCH_ARGS)

@@ -661,7 +661,9 @@ fn answers_may_come_in_single_bytes() {
     });
     let request = |i: u64| scene.request(i.is_multiple_of(3) as i32, i as usize * 50, REMOTE + i * 50, 1 + i);
     scene.completes("single bytes", &(0..40).map(request).collect::<Vec<_>>());
-    assert!((0..40).all(|i| i.is_multiple_of(3) || scene.has_read(i as usize * 50, REMOTE + i * 50, 1 + i)));
+    assert!(
+        (0..40_u64).all(|i| i.is_multiple_of(3) || scene.has_read(i as usize * 50, REMOTE + i * 50, 1 + i))
+    );
     scene.finish();
 }
 
