@@ -38,7 +38,7 @@ libclang_packages() {
         echo python3 python3-venv
     fi
 }
-need libclang libclang_packages "cc pkgconfig ibverbs rdmacm" "generating the RDMA bindings"
+need libclang libclang_packages "cc pkgconfig ibverbs rdmacm" "generating the RDMA bindings (version 14; Python gets it from PyPI where apt has none)"
 
 try_cargo() {
     local version
