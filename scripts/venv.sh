@@ -18,7 +18,7 @@ find_python() {
             return
         fi
     done
-    echo "venv.sh: no Python 3.10 to 3.13 with venv support found: run 'make deps' (it installs python3-venv)" >&2
+    echo "venv.sh: no Python 3.10 to 3.13 with venv support found: run 'make test-deps' (it installs python3-venv)" >&2
     return 1
 }
 

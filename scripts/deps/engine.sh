@@ -29,7 +29,7 @@ try_all() {
         if [ -n "$obstacle" ]; then
             failed[$name]="it cannot be tried without $obstacle"
         elif ! (try_"$name") >"$work/said" 2>&1; then
-            failed[$name]=$(grep -v '^[[:space:]]*$' "$work/said" | head -n 2 | paste -sd ';' || true)
+            failed[$name]=$(sed -n 's/^scripts[^ ]*: line [0-9]*: //; /[^[:space:]]/p' "$work/said" | head -n 2 | paste -sd ';')
             : "${failed[$name]:=it fails without a word}"
         fi
     done
