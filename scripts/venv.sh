@@ -30,8 +30,8 @@ esac
 python=$(find_python)
 mkdir -p target
 "$python" -m venv --clear "$venv"
-# --no-deps: what the wheel asks for (requests, …) serves its store, not the transfer engine.
-"$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps "mooncake-transfer-engine-non-cuda==$version"
 "$venv/bin/pip" install --quiet --disable-pip-version-check "aiohttp==$aiohttp"
+# --no-deps: what the wheel asks for (requests, …) serves its store, not the transfer engine. Last, or pip misses that.
+"$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps "mooncake-transfer-engine-non-cuda==$version"
 "$venv/bin/python" -c 'from mooncake.engine import TransferEngine' # fails here, with the missing library's name, rather than in a test
 touch "$stamp"
