@@ -68,6 +68,7 @@ lint: test-deps ## formatting, clippy, documentation, and builds without each fe
 	cargo clippy $(IN) --all-targets -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc $(IN) --no-deps --document-private-items
 	@scripts/features.sh $(IN)
+	@scripts/advisories.sh
 
 run-tests: lint venv examples
 	@scripts/test.sh $(IN)
