@@ -25,12 +25,12 @@ works() {
 
 # The files that bindgen would consider, by its names; libclang-cpp is another library.
 candidates() {
-    local folder
+    local folder name
     for folder in "${LIBCLANG_PATH:-}" "$(llvm-config --libdir 2>/dev/null || true)" /usr/lib/llvm-1[45]/lib /usr/lib/llvm-*/lib \
         /usr/lib/*-linux-gnu /usr/lib64 /usr/lib /usr/local/lib "$wheel"/lib/python3*/site-packages/clang/native; do
         [ -n "$folder" ] || continue
         if [ -f "$folder" ]; then realpath "$folder"; continue; fi
-        compgen -G "$folder/libclang.so" || compgen -G "$folder/libclang.so.*" || compgen -G "$folder/libclang-*.so*" || true
+        for name in libclang.so 'libclang.so.*' 'libclang-*.so*'; do compgen -G "$folder/$name" || true; done
     done | grep -v -e -cpp | awk '!seen[$0]++'
 }
 
