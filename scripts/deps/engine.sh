@@ -94,11 +94,12 @@ satisfy() {
     fix_the_rest
     try_all
     [ ${#failed[@]} -gt 0 ] || return 0
-    for name in $(in_order); do say "$name still does not work: ${failed[$name]}"; done
     list=$(missing_packages)
-    if [ -z "$list" ]; then give_up "remedy: repair what these errors name, and repeat"; fi
-    if may_install; then give_up "remedy: repair what these errors name (the packages $list are installed), and repeat"; fi
-    say "as root (this user is not, and has no sudo), run"
-    say "    apt-get update && apt-get install -y --no-install-recommends $list"
-    give_up "and repeat; systems without apt have packages of similar names"
+    if [ -n "$list" ] && ! may_install; then
+        say "as root (this user is not, and has no sudo), run"
+        say "    apt-get update && apt-get install -y --no-install-recommends $list"
+        give_up "and repeat; systems without apt have packages of similar names"
+    fi
+    for name in $(in_order); do say "$name still does not work: ${failed[$name]}"; done
+    give_up "remedy: repair what these errors name${list:+ (the packages $list are installed)}, and repeat"
 }
