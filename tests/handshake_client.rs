@@ -180,19 +180,22 @@ fn the_peer_to_peer_store_asks_the_peer_each_time() {
         let error = store.get(&segment).await.unwrap_err();
         assert_eq!(error.code(), Code::Metadata, "no transport there: {error}");
 
-        *node.0.lock().unwrap() = json!({"name": "x", "protocol": "warp"});
+        *node.0.lock().unwrap() = json!({"name": "x", "protocol": ["tcp"]});
         let error = store.get(&segment).await.unwrap_err();
         assert_eq!(error.code(), Code::MalformedJson, "{error}");
         assert_eq!(error.peer_name(), segment);
 
         for port in [1, 2] {
-            let desc = SegmentDesc { name: segment.clone(), tcp_data_port: port, ..SegmentDesc::default() };
-            *node.0.lock().unwrap() = desc.encode();
+            let mut desc =
+                SegmentDesc { name: segment.clone(), protocol: "tcp".into(), ..SegmentDesc::default() };
+            desc.put("tcp_data_port", port);
+            desc.put("buffers", json!([]));
+            *node.0.lock().unwrap() = desc.clone().encode();
             assert_eq!(store.get(&segment).await.unwrap(), desc);
         }
         let address = store.rpc_address("host").await.unwrap();
         assert_eq!(address, HostPort { host: "host".into(), port: 12001 });
-        store.put(&SegmentDesc::default()).await.unwrap();
+        store.put(SegmentDesc::default()).await.unwrap();
         store.remove(&segment).await.unwrap();
     });
 }

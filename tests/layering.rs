@@ -13,11 +13,32 @@ const REASON_LINES: usize = 4;
 /// Which paths below `crate::` the files of a layer may name. The first row whose path fits is the file's layer;
 /// `*` stands for one folder. A layer may name itself, unless the row lists parts of it.
 const LAYERS: &[(&str, &[&str])] = &[
-    ("ffi", &["engine", "error", "handshake::Notification", "memory::Range", "runtime::signals"]),
+    (
+        "ffi",
+        &[
+            "engine",
+            "error",
+            "handshake::Notification",
+            "memory::Range",
+            "runtime::signals",
+            "transport::report",
+        ],
+    ),
     (
         "engine",
         &[
-            "transport",
+            // Its own part of the transports: never one of them.
+            "transport::host",
+            "transport::incarnation",
+            "transport::local",
+            "transport::offer",
+            "transport::protocol",
+            "transport::ranges",
+            "transport::report",
+            "transport::slice",
+            "transport::table",
+            "transport::Link",
+            "transport::Transport",
             "metadata",
             "handshake",
             "topology",
@@ -28,8 +49,11 @@ const LAYERS: &[(&str, &[&str])] = &[
             "error",
             "host_port",
             "json",
+            "segment_desc",
         ],
     ),
+    // The one place that names every transport.
+    ("transport::table", &["transport", "config", "error"]),
     (
         "transport::*",
         &[
@@ -38,10 +62,18 @@ const LAYERS: &[(&str, &[&str])] = &[
             "observe",
             "config",
             "error",
+            "json",
+            "host_port",
+            "segment_desc",
             // NIC choice is made per slice, and type-0 messages are plain data.
             "topology",
             "handshake::ConnectionMessage",
+            "transport::host",
             "transport::incarnation",
+            "transport::offer",
+            "transport::protocol",
+            "transport::ranges",
+            "transport::report",
             "transport::slice",
             "transport::Link",
             "transport::Transport",
@@ -51,17 +83,33 @@ const LAYERS: &[(&str, &[&str])] = &[
         "transport",
         &[
             "memory",
+            "runtime",
+            "config",
             "error",
+            "json",
+            "host_port",
+            "segment_desc",
+            "topology::Matrix",
+            "handshake::ConnectionMessage",
+            "transport::host",
             "transport::incarnation",
+            "transport::offer",
+            "transport::protocol",
+            "transport::ranges",
+            "transport::report",
             "transport::slice",
             "transport::Link",
             "transport::Transport",
         ],
     ),
-    ("metadata", &["handshake", "json", "host_port", "config", "error", "runtime", "observe"]),
+    (
+        "metadata",
+        &["handshake", "segment_desc", "json", "host_port", "config", "error", "runtime", "observe"],
+    ),
     ("handshake", &["json", "host_port", "config", "error", "runtime", "observe"]),
     ("topology", &["json", "error", "runtime"]),
     ("memory", &["error", "runtime"]),
+    ("segment_desc", &["json", "error"]),
     ("observe", &["config", "error"]),
     ("runtime", &["config", "error"]),
     ("json", &["error"]),
@@ -109,6 +157,22 @@ const RESERVED: &[(&str, &[&str])] = &[
             "topology/pages.rs",
         ],
     ),
+];
+
+/// Where a transport's name may stand beside its own folder: in tables, in what C programs and settings call so, and in
+/// the words of upstream. A place ending in `/` is a folder.
+const NAMERS: &[(&str, &str)] = &[
+    ("transport/rdma/", "its own"),
+    ("transport/tcp/", "its own"),
+    ("transport/table.rs", "the table of transports"),
+    ("transport/mod.rs", "the folders are declared there"),
+    ("config.rs", "the settings of each"),
+    ("error/codes.rs", "what upstream's codes mean"),
+    ("ffi/types.rs", "upstream's structs"),
+    ("engine/reports.rs", "upstream's words for an empty list"),
+    ("topology/discover.rs", "the devices of the kernel's class are called so"),
+    ("runtime/ports.rs", "the protocol of a socket"),
+    ("metadata/", "the sockets of the stores"),
 ];
 
 /// One file of `src`.
@@ -232,7 +296,7 @@ fn without_tests(code: &str) -> (String, Vec<String>) {
         let brace = item.find('{').unwrap_or(item.len());
         let semicolon = item.find(';').unwrap_or(item.len());
         let len = if semicolon < brace {
-            if let Some(name) = item[..semicolon].trim().strip_prefix("mod ") {
+            if let Some((_, name)) = item[..semicolon].trim().split_once("mod ") {
                 modules.push(name.to_string());
             }
             semicolon + 1
@@ -402,6 +466,56 @@ fn reserved_words_stand_only_where_they_belong() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Names of transports in code and in texts, but not types of sockets.
+fn names_a_transport(line: &str) -> bool {
+    let lower = line.to_lowercase();
+    ["rdma", "tcp"].iter().any(|name| {
+        lower.match_indices(name).any(|(at, _)| {
+            let (before, after) = (&line[..at], &line[at + name.len()..]);
+            let socket = ["Stream", "Listener", "Keepalive"].iter().any(|kind| after.starts_with(kind));
+            let variable = before.ends_with("MC_") || before.ends_with("MC_USE_");
+            let inside = before.ends_with(|c: char| c.is_ascii_lowercase())
+                && line[at..].starts_with(char::is_lowercase);
+            !socket && !variable && !inside
+        })
+    })
+}
+
+#[test]
+fn no_transport_is_named_outside_its_folder_and_the_tables() {
+    let mut wrong = Vec::new();
+    let mut used = BTreeSet::new();
+    for source in sources() {
+        let home = NAMERS.iter().find(|(place, _)| {
+            source.path == *place || place.ends_with('/') && source.path.starts_with(place)
+        });
+        // Texts count, comments and test code do not.
+        let code: Vec<&str> = source.code.lines().collect();
+        for (index, line) in source.raw.lines().enumerate() {
+            let line = line.split("//").next().unwrap_or(line);
+            if code.get(index).is_some_and(|code| !code.trim().is_empty()) && names_a_transport(line) {
+                match home {
+                    Some((place, _)) => drop(used.insert(*place)),
+                    None => wrong.push(format!("src/{}:{}: {}", source.path, index + 1, line.trim())),
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let unused: Vec<_> = NAMERS.iter().filter(|(place, _)| !used.contains(place)).collect();
+    assert!(unused.is_empty(), "these name no transport, take them off the list: {unused:?}");
+    assert!(
+        names_a_transport("let x = Rdma::new()")
+            && names_a_transport("\"tcp\"")
+            && names_a_transport("tcp_port")
+    );
+    assert!(
+        !names_a_transport("TcpStream::connect")
+            && !names_a_transport("MC_TCP_X")
+            && !names_a_transport("xtcp")
+    );
+}
+
 /// `unsafe` exports of `ffi` have the header's text as documentation; `ffi/mod.rs` states their callers' duties.
 fn is_export(code: &str, at: usize) -> bool {
     code[at..].starts_with("unsafe extern \"C\" fn") && code[..at].trim_end().ends_with("#[no_mangle]\npub")
@@ -477,7 +591,15 @@ fn transports_do_not_know_each_other_nor_what_is_above() {
         .unwrap()
         .iter()
         .any(|folder| is_below("transport::tcp::Tcp", folder)));
-    for path in ["transport::local::copy", "transport", "engine", "metadata::Store", "handshake", "ffi"] {
+    for path in [
+        "transport::local::copy",
+        "transport",
+        "transport::table",
+        "engine",
+        "metadata::Store",
+        "handshake",
+        "ffi",
+    ] {
         assert!(!may(path), "{path}");
     }
 }

@@ -85,6 +85,8 @@ impl Host for EngineHost {
     fn opened_as(&self, protocol: &str, is_wanted: &dyn Fn(&dyn Offer) -> bool) -> Option<String> {
         let row = table::position(protocol)?;
         let engine = self.engine.upgrade()?;
-        engine.segments.opened_as(|segment| segment.known().offer(row).is_some_and(|offer| is_wanted(&**offer)))
+        engine
+            .segments
+            .opened_as(|segment| segment.known().offer(row).is_some_and(|offer| is_wanted(&**offer)))
     }
 }

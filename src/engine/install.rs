@@ -72,7 +72,10 @@ impl Engine {
         tracing::info!("topology from {origin}: {} NICs {found:?}", found.len());
         self.set_topology(matrix, origin);
         if let Some((name, setting)) = table::forced(&self.config) {
-            return self.install_transport(name, None).map(drop).map_err(|e| e.context(format!("{setting} is set")));
+            return self
+                .install_transport(name, None)
+                .map(drop)
+                .map_err(|e| e.context(format!("{setting} is set")));
         }
         let suits = PROTOCOLS.iter().find(|row| !row.needs_nics() || !found.is_empty());
         // Some row needs no NIC.

@@ -63,15 +63,15 @@ impl Known {
 
     /// Whether both descriptors say the same.
     pub fn same_as(&self, other: &Known) -> bool {
-        let same = |pair: (&Option<Arc<dyn Offer>>, &Option<Arc<dyn Offer>>)| match pair {
+        let mut same = self.offers.iter().zip(&other.offers).map(|pair| match pair {
             (Some(one), Some(two)) => one.same_as(&**two),
             (one, two) => one.is_none() && two.is_none(),
-        };
+        });
         self.name == other.name
             && self.protocol == other.protocol
             && self.incarnation == other.incarnation
             && self.rest == other.rest
-            && self.offers.iter().zip(&other.offers).all(same)
+            && same.all(|same| same)
     }
 
     /// Why no transport leads to the peer: -6 if one that is not installed here does or none of its NICs works, -1 if it

@@ -49,7 +49,8 @@ impl Route for SegmentRoute {
 
     fn offer(&self) -> Offered {
         let last = self.last.load();
-        let offered = |known: &Known| Offered { offer: known.offer(self.row).cloned(), version: known.version };
+        let offered =
+            |known: &Known| Offered { offer: known.offer(self.row).cloned(), version: known.version };
         let Some(segment) = self.segment.upgrade() else { return offered(&last) };
         let known = segment.known();
         // A version is never used again, so the same one says the same.

@@ -53,7 +53,13 @@ struct RpcAddress {
 }
 
 impl Segment {
-    fn new(id: i32, name: &str, store: &Arc<dyn Store>, known: Known, settings: &freshness::Settings) -> Self {
+    fn new(
+        id: i32,
+        name: &str,
+        store: &Arc<dyn Store>,
+        known: Known,
+        settings: &freshness::Settings,
+    ) -> Self {
         Segment {
             id,
             opened_as: name.to_string(),

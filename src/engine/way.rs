@@ -25,9 +25,8 @@ impl Engine {
     pub(super) fn way(&self, segment: &Arc<Segment>, known: &Known) -> Result<Way> {
         let ways = known.leading().filter_map(|row| {
             let transport = self.transports().get(row)?;
-            let link = segment.link(row, || {
-                transport.link(Arc::new(SegmentRoute::new(row, segment, &self.client)))
-            });
+            let link =
+                segment.link(row, || transport.link(Arc::new(SegmentRoute::new(row, segment, &self.client))));
             Some(Way { row, link })
         });
         match pick(ways) {
@@ -109,7 +108,8 @@ mod tests {
     #[test]
     fn the_first_way_that_works_is_taken() {
         let picked = |works: &[bool]| {
-            let link = |works: &bool| Arc::new(Fake((!works).then_some(Code::DeviceNotFound))) as Arc<dyn Link>;
+            let link =
+                |works: &bool| Arc::new(Fake((!works).then_some(Code::DeviceNotFound))) as Arc<dyn Link>;
             let ways = works.iter().enumerate().map(|(row, works)| Way { row, link: link(works) });
             match pick(ways) {
                 Pick::Best(way) => Some((way.row, None)),

@@ -21,9 +21,9 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::host_port::HostPort;
 
+pub use crate::segment_desc::SegmentDesc;
 pub use backend::Watch;
 pub use http::EXPIRE_HEADER;
-pub use crate::segment_desc::SegmentDesc;
 
 /// A boxed future that may be polled on any thread.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -65,7 +65,7 @@ pub fn bytes_and_notifications_reach_the_peer(server: Server) {
     a.exchange_with(&b, target, 1).unwrap();
     let note = Notification { name: "n".into(), message: "m".into() };
     a.engine.notify(1, note.clone()).unwrap();
-    assert_eq!(b.engine.local().take_notifications(), [note]);
+    assert_eq!(b.engine.local().notifications.take(), [note]);
     let absent = a.engine.open_segment("nobody").unwrap_err();
     assert_eq!(absent.code(), Code::Metadata);
     assert!(absent.text().contains("mooncake/ram/nobody"), "{absent}");
@@ -236,7 +236,7 @@ pub fn a_peer_that_restarts_is_found_again(server: Server) {
     let b = Node::start(&server.url(), "b");
     until("the peer is found at its new place", || a.exchange_with(&b, target, 11).is_ok());
     a.engine.notify(1, Notification { name: "2".into(), message: String::new() }).unwrap();
-    assert_eq!(b.engine.local().take_notifications().len(), 1);
+    assert_eq!(b.engine.local().notifications.take().len(), 1);
 }
 
 pub fn changes_of_a_peer_are_heard_of(server: Server) {

@@ -39,6 +39,12 @@ impl Transport for Fake {
         self.note(&format!("aborts {}", region.addr));
     }
 
+    fn describe(&self, _: &mut crate::segment_desc::SegmentDesc) {}
+
+    fn link(&self, _: Arc<dyn crate::transport::host::Route>) -> Arc<dyn crate::transport::Link> {
+        unreachable!("nothing is submitted here")
+    }
+
     fn stop(&self) {}
 
     fn stats(&self) -> Vec<(&'static str, u64)> {

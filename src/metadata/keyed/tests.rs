@@ -71,7 +71,8 @@ fn store(config: &Config) -> (Arc<Memory>, Keyed) {
 }
 
 fn mine(name: &str) -> SegmentDesc {
-    SegmentDesc { name: name.into(), incarnation: Some("me".into()), ..SegmentDesc::default() }
+    let protocol = "tcp".into();
+    SegmentDesc { name: name.into(), protocol, incarnation: Some("me".into()), ..SegmentDesc::default() }
 }
 
 /// Every object below `value` that has this member.
@@ -144,20 +145,25 @@ fn a_write_whose_answer_was_lost_is_recognised_and_removed() {
         let address = HostPort { host: "127.0.0.1".into(), port: 1 };
         store.put_rpc_address("a", &address).await.unwrap();
         *memory.lose_answers.lock() = 1;
-        store.put(&mine("a")).await.unwrap();
+        store.put(mine("a")).await.unwrap();
         *memory.lose_answers.lock() = 100;
-        let changed = SegmentDesc { tcp_data_port: 5, ..mine("a") };
+        let with = |port: u16| {
+            let mut desc = mine("a");
+            desc.put("tcp_data_port", port);
+            desc
+        };
+        let changed = || with(5);
         // Every attempt arrives, no answer does.
-        store.put(&changed).await.unwrap_err();
+        store.put(changed()).await.unwrap_err();
         *memory.lose_answers.lock() = 0;
-        store.put(&SegmentDesc { tcp_data_port: 6, ..mine("a") }).await.unwrap();
-        assert_eq!(store.get("a").await.unwrap().tcp_data_port, 6);
+        store.put(with(6)).await.unwrap();
+        assert_eq!(store.get("a").await.unwrap().members["tcp_data_port"], 6);
         *memory.lose_answers.lock() = 100;
-        store.put(&changed).await.unwrap_err();
+        store.put(changed()).await.unwrap_err();
         store.remove_rpc_address("a").await.unwrap();
         store.remove("a").await.unwrap();
         assert!(memory.keys.lock().is_empty());
-        assert_eq!(store.put(&mine("a")).await.unwrap_err().kind(), Class::Canceled);
+        assert_eq!(store.put(mine("a")).await.unwrap_err().kind(), Class::Canceled);
     });
 }
 
@@ -165,12 +171,12 @@ fn a_write_whose_answer_was_lost_is_recognised_and_removed() {
 fn p07_what_others_wrote_is_neither_replaced_nor_removed() {
     let (memory, store) = store(&Config::default());
     let theirs = SegmentDesc { incarnation: Some("they".into()), ..mine("a") };
-    let text = json::write(&theirs.encode()).into_bytes();
+    let text = json::write(&theirs.clone().encode()).into_bytes();
     run(async {
         store.put_rpc_address("a", &HostPort { host: "127.0.0.1".into(), port: 1 }).await.unwrap();
-        store.put(&mine("a")).await.unwrap();
+        store.put(mine("a")).await.unwrap();
         memory.keys.lock().insert("mooncake/ram/a".into(), text.clone());
-        let error = store.put(&mine("a")).await.unwrap_err();
+        let error = store.put(mine("a")).await.unwrap_err();
         assert_eq!((error.code(), error.kind()), (Code::Metadata, Class::Rejected), "{error}");
         store.look_after_claims_once().await.unwrap_err();
         store.remove("a").await.unwrap();
@@ -188,7 +194,7 @@ fn p07_a_first_descriptor_needs_the_name() {
         store.put_rpc_address("a", &HostPort { host: "127.0.0.1".into(), port: 1 }).await.unwrap();
         let other = br#"{"ip_or_host_name":"127.0.0.1","rpc_port":2}"#;
         memory.keys.lock().insert("mooncake/rpc_meta/a".into(), other.to_vec());
-        let error = store.put(&mine("a")).await.unwrap_err();
+        let error = store.put(mine("a")).await.unwrap_err();
         assert!(error.text().contains("took the name over"), "{error}");
         assert_eq!(memory.keys.lock().len(), 1);
     });
@@ -199,7 +205,7 @@ fn p07_what_is_gone_is_written_again() {
     let (memory, store) = store(&Config::default());
     run(async {
         store.put_rpc_address("a", &HostPort { host: "127.0.0.1".into(), port: 1 }).await.unwrap();
-        store.put(&mine("a")).await.unwrap();
+        store.put(mine("a")).await.unwrap();
         let before = memory.keys.lock().clone();
         memory.keys.lock().clear();
         store.look_after_claims_once().await.unwrap();

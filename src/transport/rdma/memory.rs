@@ -9,8 +9,8 @@ use std::sync::Arc;
 use parking_lot::{RwLock, RwLockReadGuard};
 
 use super::nic::Nic;
-use super::verbs::{Access, Mr};
 use super::report::PublishedBuffer;
+use super::verbs::{Access, Mr};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::memory::Region;

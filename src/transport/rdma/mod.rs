@@ -81,7 +81,8 @@ impl Rdma {
             tracing::warn!("MC_NIC_PEER_AFFINITY: {warning}");
         }
         let host = Arc::new(outside::Engine(engine.clone()));
-        let identity = Identity { server: host.server(), incarnation: incarnation::hex(engine.incarnation()) };
+        let identity =
+            Identity { server: host.server(), incarnation: incarnation::hex(engine.incarnation()) };
         let shared = Arc::new(Shared {
             selector: Selector::new(&matrix, &names),
             memory: Memory::new(config, limit),
@@ -101,7 +102,12 @@ impl Rdma {
             seed: AtomicU32::new(std::process::id()),
         });
         let _ = shared.me.set(Arc::downgrade(&shared));
-        let rdma = Arc::new(Rdma { shared, registry: engine.registry().clone(), affinity, threads: Mutex::default() });
+        let rdma = Arc::new(Rdma {
+            shared,
+            registry: engine.registry().clone(),
+            affinity,
+            threads: Mutex::default(),
+        });
         for nic in &rdma.shared.nics {
             rdma.threads.lock().push(progress::start(&rdma.shared, nic)?);
         }
@@ -129,6 +135,11 @@ impl Rdma {
             buffers: shared.memory.published(&indices),
         }
     }
+}
+
+/// How long a call with that many bytes may take.
+fn task_limit(config: &Config, bytes: u64) -> Duration {
+    config.rdma_task_timeout + Duration::from_secs(bytes / config.rdma_min_rate)
 }
 
 /// Opens what can be opened; the others are logged and left out.
@@ -179,8 +190,7 @@ impl Transport for Rdma {
     }
 
     fn task_limit(&self, bytes: u64) -> Option<Duration> {
-        let config = &self.shared.config;
-        Some(config.rdma_task_timeout + Duration::from_secs(bytes / config.rdma_min_rate))
+        Some(task_limit(&self.shared.config, bytes))
     }
 
     fn nics(&self) -> Vec<NicReport> {
@@ -259,5 +269,18 @@ impl Transport for Rdma {
 impl Drop for Rdma {
     fn drop(&mut self) {
         self.stop();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_of_a_task_grows_with_its_bytes() {
+        let config = Config::default();
+        assert_eq!(task_limit(&config, 0), config.rdma_task_timeout);
+        let ten = config.rdma_task_timeout + Duration::from_secs(10);
+        assert_eq!(task_limit(&config, 10 * config.rdma_min_rate), ten);
     }
 }

@@ -72,10 +72,14 @@ impl Host for Engine {
             let segment = self.0.opened_as(NAME, &is_its).unwrap_or_else(|| server.to_string());
             let reading = self.0.read(&segment).await.and_then(|desc| RdmaOffer::read(&desc));
             let offer = reading.map_err(|e| e.context(format!("look up NIC path '{path}'")))?;
-            let device = offer.as_ref().and_then(|offer| offer.desc.nics.iter().find(|known| known.name == nic));
+            let device =
+                offer.as_ref().and_then(|offer| offer.desc.nics.iter().find(|known| known.name == nic));
             let device =
                 device.ok_or_else(|| unknown("the descriptor of its server does not list the NIC"))?;
             Ok((device.gid.clone(), device.lid))
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

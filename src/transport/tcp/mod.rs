@@ -35,8 +35,8 @@ use crate::runtime::fork::Tracked;
 use crate::runtime::ports::BoundPort;
 use crate::segment_desc::SegmentDesc;
 use link::TcpLink;
-pub use row::Row;
 use reactor::Reactor;
+pub use row::Row;
 use sock::Socket;
 use stats::Stats;
 
@@ -135,8 +135,7 @@ impl Transport for Tcp {
     }
 
     fn describe(&self, desc: &mut SegmentDesc) {
-        let ours =
-            offer::Ours { host: &self.host.address().host, port: self.port, cell: self.shared.cell() };
+        let ours = offer::Ours { host: &self.host.address().host, port: self.port, cell: self.shared.cell() };
         offer::describe(&ours, &self.shared.registry.published(), desc);
     }
 
