@@ -33,8 +33,11 @@ pub enum Kind {
     Echo,
 }
 
-/// Every case, by its name.
-pub const CASES: &[(&str, fn(Kind))] = &[
+/// A name and what is done.
+type Case = (&'static str, fn(Kind));
+
+/// Every case.
+pub const CASES: &[Case] = &[
     ("every_size_arrives_in_both_directions", every_size_arrives_in_both_directions),
     ("p01_many_requests_of_many_batches_arrive", p01_many_requests_of_many_batches_arrive),
     ("two_threads_do_not_disturb_each_other", two_threads_do_not_disturb_each_other),
