@@ -4,8 +4,9 @@
 mod kernel;
 
 use super::slice::{Op, Slice};
+use super::Takes;
 use crate::error::{Error, Result};
-use crate::memory::RegionUse;
+use crate::memory::{Kind, RegionUse};
 
 /// Bytes copied between two looks at whether a region is being unregistered. Chosen: pieces of 16 MiB are no faster
 /// (measured), and one of 1 MiB takes some 0.2 ms.
@@ -13,6 +14,14 @@ const PIECE: u64 = 1 << 20;
 
 /// Bytes of the buffer through which ranges go that overlap almost entirely. Chosen: stays in a core's cache.
 const BOUNCE: u64 = 64 << 10;
+
+/// As [`super::Transport::takes`], of either side of a copy.
+pub fn takes(kind: &Kind) -> Takes {
+    match kind {
+        Kind::Host => Takes::Direct,
+        _ => Takes::No,
+    }
+}
 
 /// Copies the slice on the calling thread and finishes it, as `memmove` would do. `target` is a use of the registered
 /// region that holds the slice's remote side.
