@@ -148,6 +148,7 @@ const RESERVED: &[(&str, &[&str])] = &[
             "transport/rdma/verbs/",
             "transport/local/",
             "transport/rdma/memory.rs",
+            "runtime/clock.rs",
             "runtime/fork.rs",
             "runtime/interfaces.rs",
             "runtime/poll.rs",
