@@ -7,10 +7,10 @@ export CARGO_TARGET_DIR := $(CURDIR)/target
 # What is shipped names no folder of the machine that built it.
 export RUSTFLAGS += --remap-path-prefix=$(CURDIR)=. --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=cargo
 
-# rdma-sys generates its bindings with libclang and cannot use versions above 15.
-ifneq ($(wildcard /usr/lib/llvm-14/lib/libclang*.so*),)
-export LIBCLANG_PATH ?= /usr/lib/llvm-14/lib
-endif
+# What rdma-sys generates its bindings with: deps lays a libclang out there that it can use, the caller's if it is one.
+CALLERS_LIBCLANG := $(LIBCLANG_PATH)
+export LIBCLANG_PATH := $(CURDIR)/target/libclang/lib
+export BINDGEN_EXTRA_CLANG_ARGS += -isystem $(CURDIR)/target/libclang/include
 
 PREFIX     ?= /usr/local
 LIBDIR     ?= $(PREFIX)/lib
@@ -24,49 +24,63 @@ LIBA := target/release/libtransfer_engine.a
 # Same optimisation as release with assertions on, and without the link-time optimisation that every test binary would pay for again.
 TEST_PROFILE ?= checked
 
-.PHONY: help deps venv build examples demo demo-rdma test lint run-tests bench bench-rdma install clean
+.PHONY: help deps test-deps venv library build examples demo demo-rdma test lint run-tests bench bench-rdma fresh install clean
 .DEFAULT_GOAL := help
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-11s %s\n' "$$name" "$$text"; done
 
-deps: ## install what building and testing need, if it is missing (apt, rustup)
-	@scripts/deps.sh
+deps: ## install what building needs, if it is missing (apt, rustup, PyPI)
+	@LIBCLANG_PATH='$(CALLERS_LIBCLANG)' scripts/deps.sh
 
-venv: deps
+test-deps: ## install what testing needs too
+	@LIBCLANG_PATH='$(CALLERS_LIBCLANG)' scripts/deps.sh test
+
+venv: test-deps
 	@scripts/venv.sh
 
-build: deps ## the shared and the static library, in target/release
-	cargo build --release --locked
+# Without the program `mte`, whose link-time optimisation takes as long as the library's.
+library: deps
+	cargo build --release --locked --lib
 
-examples: build ## the C examples, linked to target/release
+build: library ## the shared and the static library and mte, in target/release
+	cargo build --release --locked
+	@printf '%s\n' '' 'Built $(SO), $(LIBA), target/release/mte; headers are in include/.' \
+	    'To link a C program:  cc -I$(CURDIR)/include program.c -L$(CURDIR)/target/release -Wl,-rpath,$(CURDIR)/target/release -ltransfer_engine' \
+	    "To install them with a pkg-config file:  make install PREFIX=/usr/local"
+
+examples: library ## the C examples, linked to target/release
 	$(MAKE) -C c_examples
 
 demo: examples ## two processes move data between them
 	@scripts/demo.sh
 
-demo-rdma: examples ## the same over RDMA, in a QEMU guest with soft-RoCE devices
+demo-rdma: test-deps examples ## the same over RDMA, in a QEMU guest with soft-RoCE devices
 	@scripts/demo-rdma.sh
 
 test: lint run-tests ## everything: formatting, lints, all tests, interoperation with the released upstream
 
-lint: deps
+# Clippy, rustdoc and the tests share the test profile's folder, and so the build scripts and macros of all dependencies.
+IN := --locked --profile $(TEST_PROFILE)
+
+lint: test-deps ## formatting, clippy, documentation, and builds without each feature and without all
 	cargo fmt --check
-	cargo clippy --release --locked --all-targets -- -D warnings
+	cargo clippy $(IN) --all-targets -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings cargo doc $(IN) --no-deps --document-private-items
+	@scripts/features.sh $(IN)
+	@scripts/advisories.sh
 
 run-tests: lint venv examples
-	cargo test --locked --profile $(TEST_PROFILE) --doc
-	@if cargo nextest --version >/dev/null 2>&1; then \
-	    set -x; TE_LIB=$(CURDIR)/$(SO) cargo nextest run --locked --cargo-profile $(TEST_PROFILE) --no-fail-fast; \
-	else \
-	    set -x; TE_LIB=$(CURDIR)/$(SO) cargo test --locked --profile $(TEST_PROFILE) --no-fail-fast --lib --bins --tests; \
-	fi
+	@scripts/test.sh $(IN)
 
 bench: examples venv ## this library beside upstream (BENCH_ARGS='--op write --block 4k --runs 5 …')
 	@target/venv/bin/python scripts/bench.py $(BENCH_ARGS)
 
 bench-rdma: examples venv ## the same over RDMA in the guest, with perftest's ib_*_bw as the measure (ROUNDS=3)
 	@bash tests/rxe/bench.sh $(ROUNDS)
+
+fresh: ## demo on a new minimal Debian, for maintainers; needs root (SUITE=bookworm, FRESH='make demo')
+	@scripts/fresh.sh $(FRESH)
 
 # Builds nothing: it is run by root, the build is not.
 install: ## headers, libraries and transfer_engine.pc under DESTDIR PREFIX

@@ -270,7 +270,7 @@ int getLocalIpAndPort(transfer_engine_t engine, char *buf_out, size_t buf_len);
 
 /**
  * Installs a transport ("rdma" or "tcp") and returns its handle, the same one every time; NULL on
- * failure. args: NULL, or args[0] is NULL or the NIC priority matrix as JSON text.
+ * failure. args: NULL, or `args[0]` is NULL or the NIC priority matrix as JSON text.
  */
 transport_t installTransport(transfer_engine_t engine, const char *proto, void **args);
 

@@ -18,7 +18,7 @@ find_python() {
             return
         fi
     done
-    echo "venv.sh: no Python 3.10 to 3.13 with venv support found: run 'make deps' (it installs python3-venv)" >&2
+    echo "venv.sh: no Python 3.10 to 3.13 with venv support found: run 'make test-deps' (it installs python3-venv)" >&2
     return 1
 }
 
@@ -30,8 +30,8 @@ esac
 python=$(find_python)
 mkdir -p target
 "$python" -m venv --clear "$venv"
-# --no-deps: what the wheel asks for (requests, …) serves its store, not the transfer engine.
-"$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps "mooncake-transfer-engine-non-cuda==$version"
 "$venv/bin/pip" install --quiet --disable-pip-version-check "aiohttp==$aiohttp"
+# --no-deps: what the wheel asks for (requests, …) serves its store, not the transfer engine. Last, or pip misses that.
+"$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps "mooncake-transfer-engine-non-cuda==$version"
 "$venv/bin/python" -c 'from mooncake.engine import TransferEngine' # fails here, with the missing library's name, rather than in a test
 touch "$stamp"

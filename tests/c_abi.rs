@@ -1,4 +1,4 @@
-//! The C programs of `tests/c`, each a test of its own, against the release library.
+//! The C programs of `tests/c`, each a test of its own, against the release library; once more under the address sanitizer.
 //!
 //! `TE_LIB` names another library than `target/release/libtransfer_engine.so`; the static one lies beside it.
 //! The programs are built once per run: the tests may run in processes of their own, so a file lock guards `make`.
@@ -11,14 +11,14 @@ mod servers;
 use std::path::Path;
 use std::process::Command;
 
-use common::{c_programs, library, library_folder, succeed, top};
+use common::{c_programs, c_programs_with_asan, library, library_folder, succeed, top};
 use servers::{Kind, Server};
 
 /// Exit code for definite leaks under valgrind; the programs never use it.
 const LEAKS: &str = "99";
 
 /// Starts each store, puts what the program expects into it, and passes its URL and process.
-fn run_with_stores() {
+fn run_with_stores(programs: &Path) {
     let text = |value: serde_json::Value| value.to_string();
     for kind in [Kind::Etcd, Kind::Redis, Kind::Mte] {
         let server = Server::start(kind);
@@ -29,32 +29,52 @@ fn run_with_stores() {
         server.put("mooncake/ram/ghost", &text(ghost));
         let address = serde_json::json!({"ip_or_host_name": "no-such-host.invalid", "rpc_port": 15001});
         server.put("mooncake/rpc_meta/ghost", &text(address));
-        let mut command = Command::new(c_programs().join("stores"));
+        let mut command = Command::new(programs.join("stores"));
         command.args([server.url(), server.pid().to_string()]).env("LD_LIBRARY_PATH", library_folder());
         succeed(&format!("stores with {kind:?}"), &mut command);
     }
 }
 
-fn run(program: &str) {
+/// Runs one of the built `programs`.
+fn run(program: &str, programs: &Path) {
     if program == "stores" {
-        return run_with_stores();
+        return run_with_stores(programs);
     }
-    let out = c_programs();
-    let mut command = Command::new(out.join(program));
+    let mut command = Command::new(programs.join(program));
     match program {
-        "noclock" => drop(command.arg(out.join("clock.so"))),
+        "noclock" => drop(command.arg(programs.join("clock.so"))),
         "dlopened" => drop(command.arg(library())),
         _ => {}
     }
+    command.env("ASAN_OPTIONS", asan_options(program));
     // The programs remember where the library was when they were linked.
     succeed(program, command.env("LD_LIBRARY_PATH", library_folder()));
 }
 
-/// Declares one test per program: the test's sentence, the program.
+/// Leaks count as failures, but for what a program does on purpose.
+fn asan_options(program: &str) -> &'static str {
+    match program {
+        // A child has the memory of threads that it does not have.
+        "forked" => "detect_leaks=0",
+        // Asks for more memory than there is.
+        "codes" => "allocator_may_return_null=1",
+        // Measures its memory, of which freed blocks are a part until the sanitizer lets them go.
+        "lifetimes" => "quarantine_size_mb=1",
+        // Starts itself with a library that comes before the sanitizer's.
+        "noclock" => "verify_asan_link_order=0",
+        _ => "",
+    }
+}
+
+/// Declares two tests per program, the second under the address sanitizer: the tests' sentence, the program.
 macro_rules! programs {
     ($($name:ident: $program:literal;)*) => {
         const PROGRAMS: &[&str] = &[$($program,)*];
-        $(#[test] fn $name() { run($program); })*
+        $(#[test] fn $name() { run($program, c_programs()); })*
+
+        mod under_asan {
+            $(#[test] fn $name() { super::run($program, super::c_programs_with_asan()); })*
+        }
     };
 }
 

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{c_programs, library_folder, simverbs, succeed, top};
+use common::{c_programs, c_programs_with_asan, library_folder, simverbs, succeed, top};
 
 /// Files of one program's run, removed at its end.
 struct Run {
@@ -20,8 +20,10 @@ struct Run {
 }
 
 impl Run {
-    fn of(program: &str) -> Self {
-        let name = format!("{program}-{}", std::process::id());
+    fn of(program: &Path) -> Self {
+        // Both builds of a program may run at once in threads of one process.
+        let folder = program.parent().unwrap().file_name().unwrap().display();
+        let name = format!("{}-{folder}-{}", program.file_name().unwrap().display(), std::process::id());
         let control = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.nics"));
         std::fs::write(&control, "").unwrap();
         Run { control, registry: name }
@@ -45,23 +47,28 @@ fn library_path() -> std::ffi::OsString {
     std::env::join_paths([simverbs(), library_folder()]).unwrap()
 }
 
-fn run(program: &str) {
-    let files = Run::of(program);
-    let mut command = Command::new(c_programs().join(program));
+fn run(name: &str, programs: &Path) {
+    let program = programs.join(name);
+    let files = Run::of(&program);
+    let mut command = Command::new(program);
     command
         .env("LD_LIBRARY_PATH", library_path())
         .env("SIMVERBS_DEVICES", "sim0,sim1,sim2,sim3")
         .env("SIMVERBS_QUIET", "1")
         .env("SIMVERBS_SHM", &files.registry)
         .env("SIMVERBS_CTL", &files.control);
-    succeed(program, &mut command);
+    succeed(name, &mut command);
 }
 
-/// Declares one test per program: the test's sentence, the program.
+/// Declares two tests per program, the second under the address sanitizer: the tests' sentence, the program.
 macro_rules! programs {
     ($($name:ident: $program:literal;)*) => {
         const PROGRAMS: &[&str] = &[$($program,)*];
-        $(#[test] fn $name() { run($program); })*
+        $(#[test] fn $name() { run($program, c_programs()); })*
+
+        mod under_asan {
+            $(#[test] fn $name() { super::run($program, super::c_programs_with_asan()); })*
+        }
     };
 }
 

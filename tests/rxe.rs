@@ -1,14 +1,21 @@
 //! RDMA on real verbs: groups of cases that run in a QEMU guest with soft-RoCE devices (`tests/rxe`). One guest per
-//! group; guests run one after the other.
+//! group; guests run one after the other, whatever runs the tests: `guest.sh` holds a file lock.
 //!
 //! `TE_LIB` names another library than `target/release/libtransfer_engine.so`. A machine that cannot run the guest
 //! skips, and says why.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, ExitStatus, Output};
 
 /// What `tests/rxe/guest.sh` ends with where this machine cannot run a guest.
 const CANNOT: i32 = 77;
+
+/// Guests that a group gets. Soft-RoCE in an emulated machine sometimes stands still for seconds, and some cases are
+/// about seconds; what fails in the first guest has to work in the second.
+const GUESTS: usize = 2;
+
+/// Seconds after which a guest hangs: several times what the longest group takes on two loaded processors.
+const HANGS_AFTER: u32 = 2700;
 
 fn top() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -45,63 +52,66 @@ fn build_programs() -> PathBuf {
     out
 }
 
-/// Runs the cases of a group in one guest with `nics` devices, within `limit` seconds.
-fn group(name: &str, nics: u32, limit: u32) {
+/// Runs the cases of a group in a guest with `nics` devices, and those that are not ok there once more in another.
+fn group(name: &str, nics: u32) {
     let programs = build_programs();
-    let suite = top().join("tests/rxe/suite.sh");
-    let listed = run(Command::new("bash").arg(&suite).args(["--list", name]));
+    let listed = run(Command::new("bash").arg(top().join("tests/rxe/suite.sh")).args(["--list", name]));
     assert!(listed.status.success(), "{}", text(&listed));
-    let listed = String::from_utf8_lossy(&listed.stdout);
-    let expected: Vec<&str> = listed.split_whitespace().collect();
-    assert!(!expected.is_empty(), "group {name} has no cases");
+    let listed = text(&listed);
+    let mut left: Vec<&str> = listed.split_whitespace().collect();
+    assert!(!left.is_empty(), "group {name} has no cases");
+    for guest in 1..=GUESTS {
+        let (status, said) = in_guest(name, nics, &left, &programs);
+        if status.code() == Some(CANNOT) {
+            println!("SKIP {name}: this machine cannot run the guest\n{said}");
+            return;
+        }
+        let ok = |case: &&str| said.lines().any(|line| line.split_whitespace().take(2).eq(["ok", case]));
+        left.retain(|case| !ok(case));
+        if left.is_empty() {
+            assert!(status.success(), "group {name}: {status}\n{said}");
+            return;
+        }
+        println!("group {name}, guest {guest} of {GUESTS}: not ok: {left:?} ({status})\n{said}");
+    }
+    panic!("group {name}: not ok in {GUESTS} guests: {left:?}");
+}
+
+/// Runs `cases` of a group in one guest; its end, and what was said.
+fn in_guest(name: &str, nics: u32, cases: &[&str], programs: &Path) -> (ExitStatus, String) {
     // The guest's console may lose the last lines when the guest is switched off; this folder is the host's.
     let out = top().join("target/rxe/out").join(name);
     let results = out.join("results");
     let _ = std::fs::remove_file(&results);
-
     let mut guest = Command::new("bash");
     guest.current_dir(top()).arg("tests/rxe/guest.sh");
-    guest.args(["-n", &nics.to_string(), "-t", &limit.to_string(), "-o"]);
+    guest.args(["-n", &nics.to_string(), "-t", &HANGS_AFTER.to_string(), "-o"]);
     guest.arg(&out).args(["--", "env"]);
     guest.arg(format!("BIN={}", programs.display()));
     guest.arg(format!("LD_LIBRARY_PATH={}", library_folder().display()));
-    guest.args([
-        "bash",
-        "-o",
-        "pipefail",
-        "-c",
-        "bash tests/rxe/suite.sh \"$@\" 2>&1 | tee /out/results",
-        "suite",
-        name,
-    ]);
+    let suite = "bash tests/rxe/suite.sh \"$@\" 2>&1 | tee /out/results";
+    guest.args(["bash", "-o", "pipefail", "-c", suite, "suite", name]).args(cases);
     let output = run(&mut guest);
     let said = format!("{}{}", text(&output), std::fs::read_to_string(&results).unwrap_or_default());
-    if output.status.code() == Some(CANNOT) {
-        println!("SKIP {name}: this machine cannot run the guest\n{said}");
-        return;
-    }
-    let ok = |case: &&&str| said.lines().any(|line| line.split_whitespace().take(2).eq(["ok", case]));
-    let missing: Vec<_> = expected.iter().filter(|case| !ok(case)).collect();
-    assert!(missing.is_empty(), "group {name}: not ok: {missing:?} ({})\n{said}", output.status);
-    assert!(output.status.success(), "group {name}: {}\n{said}", output.status);
+    (output.status, said)
 }
 
 #[test]
 fn rdma_transfers_conform_on_real_verbs() {
-    group("conformance", 2, 600);
+    group("conformance", 2);
 }
 
 #[test]
 fn p05_rdma_survives_what_happens_to_links_and_peers() {
-    group("faults", 4, 900);
+    group("faults", 4);
 }
 
 #[test]
 fn upstream_and_we_reach_each_other_over_rdma() {
-    group("interop", 4, 900);
+    group("interop", 4);
 }
 
 #[test]
 fn p09_connections_that_fail_a_thousand_times_leave_nothing_behind() {
-    group("cycles", 2, 1000);
+    group("cycles", 2);
 }

@@ -659,9 +659,11 @@ fn answers_may_come_in_single_bytes() {
         answer.iter().for_each(|byte| turn.send(&[*byte]));
         Next::Serve
     });
-    let request = |i: u64| scene.request((i % 3 == 0) as i32, i as usize * 50, REMOTE + i * 50, 1 + i);
+    let request = |i: u64| scene.request(i.is_multiple_of(3) as i32, i as usize * 50, REMOTE + i * 50, 1 + i);
     scene.completes("single bytes", &(0..40).map(request).collect::<Vec<_>>());
-    assert!((0..40).all(|i| i % 3 == 0 || scene.has_read(i as usize * 50, REMOTE + i * 50, 1 + i)));
+    assert!(
+        (0..40_u64).all(|i| i.is_multiple_of(3) || scene.has_read(i as usize * 50, REMOTE + i * 50, 1 + i))
+    );
     scene.finish();
 }
 

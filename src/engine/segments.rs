@@ -66,7 +66,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Reads every cached descriptor again, many at once, for at most [`ALL_LIMIT`]. Failures are logged; the old ones
+    /// Reads every cached descriptor again, many at once, for at most `ALL_LIMIT`. Failures are logged; the old ones
     /// stay.
     pub fn sync_segments(&self) {
         let refreshed = self.refresh_all();

@@ -84,7 +84,7 @@ pub unsafe extern "C" fn getLocalIpAndPort(
 }
 
 /// Installs a transport ("rdma" or "tcp") and returns its handle, the same one every time; NULL on
-/// failure. args: NULL, or args[0] is NULL or the NIC priority matrix as JSON text.
+/// failure. args: NULL, or `args[0]` is NULL or the NIC priority matrix as JSON text.
 #[no_mangle]
 pub unsafe extern "C" fn installTransport(
     engine: transfer_engine_t,

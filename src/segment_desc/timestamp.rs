@@ -18,7 +18,7 @@ fn format(since_epoch: Duration) -> String {
 /// Year, month and day of the Gregorian calendar, from days since 1970-01-01.
 fn date(days_since_epoch: u64) -> (u64, u64, u64) {
     const DAYS_PER_400_YEARS: u64 = 146_097;
-    let leap = |year: u64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     let mut year = 1970 + days_since_epoch / DAYS_PER_400_YEARS * 400;
     let mut days = days_since_epoch % DAYS_PER_400_YEARS;
     while days >= 365 + u64::from(leap(year)) {

@@ -78,10 +78,20 @@ pub fn library_folder() -> PathBuf {
 /// The folder with the built programs of `tests/c`.
 pub fn c_programs() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let include = format!("TE_INCLUDE={}", top().join("include").display());
-        make("tests/c", "c-tests", &[include, format!("TE_LIB_DIR={}", library_folder().display())])
-    })
+    BUILT.get_or_init(|| build_c_programs("c-tests", ""))
+}
+
+/// The same programs under the address sanitizer. The library is not instrumented, but its allocations and copies are
+/// checked too: they go through the sanitizer's `malloc` and `memcpy`.
+pub fn c_programs_with_asan() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| build_c_programs("c-tests-asan", "-fsanitize=address"))
+}
+
+fn build_c_programs(name: &str, sanitize: &str) -> PathBuf {
+    let include = format!("TE_INCLUDE={}", top().join("include").display());
+    let library = format!("TE_LIB_DIR={}", library_folder().display());
+    make("tests/c", name, &[include, library, format!("SANITIZE={sanitize}")])
 }
 
 /// Builds `folder` of the repository into the folder `name` for temporary files, which is returned. Tests may run in

@@ -1,5 +1,5 @@
 # The transport's promises to its callers: every case of conform.c and calls.c. Two NICs, one on each side.
-NICS=2 LIMIT=150
+NICS=2 LIMIT=450
 
 program() { # PROGRAM CASE [FLAG...]
     local name=$1 case=$2

@@ -1,5 +1,5 @@
 # The released upstream on the other end, in either role, with one and two NICs on each side, bytes verified.
-NICS=4 LIMIT=120
+NICS=4 LIMIT=360
 CASES=(our_one_nic_to_upstream our_two_nics_to_upstream our_two_nics_to_upstreams_one upstreams_one_nic_to_us
     upstreams_two_nics_to_us upstream_python_to_us us_to_upstream_python upstream_target_killed_and_restarted
     upstream_refuses_other_queue_pair_count we_accept_other_queue_pair_count)

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Runs every test, with cargo-nextest if it is installed, else with cargo test, and prints the slowest ten.
+#
+#   test.sh FLAGS OF CARGO...     for example --locked --profile checked
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export TE_LIB=$PWD/target/release/libtransfer_engine.so
+status=0
+
+cargo test "$@" --doc
+if cargo nextest --version >/dev/null 2>&1; then
+    report=target/nextest/default/junit.xml
+    rm -f "$report"
+    # It calls a profile of cargo's --cargo-profile.
+    cargo nextest run "${@/#--profile/--cargo-profile}" --no-fail-fast || status=$?
+    python3 scripts/slowest.py junit "$report" || true
+else
+    said=target/cargo-test.txt
+    cargo test "$@" --no-fail-fast --lib --bins --tests 2>&1 | tee "$said" || status=$?
+    python3 scripts/slowest.py cargo "$said" || true
+fi
+exit "$status"
