@@ -145,8 +145,7 @@ impl Segment {
 /// Fetches a descriptor and prepares it. An error of the store, or `ERR_MALFORMED_JSON`.
 pub async fn read(store: &dyn Store, name: &str) -> Result<Known> {
     let (desc, revision) = store.get_at(name).await?;
-    let peer = desc.name.clone();
-    Known::new(desc, revision).map_err(|e| e.context(format!("descriptor of '{name}'")).peer(peer))
+    Known::new(desc, revision).map_err(|e| e.context(store.place(name)).peer(name))
 }
 
 #[cfg(test)]

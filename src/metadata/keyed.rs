@@ -131,6 +131,10 @@ impl Store for Keyed {
         Box::pin(self.segment(segment.to_string()))
     }
 
+    fn place(&self, segment: &str) -> String {
+        format!("key '{}'", self.keys.segment(segment))
+    }
+
     fn put(&self, desc: SegmentDesc) -> BoxFuture<'_, Result<()>> {
         let (key, value) = (self.keys.segment(&desc.name), self.text(&desc.encode()));
         Box::pin(self.publish_descriptor(key, value))

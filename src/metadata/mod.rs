@@ -63,6 +63,9 @@ pub trait Store: Send + Sync {
     /// The current descriptor of `segment`, never cached. `ERR_METADATA` if there is none.
     fn get(&self, segment: &str) -> BoxFuture<'_, Result<SegmentDesc>>;
 
+    /// Where the descriptor of `segment` stands, for messages.
+    fn place(&self, segment: &str) -> String;
+
     /// As `get`, and a number to watch from.
     fn get_at(&self, segment: &str) -> BoxFuture<'_, Result<(SegmentDesc, i64)>> {
         let got = self.get(segment);

@@ -61,6 +61,10 @@ impl Store for P2p {
         Box::pin(self.fetch(segment.to_string()))
     }
 
+    fn place(&self, segment: &str) -> String {
+        format!("descriptor of {}", host_port::parse(segment, self.default_port))
+    }
+
     fn put(&self, _: SegmentDesc) -> BoxFuture<'_, Result<()>> {
         Box::pin(ready(Ok(())))
     }

@@ -134,7 +134,7 @@ static void cycles(void) {
         uint64_t before = attempts_failed(engine, nic);
         bool now = false;
         nics_do(fault);
-        for (int64_t end = now_ms() + 2000; !now && now_ms() < end;) {
+        for (int64_t end = now_ms() + WAIT_MS; !now && now_ms() < end;) {
             failed += 16 - move_row(engine, target, OPCODE_WRITE, memory, peer.base, 65536, 16).completed;
             now = attempts_failed(engine, nic) > before;
         }

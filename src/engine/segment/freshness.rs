@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 
 use crate::config::Config;
 use crate::metadata::Watch;
+use crate::observe::log::RateLimit;
 
 /// Descriptors of one engine that are read again at once in the background.
 const READING_AT_ONCE: usize = 8;
@@ -20,6 +21,7 @@ pub struct Settings {
     /// Age at which a descriptor in use is read again; zero: never.
     interval: Duration,
     reading: Arc<Semaphore>,
+    log: Arc<RateLimit>,
 }
 
 impl Default for Settings {
@@ -31,7 +33,11 @@ impl Default for Settings {
 impl Settings {
     /// As configured.
     pub fn new(config: &Config) -> Self {
-        Settings { interval: config.metadata_revalidate, reading: Arc::new(Semaphore::new(READING_AT_ONCE)) }
+        Settings {
+            interval: config.metadata_revalidate,
+            reading: Arc::new(Semaphore::new(READING_AT_ONCE)),
+            log: Arc::default(),
+        }
     }
 }
 
@@ -41,6 +47,8 @@ pub struct Freshness {
     interval: Option<Duration>,
     /// Turns to read in the background.
     pub reading: Arc<Semaphore>,
+    /// Limits what is logged of news that cannot be used.
+    pub log: Arc<RateLimit>,
     /// Guards the time of the last reading.
     read_at: Mutex<Instant>,
     /// Highest revision known; an older answer that comes later is not used.
@@ -57,6 +65,7 @@ impl Freshness {
         Freshness {
             interval: Some(settings.interval).filter(|interval| !told && !interval.is_zero()),
             reading: settings.reading.clone(),
+            log: settings.log.clone(),
             read_at: Mutex::new(Instant::now()),
             latest: AtomicI64::new(0),
             watch: OnceCell::new(),

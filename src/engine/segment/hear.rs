@@ -33,7 +33,10 @@ impl Segment {
         match change {
             Change::To(desc, revision) => match Known::new(*desc, revision) {
                 Ok(known) => self.replace(known),
-                Err(error) => tracing::debug!("news of '{}' are not used: {error}", self.opened_as),
+                Err(error) if self.freshness.log.admit("watch", &self.opened_as) => {
+                    tracing::warn!("the new descriptor of '{}' is not used: {error}", self.opened_as);
+                }
+                Err(_) => {}
             },
             Change::Unknown => {
                 // The store may have begun to count anew.

@@ -13,6 +13,7 @@ impl Store for NoStore {
     fn name(&self) -> &'static str { "none" }
     fn is_peer_to_peer(&self) -> bool { true }
     fn get(&self, _: &str) -> crate::metadata::BoxFuture<'_, Result<SegmentDesc>> { unreachable!() }
+    fn place(&self, _: &str) -> String { unreachable!() }
     fn put(&self, _: SegmentDesc) -> crate::metadata::BoxFuture<'_, Result<()>> { unreachable!() }
     fn remove(&self, _: &str) -> crate::metadata::BoxFuture<'_, Result<()>> { unreachable!() }
     fn rpc_address(&self, _: &str) -> crate::metadata::BoxFuture<'_, Result<HostPort>> { unreachable!() }
