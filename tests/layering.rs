@@ -39,6 +39,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "transport::table",
             "transport::Link",
             "transport::Transport",
+            "transport::Takes",
             "metadata",
             "handshake",
             "topology",
@@ -77,6 +78,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "transport::slice",
             "transport::Link",
             "transport::Transport",
+            "transport::Takes",
         ],
     ),
     (
@@ -100,6 +102,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "transport::slice",
             "transport::Link",
             "transport::Transport",
+            "transport::Takes",
         ],
     ),
     (
