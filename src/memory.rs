@@ -141,7 +141,7 @@ impl Registry {
     /// Takes all of `ranges` or none; they admit no use and are not published until they are opened. -1 for an
     /// empty, null or wrapping range, -7 when one overlaps another or a region that is in the map.
     pub fn reserve(&self, ranges: &[Range], location: &str, remote: bool) -> Result<Vec<Arc<Region>>> {
-        self.reserve_as(ranges, location, remote, Kind::of)
+        self.reserve_as(ranges, location, remote, |range, location| Kind::of(range.addr, range.len, location))
     }
 
     fn reserve_as(

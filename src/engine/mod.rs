@@ -35,6 +35,7 @@ use crate::handshake::{self, Client, Limits};
 use crate::host_port::{self, HostPort};
 use crate::metadata::{self, Own, Store};
 use crate::observe::log::{self, RateLimit};
+use crate::runtime::clock;
 use crate::runtime::control::Control;
 use crate::runtime::fork::{self, Tracked};
 use crate::runtime::ports::BoundPort;
@@ -89,6 +90,8 @@ struct Calls {
 impl Engine {
     /// Opens the store, the handshake port and, if asked for, a transport.
     pub fn create(connection: &str, server_name: &str, auto_discover: bool) -> Result<Arc<Self>> {
+        // Before anything that looks at the time, the log included.
+        clock::probe()?;
         let (config, warnings) = Config::from_env();
         log::init(&config, &warnings);
         fork::watch();

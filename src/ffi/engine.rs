@@ -5,7 +5,7 @@ use std::ffi::{c_char, c_int, c_void};
 use super::guard::{copy_text, guard, handle, out, text, with_engine};
 use super::types::{transfer_engine_t, transport_t};
 use crate::engine::{handles, Engine};
-use crate::error::{Code, Error};
+use crate::error::Error;
 use crate::runtime::signals;
 
 /// Creates an engine. NULL on failure; mte_last_error says why.
@@ -24,23 +24,12 @@ pub unsafe extern "C" fn createTransferEngine(
 ) -> transfer_engine_t {
     let _ = (ip_or_host_name, rpc_port);
     guard(|| {
-        probe_clock()?;
         // SAFETY: C strings by the API's contract.
         let connection = unsafe { text(metadata_conn_string, "metadata_conn_string") }?;
         // SAFETY: as above.
         let name = unsafe { text(local_server_name, "local_server_name") }?;
         Ok(handle(handles::insert(Engine::create(connection, name, auto_discover != 0)?)?))
     })
-}
-
-/// The standard library's clock panics when the system has none, so ask first.
-fn probe_clock() -> crate::error::Result<()> {
-    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `now` outlives the call.
-    if unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) } != 0 {
-        return Err(Error::new(Code::Clock, "clock_gettime(CLOCK_MONOTONIC) does not work on this system"));
-    }
-    Ok(())
 }
 
 /// Destroys an engine: transfers in flight become FAILED, every thread ends. Registered memory

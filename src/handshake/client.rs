@@ -77,7 +77,8 @@ impl Client {
         let reply = self.exchange(to, wire::CONNECTION, &request.encode()).await?;
         if reply.is_null() {
             let text = format!(
-                "{to} refused the connection without a reason; it has no transport installed yet, or it is upstream                  0.3.11 or older and does not know the NIC '{}'",
+                "{to} refused the connection without a reason; it has no transport installed yet, or it is upstream \
+                 0.3.11 or older and does not know the NIC '{}'",
                 request.peer_nic_path
             );
             return Err(Error::new(Code::RejectHandshake, text).peer(to.to_string()));

@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use super::Range;
-
 /// The kind of a region's memory; decided once, when the region is registered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -24,7 +22,7 @@ pub enum Kind {
 impl Kind {
     /// The one place that decides. Every region is host memory so far: nothing tells the engine of another kind, and
     /// `location` (`cpu:0`, `*`, …) says where memory lies, not what it is.
-    pub fn of(_range: &Range, _location: &str) -> Kind {
+    pub fn of(_addr: u64, _len: u64, _location: &str) -> Kind {
         Kind::Host
     }
 }

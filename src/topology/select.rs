@@ -96,42 +96,18 @@ impl Selector {
         self.rows.get(row.0).map_or(&[], |row| &row.available)
     }
 
-    /// The device for an attempt: at first (`retry` 0) one of the preferred, or of the available if there are none,
-    /// chosen by `random` (a random number, or a counter for round-robin); then one after the other, preferred
-    /// before available, and round again. None if the row has no device.
-    pub fn choose(&self, row: RowId, retry: usize, random: u64) -> Option<usize> {
-        let (preferred, available) = (self.preferred(row), self.available(row));
-        match retry.checked_sub(1) {
-            None => pick(if preferred.is_empty() { available } else { preferred }, random),
-            Some(turn) => {
-                let turn = turn.checked_rem(preferred.len() + available.len())?;
-                preferred.get(turn).or_else(|| available.get(turn - preferred.len())).copied()
-            }
-        }
-    }
-
-    /// The device called `name`, if `row` has it: with `MC_ENABLE_DEST_DEVICE_AFFINITY` it wins for every attempt.
+    /// The device called `name`, if `row` has it in either list. With `MC_ENABLE_DEST_DEVICE_AFFINITY` it comes first.
     pub fn named(&self, row: RowId, name: &str) -> Option<usize> {
         let device = self.devices.get(name)?;
         (self.preferred(row).contains(device) || self.available(row).contains(device)).then_some(*device)
     }
 
-    /// Indexes of `names`, in their order, for `choose_among`; unknown names are left out.
-    pub fn indexes(&self, names: &[String]) -> Vec<usize> {
-        names.iter().filter_map(|name| self.devices.get(name).copied()).collect()
-    }
-
-    /// The same as `choose`, but in the row of a GPU only those of `peers` that it prefers, in the order of `peers`,
-    /// if there are any (`MC_ENABLE_HCA_PEER_AFFINITY`).
-    pub fn choose_among(&self, row: RowId, peers: &[usize], retry: usize, random: u64) -> Option<usize> {
-        let preferred = self.preferred(row);
-        let near = || peers.iter().copied().filter(|peer| preferred.contains(peer));
-        let count = if self.rows.get(row.0).is_some_and(|row| row.is_gpu) { near().count() } else { 0 };
-        let turn = match retry.checked_sub(1) {
-            None => random.checked_rem(count as u64).map(|turn| turn as usize),
-            Some(turn) => turn.checked_rem(count),
-        };
-        turn.map_or_else(|| self.choose(row, retry, random), |turn| near().nth(turn))
+    /// Those of `names` that the row of a GPU prefers, in the order of `names`; none in any other row. With
+    /// `MC_ENABLE_HCA_PEER_AFFINITY` they come first.
+    pub fn near_gpu(&self, row: RowId, names: &[String]) -> Vec<usize> {
+        let Some(row) = self.rows.get(row.0).filter(|row| row.is_gpu) else { return Vec::new() };
+        let devices = names.iter().filter_map(|name| self.devices.get(name).copied());
+        devices.filter(|device| row.preferred.contains(device)).collect()
     }
 }
 
@@ -139,11 +115,6 @@ impl Row {
     fn len(&self) -> usize {
         self.preferred.len() + self.available.len()
     }
-}
-
-fn pick(list: &[usize], random: u64) -> Option<usize> {
-    let turn = random.checked_rem(list.len() as u64)?;
-    list.get(turn as usize).copied()
 }
 
 /// The rows of one registered region, resolved.

@@ -8,6 +8,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(feature = "internals")]
+#[path = "../../tests/transports/echo.rs"]
+mod echo;
 pub mod host;
 pub mod incarnation;
 pub mod local;

@@ -23,28 +23,14 @@ fn sample() -> Selector {
 }
 
 #[test]
-fn the_first_attempt_is_random_among_the_preferred_or_else_the_available() {
+fn a_row_has_the_devices_of_both_lists_by_index() {
     let s = sample();
-    let row = s.row("cpu:0");
-    assert_eq!((s.preferred(row), s.available(row)), (&[3, 2][..], &[1][..]));
-    let chosen: Vec<_> = [0, 1, 2, u64::MAX].map(|random| s.choose(row, 0, random).unwrap()).into();
-    assert_eq!(chosen, [3, 2, 3, 2]);
-    let row = s.row("cpu:1");
-    assert_eq!([0, 1].map(|random| s.choose(row, 0, random)), [Some(1), Some(0)]);
-}
-
-#[test]
-fn later_attempts_go_through_preferred_then_available_whatever_the_random_number() {
-    let s = sample();
-    for (location, turns) in [("cpu:0", [3, 2, 1, 3, 2, 1]), ("cpu:1", [1, 0, 1, 0, 1, 0])] {
+    let lists = |location: &str| {
         let row = s.row(location);
-        for (index, expected) in turns.into_iter().enumerate() {
-            for random in [0, 7, u64::MAX] {
-                assert_eq!(s.choose(row, index + 1, random), Some(expected), "{location} {index}");
-            }
-        }
-    }
-    assert!(s.choose(s.row("cpu:0"), usize::MAX, 0).is_some());
+        (s.preferred(row).to_vec(), s.available(row).to_vec())
+    };
+    assert_eq!(lists("cpu:0"), (vec![3, 2], vec![1]));
+    assert_eq!(lists("cpu:1"), (vec![], vec![1, 0]));
 }
 
 #[test]
@@ -85,8 +71,7 @@ fn no_rows_mean_every_device_and_empty_rows_mean_none() {
     {
         let s = selector(matrix, devices);
         let row = s.row("cpu:0");
-        assert_eq!([0, 1, 5].map(|retry| s.choose(row, retry, 3)), [None; 3], "{matrix}");
-        assert_eq!(s.choose_among(row, &[0], 0, 3), None);
+        assert_eq!((s.preferred(row), s.available(row)), (&[][..], &[][..]), "{matrix}");
     }
 }
 
@@ -94,16 +79,17 @@ fn no_rows_mean_every_device_and_empty_rows_mean_none() {
 fn a_foreign_row_is_empty() {
     let foreign = sample().row("cuda:0");
     let s = selector("null", &["a"]);
-    assert_eq!((s.preferred(foreign), s.choose(foreign, 0, 0), s.named(foreign, "a")), (&[][..], None, None));
+    assert_eq!((s.preferred(foreign), s.available(foreign)), (&[][..], &[][..]));
+    assert_eq!((s.named(foreign, "a"), s.near_gpu(foreign, &names(&["a"]))), (None, vec![]));
     let none = Selector::default();
-    assert_eq!(none.choose(none.row("cpu:0"), 0, 0), None);
+    assert_eq!(none.preferred(none.row("cpu:0")), [0; 0]);
 }
 
 #[test]
 fn a_nic_that_is_listed_twice_counts_twice() {
     let s = selector(r#"{"cpu:0":[["a"],["a","b"]]}"#, &["a", "b", "a"]);
     let row = s.row("cpu:0");
-    assert_eq!([1, 2, 3, 4].map(|retry| s.choose(row, retry, 0).unwrap()), [0, 0, 1, 0]);
+    assert_eq!((s.preferred(row), s.available(row)), (&[0][..], &[0, 1][..]));
 }
 
 #[test]
@@ -115,21 +101,19 @@ fn a_named_device_is_found_in_either_list_of_its_row_only() {
 }
 
 #[test]
-fn listed_peers_win_in_gpu_rows_if_the_row_prefers_them() {
+fn only_the_row_of_a_gpu_has_near_devices_and_only_those_it_prefers() {
     let s = sample();
-    let peers = s.indexes(&names(&["d", "c", "x", "a"]));
-    assert_eq!(peers, [0, 1, 3]);
-    let row = s.row("cuda:0");
-    // d is only available, so c and a are left.
-    assert_eq!([0, 1, 2].map(|random| s.choose_among(row, &peers, 0, random).unwrap()), [1, 3, 1]);
-    assert_eq!([1, 2, 3].map(|retry| s.choose_among(row, &peers, retry, 9).unwrap()), [1, 3, 1]);
-    let plain = |row, retry, random| {
-        assert_eq!(s.choose_among(row, &peers, retry, random), s.choose(row, retry, random))
-    };
-    (0..4).for_each(|n| plain(s.row("cpu:0"), n, n as u64));
-    (0..4).for_each(|n| plain(s.row("*"), n, n as u64));
-    let none = s.indexes(&names(&["d"]));
-    assert_eq!(s.choose_among(row, &none, 2, 0), s.choose(row, 2, 0));
+    let listed = names(&["d", "c", "x", "a"]);
+    // d is only available, x is unknown: c and a are left, in the order of the list.
+    assert_eq!(s.near_gpu(s.row("cuda:0"), &listed), [1, 3]);
+    for location in ["cpu:0", "cpu:1", "*"] {
+        assert_eq!(s.near_gpu(s.row(location), &listed), [0; 0], "{location}");
+    }
+    assert_eq!(s.near_gpu(s.row("cuda:0"), &names(&["d"])), [0; 0]);
+    for prefix in GPU_PREFIXES {
+        let other = selector(&format!(r#"{{"{prefix}3":[["a"],[]]}}"#), &["a"]);
+        assert_eq!(other.near_gpu(other.row(&format!("{prefix}3")), &listed), [0], "{prefix}");
+    }
 }
 
 #[test]

@@ -10,9 +10,10 @@ use std::sync::{Arc, Weak};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
+use super::affinity::Affinity;
 use super::fence::Fence;
 use super::flight::Flight;
-use super::peer::{Affinity, Target};
+use super::peer::Target;
 use super::rail::Rail;
 use super::route::Route;
 use super::shared::{destroyed, fail_all, Shared};

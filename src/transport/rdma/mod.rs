@@ -4,6 +4,7 @@
 //! Rails connect on first use, pause after a failure and prove themselves before they carry data again.
 
 mod accept;
+mod affinity;
 mod completions;
 mod connect;
 mod connection;
@@ -50,11 +51,11 @@ use crate::segment_desc::SegmentDesc;
 use crate::topology::order::hca_order;
 use crate::topology::select::Selector;
 use crate::topology::Matrix;
+use affinity::Affinity;
 use flight::{Flight, Loss};
 use link::RdmaLink;
 use memory::Memory;
 use nic::Nic;
-use peer::Affinity;
 use report::{Host, Identity, Publication};
 pub use row::Row;
 use shared::{destroyed, Shared, Stats, ACCEPT_AT_ONCE};

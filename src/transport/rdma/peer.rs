@@ -2,13 +2,13 @@
 
 use std::sync::{Arc, OnceLock};
 
+use super::affinity::Affinity;
 use super::nic::Nic;
 use super::rail::Rail;
 use super::route::PeerDesc;
 use super::shared::Shared;
-use crate::config::Config;
 use crate::topology::location::Location;
-use crate::topology::select::{parse_peer_affinity, Placement, RowId, Selector};
+use crate::topology::select::{Placement, RowId, Selector};
 use crate::transport::incarnation;
 
 /// A NIC pair: index of the local NIC, index of the peer's.
@@ -56,23 +56,6 @@ pub struct Target {
     affinity: Affinity,
     /// Incarnation of the peer as a number, 0 if it has none.
     pub incarnation: u64,
-}
-
-/// Rules that override the pairing by position.
-#[derive(Clone, Debug, Default)]
-pub struct Affinity {
-    same_name: bool,
-    /// Local NIC to peer NICs, by name.
-    peers: std::collections::BTreeMap<String, Vec<String>>,
-}
-
-impl Affinity {
-    /// The rules of the settings, and a warning for each that is not one.
-    pub fn new(config: &Config) -> (Self, Vec<String>) {
-        let text = config.nic_peer_affinity.as_deref().filter(|_| config.hca_peer_affinity).unwrap_or("");
-        let (peers, warnings) = parse_peer_affinity(text);
-        (Affinity { same_name: config.dest_device_affinity, peers }, warnings)
-    }
 }
 
 impl Window {
@@ -154,15 +137,23 @@ impl Target {
             let (selector, peer) = (&shared.selector, &self.selector);
             self.choose(
                 &shared.nics,
+                remote,
                 [ours(selector.preferred(local)), ours(selector.available(local))],
                 [ours(peer.preferred(remote)), ours(peer.available(remote))],
             )
         })
     }
 
-    /// First tier: each NIC of the larger preferred side once, paired by affinity or by position. Then every other
+    /// First tier: each NIC of the larger preferred side once, paired by affinity (with any NIC that the rules bring to
+    /// the front of the peer's row) or by position. Then every other
     /// pair: preferred on both sides, on one, on none.
-    fn choose(&self, nics: &[Arc<Nic>], ours: [Vec<usize>; 2], theirs: [Vec<usize>; 2]) -> Choice {
+    fn choose(
+        &self,
+        nics: &[Arc<Nic>],
+        remote_row: RowId,
+        ours: [Vec<usize>; 2],
+        theirs: [Vec<usize>; 2],
+    ) -> Choice {
         let best =
             |lists: &[Vec<usize>; 2]| if lists[0].is_empty() { lists[1].clone() } else { lists[0].clone() };
         let (left, right) = (best(&ours), best(&theirs));
@@ -180,7 +171,8 @@ impl Target {
         };
         for position in 0..left.len().max(right.len()) {
             let local = left[position % left.len()];
-            let liked = nics.get(local).map(|nic| self.liked(&nic.name, &right)).unwrap_or_default();
+            let liked = nics.get(local).map(|nic| self.affinity.liked(&nic.name, &self.selector, remote_row));
+            let liked = liked.unwrap_or_default();
             let remote = match liked.len() {
                 0 => right[position % right.len()],
                 count => liked[position % count],
@@ -196,20 +188,6 @@ impl Target {
             }
         }
         choice
-    }
-
-    /// Those of `candidates` that the affinity rules want for a local NIC.
-    fn liked(&self, local: &str, candidates: &[usize]) -> Vec<usize> {
-        let named = |wanted: &str| {
-            candidates
-                .iter()
-                .copied()
-                .find(|index| self.desc.nics.get(*index).is_some_and(|nic| nic.name == wanted))
-        };
-        if self.affinity.same_name {
-            return named(local).into_iter().collect();
-        }
-        self.affinity.peers.get(local).into_iter().flatten().filter_map(|name| named(name)).collect()
     }
 }
 

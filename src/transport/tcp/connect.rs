@@ -9,9 +9,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::offer;
+use super::shared::{set_options, Endpoint, Shared};
 use super::sock::Socket;
 use super::wire::{Header, HEADER_LEN, INCARNATION_LEN, OK_FRAME, REJECTED_FRAME, STATUS_LEN};
-use super::{offer, Endpoint, Shared};
 use crate::error::{Class, Code, Error, Result};
 use crate::runtime::fork::Tracked;
 use crate::runtime::resolve::{resolve, Family};
@@ -133,7 +134,7 @@ async fn prepare(
         })?;
     }
     let stream = stream.into_inner().into_std().map_err(|e| failed(&e))?;
-    super::set_options(&stream, &shared.config);
+    set_options(&stream, &shared.config);
     let socket = Socket::new(stream).map_err(|e| failed(&e))?;
     shared.stats.lanes_opened.fetch_add(1, Relaxed);
     let incarnation = endpoint.incarnation.map_or(0, |(id, _)| incarnation::key(&id));

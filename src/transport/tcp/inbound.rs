@@ -9,9 +9,10 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::reactor::{Outcome, Served};
+use super::shared::Shared;
 use super::sock::{Courier, Io, Iov, Socket};
 use super::wire::{Header, HEADER_LEN, INCARNATION_LEN, OK_FRAME, REJECTED_FRAME, STATUS_LEN};
-use super::Shared;
 use crate::memory::{Region, RegionUse};
 use crate::transport::slice::Op;
 
@@ -38,16 +39,6 @@ const OK_FRAMES: [u8; OK_RUN * STATUS_LEN] = {
     }
     frames
 };
-
-/// What the reactor does next with the connection.
-pub enum Outcome {
-    /// Nothing changes.
-    Keep,
-    /// Watch for these events.
-    Watch(u32),
-    /// Close it.
-    Close,
-}
 
 /// A WRITE body under way.
 struct Body {
@@ -128,63 +119,9 @@ impl Inbound {
         }
     }
 
-    /// The descriptor.
-    pub fn fd(&self) -> RawFd {
-        self.socket.fd()
-    }
-
-    /// A request under way touches `region`.
-    pub fn uses(&self, region: &Arc<Region>) -> bool {
-        let held = |held: &RegionUse| Arc::ptr_eq(held.region(), region);
-        self.body.as_ref().is_some_and(|body| held(&body.held))
-            || self.replies.iter().any(|reply| matches!(reply, Reply::Data { held: h, .. } if held(h)))
-    }
-
-    /// Something was begun and has not moved for `limit`. Between requests a peer may be
-    /// silent for ever: upstream's pooled clients are.
-    pub fn overdue(&self, now: Instant, limit: Duration) -> bool {
-        let begun = self.heads_len > 0 || self.body.is_some() || !self.replies.is_empty();
-        let limit = if self.is_draining() { DRAIN } else { limit };
-        (begun || self.refused) && now.saturating_duration_since(self.last_progress) > limit
-    }
-
     /// A request was refused, and everything up to the refusal is answered.
     fn is_draining(&self) -> bool {
         self.refused && self.replies.is_empty()
-    }
-
-    /// Moves what can be moved.
-    pub fn advance(&mut self, events: u32, courier: &mut Courier) -> Outcome {
-        // An error makes what is buffered worthless: the peer may have sent it again elsewhere.
-        if events & libc::EPOLLERR as u32 != 0 {
-            return Outcome::Close;
-        }
-        if !self.is_draining() {
-            self.last_progress = Instant::now();
-        }
-        if !(self.receive(courier) && self.flush()) {
-            return Outcome::Close;
-        }
-        if self.replies.is_empty() {
-            if self.eof {
-                return Outcome::Close;
-            }
-            if self.refused {
-                self.socket.shutdown_write();
-            }
-        }
-        let mut interest = 0;
-        if self.replies.len() < MAX_REPLIES && !self.eof {
-            interest |= IN;
-        }
-        if !self.replies.is_empty() {
-            interest |= OUT;
-        }
-        if interest == self.interest {
-            return Outcome::Keep;
-        }
-        self.interest = interest;
-        Outcome::Watch(interest)
     }
 
     /// `false` when the connection is over.
@@ -376,6 +313,59 @@ impl Inbound {
             self.replied -= len;
             self.replies.pop_front();
         }
+    }
+}
+
+impl Served for Inbound {
+    fn fd(&self) -> RawFd {
+        self.socket.fd()
+    }
+
+    fn uses(&self, region: &Arc<Region>) -> bool {
+        let held = |held: &RegionUse| Arc::ptr_eq(held.region(), region);
+        self.body.as_ref().is_some_and(|body| held(&body.held))
+            || self.replies.iter().any(|reply| matches!(reply, Reply::Data { held: h, .. } if held(h)))
+    }
+
+    /// Something was begun and has not moved for `MC_TCP_BODY_TIMEOUT_SEC`. Between requests a
+    /// peer may be silent for ever: upstream's pooled clients are.
+    fn overdue(&self, now: Instant) -> bool {
+        let begun = self.heads_len > 0 || self.body.is_some() || !self.replies.is_empty();
+        let limit = if self.is_draining() { DRAIN } else { self.shared.config.tcp_body_timeout };
+        (begun || self.refused) && now.saturating_duration_since(self.last_progress) > limit
+    }
+
+    fn advance(&mut self, events: u32, courier: &mut Courier) -> Outcome {
+        // An error makes what is buffered worthless: the peer may have sent it again elsewhere.
+        if events & libc::EPOLLERR as u32 != 0 {
+            return Outcome::Close;
+        }
+        if !self.is_draining() {
+            self.last_progress = Instant::now();
+        }
+        if !(self.receive(courier) && self.flush()) {
+            return Outcome::Close;
+        }
+        if self.replies.is_empty() {
+            if self.eof {
+                return Outcome::Close;
+            }
+            if self.refused {
+                self.socket.shutdown_write();
+            }
+        }
+        let mut interest = 0;
+        if self.replies.len() < MAX_REPLIES && !self.eof {
+            interest |= IN;
+        }
+        if !self.replies.is_empty() {
+            interest |= OUT;
+        }
+        if interest == self.interest {
+            return Outcome::Keep;
+        }
+        self.interest = interest;
+        Outcome::Watch(interest)
     }
 }
 

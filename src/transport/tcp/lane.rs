@@ -11,13 +11,12 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, MutexGuard};
 
 use super::connect::Made;
-use super::link::TcpLink;
-use super::reactor::Reactor;
-use super::request::Request;
-
 use super::ends::Down;
+use super::link::TcpLink;
+use super::reactor::{thread_failed, Reactor, Watched};
+use super::request::Request;
+use super::shared::Shared;
 use super::stream::Stream;
-use super::Shared;
 use crate::error::{Class, Code, Error};
 use crate::memory::Region;
 use crate::transport::slice::Slice;
@@ -67,7 +66,7 @@ pub struct Lane {
     /// A `Standing`, for choosing a lane without locking.
     standing: AtomicU8,
     /// The reactor has it on its list of lanes to look at.
-    pub listed: AtomicBool,
+    listed: AtomicBool,
     /// Microseconds since the transport started at which a caller last polled.
     polled_at: AtomicU64,
     /// The epoll interest that is set; 0 after an event until it is set again.
@@ -99,7 +98,8 @@ impl Lane {
             }),
             shared,
         });
-        lane.reactor.adopt(&lane);
+        let watched: Weak<Lane> = Arc::downgrade(&lane);
+        lane.reactor.adopt(lane.id, watched);
         lane
     }
 
@@ -133,7 +133,7 @@ impl Lane {
         let up = matches!(state.phase, Phase::Up(_));
         let closed = match &state.phase {
             Phase::Closed(error) => Some(error.clone()),
-            _ if self.reactor.is_dead() => Some(super::thread_failed()),
+            _ if self.reactor.is_dead() => Some(thread_failed()),
             _ => None,
         };
         for request in requests {
@@ -166,27 +166,6 @@ impl Lane {
         self.polled_at.store(0, Relaxed);
         let state = self.state.lock();
         self.arm(&state);
-    }
-
-    /// Called by the reactor on an event. `false`: look again in a millisecond.
-    pub fn on_ready(self: &Arc<Self>) -> bool {
-        self.armed.store(0, Relaxed);
-        self.look()
-    }
-
-    /// Called by the reactor, on an event or when it looks again.
-    pub fn look(self: &Arc<Self>) -> bool {
-        let Some(state) = self.state.try_lock() else {
-            return false;
-        };
-        if self.polled_recently() {
-            return false;
-        }
-        self.advance(state, true);
-        // Locked anew: after a teardown there is nothing to arm.
-        let state = self.state.lock();
-        self.arm(&state);
-        true
     }
 
     /// A connection for the waiting requests.
@@ -243,30 +222,6 @@ impl Lane {
         let text = format!("the region at {:#x} was unregistered while a request was running", region.addr);
         let why = Error::new(Code::AddressNotRegistered, text).class(Class::Canceled, false);
         self.abandon(|slice| slice.is_in(region), &why);
-    }
-
-    /// Called by the reactor ten times a second: ends what is overdue.
-    pub fn check_deadlines(self: &Arc<Self>, now: Instant) {
-        if !self.is_busy() {
-            return;
-        }
-        if self.shared.config.slice_timeout.is_some() {
-            let due = |slice: &Slice| slice.work().deadline.is_some_and(|deadline| deadline <= now);
-            self.abandon(due, &self.timeout("the task's deadline (MC_SLICE_TIMEOUT) passed"));
-        }
-        let state = self.state.lock();
-        let Phase::Up(_) = state.phase else { return };
-        let Some(bytes) = state.stream.awaited_bytes() else { return };
-        let config = &self.shared.config;
-        let allowed = config.tcp_status_timeout + Duration::from_secs(bytes / config.tcp_min_rate);
-        if now.saturating_duration_since(state.turn_began) > allowed {
-            let text = format!(
-                "no answer to a request of {bytes} bytes within {} s (MC_TCP_STATUS_TIMEOUT_SEC, MC_TCP_MIN_RATE); \
-                 the peer may be stopped or unreachable, and bytes of a WRITE may still arrive there",
-                allowed.as_secs()
-            );
-            self.take_down(state, Down::Canceled(self.timeout(&text)));
-        }
     }
 
     fn timeout(&self, text: &str) -> Error {
@@ -386,6 +341,63 @@ impl Lane {
     fn polled_recently(&self) -> bool {
         let polled = self.polled_at.load(Relaxed);
         polled != 0 && self.shared.now_us().saturating_sub(polled) < POLLED_RECENTLY.as_micros() as u64
+    }
+}
+
+impl Watched for Lane {
+    fn on_ready(self: Arc<Self>) -> bool {
+        self.armed.store(0, Relaxed);
+        self.look()
+    }
+
+    /// Nothing is done while another thread is at it, or a caller polls.
+    fn look(self: Arc<Self>) -> bool {
+        let Some(state) = self.state.try_lock() else {
+            return false;
+        };
+        if self.polled_recently() {
+            return false;
+        }
+        self.advance(state, true);
+        // Locked anew: after a teardown there is nothing to arm.
+        let state = self.state.lock();
+        self.arm(&state);
+        true
+    }
+
+    fn listed(&self) -> &AtomicBool {
+        &self.listed
+    }
+
+    fn abort(self: Arc<Self>, region: &Region) {
+        Lane::abort(&self, region);
+    }
+
+    fn check_deadlines(self: Arc<Self>, now: Instant) {
+        if !self.is_busy() {
+            return;
+        }
+        if self.shared.config.slice_timeout.is_some() {
+            let due = |slice: &Slice| slice.work().deadline.is_some_and(|deadline| deadline <= now);
+            self.abandon(due, &self.timeout("the task's deadline (MC_SLICE_TIMEOUT) passed"));
+        }
+        let state = self.state.lock();
+        let Phase::Up(_) = state.phase else { return };
+        let Some(bytes) = state.stream.awaited_bytes() else { return };
+        let config = &self.shared.config;
+        let allowed = config.tcp_status_timeout + Duration::from_secs(bytes / config.tcp_min_rate);
+        if now.saturating_duration_since(state.turn_began) > allowed {
+            let text = format!(
+                "no answer to a request of {bytes} bytes within {} s (MC_TCP_STATUS_TIMEOUT_SEC, MC_TCP_MIN_RATE); \
+                 the peer may be stopped or unreachable, and bytes of a WRITE may still arrive there",
+                allowed.as_secs()
+            );
+            self.take_down(state, Down::Canceled(self.timeout(&text)));
+        }
+    }
+
+    fn close(&self, error: &Error) {
+        Lane::close(self, error);
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::connect;
 use super::lane::Lane;
 use super::request::{Attempt, Request};
-use super::Shared;
+use super::shared::{stopping, Shared};
 use crate::error::Error;
 use crate::memory::Region;
 use crate::transport::host::Route;
@@ -141,7 +141,7 @@ impl ConnectGuard {
 impl Drop for ConnectGuard {
     fn drop(&mut self) {
         if let Some(lane) = self.0.take() {
-            lane.connect_failed(super::stopping());
+            lane.connect_failed(stopping());
         }
     }
 }

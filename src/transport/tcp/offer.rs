@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use serde_json::{json, Value};
 
-use super::{wire, Endpoint};
+use super::shared::Endpoint;
+use super::wire;
 use crate::error::{Code, Error, Result};
 use crate::json::members::Members;
 use crate::memory::Region;

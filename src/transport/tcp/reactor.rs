@@ -1,10 +1,11 @@
 //! One data-plane thread (`mte-tcp-N`): an epoll loop over lanes of this engine as
-//! initiator and connections of peers. It sleeps unless something happens; a lane that a
-//! caller polls is left alone and looked at again every millisecond.
+//! initiator ([`Watched`]) and connections of peers ([`Served`]). It sleeps unless
+//! something happens; a lane that a caller polls is left alone and looked at again every
+//! millisecond.
 
 use std::collections::HashMap;
 use std::io;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
@@ -13,10 +14,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::inbound::{Inbound, Outcome};
-use super::lane::Lane;
-use super::sock::{Courier, Epoll, Event, Socket};
-use super::Shared;
+use super::sock::{Courier, Epoll, Event};
 use crate::error::{Class, Code, Error, Result};
 use crate::memory::Region;
 use crate::runtime::fork::Tracked;
@@ -25,16 +23,66 @@ use crate::runtime::wakeup::Wakeup;
 
 const WAKEUP: u64 = 0;
 const LISTENER: u64 = 1 << 62;
-const INBOUND: u64 = 1 << 63;
+const SERVED: u64 = 1 << 63;
 const EVENTS: usize = 64;
 const TICK: Duration = Duration::from_millis(100);
 /// How often lanes that a caller polls are looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
+/// What this thread looks after together with other threads. It is known by its token, and
+/// its connection is watched one event at a time.
+pub trait Watched: Send + Sync {
+    /// An event came. `false`: not now, look again in a millisecond.
+    fn on_ready(self: Arc<Self>) -> bool;
+
+    /// The thread looks again. `false`: still not now.
+    fn look(self: Arc<Self>) -> bool;
+
+    /// Set while the thread has it on its list of what to look at again.
+    fn listed(&self) -> &AtomicBool;
+
+    /// `region` was revoked: every use of it ends.
+    fn abort(self: Arc<Self>, region: &Region);
+
+    /// Called ten times a second: what is overdue ends.
+    fn check_deadlines(self: Arc<Self>, now: Instant);
+
+    /// Everything fails with `error`, and so does what comes later.
+    fn close(&self, error: &Error);
+}
+
+/// What only this thread touches: a connection that it owns.
+pub trait Served: Send {
+    /// The descriptor.
+    fn fd(&self) -> RawFd;
+
+    /// Moves what can be moved.
+    fn advance(&mut self, events: u32, courier: &mut Courier) -> Outcome;
+
+    /// A request under way touches `region`.
+    fn uses(&self, region: &Arc<Region>) -> bool;
+
+    /// It has not moved for too long and is to be closed.
+    fn overdue(&self, now: Instant) -> bool;
+}
+
+/// What happens next to a served connection.
+pub enum Outcome {
+    /// Nothing changes.
+    Keep,
+    /// It is watched for these events.
+    Watch(u32),
+    /// It is closed.
+    Close,
+}
+
+/// Called with each connection that a listener accepts, and with an error that keeps it from accepting.
+pub type Accepted = Box<dyn FnMut(io::Result<TcpStream>) + Send>;
+
 /// What other threads ask a reactor to do.
 enum Command {
-    Serve(Socket),
-    Listen(Tracked<TcpListener>),
+    Serve(Box<dyn Served>),
+    Listen(Tracked<TcpListener>, Accepted),
     Abort(Arc<Region>),
 }
 
@@ -43,17 +91,19 @@ pub struct Reactor {
     epoll: Epoll,
     wakeup: Wakeup,
     stop: AtomicBool,
-    /// The thread ended by a panic; lanes must not wait for it.
+    /// How long to look for events before sleeping, at the most.
+    busy_poll: Duration,
+    /// The thread ended by a panic; nobody must wait for it.
     dead: AtomicBool,
-    /// Guards the lanes that the thread looks after.
-    lanes: Mutex<HashMap<u64, Weak<Lane>>>,
+    /// Guards what the thread looks after, by token.
+    watched: Mutex<HashMap<u64, Weak<dyn Watched>>>,
     /// Guards what was asked for since the thread last looked.
     commands: Mutex<Vec<Command>>,
 }
 
 impl Reactor {
     /// Makes the epoll instance; the thread is started by [`Reactor::run`].
-    pub fn new() -> Result<Arc<Self>> {
+    pub fn new(busy_poll: Duration) -> Result<Arc<Self>> {
         let failed = |e: io::Error| {
             Error::io(Code::Socket, "cannot set up a data-plane thread (check ulimit -n)", &e)
                 .class(Class::Resource, true)
@@ -65,23 +115,23 @@ impl Reactor {
             epoll,
             wakeup,
             stop: AtomicBool::new(false),
+            busy_poll,
             dead: AtomicBool::new(false),
-            lanes: Mutex::default(),
+            watched: Mutex::default(),
             commands: Mutex::default(),
         }))
     }
 
     /// Starts the thread; it ends after [`Reactor::stop`].
-    pub fn run(self: &Arc<Self>, index: usize, shared: Arc<Shared>) -> Result<JoinHandle<()>> {
+    pub fn run(self: &Arc<Self>, index: usize) -> Result<JoinHandle<()>> {
         let courier = Courier::new().map_err(|e| Error::io(Code::Socket, "cannot create a pipe", &e))?;
         let (reactor, panicked) = (self.clone(), self.clone());
         let body = move || {
             Loop {
                 reactor,
-                shared,
                 courier,
-                inbound: HashMap::new(),
-                next_id: INBOUND,
+                served: HashMap::new(),
+                next_id: SERVED,
                 listener: None,
                 patience: Duration::ZERO,
             }
@@ -89,8 +139,7 @@ impl Reactor {
         };
         let on_panic = move || {
             panicked.dead.store(true, Relaxed);
-            let lanes = panicked.all_lanes();
-            lanes.iter().for_each(|lane| lane.close(&super::thread_failed()));
+            panicked.all_watched().iter().for_each(|watched| watched.close(&thread_failed()));
         };
         thread::spawn(&format!("mte-tcp-{index}"), body, on_panic)
     }
@@ -102,13 +151,13 @@ impl Reactor {
     }
 
     /// Serves a connection of a peer.
-    pub fn serve(&self, socket: Socket) {
-        self.ask(Command::Serve(socket));
+    pub fn serve(&self, peer: Box<dyn Served>) {
+        self.ask(Command::Serve(peer));
     }
 
     /// Accepts connections from `listener`.
-    pub fn listen(&self, listener: Tracked<TcpListener>) {
-        self.ask(Command::Listen(listener));
+    pub fn listen(&self, listener: Tracked<TcpListener>, accepted: Accepted) {
+        self.ask(Command::Listen(listener, accepted));
     }
 
     /// Drops the connections of peers that use `region`, and the own uses.
@@ -116,19 +165,19 @@ impl Reactor {
         self.ask(Command::Abort(region.clone()));
     }
 
-    /// Looks after a lane from now on.
-    pub fn adopt(&self, lane: &Arc<Lane>) {
-        self.lanes.lock().insert(lane.id, Arc::downgrade(lane));
+    /// Looks after `watched` from now on, whose token is `id`.
+    pub fn adopt(&self, id: u64, watched: Weak<dyn Watched>) {
+        self.watched.lock().insert(id, watched);
     }
 
     /// No longer does.
-    pub fn forget(&self, lane_id: u64) {
-        self.lanes.lock().remove(&lane_id);
+    pub fn forget(&self, id: u64) {
+        self.watched.lock().remove(&id);
     }
 
-    /// Watches a lane's new connection.
-    pub fn watch(&self, fd: RawFd, lane_id: u64, interest: u32) -> io::Result<()> {
-        self.epoll.add(fd, lane_id, interest)
+    /// Watches a new connection of what has the token `id`.
+    pub fn watch(&self, fd: RawFd, id: u64, interest: u32) -> io::Result<()> {
+        self.epoll.add(fd, id, interest)
     }
 
     /// Before a watched descriptor is closed.
@@ -141,10 +190,10 @@ impl Reactor {
         self.dead.load(Relaxed)
     }
 
-    /// Changes what a lane's connection is watched for.
-    pub fn rewatch(&self, fd: RawFd, lane_id: u64, interest: u32) {
+    /// Changes what a connection is watched for.
+    pub fn rewatch(&self, fd: RawFd, id: u64, interest: u32) {
         // Fails only for a descriptor that is not watched, which `watch` excludes.
-        let _ = self.epoll.modify(fd, lane_id, interest);
+        let _ = self.epoll.modify(fd, id, interest);
     }
 
     fn ask(&self, command: Command) {
@@ -153,28 +202,27 @@ impl Reactor {
     }
 
     /// Ends the watch on a connection that is about to be closed; never keeps it.
-    fn let_go(&self, peer: &Inbound) -> bool {
+    fn let_go(&self, peer: &dyn Served) -> bool {
         self.epoll.remove(peer.fd());
         false
     }
 
-    fn lane(&self, id: u64) -> Option<Arc<Lane>> {
-        self.lanes.lock().get(&id)?.upgrade()
+    fn watched(&self, id: u64) -> Option<Arc<dyn Watched>> {
+        self.watched.lock().get(&id)?.upgrade()
     }
 
-    fn all_lanes(&self) -> Vec<Arc<Lane>> {
-        self.lanes.lock().values().filter_map(Weak::upgrade).collect()
+    fn all_watched(&self) -> Vec<Arc<dyn Watched>> {
+        self.watched.lock().values().filter_map(Weak::upgrade).collect()
     }
 }
 
 /// What only the thread touches.
 struct Loop {
     reactor: Arc<Reactor>,
-    shared: Arc<Shared>,
     courier: Courier,
-    inbound: HashMap<u64, Inbound>,
+    served: HashMap<u64, Box<dyn Served>>,
     next_id: u64,
-    listener: Option<Tracked<TcpListener>>,
+    listener: Option<(Tracked<TcpListener>, Accepted)>,
     /// How long to look for events before sleeping; shrinks while that finds none.
     patience: Duration,
 }
@@ -182,7 +230,7 @@ struct Loop {
 impl Loop {
     fn run(mut self) {
         let mut events = [Event { events: 0, u64: 0 }; EVENTS];
-        let mut look_again: Vec<Arc<Lane>> = Vec::new();
+        let mut look_again: Vec<Arc<dyn Watched>> = Vec::new();
         let mut last_tick = Instant::now();
         let mut last_look = last_tick;
         while !self.reactor.stop.load(Relaxed) {
@@ -193,17 +241,17 @@ impl Loop {
                 match token {
                     WAKEUP => self.obey(),
                     LISTENER => self.accept(),
-                    _ if token & INBOUND != 0 => self.advance(token, event.events),
+                    _ if token & SERVED != 0 => self.advance(token, event.events),
                     _ => {
-                        let lane = self.reactor.lane(token).filter(|lane| !lane.on_ready());
-                        look_again.extend(lane.filter(|lane| !lane.listed.swap(true, Relaxed)));
+                        let busy = self.reactor.watched(token).filter(|it| !it.clone().on_ready());
+                        look_again.extend(busy.filter(|it| !it.listed().swap(true, Relaxed)));
                     }
                 }
             }
             let now = Instant::now();
             if now - last_look >= LOOK_AGAIN {
                 last_look = now;
-                look_again.retain(|lane| !(lane.look() && lane.listed.swap(false, Relaxed)));
+                look_again.retain(|it| !(it.clone().look() && it.listed().swap(false, Relaxed)));
             }
             if now - last_tick >= TICK {
                 last_tick = now;
@@ -217,7 +265,7 @@ impl Loop {
     /// waking a sleeping thread costs more than that; so this looks a while before it sleeps,
     /// as long as that has been worth it lately.
     fn wait(&mut self, events: &mut [Event], timeout_ms: i32) -> usize {
-        let most = self.shared.config.tcp_busy_poll;
+        let most = self.reactor.busy_poll;
         let began = Instant::now();
         while !self.patience.is_zero() {
             match self.reactor.epoll.wait(events, 0) {
@@ -240,23 +288,23 @@ impl Loop {
         let commands = std::mem::take(&mut *self.reactor.commands.lock());
         for command in commands {
             match command {
-                Command::Serve(socket) => self.serve(socket),
-                Command::Listen(listener) => self.listen(listener),
+                Command::Serve(peer) => self.serve(peer),
+                Command::Listen(listener, accepted) => self.listen(listener, accepted),
                 Command::Abort(region) => {
                     let reactor = &self.reactor;
-                    self.inbound.retain(|_, peer| !peer.uses(&region) || reactor.let_go(peer));
-                    for lane in self.reactor.all_lanes() {
-                        lane.abort(&region);
+                    self.served.retain(|_, peer| !peer.uses(&region) || reactor.let_go(&**peer));
+                    for watched in self.reactor.all_watched() {
+                        watched.abort(&region);
                     }
                 }
             }
         }
     }
 
-    fn listen(&mut self, listener: Tracked<TcpListener>) {
+    fn listen(&mut self, listener: Tracked<TcpListener>, accepted: Accepted) {
         let interest = libc::EPOLLIN as u32;
         match self.reactor.epoll.add(listener.as_raw_fd(), LISTENER, interest) {
-            Ok(()) => self.listener = Some(listener),
+            Ok(()) => self.listener = Some((listener, accepted)),
             Err(e) => tracing::error!("cannot accept data connections: {e}"),
         }
     }
@@ -264,9 +312,9 @@ impl Loop {
     fn accept(&mut self) {
         // Bounded, so that a flood of connections does not starve the others.
         for _ in 0..EVENTS {
-            let Some(listener) = &self.listener else { return };
+            let Some((listener, accepted)) = &mut self.listener else { return };
             match listener.accept() {
-                Ok((stream, _)) => self.shared.distribute(stream),
+                Ok((stream, _)) => accepted(Ok(stream)),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
                 // Only that connection is gone already.
                 Err(e)
@@ -274,48 +322,52 @@ impl Loop {
                 Err(e) => {
                     // Out of descriptors, mostly: the listener stays ready, so wait for the
                     // tick instead of spinning.
-                    self.shared.note_accept_error(&e);
                     let fd = listener.as_raw_fd();
                     let _ = self.reactor.epoll.modify(fd, LISTENER, 0);
+                    accepted(Err(e));
                     return;
                 }
             }
         }
     }
 
-    fn serve(&mut self, socket: Socket) {
+    fn serve(&mut self, peer: Box<dyn Served>) {
         self.next_id += 1;
         let id = self.next_id;
         let interest = libc::EPOLLIN as u32;
-        let peer = Inbound::new(socket, &self.shared);
         if self.reactor.epoll.add(peer.fd(), id, interest).is_ok() {
-            self.inbound.insert(id, peer);
+            self.served.insert(id, peer);
         }
     }
 
     fn advance(&mut self, id: u64, events: u32) {
-        let Some(peer) = self.inbound.get_mut(&id) else { return };
+        let Some(peer) = self.served.get_mut(&id) else { return };
         match peer.advance(events, &mut self.courier) {
             Outcome::Keep => {}
             Outcome::Watch(interest) => {
                 let _ = self.reactor.epoll.modify(peer.fd(), id, interest);
             }
             Outcome::Close => {
-                self.reactor.let_go(peer);
-                self.inbound.remove(&id);
+                self.reactor.let_go(&**peer);
+                self.served.remove(&id);
             }
         }
     }
 
     fn tick(&mut self, now: Instant) {
-        if let Some(listener) = &self.listener {
+        if let Some((listener, _)) = &self.listener {
             let _ = self.reactor.epoll.modify(listener.as_raw_fd(), LISTENER, libc::EPOLLIN as u32);
         }
-        let limit = self.shared.config.tcp_body_timeout;
         let reactor = &self.reactor;
-        self.inbound.retain(|_, peer| !peer.overdue(now, limit) || reactor.let_go(peer));
-        for lane in self.reactor.all_lanes() {
-            lane.check_deadlines(now);
+        self.served.retain(|_, peer| !peer.overdue(now) || reactor.let_go(&**peer));
+        for watched in self.reactor.all_watched() {
+            watched.check_deadlines(now);
         }
     }
+}
+
+/// What everything fails with whose thread has ended by a panic.
+pub fn thread_failed() -> Error {
+    let text = "a data-plane thread of the engine failed; destroy the engine and report this";
+    Error::new(Code::Socket, text).class(Class::Internal, false)
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::offer::{self, TcpOffer, MEMBERS, NAME};
-use super::Tcp;
+use super::transport::Tcp;
 use crate::error::{Error, Result};
 use crate::segment_desc::SegmentDesc;
 use crate::topology::Matrix;

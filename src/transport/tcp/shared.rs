@@ -1,0 +1,172 @@
+//! What the files of this transport share: settings, counters, the threads, and what is said about peers.
+
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use socket2::{SockRef, TcpKeepalive};
+
+use super::reactor::Reactor;
+use super::sock::Socket;
+use super::stats::Stats;
+use super::wire;
+use crate::config::Config;
+use crate::error::{Class, Code, Error, Result};
+use crate::memory::Registry;
+use crate::observe::log::RateLimit;
+use crate::runtime::control::Control;
+use crate::transport::host::Host;
+
+/// Where a peer's data port is and what it speaks, from its descriptor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The peer's name, for messages.
+    pub peer: String,
+    /// Host name or address.
+    pub host: String,
+    /// Data port.
+    pub port: u16,
+    /// `tcp_proto_version`; 2 and up: status frames and persistent connections.
+    pub proto_version: u32,
+    /// Incarnation id and the address of the cell that holds it, if the peer has one.
+    pub incarnation: Option<([u8; wire::INCARNATION_LEN], u64)>,
+}
+
+/// What lanes, inbound connections and reactors share.
+pub struct Shared {
+    /// Settings.
+    pub config: Arc<Config>,
+    /// Registered memory.
+    pub registry: Arc<Registry>,
+    /// Runs the tasks that connect.
+    pub control: Arc<Control>,
+    /// Published cell that peers read to prove who they talk to.
+    pub incarnation: [u8; wire::INCARNATION_LEN],
+    /// Counters.
+    pub stats: Stats,
+    /// Keeps repeated warnings rare.
+    pub log: RateLimit,
+    started: Instant,
+    next_lane: AtomicU64,
+    next_reactor: AtomicUsize,
+    /// Connections of peers that are open.
+    pub inbound: AtomicUsize,
+    reactors: OnceLock<Vec<Arc<Reactor>>>,
+}
+
+impl Shared {
+    /// Nothing is running yet.
+    pub fn new(host: &dyn Host) -> Self {
+        Shared {
+            config: host.config().clone(),
+            registry: host.registry().clone(),
+            control: host.control().clone(),
+            incarnation: *host.incarnation(),
+            stats: Stats::default(),
+            log: RateLimit::default(),
+            started: Instant::now(),
+            next_lane: AtomicU64::new(1),
+            next_reactor: AtomicUsize::new(0),
+            inbound: AtomicUsize::new(0),
+            reactors: OnceLock::new(),
+        }
+    }
+
+    /// Takes the threads that lanes and inbound connections are spread over; once.
+    pub fn set_reactors(&self, reactors: Vec<Arc<Reactor>>) {
+        let _ = self.reactors.set(reactors);
+    }
+
+    /// The data-plane threads; none before they are set.
+    pub fn reactors(&self) -> &[Arc<Reactor>] {
+        self.reactors.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// One after the other.
+    pub fn next_reactor(&self) -> Arc<Reactor> {
+        let reactors = self.reactors();
+        reactors[self.next_reactor.fetch_add(1, Relaxed) % reactors.len()].clone()
+    }
+
+    /// A token that no other lane has.
+    pub fn next_lane_id(&self) -> u64 {
+        self.next_lane.fetch_add(1, Relaxed)
+    }
+
+    /// Microseconds since the transport started; never 0.
+    pub fn now_us(&self) -> u64 {
+        self.started.elapsed().as_micros() as u64 + 1
+    }
+
+    /// Address of the cell that holds the incarnation.
+    pub fn cell(&self) -> u64 {
+        self.incarnation.as_ptr() as u64
+    }
+
+    /// A request for `size` bytes at `addr` asks for just that cell.
+    pub fn is_incarnation_cell(&self, addr: u64, size: u64) -> bool {
+        addr == self.cell() && size == wire::INCARNATION_LEN as u64
+    }
+
+    /// A connection of a peer is gone.
+    pub fn inbound_ended(&self) {
+        self.inbound.fetch_sub(1, Relaxed);
+    }
+
+    /// Says that a registered buffer is not mapped.
+    pub fn note_fault(&self) {
+        if self.log.admit("fault", "") {
+            tracing::error!("a registered buffer is not mapped; unregister memory before freeing it");
+        }
+    }
+
+    /// Counts and logs a request that was refused because of its address.
+    pub fn note_rejected(&self, socket: &Socket, header: &wire::Header) {
+        self.stats.inbound_rejected.fetch_add(1, Relaxed);
+        let peer = socket.peer_ip();
+        if self.log.admit("rejected", &peer) {
+            let wire::Header { size, addr, op, .. } = header;
+            tracing::warn!(
+                "refused a {op:?} of {size} bytes at {addr:#x} from {peer}: not inside one open region"
+            );
+        }
+    }
+
+    /// Counts and logs that a connection has to make do with less; an error in strict mode.
+    pub fn note_fallback(&self, counter: &AtomicU64, what: &'static str, endpoint: &Endpoint) -> Result<()> {
+        counter.fetch_add(1, Relaxed);
+        let peer = &endpoint.peer;
+        if self.config.strict {
+            let text = format!("{peer} can only be reached with {what}, which MC_STRICT refuses; upgrade the peer or unset it");
+            return Err(Error::new(Code::Socket, text).class(Class::Unsupported, false).peer(peer));
+        }
+        if self.log.admit(what, peer) {
+            tracing::warn!("fall-back: {peer} is reached with {what}");
+        }
+        Ok(())
+    }
+}
+
+/// What requests fail with when the engine goes away.
+pub fn stopping() -> Error {
+    Error::new(Code::Socket, "the engine is being destroyed").class(Class::Canceled, false)
+}
+
+/// Options of both ends. A failure only costs speed or a slower detection of a dead peer.
+pub fn set_options(stream: &TcpStream, config: &Config) {
+    let socket = SockRef::from(stream);
+    let _ = socket.set_tcp_nodelay(true);
+    let keepalive = TcpKeepalive::new().with_time(s(30)).with_interval(s(10)).with_retries(3);
+    let _ = socket.set_tcp_keepalive(&keepalive);
+    // Far above the lanes' own deadlines, which know more about what may be sent again.
+    let _ = socket.set_tcp_user_timeout(Some(4 * config.tcp_status_timeout.max(s(30))));
+    if config.tcp_sockbuf_bytes > 0 {
+        let _ = socket.set_send_buffer_size(config.tcp_sockbuf_bytes);
+        let _ = socket.set_recv_buffer_size(config.tcp_sockbuf_bytes);
+    }
+}
+
+const fn s(seconds: u64) -> std::time::Duration {
+    std::time::Duration::from_secs(seconds)
+}

@@ -1,0 +1,118 @@
+//! The installed transport: its port, its threads, its links.
+
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
+
+use parking_lot::Mutex;
+
+use super::link::TcpLink;
+use super::reactor::Reactor;
+use super::shared::{stopping, Shared};
+use super::{accept, offer};
+use crate::error::Result;
+use crate::memory::Region;
+use crate::runtime::fork::Tracked;
+use crate::runtime::ports::BoundPort;
+use crate::segment_desc::SegmentDesc;
+use crate::transport::host::{Host, Route};
+use crate::transport::{Link, Transport};
+
+/// The installed transport.
+pub struct Tcp {
+    shared: Arc<Shared>,
+    host: Arc<dyn Host>,
+    port: u16,
+    /// Guards the links for `abort` and `stop`; dead ones are swept when one is added.
+    links: Mutex<Links>,
+    /// Guards the join handles; `stop` takes them.
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+#[derive(Default)]
+struct Links {
+    stopped: bool,
+    live: Vec<Weak<TcpLink>>,
+}
+
+impl Tcp {
+    /// Opens the data port and starts the threads.
+    pub fn install(host: Arc<dyn Host>) -> Result<Arc<Self>> {
+        let config = host.config();
+        let bound = BoundPort::dual_stack(config)?;
+        let port = bound.port();
+        let listener = Tracked::new(bound.listen(config.listen_backlog)?);
+        let shared = Arc::new(Shared::new(&*host));
+        let threads = match config.tcp_threads {
+            0 => (std::thread::available_parallelism().map_or(1, usize::from) / 2).clamp(1, 4),
+            count => count,
+        };
+        let reactors: Vec<_> =
+            (0..threads).map(|_| Reactor::new(config.tcp_busy_poll)).collect::<Result<_>>()?;
+        shared.set_reactors(reactors);
+        let tcp = Arc::new(Tcp { shared, host, port, links: Mutex::default(), threads: Mutex::default() });
+        for (index, reactor) in tcp.shared.reactors().iter().enumerate() {
+            tcp.threads.lock().push(reactor.run(index)?);
+        }
+        if let Some(first) = tcp.shared.reactors().first() {
+            let shared = tcp.shared.clone();
+            first.listen(listener, Box::new(move |accepted| accept::distribute(&shared, accepted)));
+        }
+        Ok(tcp)
+    }
+
+    fn live_links(&self) -> Vec<Arc<TcpLink>> {
+        self.links.lock().live.iter().filter_map(Weak::upgrade).collect()
+    }
+}
+
+impl Transport for Tcp {
+    fn name(&self) -> &'static str {
+        offer::NAME
+    }
+
+    fn describe(&self, desc: &mut SegmentDesc) {
+        let ours = offer::Ours { host: &self.host.address().host, port: self.port, cell: self.shared.cell() };
+        offer::describe(&ours, &self.shared.registry.published(), desc);
+    }
+
+    fn link(&self, route: Arc<dyn Route>) -> Arc<dyn Link> {
+        let link = TcpLink::new(&self.shared, route);
+        let mut links = self.links.lock();
+        links.live.retain(|link| link.strong_count() > 0);
+        links.live.push(Arc::downgrade(&link));
+        if links.stopped {
+            link.close(&stopping());
+        }
+        link
+    }
+
+    fn takes_any_source(&self) -> bool {
+        self.shared.config.tcp_allow_unregistered_source
+    }
+
+    fn abort(&self, region: &Arc<Region>) {
+        self.live_links().iter().for_each(|link| link.abort(region));
+        self.shared.reactors().iter().for_each(|reactor| reactor.abort(region));
+    }
+
+    fn stop(&self) {
+        self.links.lock().stopped = true;
+        for link in self.live_links() {
+            link.close(&stopping());
+        }
+        self.shared.reactors().iter().for_each(|reactor| reactor.stop());
+        for thread in std::mem::take(&mut *self.threads.lock()) {
+            let _ = thread.join();
+        }
+    }
+
+    fn stats(&self) -> Vec<(&'static str, u64)> {
+        self.shared.stats.snapshot()
+    }
+}
+
+impl Drop for Tcp {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
