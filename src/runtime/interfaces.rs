@@ -8,12 +8,16 @@ use crate::error::{Code, Error, Result};
 /// The first address of an interface that is up and running and not the loopback; IPv6 if `v6`, else IPv4.
 /// `ERR_INVALID_ARGUMENT` if there is none.
 pub fn first_address(v6: bool) -> Result<IpAddr> {
-    let found = addresses()?.into_iter().find(|address| match address {
+    choose(&addresses()?, v6)
+}
+
+fn choose(found: &[IpAddr], v6: bool) -> Result<IpAddr> {
+    let usable = found.iter().find(|address| match address {
         IpAddr::V4(_) => !v6,
         // A link-local address means nothing without its scope.
         IpAddr::V6(address) => v6 && !address.is_unicast_link_local(),
     });
-    found.ok_or_else(|| {
+    usable.copied().ok_or_else(|| {
         let kind = if v6 { "IPv6" } else { "IPv4" };
         Error::invalid(format!(
             "no interface is up with an {kind} address that peers could use; set MC_TCP_BIND_ADDRESS"
@@ -73,13 +77,43 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_loopback_is_not_an_address_for_peers() {
-        assert!(addresses().unwrap().iter().all(|address| !address.is_loopback()));
-        for v6 in [false, true] {
-            match first_address(v6) {
-                Ok(address) => assert_eq!(address.is_ipv6(), v6),
-                Err(error) => assert!(error.text().contains("MC_TCP_BIND_ADDRESS")),
+    fn the_first_address_of_the_family_is_chosen_and_none_is_an_error() {
+        let [local, one, two, six] =
+            ["fe80::1", "10.0.0.1", "10.0.0.2", "2001:db8::1"].map(|text| text.parse::<IpAddr>().unwrap());
+        for (found, v6, expected) in [
+            (&[local, one, six, two][..], false, Some(one)),
+            (&[local, one, six, two], true, Some(six)),
+            (&[two, one], false, Some(two)),
+            (&[local, one], true, None),
+            (&[local, six], false, None),
+            (&[], false, None),
+            (&[], true, None),
+        ] {
+            let kind = if v6 { "IPv6" } else { "IPv4" };
+            match (choose(found, v6), expected) {
+                (Ok(address), Some(expected)) => assert_eq!(address, expected, "{found:?}"),
+                (Err(error), None) => {
+                    assert_eq!(error.code(), Code::InvalidArgument);
+                    let text = error.text();
+                    assert!(text.contains(kind) && text.contains("MC_TCP_BIND_ADDRESS"), "{text}");
+                }
+                (got, expected) => panic!("{found:?}, {kind}: {got:?} instead of {expected:?}"),
             }
+        }
+    }
+
+    /// The kernel lets only own addresses be bound; a link-local one only with its scope.
+    #[test]
+    fn the_interfaces_addresses_are_ours_and_not_the_loopback() {
+        let found = addresses().unwrap();
+        for address in &found {
+            assert!(!address.is_loopback(), "{address}");
+            if !matches!(address, IpAddr::V6(address) if address.is_unicast_link_local()) {
+                std::net::UdpSocket::bind((*address, 0)).unwrap_or_else(|e| panic!("{address}: {e}"));
+            }
+        }
+        if found.is_empty() {
+            println!("SKIP the_interfaces_addresses_are_ours: no interface is up but the loopback");
         }
     }
 }

@@ -358,27 +358,57 @@ static void slow_nic(void) {
     side_close(&side);
 }
 
+static void only_nic_without_answers(void) {
+    only_nic_for_good("error sim0 1000000 RETRY_EXC_ERR\n", "error sim0 0\n", -201, MTE_CLASS_NETWORK, "RETRY_EXC_ERR");
+}
+
+static void only_nic_with_bad_keys(void) {
+    only_nic_for_good("error sim0 1000000 LOC_PROT_ERR\n", "error sim0 0\n", -202, MTE_CLASS_ARGUMENT, "LOC_PROT_ERR");
+}
+
+static void only_nic_without_queue_pairs(void) {
+    only_nic_for_good("fail create_qp 1000000 ENOMEM\n", "fail create_qp 0\n", -201, MTE_CLASS_DEVICE, "queue pair");
+}
+
+static void port_of_a_known_peer(void) { port_of_the_peer(false); }
+
+static void port_of_an_unknown_peer(void) { port_of_the_peer(true); }
+
+#define CASE(function) {#function, function}
+static const struct {
+    const char *name;
+    void (*run)(void);
+} cases[] = {
+    CASE(statuses_with_another_nic), CASE(statuses_alone),
+    CASE(only_nic_without_answers),  CASE(only_nic_with_bad_keys),
+    CASE(only_nic_without_queue_pairs), CASE(stall_with_another_nic),
+    CASE(deadline),                  CASE(port_of_one_nic),
+    CASE(port_of_the_only_nic),      CASE(port_of_a_known_peer),
+    CASE(port_of_an_unknown_peer),   CASE(fatal_device),
+    CASE(harmless_events),           CASE(slow_nic),
+};
+
+/* Runs the case that is named; `list` prints the names. */
 int main(int argc, char **argv) {
     peer_dispatch(argc, argv);
+    const char *wanted = argc == 2 ? argv[1] : "";
+    bool list = strcmp(wanted, "list") == 0;
+    void (*run)(void) = NULL;
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        if (list) puts(cases[i].name);
+        if (strcmp(cases[i].name, wanted) == 0) run = cases[i].run;
+    }
+    if (list) return 0;
+    if (run == NULL) {
+        fprintf(stderr, "usage: rdma_faults list | CASE\n");
+        return 2;
+    }
     harness_begin();
     /* Slower than a processor copies: 1 GB/s. */
     setenv("SIMVERBS_GBPS", "8", 1);
     peer = rdma_peer(BYTES, "sim2,sim3", NULL);
     lone = rdma_peer(BYTES, "sim3", NULL);
-    statuses_with_another_nic();
-    statuses_alone();
-    only_nic_for_good("error sim0 1000000 RETRY_EXC_ERR\n", "error sim0 0\n", -201, MTE_CLASS_NETWORK, "RETRY_EXC_ERR");
-    only_nic_for_good("error sim0 1000000 LOC_PROT_ERR\n", "error sim0 0\n", -202, MTE_CLASS_ARGUMENT, "LOC_PROT_ERR");
-    only_nic_for_good("fail create_qp 1000000 ENOMEM\n", "fail create_qp 0\n", -201, MTE_CLASS_DEVICE, "queue pair");
-    stall_with_another_nic();
-    deadline();
-    port_of_one_nic();
-    port_of_the_only_nic();
-    port_of_the_peer(false);
-    port_of_the_peer(true);
-    fatal_device();
-    harmless_events();
-    slow_nic();
+    run();
     CHECK_EQ("the peers end in order", peer_stop(&peer) | peer_stop(&lone), 0);
     return harness_finish();
 }

@@ -8,8 +8,8 @@ use super::Takes;
 use crate::error::{Error, Result};
 use crate::memory::{Kind, RegionUse};
 
-/// Bytes copied between two looks at whether a region is being unregistered. Chosen: pieces of 16 MiB are no faster
-/// (measured), and one of 1 MiB takes some 0.2 ms.
+/// Bytes copied between two looks at whether a region is being unregistered. Chosen: pieces of 16 MiB are at most
+/// 7 % faster (measured), and one of 1 MiB takes some 0.2 ms.
 const PIECE: u64 = 1 << 20;
 
 /// Bytes of the buffer through which ranges go that overlap almost entirely. Chosen: stays in a core's cache.
