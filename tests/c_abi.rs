@@ -85,6 +85,7 @@ programs! {
     known_consumers_calls_work: "consumers";
     structs_and_constants_have_upstreams_layout: "layout";
     transfers_move_the_right_bytes: "transfer";
+    copies_inside_the_own_segment_outlive_unmapped_memory: "own_segment";
     eight_threads_share_an_engine: "threads8";
     completed_writes_are_visible: "visibility";
     signals_release_the_engine_when_asked_to: "shutdown";

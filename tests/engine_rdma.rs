@@ -386,12 +386,15 @@ fn an_idle_connection_makes_room_where_the_device_has_no_more_queue_pairs() {
     if controlled(name, "", &[]) {
         return;
     }
-    let (here, there) = (Node::new("sim0", false), Node::new("sim1", false));
+    let (mut here, there) = (Node::new("sim0", false), Node::new("sim1", false));
     let another = Node::new("sim1", false);
+    here.memory.fill(1);
     here.run(&[here.request(WRITE, &there)]).unwrap();
     follow_now(&here, "fail create_qp 1 ENOMEM\n");
+    here.memory.fill(2);
     here.run(&[here.request(WRITE, &another)]).unwrap();
     assert_eq!(another.memory, here.memory);
+    assert!(there.memory.iter().all(|byte| *byte == 1), "the other peer's memory is left alone");
     let links = here.links();
     let evicted = |rail: &serde_json::Value| rail["last_error"].as_str().unwrap().starts_with("evicted");
     assert!(links["rails"].as_array().unwrap().iter().any(evicted), "{links}");
@@ -404,11 +407,22 @@ fn a_queue_pair_that_stops_by_itself_is_replaced() {
     if controlled(name, "", &[("MC_NUM_QP_PER_EP", "1")]) {
         return;
     }
-    let (here, there) = (Node::new("sim0", false), Node::new("sim1", false));
+    let (mut here, there) = (Node::new("sim0", false), Node::new("sim1", false));
     here.run(&[here.request(WRITE, &there)]).unwrap();
+    let rail = |node: &Node| node.links()["rails"][0].clone();
+    assert_eq!((&rail(&here)["failures"], &rail(&here)["state"]), (&0.into(), &"up".into()));
     // As when the peer sent a bad request: there is no completion but flushes.
     follow_now(&here, "error sim0 1 WR_FLUSH_ERR\n");
-    for _ in 0..3 {
+    for round in 1..=3 {
+        here.memory.fill(round);
         here.run(&[here.request(WRITE, &there)]).unwrap();
+        assert_eq!(there.memory, here.memory);
+        let rail = rail(&here);
+        assert_eq!(
+            (&rail["failures"], &rail["state"]),
+            (&1.into(), &"up".into()),
+            "one queue pair was lost: {rail}"
+        );
+        assert!(rail["last_error"].as_str().unwrap().contains("a queue pair had stopped"), "{rail}");
     }
 }

@@ -250,31 +250,56 @@ fn bad_descriptors_of_peers_are_refused_or_harmless() {
         |member: &'static str, value: Value| move |name: &str| with(published(name), member, value.clone());
     let huge: Vec<u32> = (0..100_000).collect();
     type Descriptor<'a> = Box<dyn Fn(&str) -> Value + 'a>;
-    let refused: Vec<(&str, Descriptor)> = vec![
-        ("fewer rkeys than devices", Box::new(buffer("rkey", json!([1])))),
-        ("fewer lkeys than rkeys", Box::new(buffer("lkey", json!([1])))),
-        ("100 000 rkeys", Box::new(buffer("rkey", json!(huge)))),
-        ("an rkey of 33 bits", Box::new(buffer("rkey", json!([1, 4294967296u64])))),
-        ("a negative rkey", Box::new(buffer("rkey", json!([1, -1])))),
-        ("rkeys that are text", Box::new(buffer("rkey", json!("12")))),
-        ("a length that wraps", Box::new(buffer("length", json!(u64::MAX)))),
-        ("a length of nothing", Box::new(buffer("length", json!(0)))),
-        ("a negative length", Box::new(buffer("length", json!(-5)))),
-        ("an address of nothing", Box::new(buffer("addr", json!(0)))),
-        ("an address that is text", Box::new(buffer("addr", json!("0x7f")))),
-        ("buffers that are none", Box::new(member("buffers", json!([7])))),
-        ("devices that are none", Box::new(member("devices", json!([7, 8])))),
-        ("a device without a GID", Box::new(member("devices", json!([{"name": "a", "gid": ""}])))),
-        ("a device without a name", Box::new(member("devices", json!([{"name": "", "gid": GID}])))),
-        ("devices that are an object", Box::new(member("devices", json!({"a": 1})))),
-        ("an unknown protocol", Box::new(member("protocol", json!("warp")))),
-        ("no protocol", Box::new(member("protocol", json!("")))),
+    let refused: Vec<(&str, Descriptor, &str)> = vec![
+        ("fewer rkeys than devices", Box::new(buffer("rkey", json!([1]))), "1 rkey, 2 lkey and 2 devices"),
+        ("fewer lkeys than rkeys", Box::new(buffer("lkey", json!([1]))), "2 rkey, 1 lkey and 2 devices"),
+        ("100 000 rkeys", Box::new(buffer("rkey", json!(huge))), "100000 rkey, 2 lkey and 2 devices"),
+        (
+            "an rkey of 33 bits",
+            Box::new(buffer("rkey", json!([1, 4294967296u64]))),
+            "'rkey' is 4294967296, which needs more than 32 bits",
+        ),
+        ("a negative rkey", Box::new(buffer("rkey", json!([1, -1]))), "'rkey' holds another number"),
+        ("rkeys that are text", Box::new(buffer("rkey", json!("12"))), "'rkey' holds a string, not an array"),
+        ("a length that wraps", Box::new(buffer("length", json!(u64::MAX))), "passes 2^64"),
+        ("a length of nothing", Box::new(buffer("length", json!(0))), "'length' is missing or 0"),
+        ("a negative length", Box::new(buffer("length", json!(-5))), "'length' holds another number"),
+        ("an address of nothing", Box::new(buffer("addr", json!(0))), "'addr' is missing or 0"),
+        ("an address that is text", Box::new(buffer("addr", json!("0x7f"))), "'addr' holds a string"),
+        (
+            "buffers that are none",
+            Box::new(member("buffers", json!([7]))),
+            "buffers[0]: element is another number, not an object",
+        ),
+        (
+            "devices that are none",
+            Box::new(member("devices", json!([7, 8]))),
+            "devices[0]: element is another number, not an object",
+        ),
+        (
+            "a device without a GID",
+            Box::new(member("devices", json!([{"name": "a", "gid": ""}]))),
+            "devices[0]: member 'gid' is missing or empty",
+        ),
+        (
+            "a device without a name",
+            Box::new(member("devices", json!([{"name": "", "gid": GID}]))),
+            "devices[0]: member 'name' is missing or empty",
+        ),
+        (
+            "devices that are an object",
+            Box::new(member("devices", json!({"a": 1}))),
+            "'devices' holds an object, not an array",
+        ),
+        ("an unknown protocol", Box::new(member("protocol", json!("warp"))), "protocol 'warp' is unknown"),
+        ("no protocol", Box::new(member("protocol", json!(""))), "'protocol' is missing or empty"),
     ];
     let node = Node::new("sim0");
-    for (what, descriptor) in &refused {
+    for (what, descriptor, reason) in &refused {
         let fake = Fake::start(descriptor, |_| None);
         let error = node.engine.open_segment(&fake.name).expect_err(what);
-        assert!(!error.text().is_empty(), "{what}");
+        assert_eq!(error.code(), Code::MalformedJson, "{what}: {error}");
+        assert!(error.text().contains(reason), "{what}: {error}");
         assert_eq!(fake.asked.load(Relaxed), 0, "{what}");
     }
     let fails: Vec<(&str, Descriptor, Code)> = vec![

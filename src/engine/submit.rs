@@ -8,17 +8,22 @@ use super::batch::Pending;
 use super::known::Known;
 use super::segment::Segment;
 use super::segments::LOCAL_SEGMENT;
+use super::transports::Transports;
 use super::way::Way;
 use super::Engine;
-use crate::error::{Code, Error, Result};
+use crate::error::{Class, Code, Error, Result};
 use crate::handshake::Notification;
-use crate::memory::{RegionUse, View};
+use crate::memory::{Region, RegionUse, View};
 use crate::transport::local;
 use crate::transport::ranges::Ranges;
 use crate::transport::slice::{Op, Slice, Task, Work};
+use crate::transport::Takes;
 
 /// Longest wait for a descriptor inside a submit call.
 const REFRESH_LIMIT: Duration = Duration::from_secs(5);
+
+/// What moves bytes inside the own segment, in texts.
+const OWN_SEGMENT: &str = "the copy inside the own segment";
 
 /// One entry of a submit call.
 #[derive(Clone, Copy, Debug)]
@@ -77,7 +82,8 @@ impl Engine {
         }
         let deadline = self.deadline(&targets, bytes);
         let work = Arc::new(Work { tasks: tasks.into_boxed_slice(), deadline, sink: batch.clone() });
-        let mut cutter = Cutter { view: self.local.registry.view(), local_targets: Vec::new() };
+        let view = self.local.registry.view();
+        let mut cutter = Cutter { view, transports: self.transports(), local_targets: Vec::new() };
         let mut outcome = Ok(());
         for index in 0..count {
             let request = entry(index);
@@ -230,6 +236,7 @@ impl Remote {
 /// Cuts requests into slices: at the ends of local regions, and as their links want them.
 struct Cutter<'a> {
     view: View<'a>,
+    transports: &'a Transports,
     /// Uses of the target regions of local copies, in the order of their slices.
     local_targets: Vec<RegionUse>,
 }
@@ -254,14 +261,22 @@ impl Cutter<'_> {
             let len = match &target.remote {
                 Some(Remote { way, .. }) => {
                     let region = held.as_ref().map(|held: &RegionUse| &**held.region());
+                    if let (Some(region), Some(transport)) = (region, self.transports.get(way.row)) {
+                        check_taken("source", region, transport.takes(&region.kind), transport.name())?;
+                    }
                     let len = way.link.cut(region, source, covered, offset, left);
                     len.clamp(1, covered.min(left))
                 }
                 None => {
                     let inside = |(held, covered): (RegionUse, u64)| (covered >= left).then_some(held);
-                    let held = self.view.use_at(offset, left).and_then(inside);
+                    let held_target = self.view.use_at(offset, left).and_then(inside);
                     self.local_targets.try_reserve(1).map_err(|_| Error::out_of_memory("slices"))?;
-                    self.local_targets.push(held.ok_or_else(|| not_registered("target", offset, left))?);
+                    let held_target = held_target.ok_or_else(|| not_registered("target", offset, left))?;
+                    let sides = [("source", held.as_ref()), ("target", Some(&held_target))];
+                    for (side, held) in sides.into_iter().filter_map(|(side, held)| Some((side, held?))) {
+                        check_taken(side, held.region(), local::takes(&held.region().kind), OWN_SEGMENT)?;
+                    }
+                    self.local_targets.push(held_target);
                     covered
                 }
             };
@@ -288,3 +303,18 @@ fn not_registered(what: &str, addr: u64, len: u64) -> Error {
         format!("{what} {addr:#x} ({len} bytes) is not in registered memory; call registerLocalMemory first");
     Error::new(Code::AddressNotRegistered, text)
 }
+
+/// Refuses memory of a kind that `mover` does not move.
+fn check_taken(side: &str, region: &Region, takes: Takes, mover: &str) -> Result<()> {
+    if takes != Takes::No {
+        return Ok(());
+    }
+    let text = format!(
+        "{side} memory at {:#x} is {}, which {mover} does not move; copy it to registered host memory first",
+        region.addr, region.kind
+    );
+    Err(Error::invalid(text).class(Class::Unsupported, false))
+}
+
+#[cfg(test)]
+mod tests;

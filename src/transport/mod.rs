@@ -8,6 +8,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(feature = "internals")]
+#[path = "../../tests/transports/echo.rs"]
+mod echo;
 pub mod host;
 pub mod incarnation;
 pub mod local;
@@ -23,12 +26,23 @@ pub mod tcp;
 
 use crate::error::{Error, Result};
 use crate::handshake::ConnectionMessage;
-use crate::memory::Region;
+use crate::memory::{Kind, Region};
 use crate::runtime::BoxFuture;
 use crate::segment_desc::SegmentDesc;
 use host::Route;
 use report::{NicReport, RailReport};
 use slice::Slice;
+
+/// How a transport moves memory of some kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Takes {
+    /// From where it lies.
+    Direct,
+    /// Through host memory of the transport's own.
+    Staged,
+    /// Not at all.
+    No,
+}
 
 /// An installed transport. Methods may be called from any thread and do not block, unless
 /// they say so.
@@ -69,6 +83,14 @@ pub trait Transport: Send + Sync {
     fn task_limit(&self, bytes: u64) -> Option<Duration> {
         let _ = bytes;
         None
+    }
+
+    /// How local memory of `kind` is moved; asked in every submit call, so cheap.
+    fn takes(&self, kind: &Kind) -> Takes {
+        match kind {
+            Kind::Host => Takes::Direct,
+            _ => Takes::No,
+        }
     }
 
     /// Whether local memory may be used that was never registered.

@@ -9,6 +9,8 @@ pub const PROTOCOLS: &[&dyn Protocol] = &[
     #[cfg(feature = "rdma")]
     &super::rdma::Row,
     &super::tcp::Row,
+    #[cfg(feature = "internals")]
+    &super::echo::Row,
 ];
 
 /// Protocols of this project that this build was made without.

@@ -1,0 +1,184 @@
+//! A transport for tests: moves bytes between the engines of one process by copying them. It shows that one folder and one
+//! row are enough, and is as simple as one can be.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+
+use serde_json::{json, Value};
+
+use super::host::{Host, Route};
+use super::offer::{Offer, PeerBuffer};
+use super::protocol::Protocol;
+use super::ranges::Ranges;
+use super::slice::Slice;
+use super::{local, Link, Transport};
+use crate::error::{Class, Code, Error, Result};
+use crate::memory::{Region, Registry};
+use crate::segment_desc::{SegmentDesc, BUFFERS};
+use crate::topology::Matrix;
+
+const NAME: &str = "echo";
+/// Number of the engine among those of the process.
+const ID: &str = "echo_id";
+
+/// Where the memory of each engine is looked up; stopped ones are gone.
+static ENGINES: Mutex<BTreeMap<u64, Weak<Registry>>> = Mutex::new(BTreeMap::new());
+
+/// The row of the table.
+pub struct Row;
+
+impl Protocol for Row {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn members(&self) -> &'static [&'static str] {
+        &[ID]
+    }
+
+    fn read(&self, desc: &SegmentDesc) -> Result<Option<Arc<dyn Offer>>> {
+        let Some(id) = desc.typed().uint(ID)? else { return Ok(None) };
+        let buffers = if desc.protocol == NAME { desc.list(BUFFERS, PeerBuffer::read)? } else { Vec::new() };
+        let ranges = Ranges::single(buffers.iter().map(|buffer| (buffer.addr, buffer.len)))?;
+        Ok(Some(Arc::new(EchoOffer { id, buffers, ranges })))
+    }
+
+    fn install(&self, host: Arc<dyn Host>, _: Option<&Matrix>) -> Result<Arc<dyn Transport>> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let id = NEXT.fetch_add(1, Relaxed);
+        ENGINES.lock().unwrap().insert(id, Arc::downgrade(host.registry()));
+        Ok(Arc::new(Echo { id, host, moved: Arc::default() }))
+    }
+
+    fn unreachable(&self, peer: &str, _: Option<&dyn Offer>) -> Error {
+        Error::invalid(format!("segment '{peer}' is reached by {NAME}, which is not installed here"))
+            .peer(peer)
+    }
+}
+
+struct EchoOffer {
+    id: u64,
+    buffers: Vec<PeerBuffer>,
+    ranges: Ranges,
+}
+
+impl Offer for EchoOffer {
+    fn leads(&self) -> bool {
+        true
+    }
+
+    fn ranges(&self) -> &Ranges {
+        &self.ranges
+    }
+
+    fn buffers(&self) -> Vec<PeerBuffer> {
+        self.buffers.clone()
+    }
+
+    /// The number is the engine's and never used again.
+    fn incarnation(&self) -> u64 {
+        self.id
+    }
+
+    fn same_as(&self, other: &dyn Offer) -> bool {
+        let other = other.as_any().downcast_ref::<Self>();
+        other.is_some_and(|other| self.id == other.id && self.buffers == other.buffers)
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+struct Echo {
+    id: u64,
+    host: Arc<dyn Host>,
+    moved: Arc<AtomicU64>,
+}
+
+impl Transport for Echo {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    /// A request is over before its submit call returns.
+    fn abort(&self, _: &Arc<Region>) {}
+
+    fn describe(&self, desc: &mut SegmentDesc) {
+        desc.put(ID, self.id);
+        if desc.protocol.is_empty() {
+            desc.protocol = NAME.into();
+            let name = desc.name.clone();
+            let buffer =
+                |region: &Arc<Region>| json!({"name": name, "addr": region.addr, "length": region.len});
+            desc.put(BUFFERS, self.host.registry().published().iter().map(buffer).collect::<Value>());
+        }
+    }
+
+    fn link(&self, route: Arc<dyn Route>) -> Arc<dyn Link> {
+        Arc::new(EchoLink { route, moved: self.moved.clone(), closed: OnceLock::new() })
+    }
+
+    fn stop(&self) {
+        ENGINES.lock().unwrap().remove(&self.id);
+    }
+
+    fn stats(&self) -> Vec<(&'static str, u64)> {
+        vec![("echo_slices", self.moved.load(Relaxed))]
+    }
+}
+
+struct EchoLink {
+    route: Arc<dyn Route>,
+    moved: Arc<AtomicU64>,
+    closed: OnceLock<Error>,
+}
+
+impl EchoLink {
+    fn carry(&self, slice: Slice) {
+        let gone = || {
+            let text = "the peer's engine is gone; open the segment again";
+            Error::new(Code::Socket, text).class(Class::Network, true).peer(self.route.peer())
+        };
+        let offer = self.route.offer().offer;
+        let id = offer.as_ref().and_then(|offer| offer.as_any().downcast_ref::<EchoOffer>()).map(|o| o.id);
+        let registry = id.and_then(|id| ENGINES.lock().unwrap().get(&id).and_then(Weak::upgrade));
+        if let Some(closed) = self.closed.get() {
+            return slice.fail(closed.clone());
+        }
+        let Some(registry) = registry else { return slice.fail(gone()) };
+        match registry.use_for_peer(slice.remote, slice.len) {
+            Some(held) => {
+                self.moved.fetch_add(1, Relaxed);
+                local::copy(slice, &held);
+            }
+            None => {
+                let text =
+                    format!("{} bytes at {:#x} are not registered at the peer", slice.len, slice.remote);
+                slice.fail(Error::new(Code::AddressNotRegistered, text).class(Class::Rejected, false));
+            }
+        }
+    }
+}
+
+impl Link for EchoLink {
+    fn cut(&self, _: Option<&Region>, _: u64, covered: u64, _: u64, left: u64) -> u64 {
+        covered.min(left)
+    }
+
+    fn submit(&self, slices: Vec<Slice>, _: u64) {
+        slices.into_iter().for_each(|slice| self.carry(slice));
+    }
+
+    fn poll(&self) -> bool {
+        false
+    }
+
+    fn rely_on_threads(&self) {}
+
+    fn close(&self, error: &Error) {
+        let _ = self.closed.set(error.clone());
+    }
+}
