@@ -10,9 +10,11 @@ use super::local::Local;
 use crate::error::{Class, Result};
 use crate::metadata::Store;
 use crate::observe::log::RateLimit;
+use crate::runtime::backoff::Backoff;
 
-/// First and longest pause before a failed publication is tried again in the background.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// Pauses before a failed publication is tried again in the background. Chosen: a store that is back has the descriptor
+/// within two seconds.
+const PAUSES: Backoff = Backoff { first: Duration::from_millis(100), longest: Duration::from_secs(2) };
 /// Pause after a refusal. It may end when somebody gives the store room, restores a password or frees the name.
 const REFUSED_PAUSE: Duration = Duration::from_secs(10);
 
@@ -70,7 +72,7 @@ impl Publisher {
 
     /// Publishes until the store has everything.
     pub async fn settle(self: Arc<Self>) {
-        let mut pause = PAUSE.0;
+        let mut failures: u64 = 0;
         loop {
             // A change of its own: a publication that failed is not taken for an answer.
             let change = self.wanted.fetch_add(1, SeqCst) + 1;
@@ -81,10 +83,10 @@ impl Publisher {
                     if self.log.admit("publish", "") {
                         tracing::warn!("the descriptor is not published yet, trying on: {error}");
                     }
-                    let next = if error.retryable() { pause } else { REFUSED_PAUSE };
+                    let next = if error.retryable() { PAUSES.pause(failures) } else { REFUSED_PAUSE };
                     // What is registered or unregistered meanwhile may be what the store takes.
                     let _ = tokio::time::timeout(next, self.changed.notified()).await;
-                    pause = (pause * 2).min(PAUSE.1);
+                    failures = failures.saturating_add(1);
                     continue;
                 }
                 Ok(()) => {}

@@ -9,12 +9,13 @@ use tokio::time::{sleep, timeout_at, Instant};
 use super::BoxFuture;
 use crate::config::Config;
 use crate::error::{Class, Code, Error, Result};
+use crate::runtime::backoff::Backoff;
 
 /// Largest value read, bytes.
 pub const MAX_VALUE_BYTES: usize = 128 << 20;
 
-/// First and longest pause between attempts.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(400));
+/// Pauses between attempts. Chosen: many of them fit into the default limit of an operation.
+const PAUSES: Backoff = Backoff { first: Duration::from_millis(20), longest: Duration::from_millis(400) };
 
 /// Identifies one version of a value to the backend that made it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,7 +139,7 @@ impl Patience {
     /// Calls `attempt` until it succeeds, fails for good, or time is up; then the last error.
     pub async fn bear<T, F: Future<Output = Result<T>>>(&self, mut attempt: impl FnMut() -> F) -> Result<T> {
         let start = Instant::now();
-        let mut pause = PAUSE.0;
+        let mut failures = 0;
         loop {
             let outcome = timeout_at(start + self.limit, attempt()).await;
             let error = match outcome {
@@ -146,11 +147,12 @@ impl Patience {
                 Ok(outcome) => return outcome,
                 Err(_) => return Err(late(self.limit)),
             };
+            let pause = PAUSES.pause(failures);
             if start.elapsed() + pause >= self.attempts {
                 return Err(error);
             }
             sleep(pause).await;
-            pause = (pause * 2).min(PAUSE.1);
+            failures += 1;
         }
     }
 }

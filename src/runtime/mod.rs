@@ -1,5 +1,6 @@
 //! Ground floor: threads, the control plane's event loop, handle tables, fork handling.
 
+pub mod backoff;
 pub mod clock;
 pub mod control;
 pub mod fork;

@@ -14,9 +14,10 @@ use super::{Etcd, MAX_VALUE_BYTES};
 use crate::error::Result;
 use crate::metadata::backend::{Seen, Watch};
 use crate::observe::log::RateLimit;
+use crate::runtime::backoff::Backoff;
 
-/// First and longest pause before a broken stream is opened again.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// Pauses before a broken stream is opened again. Chosen: a restart of the server is noticed within two seconds.
+const PAUSES: Backoff = Backoff { first: Duration::from_millis(50), longest: Duration::from_secs(2) };
 
 enum Order {
     Add { id: i64, key: String, since: i64, seen: Seen },
@@ -62,15 +63,15 @@ type Table = HashMap<i64, Watched>;
 pub async fn run(etcd: Arc<Etcd>) {
     let Some(mut orders) = etcd.watches.received.lock().take() else { return };
     let mut table = Table::new();
-    let mut pause = PAUSE.0;
+    let mut failures: u64 = 0;
     let log = RateLimit::default();
     while let Some(order) = orders.recv().await {
         apply(order, &mut table);
         while !table.is_empty() {
             let begun = Instant::now();
             let served = stream(&etcd, &mut orders, &mut table).await;
-            if begun.elapsed() > PAUSE.1 {
-                pause = PAUSE.0;
+            if begun.elapsed() > PAUSES.longest {
+                failures = 0;
             }
             match served {
                 Ok(()) => {}
@@ -78,8 +79,8 @@ pub async fn run(etcd: Arc<Etcd>) {
                     if log.admit("watch", "") {
                         tracing::warn!("changes of descriptors are not heard of for a while: {error}");
                     }
-                    sleep(pause).await;
-                    pause = (pause * 2).min(PAUSE.1);
+                    sleep(PAUSES.pause(failures)).await;
+                    failures = failures.saturating_add(1);
                 }
             }
         }

@@ -2,17 +2,18 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use super::super::connection::Connection;
 use super::super::flight::Loss;
 use super::super::link::RdmaLink;
 use super::{Phase, Rail, State};
 use crate::error::{Code, Error};
+use crate::runtime::backoff::Backoff;
 
-/// Pause after the first failure; doubled with each further one.
-const FIRST_PAUSE_MS: u64 = 100;
-/// Longest pause, whatever the setting: asking costs little, and traffic is to be back soon after the cause is gone.
-const LONGEST_PAUSE_MS: u64 = 2000;
+/// Pauses after failures. The longest holds whatever the setting: asking costs little, and traffic is to be back soon
+/// after the cause is gone.
+const PAUSES: Backoff = Backoff { first: Duration::from_millis(100), longest: Duration::from_secs(2) };
 /// Pause of a failed rail whose connection was taken away while it was being proved, ms.
 const RETIRED_PAUSE_MS: u64 = 1000;
 
@@ -164,11 +165,9 @@ impl Rail {
             return false;
         }
         let failures = self.failures.fetch_add(1, Ordering::Relaxed);
-        let pause = (FIRST_PAUSE_MS << failures.min(5)).min(LONGEST_PAUSE_MS);
-        let pause = pause.min(shared.config.rail_pause.as_millis() as u64);
-        // Up to a quarter more, so that many rails do not come back at the same moment.
-        let jitter = u64::from(shared.random()) % (pause / 4 + 1);
-        let pause = (pause + jitter).max(shared.config.conn_pause.as_millis() as u64);
+        let pause = PAUSES.pause(failures).min(shared.config.rail_pause);
+        let pause = Backoff::spread(pause, shared.random()).max(shared.config.conn_pause);
+        let pause = pause.as_millis() as u64;
         state.phase = Phase::Paused;
         state.retry_at_ms = shared.now_ms() + pause;
         state.last_error = Some(error);
