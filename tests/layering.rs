@@ -463,10 +463,9 @@ const CIRCLES: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "NICs know their rails, rails their link and the transport, and queues their rail",
+        "NICs know their rails, rails their link and the transport",
         &[
             "transport/rdma/accept.rs",
-            "transport/rdma/completions.rs",
             "transport/rdma/connect.rs",
             "transport/rdma/connection.rs",
             "transport/rdma/fence.rs",
@@ -475,7 +474,6 @@ const CIRCLES: &[(&str, &[&str])] = &[
             "transport/rdma/memory.rs",
             "transport/rdma/nic.rs",
             "transport/rdma/peer.rs",
-            "transport/rdma/queue.rs",
             "transport/rdma/rail/phase.rs",
             "transport/rdma/rail.rs",
             "transport/rdma/rails.rs",

@@ -4,13 +4,15 @@ use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::connect::{blocking, LAST_QP_NUMBER, STALE, UNKNOWN};
+use super::connect::blocking;
 use super::connection::{Connection, Remote};
+use super::errors::destroyed;
 use super::gid;
 use super::nic::Nic;
 use super::peer::incarnation_number;
 use super::rail::Rail;
-use super::shared::{destroyed, Shared};
+use super::refusal::{LAST_QP_NUMBER, STALE, UNKNOWN};
+use super::shared::Shared;
 use crate::error::{Class, Code, Error, Result};
 use crate::handshake::ConnectionMessage;
 
@@ -92,7 +94,7 @@ impl Shared {
             local_nic_path: self.own_path(&nic),
             peer_nic_path: from.clone(),
             local_lid: port.lid,
-            local_gid: gid::text(&connection.gid.0),
+            local_gid: gid::text(&connection.gid.bytes),
             qp_num: connection.numbers(),
             ready_ack: request.ready_ack.map(|_| false),
             own_incarnation: Some(self.identity.incarnation.clone()),
@@ -137,15 +139,14 @@ impl Shared {
                 None => {}
             }
         }
-        let port = rail.nic.port();
-        let mut gid = (port.gid, port.gid_index);
+        let mut gid = rail.nic.port().gid;
         let mut tried = Vec::new();
         loop {
             let connection = match current.take() {
                 Some(connection) => connection,
                 None => self.make(rail, to.qp_numbers.len(), gid, true)?,
             };
-            tried.push(connection.gid.1);
+            tried.push(connection.gid.index);
             let Err(error) = connection.connect(&rail.nic, &self.config, to) else {
                 connection.incarnation.store(incarnation, Ordering::Relaxed);
                 connection.set_accepted();
@@ -154,7 +155,7 @@ impl Shared {
             };
             rail.retire(error.clone());
             gid = self.other_gid(&rail.nic, &error, &tried).ok_or_else(|| error.clone())?;
-            tracing::warn!("{}: {error}; trying GID {}", rail.name(), gid::text(&gid.0));
+            tracing::warn!("{}: {error}; trying GID {}", rail.name(), gid::text(&gid.bytes));
         }
     }
 

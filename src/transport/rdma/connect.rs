@@ -6,21 +6,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::connection::{Connection, Remote};
-use super::gid;
+use super::errors::destroyed;
+use super::gid::{self, LocalGid};
 use super::link::RdmaLink;
 use super::nic::Nic;
 use super::peer::incarnation_number;
-use super::rail::Rail;
+use super::queue;
+use super::rail::{Owner, Rail};
+use super::refusal::{LAST_QP_NUMBER, LINK_LOCAL, STALE, UNKNOWN};
 use super::route::{PeerDesc, PeerNic};
-use super::shared::{destroyed, Shared};
+use super::shared::Shared;
 use crate::error::{Class, Code, Error, Result};
 use crate::handshake::ConnectionMessage;
 
 /// Longest handshake, as upstream waits for one.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
-
-/// Queue pair numbers have 24 bits in packets.
-pub const LAST_QP_NUMBER: u32 = 0xff_ffff;
 
 impl Shared {
     /// Connects `rail` to the peer that `link` leads to; the rail is told how it ended.
@@ -57,13 +57,12 @@ impl Shared {
     ) -> Result<Arc<Connection>> {
         let (desc, _) = link.route.desc()?;
         let remote = nic_of(&desc, &rail.peer)?;
-        let port = rail.nic.port();
-        let mut gid = (port.gid, port.gid_index);
+        let mut gid = rail.nic.port().gid;
         let mut tried = Vec::new();
         loop {
             let connection = self.clone().prepared(rail.clone(), gid).await?;
             *used = Some(connection.clone());
-            tried.push(connection.gid.1);
+            tried.push(connection.gid.index);
             let outcome = self.clone().attempt(&rail, &link, &desc, &remote, connection.clone()).await;
             let Err(error) = outcome else {
                 self.adopt_gid(&rail, connection.gid, tried.len());
@@ -71,14 +70,14 @@ impl Shared {
             };
             let (shared, nic, cause, except) = (self.clone(), rail.nic.clone(), error.clone(), tried.clone());
             gid = blocking(move || shared.other_gid(&nic, &cause, &except).ok_or(cause)).await?;
-            tracing::warn!("{}: {error}; trying GID {}", rail.name(), gid::text(&gid.0));
+            tracing::warn!("{}: {error}; trying GID {}", rail.name(), gid::text(&gid.bytes));
             rail.start_over(error);
             *used = None;
         }
     }
 
     /// The next GID to try after the driver refused the path with those at the indices `tried`: perhaps it leads there.
-    pub(super) fn other_gid(&self, nic: &Nic, refusal: &Error, tried: &[u8]) -> Option<([u8; 16], u8)> {
+    pub(super) fn other_gid(&self, nic: &Nic, refusal: &Error, tried: &[u8]) -> Option<LocalGid> {
         let of_gid =
             refusal.code() == Code::Endpoint && matches!(refusal.errno(), libc::EINVAL | libc::ENODATA);
         let more = self.config.gid_index.is_none() && tried.len() <= self.config.auto_gid_retries;
@@ -87,9 +86,9 @@ impl Shared {
 
     /// Makes the GID that worked at the `attempts`-th attempt the NIC's. Not before it did: a peer that no GID of ours
     /// leads to must not move the one that others use.
-    pub(super) fn adopt_gid(&self, rail: &Rail, gid: ([u8; 16], u8), attempts: usize) {
+    pub(super) fn adopt_gid(&self, rail: &Rail, gid: LocalGid, attempts: usize) {
         if attempts > 1 && rail.nic.adopt_gid(gid) {
-            tracing::info!("NIC {} uses GID {} from now on", rail.nic.name, gid::text(&gid.0));
+            tracing::info!("NIC {} uses GID {} from now on", rail.nic.name, gid::text(&gid.bytes));
             self.host.republish();
         }
     }
@@ -111,7 +110,7 @@ impl Shared {
             local_nic_path: own_path,
             peer_nic_path: rail.peer.clone(),
             local_lid: port.lid,
-            local_gid: gid::text(&connection.gid.0),
+            local_gid: gid::text(&connection.gid.bytes),
             qp_num: connection.numbers(),
             ready_ack: Some(false),
             incarnation: desc.incarnation.clone(),
@@ -143,7 +142,7 @@ impl Shared {
     }
 
     /// The rail's connection that is being set up, or a new one with our GID `gid`.
-    async fn prepared(self: Arc<Self>, rail: Arc<Rail>, gid: ([u8; 16], u8)) -> Result<Arc<Connection>> {
+    async fn prepared(self: Arc<Self>, rail: Arc<Rail>, gid: LocalGid) -> Result<Arc<Connection>> {
         blocking(move || {
             let _setup = rail.setup.lock();
             if let Some(connection) = rail.connection().filter(|connection| connection.is_open()) {
@@ -159,10 +158,13 @@ impl Shared {
         &self,
         rail: &Arc<Rail>,
         count: usize,
-        gid: ([u8; 16], u8),
+        gid: LocalGid,
         asked: bool,
     ) -> Result<Arc<Connection>> {
-        let open = || Connection::open(rail, &self.config, count, gid);
+        let owner = |connection: &Arc<Connection>| -> Arc<dyn queue::Owner> {
+            Arc::new(Owner { rail: rail.clone(), connection: Arc::downgrade(connection) })
+        };
+        let open = || Connection::open(&rail.nic, &self.config, count, gid, owner);
         let made = match open() {
             // Not for a stranger that asks for many.
             Err(error) if error.errno() == libc::ENOMEM && count <= self.config.qps_per_endpoint => {
@@ -221,7 +223,7 @@ impl Shared {
     /// A NIC to itself: each queue pair is its own peer, and no message is needed.
     async fn loop_back(self: Arc<Self>, rail: &Arc<Rail>, connection: Arc<Connection>) -> Result<()> {
         let to = Remote {
-            gid: connection.gid.0,
+            gid: connection.gid.bytes,
             lid: rail.nic.port().lid,
             mtu: rail.nic.path_mtu(&self.config, None),
             qp_numbers: connection.numbers(),
@@ -284,13 +286,6 @@ fn check_reply(request: &ConnectionMessage, reply: &ConnectionMessage) -> Result
     }
     Ok(())
 }
-
-/// Marks refusals after which the peer's descriptor is worth reading again.
-pub const STALE: &str = "incarnation";
-/// In the refusal of a link-local GID. A port has only that one for a moment while its address changes.
-pub const LINK_LOCAL: &str = "is link-local";
-/// In the refusal of a ready message that came after the connection was evicted.
-pub const UNKNOWN: &str = "a connection that does not exist";
 
 fn refused(reason: &str) -> Error {
     let error = Error::new(Code::RejectHandshake, format!("the peer refused the connection: {reason}"));

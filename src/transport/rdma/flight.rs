@@ -1,6 +1,7 @@
 //! A slice on its way over RDMA, and how a posting of it can end without success.
 
 use super::verbs;
+use crate::error::Error;
 use crate::transport::slice::{Op, Slice};
 
 /// A slice together with what posting needs. Owned by one queue, waiting list or recovery at a time.
@@ -78,4 +79,11 @@ pub enum Loss {
     Unknown,
     /// It never left the waiting list: the rail could not be connected.
     Unconnected,
+}
+
+/// Fails a list of flights with one error.
+pub fn fail_all(flights: impl IntoIterator<Item = Flight>, error: &Error) {
+    for slice in flights.into_iter().filter_map(|flight| flight.slice) {
+        slice.fail(error.clone());
+    }
 }

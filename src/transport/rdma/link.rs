@@ -11,12 +11,13 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use super::affinity::Affinity;
+use super::errors::destroyed;
 use super::fence::Fence;
-use super::flight::Flight;
+use super::flight::{fail_all, Flight};
 use super::peer::Target;
 use super::rail::Rail;
 use super::route::Route;
-use super::shared::{destroyed, fail_all, Shared};
+use super::shared::Shared;
 use crate::error::{Class, Code, Error, Result};
 use crate::memory::Region;
 use crate::transport::slice::Slice;

@@ -8,6 +8,8 @@ mod affinity;
 mod completions;
 mod connect;
 mod connection;
+mod credit;
+mod errors;
 mod fence;
 mod flight;
 mod gid;
@@ -18,11 +20,13 @@ mod nic;
 mod offer;
 mod outside;
 mod peer;
+mod places;
 mod progress;
 mod queue;
 mod rail;
 mod rails;
 mod recover;
+mod refusal;
 mod report;
 mod route;
 mod row;
@@ -52,13 +56,14 @@ use crate::topology::order::hca_order;
 use crate::topology::select::Selector;
 use crate::topology::Matrix;
 use affinity::Affinity;
+use errors::destroyed;
 use flight::{Flight, Loss};
 use link::RdmaLink;
 use memory::Memory;
 use nic::Nic;
 use report::{Host, Identity, Publication};
 pub use row::Row;
-use shared::{destroyed, Shared, Stats, ACCEPT_AT_ONCE};
+use shared::{Shared, Stats, ACCEPT_AT_ONCE};
 
 /// The installed transport.
 pub struct Rdma {

@@ -7,12 +7,12 @@ use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use super::flight::Loss;
+use super::flight::{fail_all, Loss};
 use super::nic::Nic;
 use super::queue::{Queue, State};
-use super::rail::Rail;
+use super::rail::{Owner, Rail};
 use super::recover::{expired_at, is_revoked};
-use super::shared::{fail_all, Shared};
+use super::shared::Shared;
 use super::verbs::AsyncEvent;
 use crate::error::{Class, Code, Error, Result};
 use crate::runtime::{poll, thread};
@@ -202,11 +202,11 @@ fn refresh(shared: &Arc<Shared>, nic: &Arc<Nic>) {
         Ok(changed) => {
             nic.refresh_at_ms.store(0, Ordering::Relaxed);
             let now = nic.port();
-            if (before.gid, before.gid_index) != (now.gid, now.gid_index) {
+            if before.gid != now.gid {
                 give_up_all(nic, "its GID changed");
             }
             if changed {
-                tracing::info!("NIC {} is usable with GID {}", nic.name, super::gid::text(&now.gid));
+                tracing::info!("NIC {} is usable with GID {}", nic.name, super::gid::text(&now.gid.bytes));
                 nic.rails.all().iter().for_each(|rail| rail.unpause());
                 shared.host.republish();
             }
@@ -250,7 +250,7 @@ fn scan(shared: &Arc<Shared>, nic: &Arc<Nic>, now: u64, thorough: bool) {
 /// A queue that drains for too long is destroyed; one on which something is too late, or where nothing moves, is
 /// stopped.
 fn look_after(shared: &Arc<Shared>, queue: &Arc<Queue>, now: u64, moment: Instant) {
-    let Some(owner) = queue.owner() else { return };
+    let Some(owner) = queue.owner::<Owner>() else { return };
     if let State::Draining(since) = queue.state() {
         if now.saturating_sub(since) >= DRAIN_MS {
             let flights = queue.destroy();

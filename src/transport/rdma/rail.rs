@@ -11,11 +11,13 @@ use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 
 use super::connection::Connection;
-use super::flight::{Flight, Loss};
+use super::errors::destroyed;
+use super::flight::{fail_all, Flight, Loss};
 use super::link::RdmaLink;
 use super::meter::Meter;
 use super::nic::Nic;
-use super::shared::{destroyed, fail_all, Shared};
+use super::queue;
+use super::shared::Shared;
 use crate::error::{Class, Code, Error};
 use crate::transport::report::RailReport;
 
@@ -62,6 +64,16 @@ pub struct Rail {
     /// Guards making and connecting queue pairs; held while the driver works. Never taken on a data path.
     pub setup: Mutex<()>,
 }
+
+/// What the queues of a rail's connections belong to.
+pub struct Owner {
+    /// The rail.
+    pub rail: Arc<Rail>,
+    /// The connection that holds the queue.
+    pub connection: Weak<Connection>,
+}
+
+impl queue::Owner for Owner {}
 
 struct State {
     phase: Phase,

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::connection::Connection;
+use super::errors::completion_error;
 use super::flight::{Flight, Loss, Lost};
 use super::link::RdmaLink;
 use super::rail::Rail;
-use super::shared::{completion_error, Shared};
+use super::shared::Shared;
 use super::verbs::wc;
 use crate::error::{Class, Code, Error};
 use crate::transport::slice::Op;
@@ -110,7 +111,7 @@ impl Shared {
             Loss::Unknown => (known(), 2),
             Loss::Unconnected => (known(), connect_cost(&known())),
             Loss::Completion(status, _) => {
-                let error = completion_error(rail, loss).unwrap_or_else(known);
+                let error = completion_error(&rail.name(), &rail.peer, loss).unwrap_or_else(known);
                 match status {
                     wc::REM_ACCESS_ERR | wc::REM_INV_REQ_ERR | wc::REM_OP_ERR => {
                         flight.tries = flight.tries.saturating_add(1);

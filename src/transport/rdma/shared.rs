@@ -9,13 +9,13 @@ use tokio::sync::Semaphore;
 
 use super::completions::Retire;
 use super::connection::Connection;
+use super::errors::completion_error;
 use super::flight::{Flight, Loss, Lost};
 use super::link::RdmaLink;
 use super::memory::Memory;
 use super::nic::Nic;
 use super::queue::{Queue, Retired};
-use super::rail::Rail;
-use super::verbs::wc_status_text;
+use super::rail::{Owner, Rail};
 use super::{Host, Identity};
 use crate::config::Config;
 use crate::error::{Class, Code, Error};
@@ -156,7 +156,7 @@ struct Reaper<'a> {
 
 impl Retire for Reaper<'_> {
     fn retired(&mut self, queue: &Arc<Queue>, retired: &mut Retired, drained: bool) {
-        let Some(owner) = queue.owner() else { return };
+        let Some(owner) = queue.owner::<Owner>() else { return };
         let rail = &owner.rail;
         let connection = owner.connection.upgrade();
         if !retired.done.is_empty() {
@@ -205,7 +205,7 @@ impl Reaper<'_> {
         if self.failed.iter().any(|(_, known, _)| Arc::ptr_eq(known, &connection)) {
             return;
         }
-        let error = lost.iter().find_map(|(_, loss)| completion_error(rail, *loss));
+        let error = lost.iter().find_map(|(_, loss)| completion_error(&rail.name(), &rail.peer, *loss));
         // A NIC stops a queue pair by itself on which the peer did what it must not; there is no other sign.
         let stopped = || {
             let text =
@@ -213,24 +213,5 @@ impl Reaper<'_> {
             Error::new(Code::Endpoint, text).class(Class::Network, true).peer(&rail.peer)
         };
         self.failed.push((rail.clone(), connection, error.unwrap_or_else(stopped)));
-    }
-}
-
-/// The error that a completion stands for; `None` for a flush, which is a consequence.
-pub fn completion_error(rail: &Rail, loss: Loss) -> Option<Error> {
-    let Loss::Completion(status, vendor) = loss else { return None };
-    let text = format!("{} ended with {} (vendor code {vendor:#x})", rail.name(), wc_status_text(status));
-    Some(Error::new(Code::Endpoint, text).class(Class::Network, true).peer(&rail.peer))
-}
-
-/// Why nothing is posted any more.
-pub fn destroyed() -> Error {
-    Error::new(Code::Endpoint, "the engine is being destroyed").class(Class::Canceled, false)
-}
-
-/// Fails a list of flights with one error.
-pub fn fail_all(flights: impl IntoIterator<Item = Flight>, error: &Error) {
-    for slice in flights.into_iter().filter_map(|flight| flight.slice) {
-        slice.fail(error.clone());
     }
 }
