@@ -15,3 +15,10 @@ pub fn completion_error(name: &str, peer: &str, loss: Loss) -> Option<Error> {
 pub fn destroyed() -> Error {
     Error::new(Code::Endpoint, "the engine is being destroyed").class(Class::Canceled, false)
 }
+
+/// The deadline passed, after `cause` or without any cause.
+pub fn timed_out(cause: &Error) -> Error {
+    let text =
+        format!("not done in time (MC_SLICE_TIMEOUT, MC_RDMA_TASK_TIMEOUT_SEC); last: {}", cause.text());
+    Error::new(cause.code(), text).class(Class::Timeout, true).peer(cause.peer_name())
+}

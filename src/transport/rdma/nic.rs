@@ -1,4 +1,4 @@
-//! A local NIC: device, port, GID, completion queues, rails, and what was measured on it.
+//! A local NIC: device, port, GID, completion queues, and what was measured on it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::Arc;
@@ -9,7 +9,6 @@ use super::completions::Completions;
 use super::gid::{self, Candidate, LocalGid};
 use super::meter::Meter;
 use super::queue::Queue;
-use super::rails::Rails;
 use super::refusal::LINK_LOCAL;
 use super::verbs::{self, Channel, Context, Pd, PortState, Qp};
 use crate::config::Config;
@@ -44,8 +43,8 @@ pub struct Nic {
     pub pkey_index: u16,
     /// READs under way that both the device and upstream's setting allow.
     pub rd_atomic: u8,
-    /// Connections to peers' NICs.
-    pub rails: Rails,
+    /// Connections that there may be at once.
+    pub most_connections: usize,
     /// Ends the NIC thread's sleep.
     pub wakeup: Wakeup,
     /// Bytes under way and bandwidth.
@@ -109,7 +108,8 @@ impl Nic {
             .collect::<Result<Vec<_>>>()?;
         let wakeup = Wakeup::new()
             .map_err(|e| Error::io(Code::Context, "cannot create an eventfd (check ulimit -n)", &e))?;
-        let most = (limits.max_qp as usize / config.qps_per_endpoint).clamp(1, config.max_endpoints);
+        let most_connections =
+            (limits.max_qp as usize / config.qps_per_endpoint).clamp(1, config.max_endpoints);
         Ok(Arc::new(Nic {
             index,
             name: name.to_string(),
@@ -120,7 +120,7 @@ impl Nic {
             pkey_index: config.pkey_index,
             rd_atomic: RD_ATOMIC.min(limits.max_qp_rd_atom).min(limits.max_qp_init_rd_atom).max(1),
             limits,
-            rails: Rails::new(most, config.evict_fifo),
+            most_connections,
             wakeup,
             meter: Meter::new(chosen.1),
             polled: AtomicBool::new(false),
