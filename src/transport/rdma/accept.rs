@@ -4,13 +4,15 @@ use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::connect::{blocking, LAST_QP_NUMBER, STALE, UNKNOWN};
 use super::connection::{Connection, Remote};
+use super::errors::destroyed;
 use super::gid;
 use super::nic::Nic;
 use super::peer::incarnation_number;
 use super::rail::Rail;
-use super::shared::{destroyed, Shared};
+use super::refusal::{LAST_QP_NUMBER, STALE, UNKNOWN};
+use super::setup::{self, blocking};
+use super::shared::Shared;
 use crate::error::{Class, Code, Error, Result};
 use crate::handshake::ConnectionMessage;
 
@@ -21,165 +23,176 @@ const READY_LIMIT: Duration = Duration::from_secs(10);
 /// Longest NIC path accepted.
 const LONGEST_PATH: usize = 1024;
 
-impl Shared {
-    /// The reply to a connection request or ready message. A refusal is a reply with a reason.
-    pub async fn accept(self: Arc<Self>, request: ConnectionMessage) -> ConnectionMessage {
-        let from = request.local_nic_path.clone();
-        match self.clone().answer(request).await {
-            Ok(reply) => reply,
-            Err(error) => {
-                self.stats.rejected.fetch_add(1, Ordering::Relaxed);
-                if self.log.admit("rejected connection", &from) {
-                    tracing::warn!("connection of {from:?} refused: {error}");
-                }
-                ConnectionMessage::rejection(error.text())
+/// The reply to a connection request or ready message. A refusal is a reply with a reason.
+pub async fn accept(shared: Arc<Shared>, request: ConnectionMessage) -> ConnectionMessage {
+    let from = request.local_nic_path.clone();
+    match answer(shared.clone(), request).await {
+        Ok(reply) => reply,
+        Err(error) => {
+            shared.stats.rejected.fetch_add(1, Ordering::Relaxed);
+            if shared.log.admit("rejected connection", &from) {
+                tracing::warn!("connection of {from:?} refused: {error}");
             }
+            ConnectionMessage::rejection(error.text())
         }
     }
+}
 
-    async fn answer(self: Arc<Self>, request: ConnectionMessage) -> Result<ConnectionMessage> {
-        if request.withdraw == Some(true) {
-            return blocking(move || Ok(self.withdrawn(&request))).await;
+async fn answer(shared: Arc<Shared>, request: ConnectionMessage) -> Result<ConnectionMessage> {
+    if request.withdraw == Some(true) {
+        return blocking(move || Ok(withdrawn(&shared, &request))).await;
+    }
+    let nic = addressed(&shared, &request.peer_nic_path)?;
+    if let Some(expected) = request.incarnation.as_deref().filter(|id| *id != shared.identity.incarnation) {
+        let text =
+            format!("{STALE} {expected} is gone: this engine was started anew; read the descriptor again");
+        return Err(refusal(text));
+    }
+    let from = &request.local_nic_path;
+    if from.len() > LONGEST_PATH || from.split_once('@').is_none_or(|(_, nic)| nic.is_empty()) {
+        return Err(refusal(format!("Invalid local_nic_path: {:.80}", from)));
+    }
+    if request.ready_ack == Some(true) {
+        return acknowledged(&shared, &nic, &request);
+    }
+    let count = request.qp_num.len();
+    if count == 0 || count > MOST_QUEUE_PAIRS {
+        return Err(refusal(format!("{count} queue pairs are not from 1 to {MOST_QUEUE_PAIRS}")));
+    }
+    let (gid_text, lid) = match request.local_gid.as_str() {
+        "" => shared.host.look_up_nic(from).await?,
+        text => (text.to_string(), request.local_lid),
+    };
+    if request.qp_num.iter().any(|number| *number > LAST_QP_NUMBER) {
+        return Err(refusal("queue pair numbers have 24 bits".into()));
+    }
+    let gid = gid::parse(&gid_text).ok_or_else(|| refusal(format!("Invalid peer GID: {gid_text:.80}")))?;
+    nic.check_reach(&gid).map_err(refusal)?;
+    let mtu = nic.path_mtu(&shared.config, request.path_mtu.filter(|mtu| *mtu >= 256));
+    let to = Remote { gid, lid, mtu, qp_numbers: request.qp_num.clone() };
+    let rail = shared.rail(&nic, from);
+    let incarnation = request.own_incarnation.as_deref().map_or(0, incarnation_number);
+    let (of, will_confirm) = (shared.clone(), request.ready_ack.is_some());
+    let _turn = shared.accepting.acquire().await.map_err(|_| destroyed())?;
+    // All of it in one piece, because the peer may hang up, after which nobody waits for this.
+    let connection = blocking(move || {
+        let connection = join(&of, &rail, &to, incarnation)?;
+        setup::make_room(&of, &rail);
+        if will_confirm {
+            expect_ready(&of, rail, connection.clone());
+        } else {
+            rail.ready(&connection);
         }
-        let nic = self.addressed(&request.peer_nic_path)?;
-        if let Some(expected) = request.incarnation.as_deref().filter(|id| *id != self.identity.incarnation) {
-            let text = format!(
-                "{STALE} {expected} is gone: this engine was started anew; read the descriptor again"
-            );
-            return Err(refusal(text));
+        Ok(connection)
+    })
+    .await?;
+    let port = nic.port();
+    let reply = ConnectionMessage {
+        local_nic_path: shared.own_path(&nic),
+        peer_nic_path: from.clone(),
+        local_lid: port.lid,
+        local_gid: gid::text(&connection.gid.bytes),
+        qp_num: connection.numbers(),
+        ready_ack: request.ready_ack.map(|_| false),
+        own_incarnation: Some(shared.identity.incarnation.clone()),
+        path_mtu: Some(mtu),
+        ..ConnectionMessage::default()
+    };
+    Ok(reply)
+}
+
+/// The NIC that a request is for.
+fn addressed(shared: &Shared, path: &str) -> Result<Arc<Nic>> {
+    let name = path.split_once('@').map(|(_, name)| name).filter(|name| !name.is_empty());
+    let name = name.ok_or_else(|| refusal(format!("Invalid peer_nic_path: {path:.80}")))?;
+    let nic = shared.nics.iter().find(|nic| nic.name == name);
+    let nic = nic.ok_or_else(|| refusal(format!("this node has no NIC '{name:.80}' in use")))?;
+    if !nic.is_active() {
+        return Err(refusal(format!("NIC '{name}' is not active: {}", nic.port().last_error)));
+    }
+    Ok(nic.clone())
+}
+
+/// Connects queue pairs to the peer's: those of our own request that is under way, or new ones. If the
+/// driver refuses the path with our GID, new ones with another GID. Blocks on the driver.
+fn join(shared: &Shared, rail: &Arc<Rail>, to: &Remote, incarnation: u64) -> Result<Arc<Connection>> {
+    let _setup = rail.setup.lock();
+    let mut current = rail.connection().filter(|connection| connection.is_open());
+    if let Some(connection) = &current {
+        match connection.peer_numbers() {
+            Some(known) if known == to.qp_numbers => return Ok(connection.clone()),
+            Some(_) => {
+                // The peer has given its end up; ours is destroyed before the new one is made.
+                let text = format!("{} connected anew", rail.peer);
+                rail.retire(Error::new(Code::Endpoint, text).class(Class::Network, true));
+                current = None;
+            }
+            None if connection.queues.len() != to.qp_numbers.len() => {
+                let (ours, theirs) = (connection.queues.len(), to.qp_numbers.len());
+                let text = format!("{theirs} queue pairs asked for, {ours} here; set MC_NUM_QP_PER_EP alike");
+                return Err(refusal(text));
+            }
+            None => {}
         }
-        let from = &request.local_nic_path;
-        if from.len() > LONGEST_PATH || from.split_once('@').is_none_or(|(_, nic)| nic.is_empty()) {
-            return Err(refusal(format!("Invalid local_nic_path: {:.80}", from)));
-        }
-        if request.ready_ack == Some(true) {
-            return self.acknowledged(&nic, &request);
-        }
-        let count = request.qp_num.len();
-        if count == 0 || count > MOST_QUEUE_PAIRS {
-            return Err(refusal(format!("{count} queue pairs are not from 1 to {MOST_QUEUE_PAIRS}")));
-        }
-        let (gid_text, lid) = match request.local_gid.as_str() {
-            "" => self.host.look_up_nic(from).await?,
-            text => (text.to_string(), request.local_lid),
+    }
+    let mut gid = rail.nic.port().gid;
+    let mut tried = Vec::new();
+    loop {
+        let connection = match current.take() {
+            Some(connection) => connection,
+            None => setup::make(shared, rail, to.qp_numbers.len(), gid, true)?,
         };
-        if request.qp_num.iter().any(|number| *number > LAST_QP_NUMBER) {
-            return Err(refusal("queue pair numbers have 24 bits".into()));
-        }
-        let gid =
-            gid::parse(&gid_text).ok_or_else(|| refusal(format!("Invalid peer GID: {gid_text:.80}")))?;
-        nic.check_reach(&gid).map_err(refusal)?;
-        let mtu = nic.path_mtu(&self.config, request.path_mtu.filter(|mtu| *mtu >= 256));
-        let to = Remote { gid, lid, mtu, qp_numbers: request.qp_num.clone() };
-        let rail = self.rail(&nic, from);
-        let incarnation = request.own_incarnation.as_deref().map_or(0, incarnation_number);
-        let (shared, will_confirm) = (self.clone(), request.ready_ack.is_some());
-        let _turn = self.accepting.acquire().await.map_err(|_| destroyed())?;
-        // All of it in one piece, because the peer may hang up, after which nobody waits for this.
-        let connection = blocking(move || {
-            let connection = shared.join(&rail, &to, incarnation)?;
-            shared.make_room(&rail);
-            if will_confirm {
-                shared.expect_ready(rail, connection.clone());
-            } else {
-                rail.ready(&connection);
-            }
-            Ok(connection)
-        })
-        .await?;
-        let port = nic.port();
-        let reply = ConnectionMessage {
-            local_nic_path: self.own_path(&nic),
-            peer_nic_path: from.clone(),
-            local_lid: port.lid,
-            local_gid: gid::text(&connection.gid.0),
-            qp_num: connection.numbers(),
-            ready_ack: request.ready_ack.map(|_| false),
-            own_incarnation: Some(self.identity.incarnation.clone()),
-            path_mtu: Some(mtu),
-            ..ConnectionMessage::default()
+        tried.push(connection.gid.index);
+        let Err(error) = connection.connect(&rail.nic, &shared.config, to) else {
+            connection.incarnation.store(incarnation, Ordering::Relaxed);
+            connection.set_accepted();
+            setup::adopt_gid(shared, rail, connection.gid, tried.len());
+            return Ok(connection);
         };
-        Ok(reply)
+        rail.retire(error.clone());
+        gid = setup::other_gid(shared, &rail.nic, &error, &tried).ok_or_else(|| error.clone())?;
+        tracing::warn!("{}: {error}; trying GID {}", rail.name(), gid::text(&gid.bytes));
     }
+}
 
-    /// The NIC that a request is for.
-    fn addressed(&self, path: &str) -> Result<Arc<Nic>> {
-        let name = path.split_once('@').map(|(_, name)| name).filter(|name| !name.is_empty());
-        let name = name.ok_or_else(|| refusal(format!("Invalid peer_nic_path: {path:.80}")))?;
-        let nic = self.nics.iter().find(|nic| nic.name == name);
-        let nic = nic.ok_or_else(|| refusal(format!("this node has no NIC '{name:.80}' in use")))?;
-        if !nic.is_active() {
-            return Err(refusal(format!("NIC '{name}' is not active: {}", nic.port().last_error)));
-        }
-        Ok(nic.clone())
+/// The peer says that it is ready.
+fn acknowledged(shared: &Shared, nic: &Arc<Nic>, request: &ConnectionMessage) -> Result<ConnectionMessage> {
+    let unknown = || refusal(format!("ready message for {UNKNOWN}"));
+    let rail = shared.rails(nic).find(&request.local_nic_path).ok_or_else(unknown)?;
+    let connection = rail.connection().ok_or_else(unknown)?;
+    if connection.peer_numbers() != Some(request.qp_num.as_slice()) {
+        return Err(refusal("ready message of another connection: the queue pair numbers differ".into()));
     }
+    rail.ready(&connection);
+    Ok(ConnectionMessage::default())
+}
 
-    /// Connects queue pairs to the peer's: those of our own request that is under way, or new ones. If the
-    /// driver refuses the path with our GID, new ones with another GID. Blocks on the driver.
-    fn join(&self, rail: &Arc<Rail>, to: &Remote, incarnation: u64) -> Result<Arc<Connection>> {
-        let _setup = rail.setup.lock();
-        let mut current = rail.connection().filter(|connection| connection.is_open());
-        if let Some(connection) = &current {
-            match connection.peer_numbers() {
-                Some(known) if known == to.qp_numbers => return Ok(connection.clone()),
-                Some(_) => {
-                    // The peer has given its end up; ours is destroyed before the new one is made.
-                    let text = format!("{} connected anew", rail.peer);
-                    rail.retire(Error::new(Code::Endpoint, text).class(Class::Network, true));
-                    current = None;
-                }
-                None if connection.queues.len() != to.qp_numbers.len() => {
-                    let (ours, theirs) = (connection.queues.len(), to.qp_numbers.len());
-                    let text =
-                        format!("{theirs} queue pairs asked for, {ours} here; set MC_NUM_QP_PER_EP alike");
-                    return Err(refusal(text));
-                }
-                None => {}
-            }
+/// Gives the connection up if the peer's ready message does not come.
+fn expect_ready(shared: &Shared, rail: Arc<Rail>, connection: Arc<Connection>) {
+    shared.control.spawn(async move {
+        tokio::time::sleep(READY_LIMIT).await;
+        if !rail.is_up() && !connection.is_probed() && connection.cause().is_none() {
+            let text = format!("{} did not say within {READY_LIMIT:?} that it is ready", rail.peer);
+            rail.give_up(&connection, Error::new(Code::Endpoint, text).class(Class::Timeout, true));
         }
-        let port = rail.nic.port();
-        let mut gid = (port.gid, port.gid_index);
-        let mut tried = Vec::new();
-        loop {
-            let connection = match current.take() {
-                Some(connection) => connection,
-                None => self.make(rail, to.qp_numbers.len(), gid, true)?,
-            };
-            tried.push(connection.gid.1);
-            let Err(error) = connection.connect(&rail.nic, &self.config, to) else {
-                connection.incarnation.store(incarnation, Ordering::Relaxed);
-                connection.set_accepted();
-                self.adopt_gid(rail, connection.gid, tried.len());
-                return Ok(connection);
-            };
-            rail.retire(error.clone());
-            gid = self.other_gid(&rail.nic, &error, &tried).ok_or_else(|| error.clone())?;
-            tracing::warn!("{}: {error}; trying GID {}", rail.name(), gid::text(&gid.0));
-        }
-    }
+    });
+}
 
-    /// The peer says that it is ready.
-    fn acknowledged(&self, nic: &Arc<Nic>, request: &ConnectionMessage) -> Result<ConnectionMessage> {
-        let unknown = || refusal(format!("ready message for {UNKNOWN}"));
-        let rail = nic.rails.find(&request.local_nic_path).ok_or_else(unknown)?;
-        let connection = rail.connection().ok_or_else(unknown)?;
-        if connection.peer_numbers() != Some(request.qp_num.as_slice()) {
-            return Err(refusal("ready message of another connection: the queue pair numbers differ".into()));
-        }
-        rail.ready(&connection);
-        Ok(ConnectionMessage::default())
+/// The peer gives its end of a connection up.
+fn withdrawn(shared: &Shared, request: &ConnectionMessage) -> ConnectionMessage {
+    let name = request.peer_nic_path.split_once('@').map_or("", |(_, name)| name);
+    // Whether or not it is active: its port may be what failed.
+    let nic = shared.nics.iter().find(|nic| nic.name == name);
+    let rail = nic.and_then(|nic| shared.rails(nic).find(&request.local_nic_path));
+    let known = |rail: &Arc<Rail>| {
+        let connection = rail.connection();
+        connection.is_some_and(|known| known.peer_numbers() == Some(request.qp_num.as_slice()))
+    };
+    if let Some(rail) = rail.filter(known) {
+        let text = format!("{} gave this connection up", rail.peer);
+        rail.retire(Error::new(Code::Endpoint, text).class(Class::Network, true));
     }
-
-    /// Gives the connection up if the peer's ready message does not come.
-    fn expect_ready(self: &Arc<Self>, rail: Arc<Rail>, connection: Arc<Connection>) {
-        self.control.spawn(async move {
-            tokio::time::sleep(READY_LIMIT).await;
-            if !rail.is_up() && !connection.is_probed() && connection.cause().is_none() {
-                let text = format!("{} did not say within {READY_LIMIT:?} that it is ready", rail.peer);
-                rail.give_up(&connection, Error::new(Code::Endpoint, text).class(Class::Timeout, true));
-            }
-        });
-    }
+    ConnectionMessage::default()
 }
 
 fn refusal(reason: String) -> Error {

@@ -6,251 +6,169 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::connection::{Connection, Remote};
-use super::gid;
-use super::link::RdmaLink;
-use super::nic::Nic;
+use super::gid::{self, LocalGid};
 use super::peer::incarnation_number;
 use super::rail::Rail;
-use super::route::{PeerDesc, PeerNic};
-use super::shared::{destroyed, Shared};
+use super::refusal::{LAST_QP_NUMBER, LINK_LOCAL, STALE, UNKNOWN};
+use super::route::{PeerDesc, PeerNic, Route};
+use super::setup::{self, blocking};
+use super::shared::Shared;
 use crate::error::{Class, Code, Error, Result};
 use crate::handshake::ConnectionMessage;
 
 /// Longest handshake, as upstream waits for one.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 
-/// Queue pair numbers have 24 bits in packets.
-pub const LAST_QP_NUMBER: u32 = 0xff_ffff;
-
-impl Shared {
-    /// Connects `rail` to the peer that `link` leads to; the rail is told how it ended.
-    pub fn connect(self: &Arc<Self>, rail: Arc<Rail>, link: Arc<RdmaLink>) {
-        let shared = self.clone();
-        self.control.spawn(async move {
-            let mut used = None;
-            let attempts = shared.clone().set_up(rail.clone(), link, &mut used);
-            let limited = tokio::time::timeout(HANDSHAKE_LIMIT, attempts).await;
-            let outcome = limited.unwrap_or_else(|_| {
-                let text = format!("no answer of {} within {HANDSHAKE_LIMIT:?}", rail.peer);
-                Err(Error::new(Code::Endpoint, text).class(Class::Timeout, true))
-            });
-            match outcome {
-                Ok(connection) => {
-                    shared.stats.connections.fetch_add(1, Ordering::Relaxed);
-                    shared.make_room(&rail);
-                    rail.ready(&connection);
-                }
-                Err(error) => {
-                    let error = error.context(format!("connect {}", rail.name())).peer(&rail.peer);
-                    rail.connect_failed(error, used.as_ref());
-                }
-            }
+/// Connects `rail` to the peer that `route` leads to; the rail is told how it ended.
+pub fn start(shared: Arc<Shared>, rail: Arc<Rail>, route: Arc<dyn Route>) {
+    shared.control.clone().spawn(async move {
+        let mut used = None;
+        let attempts = set_up(shared.clone(), rail.clone(), route, &mut used);
+        let limited = tokio::time::timeout(HANDSHAKE_LIMIT, attempts).await;
+        let outcome = limited.unwrap_or_else(|_| {
+            let text = format!("no answer of {} within {HANDSHAKE_LIMIT:?}", rail.peer);
+            Err(Error::new(Code::Endpoint, text).class(Class::Timeout, true))
         });
-    }
-
-    /// `used` is the connection of the last attempt.
-    async fn set_up(
-        self: Arc<Self>,
-        rail: Arc<Rail>,
-        link: Arc<RdmaLink>,
-        used: &mut Option<Arc<Connection>>,
-    ) -> Result<Arc<Connection>> {
-        let (desc, _) = link.route.desc()?;
-        let remote = nic_of(&desc, &rail.peer)?;
-        let port = rail.nic.port();
-        let mut gid = (port.gid, port.gid_index);
-        let mut tried = Vec::new();
-        loop {
-            let connection = self.clone().prepared(rail.clone(), gid).await?;
-            *used = Some(connection.clone());
-            tried.push(connection.gid.1);
-            let outcome = self.clone().attempt(&rail, &link, &desc, &remote, connection.clone()).await;
-            let Err(error) = outcome else {
-                self.adopt_gid(&rail, connection.gid, tried.len());
-                return Ok(connection);
-            };
-            let (shared, nic, cause, except) = (self.clone(), rail.nic.clone(), error.clone(), tried.clone());
-            gid = blocking(move || shared.other_gid(&nic, &cause, &except).ok_or(cause)).await?;
-            tracing::warn!("{}: {error}; trying GID {}", rail.name(), gid::text(&gid.0));
-            rail.start_over(error);
-            *used = None;
+        match outcome {
+            Ok(connection) => {
+                shared.stats.connections.fetch_add(1, Ordering::Relaxed);
+                setup::make_room(&shared, &rail);
+                rail.ready(&connection);
+            }
+            Err(error) => {
+                let error = error.context(format!("connect {}", rail.name())).peer(&rail.peer);
+                rail.connect_failed(error, used.as_ref());
+            }
         }
-    }
+    });
+}
 
-    /// The next GID to try after the driver refused the path with those at the indices `tried`: perhaps it leads there.
-    pub(super) fn other_gid(&self, nic: &Nic, refusal: &Error, tried: &[u8]) -> Option<([u8; 16], u8)> {
-        let of_gid =
-            refusal.code() == Code::Endpoint && matches!(refusal.errno(), libc::EINVAL | libc::ENODATA);
-        let more = self.config.gid_index.is_none() && tried.len() <= self.config.auto_gid_retries;
-        (of_gid && more).then(|| nic.other_gid(&self.config, tried)).flatten()
-    }
-
-    /// Makes the GID that worked at the `attempts`-th attempt the NIC's. Not before it did: a peer that no GID of ours
-    /// leads to must not move the one that others use.
-    pub(super) fn adopt_gid(&self, rail: &Rail, gid: ([u8; 16], u8), attempts: usize) {
-        if attempts > 1 && rail.nic.adopt_gid(gid) {
-            tracing::info!("NIC {} uses GID {} from now on", rail.nic.name, gid::text(&gid.0));
-            self.host.republish();
-        }
-    }
-
-    async fn attempt(
-        self: Arc<Self>,
-        rail: &Arc<Rail>,
-        link: &Arc<RdmaLink>,
-        desc: &PeerDesc,
-        remote: &PeerNic,
-        connection: Arc<Connection>,
-    ) -> Result<()> {
-        let own_path = self.own_path(&rail.nic);
-        if own_path == rail.peer {
-            return self.loop_back(rail, connection).await;
-        }
-        let port = rail.nic.port();
-        let request = ConnectionMessage {
-            local_nic_path: own_path,
-            peer_nic_path: rail.peer.clone(),
-            local_lid: port.lid,
-            local_gid: gid::text(&connection.gid.0),
-            qp_num: connection.numbers(),
-            ready_ack: Some(false),
-            incarnation: desc.incarnation.clone(),
-            own_incarnation: Some(self.identity.incarnation.clone()),
-            path_mtu: Some(rail.nic.path_mtu(&self.config, None)),
-            ..ConnectionMessage::default()
+/// `used` is the connection of the last attempt.
+async fn set_up(
+    shared: Arc<Shared>,
+    rail: Arc<Rail>,
+    route: Arc<dyn Route>,
+    used: &mut Option<Arc<Connection>>,
+) -> Result<Arc<Connection>> {
+    let (desc, _) = route.desc()?;
+    let remote = nic_of(&desc, &rail.peer)?;
+    let mut gid = rail.nic.port().gid;
+    let mut tried = Vec::new();
+    loop {
+        let connection = prepared(shared.clone(), rail.clone(), gid).await?;
+        *used = Some(connection.clone());
+        tried.push(connection.gid.index);
+        let outcome = attempt(&shared, &rail, &route, &desc, &remote, connection.clone()).await;
+        let Err(error) = outcome else {
+            setup::adopt_gid(&shared, &rail, connection.gid, tried.len());
+            return Ok(connection);
         };
-        let reply = link.route.exchange(request.clone()).await?;
-        check_reply(&request, &reply)?;
-        let gid = gid::parse(if reply.local_gid.is_empty() { &remote.gid } else { &reply.local_gid })
-            .ok_or_else(|| protocol(format!("the peer's GID '{}' is none", reply.local_gid)))?;
-        rail.nic.check_reach(&gid).map_err(|reason| refused(&reason))?;
-        let to = Remote {
-            gid,
-            lid: if reply.local_gid.is_empty() { remote.lid } else { reply.local_lid },
-            mtu: rail.nic.path_mtu(&self.config, reply.path_mtu),
-            qp_numbers: reply.qp_num.clone(),
-        };
-        let incarnation = desc.incarnation.as_deref().map_or(0, incarnation_number);
-        self.clone().bring_up(rail.clone(), connection.clone(), to, incarnation).await?;
-        if reply.ready_ack.is_some() {
-            let ready = ConnectionMessage { ready_ack: Some(true), ..request };
-            let receipt = link.route.exchange(ready).await?;
-            if !receipt.reply_msg.is_empty() {
-                return Err(refused(&receipt.reply_msg));
-            }
-        }
-        Ok(())
-    }
-
-    /// The rail's connection that is being set up, or a new one with our GID `gid`.
-    async fn prepared(self: Arc<Self>, rail: Arc<Rail>, gid: ([u8; 16], u8)) -> Result<Arc<Connection>> {
-        blocking(move || {
-            let _setup = rail.setup.lock();
-            if let Some(connection) = rail.connection().filter(|connection| connection.is_open()) {
-                return Ok(connection);
-            }
-            self.make(&rail, self.config.qps_per_endpoint, gid, false)
-        })
-        .await
-    }
-
-    /// A new connection of `rail`, which keeps it. `asked`: on the peer's demand.
-    pub(super) fn make(
-        &self,
-        rail: &Arc<Rail>,
-        count: usize,
-        gid: ([u8; 16], u8),
-        asked: bool,
-    ) -> Result<Arc<Connection>> {
-        let open = || Connection::open(rail, &self.config, count, gid);
-        let made = match open() {
-            // Not for a stranger that asks for many.
-            Err(error) if error.errno() == libc::ENOMEM && count <= self.config.qps_per_endpoint => {
-                match rail.nic.rails.spare() {
-                    // The device has fewer queue pairs than it says, or others use it too.
-                    Some(victim) => {
-                        self.evict(&victim, "the NIC has no room for another queue pair");
-                        open()?
-                    }
-                    None => return Err(error),
-                }
-            }
-            outcome => outcome?,
-        };
-        if !rail.set_connection(&made, asked) {
-            let error = Error::new(Code::Endpoint, "the attempt to connect was over before")
-                .class(Class::Canceled, true);
-            made.give_up(error.clone(), self.now_ms());
-            return Err(error);
-        }
-        // After it was kept: either `stop` takes it away, or this sees that it was there before.
-        if self.is_stopped() {
-            rail.retire(destroyed());
-            return Err(destroyed());
-        }
-        Ok(made)
-    }
-
-    /// Connects the queue pairs, unless the peer's own request did so meanwhile.
-    async fn bring_up(
-        self: Arc<Self>,
-        rail: Arc<Rail>,
-        connection: Arc<Connection>,
-        to: Remote,
-        incarnation: u64,
-    ) -> Result<()> {
-        blocking(move || {
-            let _setup = rail.setup.lock();
-            if connection.cause().is_some() {
-                return Err(Error::new(Code::Endpoint, "the connection was given up meanwhile"));
-            }
-            match connection.peer_numbers() {
-                Some(known) if known == to.qp_numbers => {}
-                Some(_) => {
-                    let text = "both sides connected at once with different queue pairs; trying again";
-                    return Err(Error::new(Code::Endpoint, text).class(Class::Network, true));
-                }
-                None => connection.connect(&rail.nic, &self.config, &to)?,
-            }
-            connection.incarnation.store(incarnation, Ordering::Relaxed);
-            Ok(())
-        })
-        .await
-    }
-
-    /// A NIC to itself: each queue pair is its own peer, and no message is needed.
-    async fn loop_back(self: Arc<Self>, rail: &Arc<Rail>, connection: Arc<Connection>) -> Result<()> {
-        let to = Remote {
-            gid: connection.gid.0,
-            lid: rail.nic.port().lid,
-            mtu: rail.nic.path_mtu(&self.config, None),
-            qp_numbers: connection.numbers(),
-        };
-        let incarnation = incarnation_number(&self.identity.incarnation);
-        self.bring_up(rail.clone(), connection, to, incarnation).await
-    }
-
-    /// Evicts another connection if the NIC has too many now.
-    pub fn make_room(&self, rail: &Arc<Rail>) {
-        let victim = rail.nic.rails.connected(rail);
-        if rail.connection().is_none() {
-            // Lost meanwhile, and perhaps crossed off before it was entered.
-            rail.nic.rails.disconnected(rail);
-        }
-        if let Some(victim) = victim {
-            self.evict(&victim, "the NIC has MC_MAX_EP_PER_CTX connections");
-        }
-    }
-
-    fn evict(&self, victim: &Rail, why: &str) {
-        self.stats.evicted.fetch_add(1, Ordering::Relaxed);
-        victim.retire(Error::new(Code::Endpoint, format!("evicted: {why}")));
+        let (of, nic, cause, except) = (shared.clone(), rail.nic.clone(), error.clone(), tried.clone());
+        gid = blocking(move || setup::other_gid(&of, &nic, &cause, &except).ok_or(cause)).await?;
+        tracing::warn!("{}: {error}; trying GID {}", rail.name(), gid::text(&gid.bytes));
+        rail.start_over(error);
+        *used = None;
     }
 }
 
-/// Runs what blocks in the driver.
-pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| destroyed())?
+async fn attempt(
+    shared: &Arc<Shared>,
+    rail: &Arc<Rail>,
+    route: &Arc<dyn Route>,
+    desc: &PeerDesc,
+    remote: &PeerNic,
+    connection: Arc<Connection>,
+) -> Result<()> {
+    let own_path = shared.own_path(&rail.nic);
+    if own_path == rail.peer {
+        return loop_back(shared, rail, connection).await;
+    }
+    let port = rail.nic.port();
+    let request = ConnectionMessage {
+        local_nic_path: own_path,
+        peer_nic_path: rail.peer.clone(),
+        local_lid: port.lid,
+        local_gid: gid::text(&connection.gid.bytes),
+        qp_num: connection.numbers(),
+        ready_ack: Some(false),
+        incarnation: desc.incarnation.clone(),
+        own_incarnation: Some(shared.identity.incarnation.clone()),
+        path_mtu: Some(rail.nic.path_mtu(&shared.config, None)),
+        ..ConnectionMessage::default()
+    };
+    let reply = route.exchange(request.clone()).await?;
+    check_reply(&request, &reply)?;
+    let gid = gid::parse(if reply.local_gid.is_empty() { &remote.gid } else { &reply.local_gid })
+        .ok_or_else(|| protocol(format!("the peer's GID '{}' is none", reply.local_gid)))?;
+    rail.nic.check_reach(&gid).map_err(|reason| refused(&reason))?;
+    let to = Remote {
+        gid,
+        lid: if reply.local_gid.is_empty() { remote.lid } else { reply.local_lid },
+        mtu: rail.nic.path_mtu(&shared.config, reply.path_mtu),
+        qp_numbers: reply.qp_num.clone(),
+    };
+    let incarnation = desc.incarnation.as_deref().map_or(0, incarnation_number);
+    bring_up(shared, rail.clone(), connection.clone(), to, incarnation).await?;
+    if reply.ready_ack.is_some() {
+        let ready = ConnectionMessage { ready_ack: Some(true), ..request };
+        let receipt = route.exchange(ready).await?;
+        if !receipt.reply_msg.is_empty() {
+            return Err(refused(&receipt.reply_msg));
+        }
+    }
+    Ok(())
+}
+
+/// The rail's connection that is being set up, or a new one with our GID `gid`.
+async fn prepared(shared: Arc<Shared>, rail: Arc<Rail>, gid: LocalGid) -> Result<Arc<Connection>> {
+    blocking(move || {
+        let _setup = rail.setup.lock();
+        if let Some(connection) = rail.connection().filter(|connection| connection.is_open()) {
+            return Ok(connection);
+        }
+        setup::make(&shared, &rail, shared.config.qps_per_endpoint, gid, false)
+    })
+    .await
+}
+
+/// Connects the queue pairs, unless the peer's own request did so meanwhile.
+async fn bring_up(
+    shared: &Arc<Shared>,
+    rail: Arc<Rail>,
+    connection: Arc<Connection>,
+    to: Remote,
+    incarnation: u64,
+) -> Result<()> {
+    let shared = shared.clone();
+    blocking(move || {
+        let _setup = rail.setup.lock();
+        if connection.cause().is_some() {
+            return Err(Error::new(Code::Endpoint, "the connection was given up meanwhile"));
+        }
+        match connection.peer_numbers() {
+            Some(known) if known == to.qp_numbers => {}
+            Some(_) => {
+                let text = "both sides connected at once with different queue pairs; trying again";
+                return Err(Error::new(Code::Endpoint, text).class(Class::Network, true));
+            }
+            None => connection.connect(&rail.nic, &shared.config, &to)?,
+        }
+        connection.incarnation.store(incarnation, Ordering::Relaxed);
+        Ok(())
+    })
+    .await
+}
+
+/// A NIC to itself: each queue pair is its own peer, and no message is needed.
+async fn loop_back(shared: &Arc<Shared>, rail: &Arc<Rail>, connection: Arc<Connection>) -> Result<()> {
+    let to = Remote {
+        gid: connection.gid.bytes,
+        lid: rail.nic.port().lid,
+        mtu: rail.nic.path_mtu(&shared.config, None),
+        qp_numbers: connection.numbers(),
+    };
+    let incarnation = incarnation_number(&shared.identity.incarnation);
+    bring_up(shared, rail.clone(), connection, to, incarnation).await
 }
 
 fn nic_of(desc: &PeerDesc, path: &str) -> Result<PeerNic> {
@@ -284,13 +202,6 @@ fn check_reply(request: &ConnectionMessage, reply: &ConnectionMessage) -> Result
     }
     Ok(())
 }
-
-/// Marks refusals after which the peer's descriptor is worth reading again.
-pub const STALE: &str = "incarnation";
-/// In the refusal of a link-local GID. A port has only that one for a moment while its address changes.
-pub const LINK_LOCAL: &str = "is link-local";
-/// In the refusal of a ready message that came after the connection was evicted.
-pub const UNKNOWN: &str = "a connection that does not exist";
 
 fn refused(reason: &str) -> Error {
     let error = Error::new(Code::RejectHandshake, format!("the peer refused the connection: {reason}"));

@@ -9,10 +9,10 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 
 use super::flight::Flight;
+use super::gid::LocalGid;
 use super::nic::Nic;
 use super::queue::{Owner, Queue, State};
-use super::rail::Rail;
-use super::verbs::{Chain, Path};
+use super::verbs::{Caps, Chain, Path};
 use crate::config::Config;
 use crate::error::{Error, Result};
 
@@ -27,8 +27,8 @@ pub struct Connection {
     pub queues: Vec<Arc<Queue>>,
     /// The peer's numbers, once the queue pairs are connected to them.
     peer: OnceLock<Vec<u32>>,
-    /// The GID it was made with, and its index.
-    pub gid: ([u8; 16], u8),
+    /// The GID it was made with.
+    pub gid: LocalGid,
     /// Incarnation of the peer as a number; 0 if unknown.
     pub incarnation: AtomicU64,
     /// Why it was given up.
@@ -66,15 +66,23 @@ thread_local! {
 }
 
 impl Connection {
-    /// `count` queue pairs in state INIT. Blocks on the driver.
-    pub fn open(rail: &Arc<Rail>, config: &Config, count: usize, gid: ([u8; 16], u8)) -> Result<Arc<Self>> {
-        let nic: &Arc<Nic> = &rail.nic;
-        let depth = config.max_wr.min(nic.limits.max_qp_wr.max(1));
-        let sge = config.max_sge.min(nic.limits.max_sge.max(1));
+    /// `count` queue pairs in state INIT, which belong to what `owner` makes. Blocks on the driver.
+    pub fn open(
+        nic: &Nic,
+        config: &Config,
+        count: usize,
+        gid: LocalGid,
+        owner: impl FnOnce(&Arc<Self>) -> Arc<dyn Owner>,
+    ) -> Result<Arc<Self>> {
+        let caps = Caps {
+            max_wr: config.max_wr.min(nic.limits.max_qp_wr.max(1)),
+            max_sge: config.max_sge.min(nic.limits.max_sge.max(1)),
+            max_inline: config.max_inline,
+        };
         let mut queues: Vec<Arc<Queue>> = Vec::new();
         queues.try_reserve_exact(count).map_err(|_| Error::out_of_memory("queue pairs"))?;
         for _ in 0..count {
-            match Queue::open(nic, depth, sge, config.max_inline) {
+            match nic.open_queue(&caps) {
                 Ok(queue) => queues.push(queue),
                 Err(error) => {
                     queues.iter().for_each(|queue| drop(queue.destroy()));
@@ -92,9 +100,8 @@ impl Connection {
             probed: Mutex::new(None),
             accepted: AtomicBool::new(false),
         });
-        for queue in &connection.queues {
-            queue.set_owner(Owner { rail: rail.clone(), connection: Arc::downgrade(&connection) });
-        }
+        let owner = owner(&connection);
+        connection.queues.iter().for_each(|queue| queue.set_owner(owner.clone()));
         Ok(connection)
     }
 
@@ -115,7 +122,7 @@ impl Connection {
                 port: nic.port_number,
                 mtu: to.mtu,
                 gid: to.gid,
-                sgid_index: self.gid.1,
+                sgid_index: self.gid.index,
                 hop_limit: HOP_LIMIT,
                 traffic_class: config.traffic_class,
                 service_level: config.service_level,

@@ -1,6 +1,9 @@
 //! A slice on its way over RDMA, and how a posting of it can end without success.
 
+use std::time::Instant;
+
 use super::verbs;
+use crate::error::Error;
 use crate::transport::slice::{Op, Slice};
 
 /// A slice together with what posting needs. Owned by one queue, waiting list or recovery at a time.
@@ -44,6 +47,29 @@ impl Flight {
         self.slice.as_ref().map_or(0, |slice| slice.len)
     }
 
+    /// The task's deadline has passed by `now`.
+    pub fn is_expired(&self, now: Instant) -> bool {
+        let deadline = self.slice.as_ref().and_then(|slice| slice.work().deadline);
+        deadline.is_some_and(|deadline| now >= deadline)
+    }
+
+    /// Its local memory is being unregistered.
+    pub fn is_revoked(&self) -> bool {
+        self.slice.as_ref().is_some_and(|slice| slice.is_revoked())
+    }
+
+    /// Moves bytes to the peer.
+    pub fn is_write(&self) -> bool {
+        self.slice.as_ref().is_some_and(|slice| slice.op == Op::Write)
+    }
+
+    /// Ends it without success.
+    pub fn fail(self, error: Error) {
+        if let Some(slice) = self.slice {
+            slice.fail(error);
+        }
+    }
+
     /// The work request.
     pub fn request(&self, id: u64, signaled: bool) -> verbs::Wr {
         let (lkey, rkey) = (self.lkey, self.rkey);
@@ -78,4 +104,14 @@ pub enum Loss {
     Unknown,
     /// It never left the waiting list: the rail could not be connected.
     Unconnected,
+}
+
+/// Fails a list of flights with one error.
+pub fn fail_all(flights: impl IntoIterator<Item = Flight>, error: &Error) {
+    flights.into_iter().for_each(|flight| flight.fail(error.clone()));
+}
+
+/// Fails flights whose local memory is being unregistered.
+pub fn fail_revoked(flights: impl IntoIterator<Item = Flight>) {
+    flights.into_iter().filter_map(|flight| flight.slice).for_each(|slice| slice.fail_revoked());
 }

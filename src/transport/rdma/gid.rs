@@ -18,6 +18,15 @@ pub struct Candidate {
     pub rank: u8,
 }
 
+/// A GID of ours as queue pairs are set up with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalGid {
+    /// The address.
+    pub bytes: [u8; 16],
+    /// Its position in the port's table.
+    pub index: u8,
+}
+
 /// Rank of an entry: routable first, then private and degraded ones, those with a network device before those without.
 /// `netdev` is the entry's network device, if it has one.
 pub fn rank(entry: &GidEntry, netdev: Option<&str>) -> u8 {

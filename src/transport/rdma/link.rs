@@ -1,80 +1,56 @@
-//! The way to one segment: cuts requests, chooses a rail for each slice, hands the slices over in chains.
+//! The way to one segment: what is known of it, the rails that lead there, and flights that come back.
 
 mod choose;
+mod returned;
+mod submit;
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use parking_lot::Mutex;
 
 use super::affinity::Affinity;
-use super::fence::Fence;
-use super::flight::Flight;
-use super::peer::Target;
-use super::rail::Rail;
+use super::errors::{destroyed, timed_out};
+use super::fence::{self, Fence};
+use super::flight::{fail_all, fail_revoked, Flight};
+use super::origin::Origin;
+use super::peer::{Choice, Pair, Target, Window};
 use super::route::Route;
-use super::shared::{destroyed, fail_all, Shared};
+use super::shared::Shared;
 use crate::error::{Class, Code, Error, Result};
-use crate::memory::Region;
-use crate::transport::slice::Slice;
-use crate::transport::Link;
+use choose::View;
+use returned::Returned;
 
 /// Longest work request: its length is 32 bits, and devices take 2^31.
 const LONGEST_SLICE: u64 = 1 << 30;
-
-/// Lists of flights longer than this are not kept for the thread's next call.
-const SPARE_FLIGHTS: usize = 4096;
+/// Wait before slices are placed anew that no rail takes now.
+const PLACE_INTERVAL: Duration = Duration::from_millis(200);
+/// Longest wait for a peer's descriptor.
+const REREAD_LIMIT: Duration = Duration::from_secs(5);
 
 /// Link to one segment; kept by the segment, and by batches with work on it.
 pub struct RdmaLink {
-    /// The transport.
-    pub shared: Arc<Shared>,
+    shared: Arc<Shared>,
     /// Leads to the peer.
-    pub route: Arc<dyn Route>,
+    route: Arc<dyn Route>,
     /// Number among the links of the transport.
-    pub number: u32,
+    number: u32,
     me: Weak<RdmaLink>,
     target: ArcSwap<Target>,
     affinity: Affinity,
     block: u64,
     fragment: u64,
-    /// Guards flights that wait to be placed anew on the control plane, and what has to happen first.
-    returned: Mutex<Returned>,
-    /// A task on the control plane works on `returned`.
-    pub placing: AtomicBool,
+    /// Flights that wait to be placed anew on the control plane.
+    returned: Returned,
     closed: AtomicBool,
-}
-
-/// What came back.
-#[derive(Default)]
-struct Returned {
-    flights: Vec<Flight>,
-    /// To be raised before any of the flights is placed.
-    fences: Vec<Fence>,
-}
-
-/// Slices of one submit call by rail; kept per thread so that a call allocates nothing.
-#[derive(Default)]
-struct Buckets {
-    rails: Vec<Bucket>,
-    spare: Vec<VecDeque<Flight>>,
-}
-
-struct Bucket {
-    /// Number of the pair in the target.
-    number: usize,
-    rail: Arc<Rail>,
-    flights: VecDeque<Flight>,
-    bytes: u64,
 }
 
 thread_local! {
     /// For MC_PATH_ROUNDROBIN.
     static TURN: Cell<usize> = const { Cell::new(0) };
-    static BUCKETS: RefCell<Buckets> = RefCell::default();
 }
 
 impl RdmaLink {
@@ -94,14 +70,13 @@ impl RdmaLink {
             affinity,
             block,
             fragment,
-            returned: Mutex::default(),
-            placing: AtomicBool::new(false),
+            returned: Returned::default(),
             closed: AtomicBool::new(false),
         })
     }
 
     /// The descriptor in use, brought up to date if the route has read a newer one.
-    pub fn target(&self) -> Arc<Target> {
+    fn target(&self) -> Arc<Target> {
         let current = self.target.load_full();
         match self.route.desc() {
             Ok((desc, version)) if version != current.version => {
@@ -113,13 +88,145 @@ impl RdmaLink {
         }
     }
 
-    /// This link, for rails.
-    pub fn weak(&self) -> Weak<RdmaLink> {
-        self.me.clone()
+    fn not_published(&self, addr: u64) -> Error {
+        let peer = self.route.peer();
+        let text = format!("target {addr:#x} is in no buffer that segment '{peer}' publishes with keys");
+        Error::new(Code::AddressNotRegistered, text).peer(peer)
     }
 
-    /// Puts one flight that came back on a rail.
-    pub fn place(&self, mut flight: Flight) {
+    /// The request was meant for a predecessor of the process that the descriptor speaks of now.
+    fn restarted(&self) -> Error {
+        let peer = self.route.peer();
+        let text = format!(
+            "segment '{peer}' was started anew; its memory is not what the request was checked against"
+        );
+        Error::new(Code::AddressNotRegistered, text).class(Class::Rejected, true).peer(peer)
+    }
+
+    /// No NIC of ours is active, or none of the two sides' matrices fit.
+    fn no_rail(&self, target: &Target) -> Error {
+        let peer = self.route.peer();
+        let text = format!(
+            "no NIC pair leads to segment '{peer}': ours are {}, the peer has {} NICs; see showLinks",
+            self.own_nics(),
+            target.desc.nics.len()
+        );
+        Error::new(Code::DeviceNotFound, text).class(Class::Device, true).peer(peer)
+    }
+
+    /// Our NICs, each with its last failure.
+    fn own_nics(&self) -> String {
+        let nics = self.shared.nics.iter();
+        let named: Vec<String> =
+            nics.map(|nic| format!("{} ({})", nic.name, nic.state().last_error)).collect();
+        named.join(", ")
+    }
+
+    /// The best pair: of the first tier the one that will be through first; if none of it can be used, of the rest.
+    /// Rails that failed get to know that they are wanted. `extra` is what this call has given a pair already, bytes.
+    fn choose(
+        &self,
+        target: &Target,
+        window: &Window,
+        choice: &Choice,
+        avoid: u64,
+        len: u64,
+        extra: &dyn Fn(usize) -> u64,
+    ) -> Option<Pair> {
+        let first_tier = choice.first_tier;
+        // With MC_PATH_ROUNDROBIN the first tier is taken in turn: only the one whose turn it is has no cost.
+        let turn = (self.shared.config.path_roundrobin && first_tier > 0)
+            .then(|| TURN.with(|turn| turn.replace(turn.get().wrapping_add(1)) % first_tier));
+        let view = |(place, pair): (usize, &Pair)| {
+            let rail = window.has_key(*pair).then(|| target.rail(&self.shared, *pair)).flatten()?;
+            if !rail.nic.is_active() {
+                return None;
+            }
+            let failed = !rail.is_trusted();
+            if failed {
+                rail.want(&self.route);
+            }
+            let number = target.number(*pair);
+            let more = len + extra(number);
+            let cost = match turn {
+                Some(turn) => u64::from(place != turn),
+                None => rail.meter.cost_ns(more).max(rail.nic.meter.cost_ns(more)),
+            };
+            Some(View { avoided: avoid & bit(number) != 0, failed, cost })
+        };
+        let place = choose::best(first_tier, choice.pairs.iter().enumerate().map(view))?;
+        choice.pairs.get(place).copied()
+    }
+
+    /// Places a flight, unless no NIC of ours is active: then it comes back, until its attempts are used up.
+    fn place_or_keep(&self, mut flight: Flight) -> Option<Flight> {
+        if let Err(error) = self.check_open() {
+            flight.fail(error);
+        } else if flight.is_revoked() {
+            fail_revoked([flight]);
+        } else if flight.is_expired(Instant::now()) {
+            flight.fail(timed_out(&self.no_rail(&self.target())));
+        } else if self.shared.nics.iter().any(|nic| nic.is_active()) {
+            self.place(flight);
+        } else {
+            flight.tries = flight.tries.saturating_add(1);
+            if flight.tries < self.shared.config.retry_cnt {
+                return Some(flight);
+            }
+            flight.fail(self.no_rail(&self.target()));
+        }
+        None
+    }
+
+    /// Keeps flights that find no rail; true if some are kept now.
+    fn keep_all(&self, flights: Vec<Flight>) -> bool {
+        self.returned.keep(flights, None, || self.check_open())
+    }
+}
+
+impl Origin for RdmaLink {
+    fn route(&self) -> &Arc<dyn Route> {
+        &self.route
+    }
+
+    fn check_open(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) || self.shared.is_stopped() {
+            return Err(destroyed());
+        }
+        Ok(())
+    }
+
+    fn bit_of(&self, nic: usize, peer: &str) -> u64 {
+        let target = self.target.load();
+        let (server, name) = peer.split_once('@').unwrap_or((peer, ""));
+        let remote = target.desc.nics.iter().position(|known| known.name == name);
+        match remote.filter(|_| server == target.desc.server) {
+            Some(remote) => bit(target.number(Pair { local: nic, remote })),
+            None => 0,
+        }
+    }
+
+    fn has_other_rail(&self, flight: &Flight) -> bool {
+        let Some(slice) = &flight.slice else { return false };
+        let target = self.target.load();
+        let mut view = self.shared.memory.view();
+        let (Some(keys), Some(window)) = (view.at(slice.local), target.window(slice.remote, &mut 0)) else {
+            return false;
+        };
+        let choice = target.choice(&self.shared, keys.row(slice.local), target.row(window, slice.remote));
+        choice.pairs.iter().any(|pair| {
+            let rail = target.rail(&self.shared, *pair);
+            window.has_key(*pair)
+                && flight.avoid & bit(target.number(*pair)) == 0
+                && rail.is_some_and(|rail| rail.is_trusted() && rail.nic.is_active())
+        })
+    }
+
+    fn incarnation(&self) -> Option<String> {
+        self.target().desc.incarnation.clone()
+    }
+
+    fn place(&self, mut flight: Flight) {
         let Some(slice) = &flight.slice else { return };
         let (local, remote) = (slice.local, slice.remote);
         let target = self.target();
@@ -148,231 +255,60 @@ impl RdmaLink {
         match chosen {
             Ok(pair) => {
                 let Some(rail) = target.rail(&self.shared, pair) else { return };
-                rail.submit(&mut VecDeque::from([flight]), &self.me, self.shared.now_ns());
+                rail.submit(&mut VecDeque::from([flight]), &self.route, self.shared.now_ns());
             }
             Err(error) => fail_all([flight], &error),
         }
     }
 
-    /// Chooses rails for all slices and fills the buckets; those that cannot be moved are given back with the reason.
-    fn sort(
-        &self,
-        target: &Target,
-        slices: Vec<Slice>,
-        incarnation: u64,
-        buckets: &mut Buckets,
-    ) -> Vec<(Slice, Error)> {
-        let mut refused = Vec::new();
-        let mut view = self.shared.memory.view();
-        let mut hint = 0;
-        for slice in slices {
-            let Some(keys) = view.at(slice.local) else {
-                let error = not_registered(slice.local);
-                refused.push((slice, error));
-                continue;
-            };
-            // The descriptor may have changed since the slice was cut.
-            let window = target.window(slice.remote, &mut hint);
-            let Some(window) = window.filter(|window| window.holds(slice.remote, slice.len)) else {
-                let error = self.not_published(slice.remote);
-                refused.push((slice, error));
-                continue;
-            };
-            let choice = target.choice(&self.shared, keys.row(slice.local), target.row(window, slice.remote));
-            let pair = match choice.pairs.as_slice() {
-                [only] if window.has_key(*only) && self.shared.nics[only.local].is_active() => Some(*only),
-                _ => {
-                    let extra = |number: usize| buckets.bytes(number);
-                    self.choose(target, window, choice, 0, slice.len, &extra)
-                }
-            };
-            let Some((pair, rail)) = pair.and_then(|pair| Some((pair, target.rail(&self.shared, pair)?)))
-            else {
-                let mut flight = Flight::new(slice, self.number, incarnation);
-                flight.tries = 1;
-                self.keep([flight]);
-                continue;
-            };
-            let mut flight = Flight::new(slice, self.number, incarnation);
-            flight.lkey = keys.lkey(pair.local, flight.slice.as_ref().map_or(0, |slice| slice.local));
-            flight.rkey = window.rkey.get(pair.remote).copied().unwrap_or(0);
-            buckets.put(target.number(pair), rail, flight);
-        }
-        refused
+    fn keep(&self, flight: Flight, behind: Option<Fence>) -> bool {
+        self.returned.keep([flight], behind, || self.check_open())
     }
 
-    /// Keeps flights for the control plane to place; true if there are some now. A closed link fails them.
-    pub fn keep(&self, flights: impl IntoIterator<Item = Flight>) -> bool {
-        let mut returned = self.returned.lock();
-        returned.flights.extend(flights);
-        // Under the lock: either `close` takes them, or this sees that it was there before.
-        if let Err(error) = self.check_open() {
-            let refused = std::mem::take(&mut returned.flights);
-            drop(returned);
-            fail_all(refused, &error);
-            return false;
-        }
-        !returned.flights.is_empty()
-    }
-
-    /// As [`RdmaLink::keep`]; placed only after `fence`.
-    pub fn keep_behind(&self, fence: Fence, flight: Flight) -> bool {
-        {
-            let mut returned = self.returned.lock();
-            if !returned.fences.contains(&fence) {
-                returned.fences.push(fence);
-            }
-        }
-        self.keep([flight])
-    }
-
-    /// Takes all that may be placed; or, if there are any, the fences to raise first.
-    pub fn take_placeable(&self) -> std::result::Result<Vec<Flight>, Vec<Fence>> {
-        let mut returned = self.returned.lock();
-        match returned.fences.is_empty() {
-            true => Ok(std::mem::take(&mut returned.flights)),
-            false => Err(std::mem::take(&mut returned.fences)),
-        }
-    }
-
-    /// Takes those that the control plane is to place and for which `wanted` holds.
-    pub fn take_returned(&self, wanted: impl Fn(&Flight) -> bool) -> Vec<Flight> {
-        let mut returned = self.returned.lock();
-        let (taken, left) = std::mem::take(&mut returned.flights).into_iter().partition(wanted);
-        returned.flights = left;
-        taken
-    }
-
-    fn not_published(&self, addr: u64) -> Error {
-        let peer = self.route.peer();
-        let text = format!("target {addr:#x} is in no buffer that segment '{peer}' publishes with keys");
-        Error::new(Code::AddressNotRegistered, text).peer(peer)
-    }
-
-    /// The request was meant for a predecessor of the process that the descriptor speaks of now.
-    fn restarted(&self) -> Error {
-        let peer = self.route.peer();
-        let text = format!(
-            "segment '{peer}' was started anew; its memory is not what the request was checked against"
-        );
-        Error::new(Code::AddressNotRegistered, text).class(Class::Rejected, true).peer(peer)
-    }
-
-    /// No NIC of ours is active, or none of the two sides' matrices fit.
-    pub fn no_rail(&self, target: &Target) -> Error {
-        let peer = self.route.peer();
-        let text = format!(
-            "no NIC pair leads to segment '{peer}': ours are {}, the peer has {} NICs; see showLinks",
-            self.own_nics(),
-            target.desc.nics.len()
-        );
-        Error::new(Code::DeviceNotFound, text).class(Class::Device, true).peer(peer)
-    }
-
-    /// Our NICs, each with its last failure.
-    fn own_nics(&self) -> String {
-        let nics = self.shared.nics.iter();
-        let named: Vec<String> =
-            nics.map(|nic| format!("{} ({})", nic.name, nic.state().last_error)).collect();
-        named.join(", ")
-    }
-
-    /// An error once the link is closed.
-    pub fn check_open(&self) -> Result<()> {
-        if self.closed.load(Ordering::Acquire) || self.shared.is_stopped() {
-            return Err(destroyed());
-        }
-        Ok(())
-    }
-}
-
-impl Link for RdmaLink {
-    fn ready(&self) -> Result<()> {
-        if self.shared.nics.iter().any(|nic| nic.is_active()) {
-            return Ok(());
-        }
-        let text = format!("no local NIC is active: {}; see showLinks and `ibv_devinfo`", self.own_nics());
-        Err(Error::new(Code::DeviceNotFound, text).class(Class::Device, true).peer(self.route.peer()))
-    }
-
-    fn cut(&self, region: Option<&Region>, source: u64, covered: u64, remote: u64, left: u64) -> u64 {
-        let most = if left <= self.block + self.fragment { left } else { self.block };
-        let piece = region.map_or(covered, |region| self.shared.memory.piece_left(region, source));
-        let target = self.target.load();
-        let window = target.window(remote, &mut 0);
-        let there = window.map_or(left, |window| window.len - (remote - window.addr));
-        most.min(covered).min(piece).min(there).clamp(1, LONGEST_SLICE)
-    }
-
-    fn submit(&self, slices: Vec<Slice>, incarnation: u64) {
-        let target = self.target();
-        let meant = incarnation == 0 || target.incarnation == 0 || incarnation == target.incarnation;
-        let fit = self.check_open().and_then(|()| if meant { Ok(()) } else { Err(self.restarted()) });
-        if let Err(error) = fit {
-            slices.into_iter().for_each(|slice| slice.fail(error.clone()));
+    fn place_later(&self, mut reread: bool) {
+        if !self.returned.begin() {
             return;
         }
-        // Taken out: a slice that fails may call back into the library.
-        let mut buckets = BUCKETS.take();
-        let refused = self.sort(&target, slices, incarnation, &mut buckets);
-        let now_ns = self.shared.now_ns();
-        let Buckets { rails, spare } = &mut buckets;
-        for mut bucket in rails.drain(..) {
-            bucket.rail.submit(&mut bucket.flights, &self.me, now_ns);
-            if bucket.flights.capacity() <= SPARE_FLIGHTS {
-                spare.push(bucket.flights);
+        let me = self.me.clone();
+        self.shared.control.spawn(async move {
+            // Until nothing is left: whatever is kept meanwhile relies on this task.
+            while let Some(link) = me.upgrade() {
+                if reread {
+                    let _ = tokio::time::timeout(REREAD_LIMIT, link.route.refresh()).await;
+                }
+                // No flight is held while something is waited for: `close` has to find them.
+                let waiting = match link.returned.take_placeable() {
+                    Err(fences) => {
+                        fence::raise(&link.route, fences).await;
+                        reread = false;
+                        continue;
+                    }
+                    Ok(flights) => flights
+                        .into_iter()
+                        .filter_map(|flight| link.place_or_keep(flight))
+                        .collect::<Vec<_>>(),
+                };
+                let wait = !waiting.is_empty();
+                if !link.keep_all(waiting) && !link.returned.end() {
+                    return;
+                }
+                drop(link);
+                reread = true;
+                if wait {
+                    tokio::time::sleep(PLACE_INTERVAL).await;
+                }
             }
-        }
-        BUCKETS.set(buckets);
-        refused.into_iter().for_each(|(slice, error)| slice.fail(error));
-        if !self.returned.lock().flights.is_empty() {
-            self.shared.place_later(self, false);
-        }
+        });
     }
 
-    fn poll(&self) -> bool {
-        let mut moved = false;
-        for nic in self.shared.nics.iter().filter(|nic| nic.outstanding() > 0) {
-            nic.polled.store(true, Ordering::Relaxed);
-            moved |= self.shared.poll(nic);
-        }
-        moved
-    }
-
-    fn rely_on_threads(&self) {
-        for nic in self.shared.nics.iter().filter(|nic| nic.outstanding() > 0) {
-            if !nic.relied_on.swap(true, Ordering::SeqCst) && !nic.armed.load(Ordering::SeqCst) {
-                nic.wakeup.set();
-            }
-        }
-    }
-
-    fn close(&self, error: &Error) {
-        self.closed.store(true, Ordering::Release);
-        let returned = std::mem::take(&mut self.returned.lock().flights);
-        fail_all(returned, error);
+    fn take_kept(&self, wanted: &dyn Fn(&Flight) -> bool) -> Vec<Flight> {
+        self.returned.take(wanted)
     }
 }
 
-impl Buckets {
-    fn bytes(&self, number: usize) -> u64 {
-        self.rails.iter().find(|bucket| bucket.number == number).map_or(0, |bucket| bucket.bytes)
-    }
-
-    fn put(&mut self, number: usize, rail: &Arc<Rail>, flight: Flight) {
-        let bytes = flight.len();
-        match self.rails.iter_mut().find(|bucket| bucket.number == number) {
-            Some(bucket) => {
-                bucket.bytes += bytes;
-                bucket.flights.push_back(flight);
-            }
-            None => {
-                let mut flights = self.spare.pop().unwrap_or_default();
-                flights.push_back(flight);
-                self.rails.push(Bucket { number, rail: rail.clone(), flights, bytes });
-            }
-        }
-    }
+/// Bit of a rail in `Flight::avoid`; those beyond the 64th have none.
+fn bit(number: usize) -> u64 {
+    1u64.checked_shl(number as u32).unwrap_or(0)
 }
 
 fn not_registered(addr: u64) -> Error {

@@ -8,6 +8,8 @@ mod affinity;
 mod completions;
 mod connect;
 mod connection;
+mod credit;
+mod errors;
 mod fence;
 mod flight;
 mod gid;
@@ -16,17 +18,23 @@ mod memory;
 mod meter;
 mod nic;
 mod offer;
+mod origin;
 mod outside;
 mod peer;
+mod places;
 mod progress;
 mod queue;
 mod rail;
 mod rails;
+mod reap;
 mod recover;
+mod refusal;
 mod report;
 mod route;
 mod row;
+mod setup;
 mod shared;
+mod upcalls;
 pub mod verbs;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -52,13 +60,18 @@ use crate::topology::order::hca_order;
 use crate::topology::select::Selector;
 use crate::topology::Matrix;
 use affinity::Affinity;
-use flight::{Flight, Loss};
+use errors::destroyed;
+use flight::{fail_revoked, Flight, Loss};
 use link::RdmaLink;
 use memory::Memory;
 use nic::Nic;
+use origin::Origin;
+use rail::Keys;
+use rails::Rails;
+use recover::recover;
 use report::{Host, Identity, Publication};
 pub use row::Row;
-use shared::{destroyed, Shared, Stats, ACCEPT_AT_ONCE};
+use shared::{Shared, Stats, ACCEPT_AT_ONCE};
 
 /// The installed transport.
 pub struct Rdma {
@@ -90,6 +103,7 @@ impl Rdma {
             config: config.clone(),
             control: engine.control().clone(),
             identity,
+            rails: nics.iter().map(|nic| Rails::new(nic.most_connections, config.evict_fifo)).collect(),
             host,
             nics,
             matrix,
@@ -181,13 +195,14 @@ impl Transport for Rdma {
         let mut links = self.shared.links.write();
         let route = Arc::new(outside::Peer(route));
         let link = RdmaLink::new(&self.shared, route, links.len() as u32, self.affinity.clone());
-        links.push(Arc::downgrade(&link));
+        let origin: Arc<dyn Origin> = link.clone();
+        links.push(Arc::downgrade(&origin));
         link
     }
 
     /// A refusal is a reply too.
     fn answer(&self, request: &ConnectionMessage) -> Option<BoxFuture<'static, ConnectionMessage>> {
-        Some(Box::pin(self.shared.clone().accept(request.clone())))
+        Some(Box::pin(accept::accept(self.shared.clone(), request.clone())))
     }
 
     fn task_limit(&self, bytes: u64) -> Option<Duration> {
@@ -201,7 +216,7 @@ impl Transport for Rdma {
     }
 
     fn rails(&self) -> Vec<RailReport> {
-        let rails = self.shared.nics.iter().flat_map(|nic| nic.rails.all());
+        let rails = self.shared.rails.iter().flat_map(|rails| rails.all());
         let mut states: Vec<_> = rails.map(|rail| rail.describe()).collect();
         states.sort_by(|a, b| (&a.local, &a.peer).cmp(&(&b.local, &b.peer)));
         states
@@ -217,10 +232,10 @@ impl Transport for Rdma {
 
     fn abort(&self, region: &Arc<Region>) {
         let inside = |flight: &Flight| flight.slice.as_ref().is_some_and(|slice| slice.is_in(region));
-        for rail in self.shared.nics.iter().flat_map(|nic| nic.rails.all()) {
+        for rail in self.shared.rails.iter().flat_map(|rails| rails.all()) {
             let waiting = rail.take_waiting(inside);
             let lost = waiting.into_iter().map(|flight| (flight, Loss::Flushed)).collect();
-            self.shared.recover(&rail, lost, None, false);
+            recover(&self.shared, &rail, lost, None, Keys::Good);
             if let Some(connection) = rail.connection() {
                 if connection.queues.iter().any(|queue| queue.any(inside)) {
                     let text = format!("{}: memory was unregistered under running requests", rail.name());
@@ -229,10 +244,9 @@ impl Transport for Rdma {
                 }
             }
         }
-        let links: Vec<_> = self.shared.links.read().iter().filter_map(std::sync::Weak::upgrade).collect();
-        links.iter().for_each(|link| recover::fail_revoked(link.take_returned(inside)));
+        self.shared.links().iter().for_each(|link| fail_revoked(link.take_kept(&inside)));
         for nic in &self.shared.nics {
-            self.shared.poll(nic);
+            reap::poll(&self.shared, nic);
         }
     }
 
@@ -243,11 +257,10 @@ impl Transport for Rdma {
             let _ = thread.join();
         }
         let error = destroyed();
-        let links: Vec<_> = self.shared.links.read().iter().filter_map(std::sync::Weak::upgrade).collect();
-        links.iter().for_each(|link| link.close(&error));
+        self.shared.links().iter().for_each(|link| link.close(&error));
         for nic in &self.shared.nics {
-            progress::abandon(nic, &error);
-            nic.rails.clear();
+            progress::abandon(&self.shared, nic, &error);
+            self.shared.rails(nic).clear();
         }
         self.shared.memory.clear();
     }

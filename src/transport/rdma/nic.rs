@@ -1,4 +1,4 @@
-//! A local NIC: device, port, GID, completion queues, rails, and what was measured on it.
+//! A local NIC: device, port, GID, completion queues, and what was measured on it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::Arc;
@@ -6,11 +6,11 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::completions::Completions;
-use super::connect::LINK_LOCAL;
-use super::gid::{self, Candidate};
+use super::gid::{self, Candidate, LocalGid};
 use super::meter::Meter;
-use super::rails::Rails;
-use super::verbs::{self, Channel, Context, Pd, PortState};
+use super::queue::Queue;
+use super::refusal::LINK_LOCAL;
+use super::verbs::{self, Channel, Context, Pd, PortState, Qp};
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::runtime::wakeup::Wakeup;
@@ -43,8 +43,8 @@ pub struct Nic {
     pub pkey_index: u16,
     /// READs under way that both the device and upstream's setting allow.
     pub rd_atomic: u8,
-    /// Connections to peers' NICs.
-    pub rails: Rails,
+    /// Connections that there may be at once.
+    pub most_connections: usize,
     /// Ends the NIC thread's sleep.
     pub wakeup: Wakeup,
     /// Bytes under way and bandwidth.
@@ -76,9 +76,7 @@ pub struct PortInfo {
     /// Active MTU, bytes.
     pub mtu: u32,
     /// Chosen GID.
-    pub gid: [u8; 16],
-    /// Its index.
-    pub gid_index: u8,
+    pub gid: LocalGid,
     /// 0 if the driver does not say.
     pub bits_per_second: u64,
     /// InfiniBand, where link-local GIDs are the rule; else Ethernet.
@@ -90,7 +88,7 @@ pub struct PortInfo {
 impl PortInfo {
     /// Peers with link-local GIDs may be reached.
     fn takes_link_local(&self) -> bool {
-        self.infiniband || gid::is_link_local(&self.gid)
+        self.infiniband || gid::is_link_local(&self.gid.bytes)
     }
 }
 
@@ -110,7 +108,8 @@ impl Nic {
             .collect::<Result<Vec<_>>>()?;
         let wakeup = Wakeup::new()
             .map_err(|e| Error::io(Code::Context, "cannot create an eventfd (check ulimit -n)", &e))?;
-        let most = (limits.max_qp as usize / config.qps_per_endpoint).clamp(1, config.max_endpoints);
+        let most_connections =
+            (limits.max_qp as usize / config.qps_per_endpoint).clamp(1, config.max_endpoints);
         Ok(Arc::new(Nic {
             index,
             name: name.to_string(),
@@ -121,7 +120,7 @@ impl Nic {
             pkey_index: config.pkey_index,
             rd_atomic: RD_ATOMIC.min(limits.max_qp_rd_atom).min(limits.max_qp_init_rd_atom).max(1),
             limits,
-            rails: Rails::new(most, config.evict_fifo),
+            most_connections,
             wakeup,
             meter: Meter::new(chosen.1),
             polled: AtomicBool::new(false),
@@ -137,10 +136,13 @@ impl Nic {
         }))
     }
 
-    /// The completion queue for the next queue pair, in turn.
-    pub fn next_completions(&self) -> (usize, &Completions) {
-        let index = self.next_completions.fetch_add(1, Ordering::Relaxed) % self.completions.len();
-        (index, &self.completions[index])
+    /// A queue pair in state INIT, on the completion queues in turn.
+    pub fn open_queue(&self, caps: &verbs::Caps) -> Result<Arc<Queue>> {
+        let turn = self.next_completions.fetch_add(1, Ordering::Relaxed) % self.completions.len();
+        let completions = &self.completions[turn];
+        let qp = Qp::create(&self.pd, completions.cq(), caps)?;
+        qp.init(self.port_number, self.pkey_index)?;
+        completions.attach(qp, caps.max_wr as usize)
     }
 
     /// Port and GID as last read.
@@ -185,22 +187,22 @@ impl Nic {
         }
         let (fresh, _) = look(&self.context, config, |_| true)?;
         let mut port = self.port.lock();
-        let changed = (fresh.gid, fresh.gid_index, fresh.lid) != (port.gid, port.gid_index, port.lid);
+        let changed = (fresh.gid, fresh.lid) != (port.gid, port.lid);
         let last_error = std::mem::take(&mut port.last_error);
         *port = PortInfo { last_error, ..fresh };
         drop(port);
         Ok(!self.active.swap(true, Ordering::AcqRel) || changed)
     }
 
-    /// The best GID that is at none of the indices `except`, with its index. Blocks on the driver.
-    pub fn other_gid(&self, config: &Config, except: &[u8]) -> Option<([u8; 16], u8)> {
+    /// The best GID that is at none of the indices `except`. Blocks on the driver.
+    pub fn other_gid(&self, config: &Config, except: &[u8]) -> Option<LocalGid> {
         // What `check_reach` of the peer would refuse is not tried.
         let narrow = self.port().takes_link_local();
         let suits = |candidate: &Candidate| {
             !except.contains(&candidate.index) && (narrow || !gid::is_link_local(&candidate.gid))
         };
         let (found, _) = look(&self.context, config, suits).ok()?;
-        Some((found.gid, found.gid_index))
+        Some(found.gid)
     }
 
     /// Whether packets may get to a peer's GID: with Ethernet, a link-local one is good only on one link, and hosts say
@@ -213,22 +215,20 @@ impl Nic {
         let text = format!(
             "peer GID {} {LINK_LOCAL}, and ours is {}: give the peer's NIC an address, or set MC_GID_INDEX there",
             gid::text(peer),
-            gid::text(&port.gid)
+            gid::text(&port.gid.bytes)
         );
         Err(text)
     }
 
     /// Uses another GID from now on; true if it is another.
-    pub fn adopt_gid(&self, gid: ([u8; 16], u8)) -> bool {
+    pub fn adopt_gid(&self, gid: LocalGid) -> bool {
         let mut port = self.port.lock();
-        let before = (port.gid, port.gid_index);
-        (port.gid, port.gid_index) = gid;
-        before != gid
+        std::mem::replace(&mut port.gid, gid) != gid
     }
 
     /// Work requests under way.
     pub fn outstanding(&self) -> usize {
-        self.completions.iter().map(Completions::outstanding).sum()
+        self.completions.iter().map(|completions| completions.credit().outstanding()).sum()
     }
 
     /// For descriptors and `getNicLoadStats`.
@@ -237,8 +237,8 @@ impl Nic {
         NicReport {
             name: self.name.clone(),
             lid: port.lid,
-            gid: gid::text(&port.gid),
-            gid_index: port.gid_index,
+            gid: gid::text(&port.gid.bytes),
+            gid_index: port.gid.index,
             speed_gbps: port.bits_per_second / 1_000_000_000,
             active: self.is_active(),
             inflight_bytes: self.meter.inflight(),
@@ -279,8 +279,7 @@ fn look(
     let info = PortInfo {
         lid: port.lid,
         mtu: port.active_mtu,
-        gid: chosen.gid,
-        gid_index: chosen.index,
+        gid: LocalGid { bytes: chosen.gid, index: chosen.index },
         bits_per_second: port.bits_per_second,
         infiniband: port.is_infiniband,
         last_error: String::new(),

@@ -7,12 +7,13 @@ use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use super::flight::Loss;
+use super::flight::{fail_all, Loss};
 use super::nic::Nic;
 use super::queue::{Queue, State};
-use super::rail::Rail;
-use super::recover::{expired_at, is_revoked};
-use super::shared::{fail_all, Shared};
+use super::rail::{Keys, Owner, Rail};
+use super::reap;
+use super::recover::recover;
+use super::shared::Shared;
 use super::verbs::AsyncEvent;
 use crate::error::{Class, Code, Error, Result};
 use crate::runtime::{poll, thread};
@@ -45,21 +46,23 @@ pub fn start(shared: &Arc<Shared>, nic: &Arc<Nic>) -> Result<JoinHandle<()>> {
     let mut name = format!("mte-nic-{}", nic.name);
     // The kernel's limit; device names are ASCII.
     name.truncate(15);
-    let (weak, nic, broken) = (Arc::downgrade(shared), nic.clone(), nic.clone());
+    let (weak, of, nic, broken) = (Arc::downgrade(shared), Arc::downgrade(shared), nic.clone(), nic.clone());
     thread::spawn(
         &name,
         move || run(&weak, &nic),
         move || {
             broken.deactivate("its thread failed inside the library", true);
             let text = format!("the thread of NIC {} failed inside the library; report the log", broken.name);
-            abandon(&broken, &Error::new(Code::Context, text).class(Class::Internal, false));
+            if let Some(shared) = of.upgrade() {
+                abandon(&shared, &broken, &Error::new(Code::Context, text).class(Class::Internal, false));
+            }
         },
     )
 }
 
 /// Takes every connection away and fails what was posted or waits.
-pub fn abandon(nic: &Nic, error: &Error) {
-    for rail in nic.rails.all() {
+pub fn abandon(shared: &Shared, nic: &Nic, error: &Error) {
+    for rail in shared.rails(nic).all() {
         rail.retire(error.clone());
         fail_all(rail.take_waiting(|_| true), error);
     }
@@ -71,7 +74,7 @@ fn run(shared: &Weak<Shared>, nic: &Arc<Nic>) {
     let (mut next_scan, mut next_thorough) = (0, 0);
     while let Some(shared) = shared.upgrade().filter(|shared| !shared.is_stopped()) {
         events(&shared, nic);
-        shared.poll(nic);
+        reap::poll(&shared, nic);
         let now = shared.now_ms();
         if now >= next_scan {
             scan(&shared, nic, now, now >= next_thorough);
@@ -107,7 +110,7 @@ fn prepare_to_sleep(shared: &Arc<Shared>, nic: &Arc<Nic>) -> i32 {
     }
     nic.armed.store(true, Ordering::SeqCst);
     // What came before they were armed causes no event.
-    if shared.poll(nic) {
+    if reap::poll(shared, nic) {
         return 0;
     }
     // What waits for a rail counts too: a pause may end.
@@ -150,7 +153,7 @@ fn hear(shared: &Arc<Shared>, nic: &Arc<Nic>, event: &AsyncEvent) {
     match event {
         AsyncEvent::QpFatal { qp_number }
         | AsyncEvent::QpOther { qp_number, event: QP_REQ_ERR | QP_ACCESS_ERR } => {
-            let rail = nic.rails.all().into_iter().find_map(|rail| {
+            let rail = shared.rails(nic).all().into_iter().find_map(|rail| {
                 let connection = rail.connection()?;
                 connection.numbers().contains(qp_number).then_some((rail, connection))
             });
@@ -177,14 +180,14 @@ fn hear(shared: &Arc<Shared>, nic: &Arc<Nic>, event: &AsyncEvent) {
 /// Takes a NIC out of use: what it carries goes elsewhere, and peers are told.
 fn lose(shared: &Arc<Shared>, nic: &Arc<Nic>, why: &str, for_good: bool) {
     let was_active = nic.deactivate(why, for_good);
-    give_up_all(nic, why);
+    give_up_all(shared, nic, why);
     if was_active {
         shared.host.republish();
     }
 }
 
-fn give_up_all(nic: &Arc<Nic>, why: &str) {
-    for rail in nic.rails.all() {
+fn give_up_all(shared: &Shared, nic: &Nic, why: &str) {
+    for rail in shared.rails(nic).all() {
         if let Some(connection) = rail.connection() {
             let text = format!("{}: {why}", rail.name());
             rail.give_up(
@@ -202,12 +205,12 @@ fn refresh(shared: &Arc<Shared>, nic: &Arc<Nic>) {
         Ok(changed) => {
             nic.refresh_at_ms.store(0, Ordering::Relaxed);
             let now = nic.port();
-            if (before.gid, before.gid_index) != (now.gid, now.gid_index) {
-                give_up_all(nic, "its GID changed");
+            if before.gid != now.gid {
+                give_up_all(shared, nic, "its GID changed");
             }
             if changed {
-                tracing::info!("NIC {} is usable with GID {}", nic.name, super::gid::text(&now.gid));
-                nic.rails.all().iter().for_each(|rail| rail.unpause());
+                tracing::info!("NIC {} is usable with GID {}", nic.name, super::gid::text(&now.gid.bytes));
+                shared.rails(nic).all().iter().for_each(|rail| rail.unpause());
                 shared.host.republish();
             }
         }
@@ -232,25 +235,25 @@ fn scan(shared: &Arc<Shared>, nic: &Arc<Nic>, now: u64, thorough: bool) {
             look_after(shared, &queue, now, moment);
         }
     }
-    for rail in nic.rails.all() {
+    for rail in shared.rails(nic).all() {
         if !nic.is_active() {
             rail.turn_away(Loss::Flushed);
         } else if rail.waiting() > 0 && (thorough || rail.waiting() <= FEW) {
-            let late = rail.take_waiting(|flight| expired_at(flight, moment) || is_revoked(flight));
+            let late = rail.take_waiting(|flight| flight.is_expired(moment) || flight.is_revoked());
             let late = late.into_iter().map(|flight| (flight, Loss::Flushed)).collect();
-            shared.recover(&rail, late, None, false);
+            recover(shared, &rail, late, None, Keys::Good);
         }
         rail.tick(now, WANTED_MS);
     }
     if thorough {
-        nic.rails.sweep();
+        shared.rails(nic).sweep();
     }
 }
 
 /// A queue that drains for too long is destroyed; one on which something is too late, or where nothing moves, is
 /// stopped.
 fn look_after(shared: &Arc<Shared>, queue: &Arc<Queue>, now: u64, moment: Instant) {
-    let Some(owner) = queue.owner() else { return };
+    let Some(owner) = queue.owner::<Owner>() else { return };
     if let State::Draining(since) = queue.state() {
         if now.saturating_sub(since) >= DRAIN_MS {
             let flights = queue.destroy();
@@ -258,7 +261,7 @@ fn look_after(shared: &Arc<Shared>, queue: &Arc<Queue>, now: u64, moment: Instan
                 shared.stats.destroyed_without_completion.fetch_add(1, Ordering::Relaxed);
             }
             let lost = flights.into_iter().map(|flight| (flight, Loss::Unknown)).collect();
-            shared.recover(&owner.rail, lost, owner.connection.upgrade().as_ref(), false);
+            recover(shared, &owner.rail, lost, owner.connection.upgrade().as_deref(), Keys::Good);
         }
         return;
     }
@@ -267,7 +270,7 @@ fn look_after(shared: &Arc<Shared>, queue: &Arc<Queue>, now: u64, moment: Instan
         queue.stop(now);
         return;
     };
-    if queue.any(|flight| expired_at(flight, moment)) {
+    if queue.any(|flight| flight.is_expired(moment)) {
         let text = format!("{}: a request on it ran out of time", owner.rail.name());
         return owner.rail.give_up(&connection, stalled(text, &owner.rail));
     }

@@ -1,17 +1,16 @@
 //! One queue pair and the work requests on it. Every work request has its own number, signalled or not: an error
 //! completion names the one that failed, so those before it are known to have succeeded.
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
-use super::completions::Completions;
-use super::connection::Connection;
+use super::credit::Credit;
 use super::flight::{Flight, Loss, Lost};
-use super::nic::Nic;
-use super::rail::Rail;
+use super::places::Places;
 use super::verbs::{self, wc, Chain, Qp};
 use crate::error::Result;
 
@@ -29,10 +28,11 @@ pub enum State {
 
 /// A queue pair with its ring. Shared by whoever posts and whoever polls.
 pub struct Queue {
-    nic: Arc<Nic>,
-    /// Which of the NIC's completion queues it completes on.
-    cq: usize,
-    /// Place in that completion queue's table, and generation of the place; both in the numbers of work requests.
+    /// Of the completion queue.
+    credit: Arc<Credit>,
+    /// Leads from the numbers of work requests to queues.
+    places: Arc<Places<Queue>>,
+    /// Key in that table; in the numbers of work requests.
     key: u32,
     number: u32,
     ring: Mutex<Ring>,
@@ -40,16 +40,11 @@ pub struct Queue {
     progress_ms: AtomicU64,
     depth: usize,
     /// Set right after the connection is made.
-    owner: OnceLock<Owner>,
+    owner: OnceLock<Arc<dyn Owner>>,
 }
 
-/// What a queue belongs to.
-pub struct Owner {
-    /// The rail.
-    pub rail: Arc<Rail>,
-    /// The connection that holds it.
-    pub connection: Weak<Connection>,
-}
+/// What a queue belongs to. The queue only keeps it: whoever hears of completions knows the type.
+pub trait Owner: Any + Send + Sync {}
 
 /// Guards the queue pair and what is posted on it, oldest first.
 struct Ring {
@@ -71,15 +66,11 @@ pub struct Retired {
 }
 
 impl Queue {
-    /// A queue pair in state INIT, in the table of a completion queue of `nic`.
-    pub fn open(nic: &Arc<Nic>, depth: u32, max_sge: u32, max_inline: u32) -> Result<Arc<Self>> {
-        let (cq, completions) = nic.next_completions();
-        let caps = verbs::Caps { max_wr: depth, max_sge, max_inline };
-        let qp = Qp::create(&nic.pd, completions.cq(), &caps)?;
-        qp.init(nic.port_number, nic.pkey_index)?;
-        completions.attach(|key| Queue {
-            nic: nic.clone(),
-            cq,
+    /// A queue over a queue pair in state INIT that takes `depth` work requests.
+    pub fn new(qp: Qp, depth: usize, credit: &Arc<Credit>, places: &Arc<Places<Queue>>) -> Result<Arc<Self>> {
+        places.attach(|key| Queue {
+            credit: credit.clone(),
+            places: places.clone(),
             key,
             number: qp.number(),
             ring: Mutex::new(Ring {
@@ -89,19 +80,20 @@ impl Queue {
                 state: State::Open,
             }),
             progress_ms: AtomicU64::new(0),
-            depth: depth as usize,
+            depth,
             owner: OnceLock::new(),
         })
     }
 
     /// Says once what the queue belongs to.
-    pub fn set_owner(&self, owner: Owner) {
+    pub fn set_owner(&self, owner: Arc<dyn Owner>) {
         let _ = self.owner.set(owner);
     }
 
     /// What the queue belongs to; `None` while it is being made.
-    pub fn owner(&self) -> Option<&Owner> {
-        self.owner.get()
+    pub fn owner<T: Owner>(&self) -> Option<&T> {
+        let owner: &dyn Any = &**self.owner.get()?;
+        owner.downcast_ref()
     }
 
     /// Queue pair number.
@@ -109,14 +101,9 @@ impl Queue {
         self.number
     }
 
-    /// Place and generation in the completion queue's table.
+    /// Key in the completion queue's table.
     pub fn key(&self) -> u32 {
         self.key
-    }
-
-    /// The completion queue.
-    pub fn completions(&self) -> &Completions {
-        &self.nic.completions[self.cq]
     }
 
     /// Connects to the peer's queue pair. Blocks, with RoCE for a second if nobody has the peer's address.
@@ -156,7 +143,7 @@ impl Queue {
         if ring.flights.capacity() == 0 && ring.flights.try_reserve_exact(self.depth).is_err() {
             return Ok(0);
         }
-        let count = if room == 0 { 0 } else { self.completions().reserve(room) };
+        let count = if room == 0 { 0 } else { self.credit.reserve(room) };
         if count == 0 {
             return Ok(0);
         }
@@ -172,7 +159,7 @@ impl Queue {
         let outcome = qp.post(chain);
         let posted = outcome.as_ref().map_or_else(|e| e.posted, |()| count);
         if posted < count {
-            self.completions().release(count - posted);
+            self.credit.release(count - posted);
         }
         ring.flights.extend(flights.drain(..posted));
         match outcome {
@@ -252,8 +239,8 @@ impl Queue {
             (ring.qp.take(), ring.flights.drain(..).collect::<Vec<_>>())
         };
         drop(qp);
-        self.completions().detach(self);
-        self.completions().release(flights.len());
+        self.places.detach(self.key, self);
+        self.credit.release(flights.len());
         flights
     }
 }

@@ -11,13 +11,54 @@ use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 
 use super::connection::Connection;
-use super::flight::{Flight, Loss};
-use super::link::RdmaLink;
+use super::errors::destroyed;
+use super::flight::{fail_all, Flight, Loss, Lost};
 use super::meter::Meter;
 use super::nic::Nic;
-use super::shared::{destroyed, fail_all, Shared};
+use super::queue;
+use super::route::Route;
+use crate::config::Config;
 use crate::error::{Class, Code, Error};
 use crate::transport::report::RailReport;
+
+/// What rails ask of the transport that they belong to. Called without any lock of the rail.
+pub trait Keeper: Send + Sync {
+    /// Settings.
+    fn config(&self) -> &Config;
+
+    /// Milliseconds of the transport's clock.
+    fn now_ms(&self) -> u64;
+
+    /// For jitter.
+    fn random(&self) -> u32;
+
+    /// No more work is taken.
+    fn is_stopped(&self) -> bool;
+
+    /// The route of a link, by the link's number, while it is in use.
+    fn route(&self, link: u32) -> Option<Arc<dyn Route>>;
+
+    /// Begins a handshake; the rail is told how it ended.
+    fn connect(&self, rail: Arc<Rail>, route: Arc<dyn Route>);
+
+    /// Decides what becomes of flights that waited for the rail.
+    fn recover(&self, rail: &Rail, lost: Lost, keys: Keys);
+
+    /// The rail has no connection any more.
+    fn disconnected(&self, rail: &Rail);
+
+    /// Tells of a failure.
+    fn note_failure(&self, rail: &Rail, error: &Error);
+}
+
+/// Whether the keys of flights that come back are good for another posting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keys {
+    /// As far as is known.
+    Good,
+    /// They are of another incarnation of the peer: its descriptor is read again first.
+    Stale,
+}
 
 /// Where a rail stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +79,8 @@ pub struct Rail {
     pub nic: Arc<Nic>,
     /// The other end: `server@nic`.
     pub peer: String,
-    shared: Weak<Shared>,
+    me: Weak<Rail>,
+    keeper: Weak<dyn Keeper>,
     /// Where data is posted; the hot path reads only this.
     up: ArcSwapOption<Connection>,
     /// Guards what waits for room or for a connection, oldest first.
@@ -63,23 +105,34 @@ pub struct Rail {
     pub setup: Mutex<()>,
 }
 
+/// What the queues of a rail's connections belong to.
+pub struct Owner {
+    /// The rail.
+    pub rail: Arc<Rail>,
+    /// The connection that holds the queue.
+    pub connection: Weak<Connection>,
+}
+
+impl queue::Owner for Owner {}
+
 struct State {
     phase: Phase,
     /// Being set up, waiting for the peer's ready message, or up.
     connection: Option<Arc<Connection>>,
     retry_at_ms: u64,
     last_error: Option<Error>,
-    /// The link whose route leads to the peer.
-    route: Weak<RdmaLink>,
+    /// Leads to the peer, as long as a link uses it.
+    route: Option<Weak<dyn Route>>,
 }
 
 impl Rail {
     /// A rail that is not connected.
-    pub fn new(shared: &Weak<Shared>, nic: &Arc<Nic>, peer: &str) -> Arc<Self> {
-        Arc::new(Rail {
+    pub fn new(keeper: Weak<dyn Keeper>, nic: &Arc<Nic>, peer: &str) -> Arc<Self> {
+        Arc::new_cyclic(|me| Rail {
             nic: nic.clone(),
             peer: peer.to_string(),
-            shared: shared.clone(),
+            me: me.clone(),
+            keeper,
             up: ArcSwapOption::empty(),
             waiting: Mutex::default(),
             waiting_len: AtomicUsize::new(0),
@@ -95,14 +148,14 @@ impl Rail {
                 connection: None,
                 retry_at_ms: 0,
                 last_error: None,
-                route: Weak::new(),
+                route: None,
             }),
             setup: Mutex::new(()),
         })
     }
 
     /// Takes over `flights` (emptied): posts what there is room for; the rest waits.
-    pub fn submit(&self, flights: &mut VecDeque<Flight>, link: &Weak<RdmaLink>, now_ns: u64) {
+    pub fn submit(&self, flights: &mut VecDeque<Flight>, route: &Arc<dyn Route>, now_ns: u64) {
         let bytes = flights.iter().map(Flight::len).sum();
         self.meter.begin(bytes, now_ns);
         self.nic.meter.begin(bytes, now_ns);
@@ -126,17 +179,17 @@ impl Rail {
             self.waiting_len.store(waiting.len(), Ordering::SeqCst);
         }
         // After they were added: either `stop` takes them, or this sees that it was there before.
-        if self.shared.upgrade().is_none_or(|shared| shared.is_stopped()) {
+        if self.keeper.upgrade().is_none_or(|keeper| keeper.is_stopped()) {
             return fail_all(self.take_waiting(|_| true), &destroyed());
         }
-        self.state.lock().route = link.clone();
+        self.state.lock().route = Some(Arc::downgrade(route));
         self.pump();
     }
 
     /// Posts what waits, as far as there is room; starts a connection if there is none.
     pub fn pump(&self) {
         let Some(connection) = self.up.load_full() else { return self.connect() };
-        let Some(shared) = self.shared.upgrade() else { return };
+        let Some(keeper) = self.keeper.upgrade() else { return };
         let mut stale = Vec::new();
         let outcome = {
             let mut waiting = self.waiting.lock();
@@ -146,7 +199,7 @@ impl Rail {
                 while waiting.front().is_some_and(|flight| !flight.suits(incarnation)) {
                     stale.extend(waiting.pop_front());
                 }
-                connection.post(waiting, shared.now_ms())?;
+                connection.post(waiting, keeper.now_ms())?;
                 if waiting.front().is_none_or(|flight| flight.suits(incarnation)) {
                     return Ok(());
                 }
@@ -172,7 +225,7 @@ impl Rail {
                 self.interrupt(&connection, Error::new(Code::Endpoint, text).class(Class::Network, true));
             }
             let lost = stale.into_iter().map(|flight| (flight, Loss::Flushed)).collect();
-            shared.recover(self, lost, None, true);
+            keeper.recover(self, lost, Keys::Stale);
         }
     }
 

@@ -1,4 +1,4 @@
-//! What NICs, rails and links of one transport share, and the reaction to completions.
+//! What NICs, rails and links of one transport share.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -7,18 +7,14 @@ use std::time::Instant;
 use parking_lot::RwLock;
 use tokio::sync::Semaphore;
 
-use super::completions::Retire;
-use super::connection::Connection;
-use super::flight::{Flight, Loss, Lost};
-use super::link::RdmaLink;
 use super::memory::Memory;
 use super::nic::Nic;
-use super::queue::{Queue, Retired};
+use super::origin::Origin;
 use super::rail::Rail;
-use super::verbs::wc_status_text;
+use super::rails::Rails;
 use super::{Host, Identity};
 use crate::config::Config;
-use crate::error::{Class, Code, Error};
+use crate::error::Error;
 use crate::observe::log::RateLimit;
 use crate::runtime::control::Control;
 use crate::topology::select::Selector;
@@ -39,6 +35,8 @@ pub struct Shared {
     pub identity: Identity,
     /// Every NIC that could be opened; the index space of keys and rows.
     pub nics: Vec<Arc<Nic>>,
+    /// Connections to peers' NICs, by the NIC's index.
+    pub rails: Vec<Rails>,
     /// Rows of the local matrix.
     pub selector: Selector,
     /// The local matrix.
@@ -46,7 +44,7 @@ pub struct Shared {
     /// Registered regions.
     pub memory: Memory,
     /// Links by number; a number is never used again.
-    pub links: RwLock<Vec<Weak<RdmaLink>>>,
+    pub links: RwLock<Vec<Weak<dyn Origin>>>,
     /// Counters.
     pub stats: Stats,
     /// Lets few requests of peers into the driver at once: each may wait there for a second for an address that nobody
@@ -102,14 +100,24 @@ impl Shared {
     }
 
     /// A link by its number, while it is in use.
-    pub fn link(&self, number: u32) -> Option<Arc<RdmaLink>> {
+    pub fn link(&self, number: u32) -> Option<Arc<dyn Origin>> {
         self.links.read().get(number as usize).and_then(Weak::upgrade)
+    }
+
+    /// Every link in use.
+    pub fn links(&self) -> Vec<Arc<dyn Origin>> {
+        self.links.read().iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// The rails of a NIC.
+    pub fn rails(&self, nic: &Nic) -> &Rails {
+        &self.rails[nic.index]
     }
 
     /// The rail from a NIC to a peer's NIC.
     pub fn rail(&self, nic: &Arc<Nic>, peer: &str) -> Arc<Rail> {
         let me = self.me.get().cloned().unwrap_or_default();
-        nic.rails.get(peer, || Rail::new(&me, nic, peer))
+        self.rails(nic).get(peer, || Rail::new(me, nic, peer))
     }
 
     /// `server@nic` of a local NIC.
@@ -117,120 +125,10 @@ impl Shared {
         format!("{}@{}", self.identity.server, nic.name)
     }
 
-    /// Takes up what the NIC completed; `false` if there was nothing, or another thread does it.
-    pub fn poll(&self, nic: &Arc<Nic>) -> bool {
-        let mut found = false;
-        let mut reaper = Reaper { shared: self, failed: Vec::new(), lost: Vec::new() };
-        for completions in &nic.completions {
-            found |= completions.poll(|| self.now_ms(), &mut reaper);
-        }
-        let Reaper { failed, lost, .. } = reaper;
-        for (rail, connection, error) in failed {
-            rail.give_up(&connection, error);
-        }
-        for (rail, connection, flights) in lost {
-            self.recover(&rail, flights, connection.as_ref(), false);
-        }
-        if found && nic.starved.swap(false, Ordering::SeqCst) {
-            nic.rails.all().iter().filter(|rail| rail.has_waiting()).for_each(|rail| rail.pump());
-        }
-        found
-    }
-
     /// Tells of a rail's failure, once per rail and interval.
     pub fn note_failure(&self, rail: &Rail, error: &Error) {
         if self.log.admit("rail", &rail.peer) && !self.is_stopped() {
             tracing::warn!("rail {} failed: {error}", rail.name());
         }
-    }
-}
-
-/// Hears what a poll found.
-struct Reaper<'a> {
-    shared: &'a Shared,
-    /// Given up after the poll, because all that waits for them is placed anew then.
-    failed: Vec<(Arc<Rail>, Arc<Connection>, Error)>,
-    /// Worked on after the poll: it posts elsewhere.
-    lost: Vec<(Arc<Rail>, Option<Arc<Connection>>, Lost)>,
-}
-
-impl Retire for Reaper<'_> {
-    fn retired(&mut self, queue: &Arc<Queue>, retired: &mut Retired, drained: bool) {
-        let Some(owner) = queue.owner() else { return };
-        let rail = &owner.rail;
-        let connection = owner.connection.upgrade();
-        if !retired.done.is_empty() {
-            // Before the ends are told: whoever hears of the last one finds nothing under way any more.
-            let bytes = retired.done.iter().map(Flight::len).sum();
-            let count = retired.done.iter().filter(|flight| flight.slice.is_some()).count();
-            rail.settle(bytes, count as u64, self.shared.now_ns());
-            let mut proved = false;
-            for flight in retired.done.drain(..) {
-                match flight.slice {
-                    Some(slice) => slice.complete(),
-                    None => proved = true,
-                }
-            }
-            if let Some(connection) = connection.as_ref().filter(|_| proved) {
-                if connection.note_proof() {
-                    rail.proved(connection);
-                }
-            }
-        }
-        if !retired.lost.is_empty() {
-            if let Some(connection) = connection.clone().filter(|connection| connection.cause().is_none()) {
-                self.fail(rail, connection, &retired.lost);
-            }
-            let key = |connection: &Option<Arc<Connection>>| connection.as_ref().map(Arc::as_ptr);
-            match self.lost.last_mut() {
-                Some((_, known, lost)) if key(known) == key(&connection) && connection.is_some() => {
-                    lost.append(&mut retired.lost);
-                }
-                _ => self.lost.push((rail.clone(), connection, std::mem::take(&mut retired.lost))),
-            }
-        }
-        if drained {
-            // Empty, so nothing comes back from it.
-            queue.destroy();
-        }
-        if rail.has_waiting() && rail.is_up() {
-            rail.pump();
-        }
-    }
-}
-
-impl Reaper<'_> {
-    /// Notes that a connection is to be given up, for the first reason.
-    fn fail(&mut self, rail: &Arc<Rail>, connection: Arc<Connection>, lost: &[(Flight, Loss)]) {
-        if self.failed.iter().any(|(_, known, _)| Arc::ptr_eq(known, &connection)) {
-            return;
-        }
-        let error = lost.iter().find_map(|(_, loss)| completion_error(rail, *loss));
-        // A NIC stops a queue pair by itself on which the peer did what it must not; there is no other sign.
-        let stopped = || {
-            let text =
-                format!("{}: a queue pair had stopped, perhaps for a bad request of the peer", rail.name());
-            Error::new(Code::Endpoint, text).class(Class::Network, true).peer(&rail.peer)
-        };
-        self.failed.push((rail.clone(), connection, error.unwrap_or_else(stopped)));
-    }
-}
-
-/// The error that a completion stands for; `None` for a flush, which is a consequence.
-pub fn completion_error(rail: &Rail, loss: Loss) -> Option<Error> {
-    let Loss::Completion(status, vendor) = loss else { return None };
-    let text = format!("{} ended with {} (vendor code {vendor:#x})", rail.name(), wc_status_text(status));
-    Some(Error::new(Code::Endpoint, text).class(Class::Network, true).peer(&rail.peer))
-}
-
-/// Why nothing is posted any more.
-pub fn destroyed() -> Error {
-    Error::new(Code::Endpoint, "the engine is being destroyed").class(Class::Canceled, false)
-}
-
-/// Fails a list of flights with one error.
-pub fn fail_all(flights: impl IntoIterator<Item = Flight>, error: &Error) {
-    for slice in flights.into_iter().filter_map(|flight| flight.slice) {
-        slice.fail(error.clone());
     }
 }

@@ -1,87 +1,83 @@
-//! Which rail a slice takes.
+//! Which rail a slice takes: a pure function over what is known of the rails.
 
-use super::super::peer::{Choice, Pair, Target, Window};
-use super::{Flight, Rail, RdmaLink, TURN};
+/// A rail that could be used.
+#[derive(Clone, Copy, Debug)]
+pub struct View {
+    /// The slice failed on it before.
+    pub avoided: bool,
+    /// It failed, and has not proved itself since.
+    pub failed: bool,
+    /// What counts among equals; the least is the best.
+    pub cost: u64,
+}
 
-/// To be avoided, failed, not of the first tier; then the cost. The least is the best.
-type Rank = ((bool, bool, bool), u64);
+/// Avoided, failed, not of the first tier, cost. The least is the best.
+type Rank = (bool, bool, bool, u64);
 
-impl RdmaLink {
-    /// Whether some rail that carries data now is left for a flight that is to avoid some.
-    pub fn has_other_rail(&self, flight: &Flight) -> bool {
-        let Some(slice) = &flight.slice else { return false };
-        let target = self.target.load();
-        let mut view = self.shared.memory.view();
-        let (Some(keys), Some(window)) = (view.at(slice.local), target.window(slice.remote, &mut 0)) else {
-            return false;
-        };
-        let choice = target.choice(&self.shared, keys.row(slice.local), target.row(window, slice.remote));
-        choice.pairs.iter().any(|pair| {
-            let bit = 1u64.checked_shl(target.number(*pair) as u32).unwrap_or(0);
-            let rail = target.rail(&self.shared, *pair);
-            window.has_key(*pair)
-                && flight.avoid & bit == 0
-                && rail.is_some_and(|rail| rail.is_trusted() && rail.nic.is_active())
-        })
+/// Position of the best rail. `rails` are in order of preference, `None` for one that cannot be used; the first
+/// `first_tier` are as good as each other. The rest is looked at only if none of these is fit: rails that are avoided or
+/// failed are the last resort, but one of them in the first tier comes before its like in the rest.
+pub fn best(first_tier: usize, mut rails: impl Iterator<Item = Option<View>>) -> Option<usize> {
+    let mut best: Option<(Rank, usize)> = None;
+    for place in 0.. {
+        if place == first_tier && best.is_some_and(|((avoided, failed, _, _), _)| !avoided && !failed) {
+            break;
+        }
+        let Some(rail) = rails.next() else { break };
+        let Some(View { avoided, failed, cost }) = rail else { continue };
+        let rank = (avoided, failed, place >= first_tier, cost);
+        if best.is_none_or(|(known, _)| rank < known) {
+            best = Some((rank, place));
+        }
     }
+    best.map(|(_, place)| place)
+}
 
-    /// Bit of a rail in `Flight::avoid`; 0 if it is none of this link's.
-    pub fn bit_of(&self, rail: &Rail) -> u64 {
-        let target = self.target.load();
-        let (server, nic) = rail.peer.split_once('@').unwrap_or((&rail.peer, ""));
-        let remote = target.desc.nics.iter().position(|known| known.name == nic);
-        match remote.filter(|_| server == target.desc.server) {
-            Some(remote) => {
-                let number = target.number(Pair { local: rail.nic.index, remote });
-                1u64.checked_shl(number as u32).unwrap_or(0)
-            }
-            None => 0,
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Name, length of the first tier, rails, the best.
+    type Case<'a> = (&'a str, usize, &'a [Option<View>], Option<usize>);
+
+    const FIT: View = View { avoided: false, failed: false, cost: 9 };
+    const FAILED: View = View { failed: true, ..FIT };
+    const AVOIDED: View = View { avoided: true, ..FIT };
+    const CHEAP: View = View { cost: 1, ..FIT };
+    const BOTH: View = View { avoided: true, failed: true, cost: 0 };
+
+    #[test]
+    fn the_best_rail_is_fit_then_of_the_first_tier_then_cheap() {
+        let (f, c, x, a, b) = (Some(FIT), Some(CHEAP), Some(FAILED), Some(AVOIDED), Some(BOTH));
+        #[rustfmt::skip]
+        let cases: &[Case] = &[
+            ("no rail at all", 0, &[], None),
+            ("none that can be used", 1, &[None, None], None),
+            ("the cheapest of the first tier", 3, &[f, c, f], Some(1)),
+            ("the first of equals", 2, &[f, f], Some(0)),
+            ("a cheaper one of the rest is not asked", 1, &[f, c], Some(0)),
+            ("the rest if the first tier cannot be used", 1, &[None, f, c], Some(2)),
+            ("the rest if the first tier failed", 1, &[x, f], Some(1)),
+            ("the rest if the first tier is avoided", 1, &[a, f], Some(1)),
+            ("failed before avoided", 1, &[a, x], Some(1)),
+            ("avoided before both", 2, &[b, a], Some(1)),
+            ("of failed ones that of the first tier", 1, &[x, Some(View { cost: 1, ..FAILED })], Some(0)),
+            ("a last resort is taken", 1, &[b], Some(0)),
+            ("without a first tier all are the rest", 0, &[f, c], Some(1)),
+        ];
+        for (name, first_tier, rails, expected) in cases {
+            assert_eq!(best(*first_tier, rails.iter().copied()), *expected, "{name}");
         }
     }
 
-    /// The best pair: of the first tier the one that will be through first; if none of it can be used, of the rest.
-    /// Rails to avoid and rails that failed come last, and get to know that they are wanted. `extra` is what this call
-    /// has given a pair already, bytes.
-    pub(super) fn choose(
-        &self,
-        target: &Target,
-        window: &Window,
-        choice: &Choice,
-        avoid: u64,
-        len: u64,
-        extra: &dyn Fn(usize) -> u64,
-    ) -> Option<Pair> {
-        let mut best: Option<(Rank, Pair)> = None;
-        let first_tier = choice.first_tier;
-        // With MC_PATH_ROUNDROBIN the first tier is taken in turn: only the one whose turn it is has no cost.
-        let turn = (self.shared.config.path_roundrobin && first_tier > 0)
-            .then(|| TURN.with(|turn| turn.replace(turn.get().wrapping_add(1)) % first_tier));
-        for (place, pair) in choice.pairs.iter().enumerate() {
-            if place == first_tier && best.is_some_and(|(((avoided, failed, _), _), _)| !avoided && !failed) {
-                break;
-            }
-            if !window.has_key(*pair) {
-                continue;
-            }
-            let Some(rail) = target.rail(&self.shared, *pair).filter(|rail| rail.nic.is_active()) else {
-                continue;
-            };
-            let number = target.number(*pair);
-            let avoided = avoid & 1u64.checked_shl(number as u32).unwrap_or(0) != 0;
-            let trusted = rail.is_trusted();
-            if !trusted {
-                rail.want(&self.me);
-            }
-            let class = (avoided, !trusted, place >= first_tier);
-            let more = len + extra(number);
-            let cost = match turn {
-                Some(turn) => u64::from(place != turn),
-                None => rail.meter.cost_ns(more).max(rail.nic.meter.cost_ns(more)),
-            };
-            if best.as_ref().is_none_or(|(known, _)| (class, cost) < *known) {
-                best = Some(((class, cost), *pair));
-            }
-        }
-        best.map(|(_, pair)| pair)
+    #[test]
+    fn rails_behind_the_first_tier_are_not_even_looked_at_while_it_is_fit() {
+        let mut looked = 0;
+        let rails = [FAILED, FIT, FIT, FIT].into_iter().map(|rail| {
+            looked += 1;
+            Some(rail)
+        });
+        assert_eq!(best(2, rails), Some(1));
+        assert_eq!(looked, 2);
     }
 }

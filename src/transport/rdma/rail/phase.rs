@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::super::connection::Connection;
 use super::super::flight::Loss;
-use super::super::link::RdmaLink;
-use super::{Phase, Rail, State};
+use super::super::route::Route;
+use super::{Keys, Phase, Rail, State};
 use crate::error::{Code, Error};
 use crate::runtime::backoff::Backoff;
 
@@ -20,8 +20,8 @@ const RETIRED_PAUSE_MS: u64 = 1000;
 impl Rail {
     /// Starts a handshake unless one is under way, or the rail is paused.
     pub fn connect(&self) {
-        let Some(shared) = self.shared.upgrade() else { return };
-        let now = shared.now_ms();
+        let Some(keeper) = self.keeper.upgrade() else { return };
+        let now = keeper.now_ms();
         let due = |state: &State| match state.phase {
             Phase::Idle => true,
             Phase::Paused => now >= state.retry_at_ms,
@@ -32,11 +32,11 @@ impl Rail {
             if !due(&state) || !self.nic.is_active() {
                 return;
             }
-            state.route.upgrade()
+            state.route.as_ref().and_then(Weak::upgrade)
         };
         // The last link to use the rail may be gone while others, to the same peer by another name, wait.
         let waiting = || self.waiting.lock().front().map(|flight| flight.link);
-        let Some(route) = known.or_else(|| shared.link(waiting()?)) else { return };
+        let Some(route) = known.or_else(|| keeper.route(waiting()?)) else { return };
         {
             let mut state = self.state.lock();
             if !due(&state) {
@@ -44,9 +44,8 @@ impl Rail {
             }
             state.phase = Phase::Connecting;
         }
-        let rail = self.nic.rails.find(&self.peer);
-        if let Some(rail) = rail.filter(|rail| std::ptr::eq(&**rail, self)) {
-            shared.connect(rail, route);
+        if let Some(me) = self.me.upgrade() {
+            keeper.connect(me, route);
         }
     }
 
@@ -68,16 +67,16 @@ impl Rail {
             state.connection.replace(connection.clone())
         };
         // One that stopped by itself, which nobody has taken up yet.
-        if let (Some(old), Some(shared)) = (replaced, self.shared.upgrade()) {
+        if let (Some(old), Some(keeper)) = (replaced, self.keeper.upgrade()) {
             let text = format!("{} was connected anew", self.name());
-            old.give_up(Error::new(Code::Endpoint, text), shared.now_ms());
+            old.give_up(Error::new(Code::Endpoint, text), keeper.now_ms());
         }
         true
     }
 
     /// Both ends are ready. A rail that failed before has to prove first that packets get through.
     pub fn ready(&self, connection: &Arc<Connection>) {
-        let Some(shared) = self.shared.upgrade() else { return };
+        let Some(keeper) = self.keeper.upgrade() else { return };
         {
             let mut state = self.state.lock();
             let current = state.connection.as_ref().is_some_and(|known| Arc::ptr_eq(known, connection));
@@ -89,7 +88,7 @@ impl Rail {
         if self.failures.load(Ordering::Relaxed) == 0 {
             return self.proved(connection);
         }
-        self.probe(connection, shared.now_ms());
+        self.probe(connection, keeper.now_ms());
     }
 
     fn probe(&self, connection: &Arc<Connection>, now_ms: u64) {
@@ -115,10 +114,10 @@ impl Rail {
 
     /// Gives a connection up: what is posted comes back by completions, what waits is placed anew.
     pub fn give_up(&self, connection: &Arc<Connection>, error: Error) {
-        let Some(shared) = self.shared.upgrade() else { return };
+        let Some(keeper) = self.keeper.upgrade() else { return };
         // A connection that never carried data is a failed attempt of everything that waits for it.
         let carried = self.up.load().as_ref().is_some_and(|up| Arc::ptr_eq(up, connection));
-        if !connection.give_up(error.clone(), shared.now_ms()) {
+        if !connection.give_up(error.clone(), keeper.now_ms()) {
             return;
         }
         if self.failed_with(error, Some(connection)) {
@@ -128,21 +127,21 @@ impl Rail {
 
     /// Has what waits placed anew, or fail.
     pub fn turn_away(&self, loss: Loss) {
-        let Some(shared) = self.shared.upgrade() else { return };
+        let Some(keeper) = self.keeper.upgrade() else { return };
         let lost = self.take_waiting(|_| true).into_iter().map(|flight| (flight, loss)).collect();
-        shared.recover(self, lost, None, false);
+        keeper.recover(self, lost, Keys::Good);
     }
 
     /// Our handshake failed, with `connection` if it came that far: what waits is placed anew or fails. A connection
     /// that the peer's own request brought up meanwhile is kept.
     pub fn connect_failed(&self, error: Error, connection: Option<&Arc<Connection>>) {
-        let Some(shared) = self.shared.upgrade() else { return };
+        let Some(keeper) = self.keeper.upgrade() else { return };
         if let Some(connection) = connection {
             if connection.is_accepted() && connection.is_open() {
                 tracing::debug!("{}: the peer's own request is used: {error}", self.name());
                 return;
             }
-            connection.give_up(error.clone(), shared.now_ms());
+            connection.give_up(error.clone(), keeper.now_ms());
         }
         if self.failed_with(error, connection) {
             self.turn_away(Loss::Unconnected);
@@ -152,9 +151,9 @@ impl Rail {
     /// Notes a failure and pauses. Only the current connection's failure counts, or that of an attempt that has none:
     /// `false` if another connection or attempt has taken its place, for which then waits what waits.
     fn failed_with(&self, error: Error, connection: Option<&Arc<Connection>>) -> bool {
-        let Some(shared) = self.shared.upgrade() else { return false };
+        let Some(keeper) = self.keeper.upgrade() else { return false };
         self.failed.fetch_add(1, Ordering::Relaxed);
-        shared.note_failure(self, &error);
+        keeper.note_failure(self, &error);
         let mut state = self.state.lock();
         let current = match (connection, &state.connection) {
             (Some(failed), Some(known)) => Arc::ptr_eq(failed, known),
@@ -165,16 +164,16 @@ impl Rail {
             return false;
         }
         let failures = self.failures.fetch_add(1, Ordering::Relaxed);
-        let pause = PAUSES.pause(failures).min(shared.config.rail_pause);
-        let pause = Backoff::spread(pause, shared.random()).max(shared.config.conn_pause);
+        let pause = PAUSES.pause(failures).min(keeper.config().rail_pause);
+        let pause = Backoff::spread(pause, keeper.random()).max(keeper.config().conn_pause);
         let pause = pause.as_millis() as u64;
         state.phase = Phase::Paused;
-        state.retry_at_ms = shared.now_ms() + pause;
+        state.retry_at_ms = keeper.now_ms() + pause;
         state.last_error = Some(error);
         state.connection = None;
         self.up.store(None);
         drop(state);
-        self.nic.rails.disconnected(self);
+        keeper.disconnected(self);
         true
     }
 
@@ -189,7 +188,7 @@ impl Rail {
     }
 
     fn take_connection(&self, why: Error, next: Phase) {
-        let Some(shared) = self.shared.upgrade() else { return };
+        let Some(keeper) = self.keeper.upgrade() else { return };
         let taken = {
             let mut state = self.state.lock();
             self.up.store(None);
@@ -197,14 +196,14 @@ impl Rail {
             let unproved = next == Phase::Idle && !self.is_trusted();
             state.phase = if unproved { Phase::Paused } else { next };
             if unproved {
-                state.retry_at_ms = shared.now_ms() + RETIRED_PAUSE_MS;
+                state.retry_at_ms = keeper.now_ms() + RETIRED_PAUSE_MS;
             }
             state.last_error = Some(why.clone());
             state.connection.take()
         };
-        self.nic.rails.disconnected(self);
+        keeper.disconnected(self);
         if let Some(connection) = taken {
-            connection.give_up(why, shared.now_ms());
+            connection.give_up(why, keeper.now_ms());
         }
     }
 
@@ -228,11 +227,11 @@ impl Rail {
     }
 
     /// Traffic that goes elsewhere because this rail failed could use it.
-    pub fn want(&self, link: &Weak<RdmaLink>) {
+    pub fn want(&self, route: &Arc<dyn Route>) {
         // Once between two looks: this is the data path.
         if !self.wanted.load(Ordering::Relaxed) {
             self.wanted.store(true, Ordering::Relaxed);
-            self.state.lock().route = link.clone();
+            self.state.lock().route = Some(Arc::downgrade(route));
         }
     }
 

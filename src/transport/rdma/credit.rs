@@ -1,0 +1,52 @@
+//! How many work requests may still be posted on one completion queue.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+
+/// Credit of a completion queue. Counted in work requests, not in signalled ones: a flush makes a completion for each,
+/// and a queue that overruns takes all its queue pairs down.
+pub struct Credit {
+    depth: i64,
+    free: AtomicI64,
+}
+
+impl Credit {
+    /// For a completion queue of `depth` entries.
+    pub fn new(depth: u32) -> Self {
+        Credit { depth: i64::from(depth), free: AtomicI64::new(i64::from(depth)) }
+    }
+
+    /// Takes credit for up to `wanted` work requests; how many may be posted.
+    pub fn reserve(&self, wanted: usize) -> usize {
+        let wanted = wanted as i64;
+        let left = self.free.fetch_sub(wanted, Ordering::SeqCst) - wanted;
+        let missing = (-left).clamp(0, wanted);
+        if missing > 0 {
+            self.free.fetch_add(missing, Ordering::SeqCst);
+        }
+        (wanted - missing) as usize
+    }
+
+    /// Gives credit back.
+    pub fn release(&self, count: usize) {
+        self.free.fetch_add(count as i64, Ordering::SeqCst);
+    }
+
+    /// Work requests under way.
+    pub fn outstanding(&self) -> usize {
+        (self.depth - self.free.load(Ordering::SeqCst)).max(0) as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_is_lent_than_the_queue_holds() {
+        let credit = Credit::new(5);
+        assert_eq!((credit.reserve(3), credit.reserve(3), credit.reserve(1)), (3, 2, 0));
+        assert_eq!(credit.outstanding(), 5);
+        credit.release(2);
+        assert_eq!((credit.outstanding(), credit.reserve(9)), (3, 2));
+    }
+}

@@ -1,0 +1,24 @@
+//! Errors that several files of the transport report.
+
+use super::flight::Loss;
+use super::verbs::wc_status_text;
+use crate::error::{Class, Code, Error};
+
+/// The error that a completion on the rail `name` to `peer` stands for; `None` for a flush, which is a consequence.
+pub fn completion_error(name: &str, peer: &str, loss: Loss) -> Option<Error> {
+    let Loss::Completion(status, vendor) = loss else { return None };
+    let text = format!("{name} ended with {} (vendor code {vendor:#x})", wc_status_text(status));
+    Some(Error::new(Code::Endpoint, text).class(Class::Network, true).peer(peer))
+}
+
+/// Why nothing is posted any more.
+pub fn destroyed() -> Error {
+    Error::new(Code::Endpoint, "the engine is being destroyed").class(Class::Canceled, false)
+}
+
+/// The deadline passed, after `cause` or without any cause.
+pub fn timed_out(cause: &Error) -> Error {
+    let text =
+        format!("not done in time (MC_SLICE_TIMEOUT, MC_RDMA_TASK_TIMEOUT_SEC); last: {}", cause.text());
+    Error::new(cause.code(), text).class(Class::Timeout, true).peer(cause.peer_name())
+}

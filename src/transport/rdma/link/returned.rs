@@ -1,0 +1,89 @@
+//! Flights of one link that came back, until the control plane places them anew.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+
+use super::super::fence::Fence;
+use super::super::flight::{fail_all, Flight};
+use crate::error::{Error, Result};
+
+/// What came back. Any thread.
+#[derive(Default)]
+pub struct Returned {
+    /// Guards both lists.
+    kept: Mutex<Kept>,
+    /// A task on the control plane works on them.
+    placing: AtomicBool,
+}
+
+#[derive(Default)]
+struct Kept {
+    flights: Vec<Flight>,
+    /// To be raised before any of the flights is placed.
+    fences: Vec<Fence>,
+}
+
+impl Returned {
+    /// Keeps flights, and a fence for them; true if there are some now. If `open` says that the link is closed, they fail.
+    pub fn keep(
+        &self,
+        flights: impl IntoIterator<Item = Flight>,
+        behind: Option<Fence>,
+        open: impl FnOnce() -> Result<()>,
+    ) -> bool {
+        let mut kept = self.kept.lock();
+        if let Some(fence) = behind.filter(|fence| !kept.fences.contains(fence)) {
+            kept.fences.push(fence);
+        }
+        kept.flights.extend(flights);
+        // Under the lock: either `close` takes them, or this sees that it was there before.
+        if let Err(error) = open() {
+            let refused = std::mem::take(&mut kept.flights);
+            drop(kept);
+            fail_all(refused, &error);
+            return false;
+        }
+        !kept.flights.is_empty()
+    }
+
+    /// No flight is kept.
+    pub fn is_empty(&self) -> bool {
+        self.kept.lock().flights.is_empty()
+    }
+
+    /// Takes all that may be placed; or, if there are any, the fences to raise first.
+    pub fn take_placeable(&self) -> std::result::Result<Vec<Flight>, Vec<Fence>> {
+        let mut kept = self.kept.lock();
+        match kept.fences.is_empty() {
+            true => Ok(std::mem::take(&mut kept.flights)),
+            false => Err(std::mem::take(&mut kept.fences)),
+        }
+    }
+
+    /// Takes those for which `wanted` holds.
+    pub fn take(&self, wanted: &dyn Fn(&Flight) -> bool) -> Vec<Flight> {
+        let mut kept = self.kept.lock();
+        let (taken, left) = std::mem::take(&mut kept.flights).into_iter().partition(wanted);
+        kept.flights = left;
+        taken
+    }
+
+    /// Fails all of them.
+    pub fn close(&self, error: &Error) {
+        let flights = std::mem::take(&mut self.kept.lock().flights);
+        fail_all(flights, error);
+    }
+
+    /// Whoever gets `true` starts the task that places them.
+    pub fn begin(&self) -> bool {
+        !self.placing.swap(true, Ordering::SeqCst)
+    }
+
+    /// The task has found nothing more. `true` if it has to go on all the same: a flight that came in between has found
+    /// the task at work.
+    pub fn end(&self) -> bool {
+        self.placing.store(false, Ordering::SeqCst);
+        !self.is_empty() && self.begin()
+    }
+}

@@ -1,0 +1,174 @@
+//! The data path of a link: cuts requests, chooses a rail for each slice, hands the slices over in chains.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+
+use super::super::flight::Flight;
+use super::super::origin::Origin;
+use super::super::peer::Target;
+use super::super::rail::Rail;
+use super::super::reap;
+use super::{not_registered, RdmaLink, LONGEST_SLICE};
+use crate::error::{Class, Code, Error, Result};
+use crate::memory::Region;
+use crate::transport::slice::Slice;
+use crate::transport::Link;
+
+/// Lists of flights longer than this are not kept for the thread's next call. Chosen: so many
+/// are 320 KiB.
+const SPARE_FLIGHTS: usize = 4096;
+
+/// Slices of one submit call by rail; kept per thread so that a call allocates nothing.
+#[derive(Default)]
+struct Buckets {
+    rails: Vec<Bucket>,
+    spare: Vec<VecDeque<Flight>>,
+}
+
+struct Bucket {
+    /// Number of the pair in the target.
+    number: usize,
+    rail: Arc<Rail>,
+    flights: VecDeque<Flight>,
+    bytes: u64,
+}
+
+thread_local! {
+    static BUCKETS: RefCell<Buckets> = RefCell::default();
+}
+
+impl Link for RdmaLink {
+    fn ready(&self) -> Result<()> {
+        if self.shared.nics.iter().any(|nic| nic.is_active()) {
+            return Ok(());
+        }
+        let text = format!("no local NIC is active: {}; see showLinks and `ibv_devinfo`", self.own_nics());
+        Err(Error::new(Code::DeviceNotFound, text).class(Class::Device, true).peer(self.route.peer()))
+    }
+
+    fn cut(&self, region: Option<&Region>, source: u64, covered: u64, remote: u64, left: u64) -> u64 {
+        let most = if left <= self.block + self.fragment { left } else { self.block };
+        let piece = region.map_or(covered, |region| self.shared.memory.piece_left(region, source));
+        let target = self.target.load();
+        let window = target.window(remote, &mut 0);
+        let there = window.map_or(left, |window| window.len - (remote - window.addr));
+        most.min(covered).min(piece).min(there).clamp(1, LONGEST_SLICE)
+    }
+
+    fn submit(&self, slices: Vec<Slice>, incarnation: u64) {
+        let target = self.target();
+        let meant = incarnation == 0 || target.incarnation == 0 || incarnation == target.incarnation;
+        let fit = self.check_open().and_then(|()| if meant { Ok(()) } else { Err(self.restarted()) });
+        if let Err(error) = fit {
+            slices.into_iter().for_each(|slice| slice.fail(error.clone()));
+            return;
+        }
+        // Taken out: a slice that fails may call back into the library.
+        let mut buckets = BUCKETS.take();
+        let refused = sort(self, &target, slices, incarnation, &mut buckets);
+        let now_ns = self.shared.now_ns();
+        let Buckets { rails, spare } = &mut buckets;
+        for mut bucket in rails.drain(..) {
+            bucket.rail.submit(&mut bucket.flights, &self.route, now_ns);
+            if bucket.flights.capacity() <= SPARE_FLIGHTS {
+                spare.push(bucket.flights);
+            }
+        }
+        BUCKETS.set(buckets);
+        refused.into_iter().for_each(|(slice, error)| slice.fail(error));
+        if !self.returned.is_empty() {
+            self.place_later(false);
+        }
+    }
+
+    fn poll(&self) -> bool {
+        let mut moved = false;
+        for nic in self.shared.nics.iter().filter(|nic| nic.outstanding() > 0) {
+            nic.polled.store(true, Ordering::Relaxed);
+            moved |= reap::poll(&self.shared, nic);
+        }
+        moved
+    }
+
+    fn rely_on_threads(&self) {
+        for nic in self.shared.nics.iter().filter(|nic| nic.outstanding() > 0) {
+            if !nic.relied_on.swap(true, Ordering::SeqCst) && !nic.armed.load(Ordering::SeqCst) {
+                nic.wakeup.set();
+            }
+        }
+    }
+
+    fn close(&self, error: &Error) {
+        self.closed.store(true, Ordering::Release);
+        self.returned.close(error);
+    }
+}
+
+/// Chooses rails for all slices and fills the buckets; those that cannot be moved are given back with the reason.
+fn sort(
+    link: &RdmaLink,
+    target: &Target,
+    slices: Vec<Slice>,
+    incarnation: u64,
+    buckets: &mut Buckets,
+) -> Vec<(Slice, Error)> {
+    let mut refused = Vec::new();
+    let mut view = link.shared.memory.view();
+    let mut hint = 0;
+    for slice in slices {
+        let Some(keys) = view.at(slice.local) else {
+            let error = not_registered(slice.local);
+            refused.push((slice, error));
+            continue;
+        };
+        // The descriptor may have changed since the slice was cut.
+        let window = target.window(slice.remote, &mut hint);
+        let Some(window) = window.filter(|window| window.holds(slice.remote, slice.len)) else {
+            let error = link.not_published(slice.remote);
+            refused.push((slice, error));
+            continue;
+        };
+        let choice = target.choice(&link.shared, keys.row(slice.local), target.row(window, slice.remote));
+        let pair = match choice.pairs.as_slice() {
+            [only] if window.has_key(*only) && link.shared.nics[only.local].is_active() => Some(*only),
+            _ => {
+                let extra = |number: usize| buckets.bytes(number);
+                link.choose(target, window, choice, 0, slice.len, &extra)
+            }
+        };
+        let Some((pair, rail)) = pair.and_then(|pair| Some((pair, target.rail(&link.shared, pair)?))) else {
+            let mut flight = Flight::new(slice, link.number, incarnation);
+            flight.tries = 1;
+            link.keep(flight, None);
+            continue;
+        };
+        let mut flight = Flight::new(slice, link.number, incarnation);
+        flight.lkey = keys.lkey(pair.local, flight.slice.as_ref().map_or(0, |slice| slice.local));
+        flight.rkey = window.rkey.get(pair.remote).copied().unwrap_or(0);
+        buckets.put(target.number(pair), rail, flight);
+    }
+    refused
+}
+
+impl Buckets {
+    fn bytes(&self, number: usize) -> u64 {
+        self.rails.iter().find(|bucket| bucket.number == number).map_or(0, |bucket| bucket.bytes)
+    }
+
+    fn put(&mut self, number: usize, rail: &Arc<Rail>, flight: Flight) {
+        let bytes = flight.len();
+        match self.rails.iter_mut().find(|bucket| bucket.number == number) {
+            Some(bucket) => {
+                bucket.bytes += bytes;
+                bucket.flights.push_back(flight);
+            }
+            None => {
+                let mut flights = self.spare.pop().unwrap_or_default();
+                flights.push_back(flight);
+                self.rails.push(Bucket { number, rail: rail.clone(), flights, bytes });
+            }
+        }
+    }
+}

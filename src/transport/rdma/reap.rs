@@ -1,0 +1,106 @@
+//! The reaction to completions, on the thread of whoever polls.
+
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+
+use super::completions::Retire;
+use super::connection::Connection;
+use super::errors::completion_error;
+use super::flight::{Flight, Loss, Lost};
+use super::nic::Nic;
+use super::queue::{Queue, Retired};
+use super::rail::{Keys, Owner, Rail};
+use super::recover::recover;
+use super::shared::Shared;
+use crate::error::{Class, Code, Error};
+
+/// Takes up what the NIC completed; `false` if there was nothing, or another thread does it.
+pub fn poll(shared: &Shared, nic: &Nic) -> bool {
+    let mut found = false;
+    let mut reaper = Reaper { shared, failed: Vec::new(), lost: Vec::new() };
+    for completions in &nic.completions {
+        found |= completions.poll(|| shared.now_ms(), &mut reaper);
+    }
+    let Reaper { failed, lost, .. } = reaper;
+    for (rail, connection, error) in failed {
+        rail.give_up(&connection, error);
+    }
+    for (rail, connection, flights) in lost {
+        recover(shared, &rail, flights, connection.as_deref(), Keys::Good);
+    }
+    if found && nic.starved.swap(false, Ordering::SeqCst) {
+        shared.rails(nic).all().iter().filter(|rail| rail.has_waiting()).for_each(|rail| rail.pump());
+    }
+    found
+}
+
+/// Hears what a poll found.
+struct Reaper<'a> {
+    shared: &'a Shared,
+    /// Given up after the poll, because all that waits for them is placed anew then.
+    failed: Vec<(Arc<Rail>, Arc<Connection>, Error)>,
+    /// Worked on after the poll: it posts elsewhere.
+    lost: Vec<(Arc<Rail>, Option<Arc<Connection>>, Lost)>,
+}
+
+impl Retire for Reaper<'_> {
+    fn retired(&mut self, queue: &Arc<Queue>, retired: &mut Retired, drained: bool) {
+        let Some(owner) = queue.owner::<Owner>() else { return };
+        let rail = &owner.rail;
+        let connection = owner.connection.upgrade();
+        if !retired.done.is_empty() {
+            // Before the ends are told: whoever hears of the last one finds nothing under way any more.
+            let bytes = retired.done.iter().map(Flight::len).sum();
+            let count = retired.done.iter().filter(|flight| flight.slice.is_some()).count();
+            rail.settle(bytes, count as u64, self.shared.now_ns());
+            let mut proved = false;
+            for flight in retired.done.drain(..) {
+                match flight.slice {
+                    Some(slice) => slice.complete(),
+                    None => proved = true,
+                }
+            }
+            if let Some(connection) = connection.as_ref().filter(|_| proved) {
+                if connection.note_proof() {
+                    rail.proved(connection);
+                }
+            }
+        }
+        if !retired.lost.is_empty() {
+            if let Some(connection) = connection.clone().filter(|connection| connection.cause().is_none()) {
+                self.fail(rail, connection, &retired.lost);
+            }
+            let key = |connection: &Option<Arc<Connection>>| connection.as_ref().map(Arc::as_ptr);
+            match self.lost.last_mut() {
+                Some((_, known, lost)) if key(known) == key(&connection) && connection.is_some() => {
+                    lost.append(&mut retired.lost);
+                }
+                _ => self.lost.push((rail.clone(), connection, std::mem::take(&mut retired.lost))),
+            }
+        }
+        if drained {
+            // Empty, so nothing comes back from it.
+            queue.destroy();
+        }
+        if rail.has_waiting() && rail.is_up() {
+            rail.pump();
+        }
+    }
+}
+
+impl Reaper<'_> {
+    /// Notes that a connection is to be given up, for the first reason.
+    fn fail(&mut self, rail: &Arc<Rail>, connection: Arc<Connection>, lost: &[(Flight, Loss)]) {
+        if self.failed.iter().any(|(_, known, _)| Arc::ptr_eq(known, &connection)) {
+            return;
+        }
+        let error = lost.iter().find_map(|(_, loss)| completion_error(&rail.name(), &rail.peer, *loss));
+        // A NIC stops a queue pair by itself on which the peer did what it must not; there is no other sign.
+        let stopped = || {
+            let text =
+                format!("{}: a queue pair had stopped, perhaps for a bad request of the peer", rail.name());
+            Error::new(Code::Endpoint, text).class(Class::Network, true).peer(&rail.peer)
+        };
+        self.failed.push((rail.clone(), connection, error.unwrap_or_else(stopped)));
+    }
+}

@@ -1,0 +1,91 @@
+//! What both sides of a handshake do with queue pairs.
+
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+
+use super::connection::Connection;
+use super::errors::destroyed;
+use super::gid::{self, LocalGid};
+use super::nic::Nic;
+use super::queue;
+use super::rail::{Owner, Rail};
+use super::shared::Shared;
+use crate::error::{Class, Code, Error, Result};
+
+/// A new connection of `rail`, which keeps it. `asked`: on the peer's demand.
+pub fn make(
+    shared: &Shared,
+    rail: &Arc<Rail>,
+    count: usize,
+    gid: LocalGid,
+    asked: bool,
+) -> Result<Arc<Connection>> {
+    let owner = |connection: &Arc<Connection>| -> Arc<dyn queue::Owner> {
+        Arc::new(Owner { rail: rail.clone(), connection: Arc::downgrade(connection) })
+    };
+    let open = || Connection::open(&rail.nic, &shared.config, count, gid, owner);
+    let made = match open() {
+        // Not for a stranger that asks for many.
+        Err(error) if error.errno() == libc::ENOMEM && count <= shared.config.qps_per_endpoint => {
+            match shared.rails(&rail.nic).spare() {
+                // The device has fewer queue pairs than it says, or others use it too.
+                Some(victim) => {
+                    evict(shared, &victim, "the NIC has no room for another queue pair");
+                    open()?
+                }
+                None => return Err(error),
+            }
+        }
+        outcome => outcome?,
+    };
+    if !rail.set_connection(&made, asked) {
+        let error =
+            Error::new(Code::Endpoint, "the attempt to connect was over before").class(Class::Canceled, true);
+        made.give_up(error.clone(), shared.now_ms());
+        return Err(error);
+    }
+    // After it was kept: either `stop` takes it away, or this sees that it was there before.
+    if shared.is_stopped() {
+        rail.retire(destroyed());
+        return Err(destroyed());
+    }
+    Ok(made)
+}
+
+/// The next GID to try after the driver refused the path with those at the indices `tried`: perhaps it leads there.
+pub fn other_gid(shared: &Shared, nic: &Nic, refusal: &Error, tried: &[u8]) -> Option<LocalGid> {
+    let of_gid = refusal.code() == Code::Endpoint && matches!(refusal.errno(), libc::EINVAL | libc::ENODATA);
+    let more = shared.config.gid_index.is_none() && tried.len() <= shared.config.auto_gid_retries;
+    (of_gid && more).then(|| nic.other_gid(&shared.config, tried)).flatten()
+}
+
+/// Makes the GID that worked at the `attempts`-th attempt the NIC's. Not before it did: a peer that no GID of ours
+/// leads to must not move the one that others use.
+pub fn adopt_gid(shared: &Shared, rail: &Rail, gid: LocalGid, attempts: usize) {
+    if attempts > 1 && rail.nic.adopt_gid(gid) {
+        tracing::info!("NIC {} uses GID {} from now on", rail.nic.name, gid::text(&gid.bytes));
+        shared.host.republish();
+    }
+}
+
+/// Evicts another connection if the NIC has too many now.
+pub fn make_room(shared: &Shared, rail: &Arc<Rail>) {
+    let victim = shared.rails(&rail.nic).connected(rail);
+    if rail.connection().is_none() {
+        // Lost meanwhile, and perhaps crossed off before it was entered.
+        shared.rails(&rail.nic).disconnected(rail);
+    }
+    if let Some(victim) = victim {
+        evict(shared, &victim, "the NIC has MC_MAX_EP_PER_CTX connections");
+    }
+}
+
+fn evict(shared: &Shared, victim: &Rail, why: &str) {
+    shared.stats.evicted.fetch_add(1, Ordering::Relaxed);
+    victim.retire(Error::new(Code::Endpoint, format!("evicted: {why}")));
+}
+
+/// Runs what blocks in the driver.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| destroyed())?
+}

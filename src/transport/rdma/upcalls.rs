@@ -1,0 +1,52 @@
+//! What rails ask of the transport, answered by those who stand above the rails.
+
+use std::sync::Arc;
+
+use super::connect;
+use super::flight::Lost;
+use super::rail::{Keeper, Keys, Rail};
+use super::recover::recover;
+use super::route::Route;
+use super::shared::Shared;
+use crate::config::Config;
+use crate::error::Error;
+
+impl Keeper for Shared {
+    fn config(&self) -> &Config {
+        &self.config
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.now_ms()
+    }
+
+    fn random(&self) -> u32 {
+        self.random()
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.is_stopped()
+    }
+
+    fn route(&self, link: u32) -> Option<Arc<dyn Route>> {
+        self.link(link).map(|link| link.route().clone())
+    }
+
+    fn connect(&self, rail: Arc<Rail>, route: Arc<dyn Route>) {
+        if let Some(me) = self.me.get().and_then(std::sync::Weak::upgrade) {
+            connect::start(me, rail, route);
+        }
+    }
+
+    fn recover(&self, rail: &Rail, lost: Lost, keys: Keys) {
+        recover(self, rail, lost, None, keys);
+    }
+
+    fn disconnected(&self, rail: &Rail) {
+        self.rails(&rail.nic).disconnected(rail);
+    }
+
+    fn note_failure(&self, rail: &Rail, error: &Error) {
+        self.note_failure(rail, error);
+    }
+}
