@@ -5,6 +5,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export TE_LIB=$PWD/target/release/libtransfer_engine.so
+# Random lives of the state machines; each of those tests has a floor of its own for runs without this.
+export PROPTEST_CASES=${PROPTEST_CASES:-1000000}
 status=0
 
 cargo test "$@" --doc

@@ -10,6 +10,7 @@ use std::time::Duration;
 use parse::*;
 
 /// One documented variable; README's table is tested against these rows.
+#[cfg_attr(not(feature = "internals"), allow(dead_code))]
 pub struct Row {
     /// Environment variable.
     pub name: &'static str,
@@ -34,6 +35,7 @@ macro_rules! config {
         }
 
         /// Every variable, in the order of the README table.
+        #[cfg_attr(not(feature = "internals"), allow(dead_code))]
         pub const ROWS: &[Row] = &[
             $(Row { name: $name, default: $shown, meaning: $meaning },)*
         ];

@@ -132,6 +132,7 @@ impl Map {
 
 impl Registry {
     /// [`Registry::reserve`] and [`Registry::open`] in one.
+    #[cfg(test)]
     pub fn insert(&self, ranges: &[Range], location: &str, remote: bool) -> Result<Vec<Arc<Region>>> {
         let regions = self.reserve(ranges, location, remote)?;
         self.open(&regions);
@@ -245,11 +246,6 @@ impl Registry {
     /// Registered regions.
     pub fn len(&self) -> usize {
         self.regions.read().by_addr.len()
-    }
-
-    /// No region is registered.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// The regions open to peers, in order of registration.

@@ -463,10 +463,6 @@ const CIRCLES: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "one type, Rail, with a file for its phases",
-        &["transport/rdma/rail/phase.rs", "transport/rdma/rail.rs"],
-    ),
-    (
         "the row makes the transport, whose file re-exports the row",
         &["transport/rdma/mod.rs", "transport/rdma/row.rs"],
     ),

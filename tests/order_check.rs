@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use transfer_engine::topology::iteration_order;
+use transfer_engine::topology::order::iteration_order;
 
 /// Numbers that are the same in every run.
 struct Random(u64);

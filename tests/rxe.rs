@@ -15,7 +15,7 @@ const CANNOT: i32 = 77;
 const GUESTS: usize = 2;
 
 /// Seconds after which a guest hangs: several times what the longest group takes on two loaded processors.
-const HANGS_AFTER: u32 = 2700;
+const HANGS_AFTER: u32 = 1200;
 
 fn top() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -9,10 +9,21 @@ mod tree;
 use std::cell::RefCell;
 
 use transfer_engine::error::{Class, Code};
-use transfer_engine::topology::{discover, hca_order, parse_filters, survey, Matrix, Nic, Root, Survey};
+use transfer_engine::topology::discover::Survey;
+use transfer_engine::topology::order::hca_order;
+use transfer_engine::topology::{parse_filters, survey, Matrix, Nic, Root};
 use tree::Tree;
 
 const TWO_SOCKETS: &str = include_str!("sysfs/two-sockets.txt");
+
+/// The matrix alone.
+fn discover(
+    root: &Root,
+    usable: &dyn Fn(&str) -> bool,
+    filters: &[String],
+) -> transfer_engine::error::Result<Matrix> {
+    survey(root, usable, filters).map(|found| found.matrix)
+}
 
 fn survey_all(text: &str) -> Survey {
     survey(&Tree::build(text).root(), &|_| true, &[]).unwrap()

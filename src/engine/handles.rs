@@ -47,7 +47,7 @@ fn key(token: u64) -> Result<u64> {
     }
     if token >> KEY_BITS < epoch_bits() >> KEY_BITS {
         let text = "this engine belongs to the parent process: create one after fork";
-        return Err(Error::invalid(text).class(Class::Unsupported, false));
+        return Err(Error::invalid(text).permanent(Class::Unsupported));
     }
     Err(unknown(token))
 }

@@ -77,7 +77,7 @@ impl Host for EngineHost {
         // The engine must not live on while a store is waited for.
         let store = self.engine.upgrade().map(|engine| engine.store.clone());
         Box::pin(async move {
-            let gone = || Error::invalid("the engine is being destroyed").class(Class::Canceled, false);
+            let gone = || Error::invalid("the engine is being destroyed").permanent(Class::Canceled);
             store.ok_or_else(gone)?.get(&segment).await
         })
     }

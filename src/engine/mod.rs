@@ -104,7 +104,7 @@ impl Engine {
         }
         let mut incarnation = [0; 16];
         getrandom::fill(&mut incarnation).map_err(|e| {
-            Error::new(Code::Socket, format!("no random numbers: {e}")).class(Class::Resource, true)
+            Error::new(Code::Socket, format!("no random numbers: {e}")).transient(Class::Resource)
         })?;
         let control = Arc::new(Control::start()?);
         let (local, bound) = place::find(connection, server_name, server, incarnation, &config)?;
@@ -235,12 +235,12 @@ impl Engine {
     pub fn enter(self: &Arc<Self>) -> Result<Inside> {
         if self.broken.load(Ordering::Relaxed) {
             let text = "an earlier call failed inside the library; destroy this engine and report the log";
-            return Err(Error::invalid(text).class(Class::Internal, false));
+            return Err(Error::invalid(text).permanent(Class::Internal));
         }
         self.calls.inside.fetch_add(1, Ordering::SeqCst);
         let inside = Inside(self.clone());
         if self.calls.closing.load(Ordering::SeqCst) {
-            return Err(Error::invalid("the engine is being destroyed").class(Class::Canceled, false));
+            return Err(Error::invalid("the engine is being destroyed").permanent(Class::Canceled));
         }
         Ok(inside)
     }

@@ -37,7 +37,7 @@ impl SegmentRoute {
 
     /// An error of class CANCELED once the segment was closed.
     fn segment(&self) -> Result<Arc<Segment>> {
-        let closed = || Error::new(Code::Socket, "the segment was closed").class(Class::Canceled, false);
+        let closed = || Error::new(Code::Socket, "the segment was closed").permanent(Class::Canceled);
         self.segment.upgrade().ok_or_else(|| closed().peer(&self.peer))
     }
 }

@@ -144,7 +144,7 @@ impl Engine {
                 format!("segment id {target} was never opened here, or removed; call openSegment first"),
             )
         };
-        let segment = segment.ok_or_else(|| unknown().class(Class::Argument, false))?;
+        let segment = segment.ok_or_else(|| unknown().permanent(Class::Argument))?;
         segment.revalidate(&self.control);
         let client = self.client.clone();
         let done = self.control.block(async move {

@@ -55,7 +55,7 @@ impl Engine {
         }
         if !batch.wait(deadline) {
             let text = "the time-out passed while tasks of the batch were running";
-            return Err(Error::new(Code::BatchBusy, text).class(Class::Timeout, true));
+            return Err(Error::new(Code::BatchBusy, text).transient(Class::Timeout));
         }
         self.send_due_notification(&batch);
         Ok(())

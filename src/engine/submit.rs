@@ -77,7 +77,7 @@ impl Engine {
         for index in 0..count {
             let request = entry(index);
             self.check_target(&request, &mut targets).map_err(|e| e.context(format!("request {index}")))?;
-            tasks.push(Task::new(request.len));
+            tasks.push(Task::new());
             bytes = bytes.saturating_add(request.len);
         }
         let deadline = self.deadline(&targets, bytes);
@@ -313,7 +313,7 @@ fn check_taken(side: &str, region: &Region, takes: Takes, mover: &str) -> Result
         "{side} memory at {:#x} is {}, which {mover} does not move; copy it to registered host memory first",
         region.addr, region.kind
     );
-    Err(Error::invalid(text).class(Class::Unsupported, false))
+    Err(Error::invalid(text).permanent(Class::Unsupported))
 }
 
 #[cfg(test)]

@@ -5,11 +5,13 @@
 pub struct Row {
     /// Value that C functions return.
     pub value: i32,
-    /// Macro name in `error.h`.
+    /// Macro name in `error.h`; printed by `build.rs`.
+    #[allow(dead_code)]
     pub name: &'static str,
     /// What it means, in one phrase.
     pub meaning: &'static str,
-    /// A blank line precedes this row in `error.h`.
+    /// A blank line precedes this row in `error.h`; printed by `build.rs`.
+    #[allow(dead_code)]
     pub group_start: bool,
 }
 

@@ -82,8 +82,17 @@ impl Error {
         e
     }
 
-    /// Replaces the class and whether trying again may help.
-    pub fn class(mut self, class: Class, retryable: bool) -> Self {
+    /// Replaces the class; trying again may help.
+    pub fn transient(self, class: Class) -> Self {
+        self.classed(class, true)
+    }
+
+    /// Replaces the class; trying again as it is does not help.
+    pub fn permanent(self, class: Class) -> Self {
+        self.classed(class, false)
+    }
+
+    fn classed(mut self, class: Class, retryable: bool) -> Self {
         let inner = Arc::make_mut(&mut self.0);
         inner.class = class;
         inner.retryable = retryable;

@@ -1,4 +1,6 @@
 //! `transfer_engine_ext.h`: what upstream's C API has no way to ask.
+// Constants and structs that only the generated headers use.
+#![allow(dead_code)]
 
 use std::ffi::{c_char, c_int, CString};
 use std::time::Duration;

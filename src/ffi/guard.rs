@@ -44,7 +44,7 @@ pub fn guard<T: Return>(body: impl FnOnce() -> Result<T>) -> T {
     let result = catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|_| {
         let text =
             "a bug in the library was stopped at the C boundary; destroy the engine and report the log";
-        Err(Error::invalid(text).class(Class::Internal, false))
+        Err(Error::invalid(text).permanent(Class::Internal))
     });
     result.unwrap_or_else(|error| {
         let code = error.code();

@@ -1,4 +1,6 @@
 //! Types and constants of `transfer_engine_c.h`. Layouts are upstream's; a test compares them.
+// Constants and structs that only the generated headers use.
+#![allow(dead_code)]
 
 use std::ffi::{c_char, c_int, c_void};
 

@@ -66,7 +66,7 @@ impl Client {
         if reply.message.is_empty() {
             let text =
                 format!("{to} refused the notification; its queue may be full, is it being fetched there?");
-            return Err(Error::new(Code::Metadata, text).class(Class::Rejected, true).peer(to.to_string()));
+            return Err(Error::new(Code::Metadata, text).transient(Class::Rejected).peer(to.to_string()));
         }
         Ok(())
     }
@@ -149,7 +149,7 @@ impl Client {
                 Some(other) => format!("reply of type {other} to a request of type {kind} from {address}"),
                 None => format!("reply without a type from {address}; is it a handshake port?"),
             };
-            return Err(Error::new(Code::Socket, text).class(Class::Protocol, false));
+            return Err(Error::new(Code::Socket, text).permanent(Class::Protocol));
         }
         json::parse(&reply.body).map_err(|e| e.context(format_args!("reply from {address}")))
     }
@@ -165,7 +165,7 @@ fn no_reply(why: Broken, address: SocketAddr, request_len: usize) -> Error {
         Broken::Truncated => Error::new(Code::Socket, format!("{what}: {why}; did the peer stop?")),
         Broken::Length(..) | Broken::Kind(_) => {
             Error::new(Code::Socket, format!("{what}: {why}; is it a handshake port?"))
-                .class(Class::Protocol, false)
+                .permanent(Class::Protocol)
         }
     }
 }

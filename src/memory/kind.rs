@@ -3,6 +3,8 @@
 use std::fmt;
 
 /// The kind of a region's memory; decided once, when the region is registered.
+// Host is the only one that is made so far.
+#[allow(dead_code)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Memory of this process that any processor reads and writes.

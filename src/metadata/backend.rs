@@ -160,17 +160,17 @@ impl Patience {
 /// No answer within `limit`.
 pub fn late(limit: Duration) -> Error {
     let text = format!("no answer within {} ms (MC_METADATA_TIMEOUT_MS)", limit.as_millis());
-    Error::new(Code::Metadata, text).class(Class::Timeout, true)
+    Error::new(Code::Metadata, text).transient(Class::Timeout)
 }
 
 /// A failure that may be over soon.
 pub fn unreachable(text: String) -> Error {
-    Error::new(Code::Metadata, text).class(Class::Network, true)
+    Error::new(Code::Metadata, text).transient(Class::Network)
 }
 
 /// A refusal that the same request will meet again.
 pub fn refused(text: String) -> Error {
-    Error::new(Code::Metadata, text).class(Class::Rejected, false)
+    Error::new(Code::Metadata, text).permanent(Class::Rejected)
 }
 
 /// An error and what it stems from.

@@ -76,7 +76,7 @@ impl Keyed {
         let read = read.map_err(|e| e.context(format_args!("read {what} from {}", self.backend.name())))?;
         read.ok_or_else(|| {
             let text = format!("{what} is not in {} (key '{key}')", self.backend.name());
-            Error::new(Code::Metadata, text).class(Class::Metadata, true)
+            Error::new(Code::Metadata, text).transient(Class::Metadata)
         })
     }
 
@@ -114,10 +114,6 @@ fn decode(value: &[u8]) -> Result<SegmentDesc> {
 }
 
 impl Store for Keyed {
-    fn name(&self) -> &'static str {
-        self.backend.name()
-    }
-
     fn is_peer_to_peer(&self) -> bool {
         false
     }
@@ -132,7 +128,7 @@ impl Store for Keyed {
     }
 
     fn place(&self, segment: &str) -> String {
-        format!("key '{}'", self.keys.segment(segment))
+        format!("key '{}' in {}", self.keys.segment(segment), self.backend.name())
     }
 
     fn put(&self, desc: SegmentDesc) -> BoxFuture<'_, Result<()>> {

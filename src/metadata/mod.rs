@@ -54,9 +54,6 @@ pub type Changed = Box<dyn Fn(Change) + Send + Sync>;
 
 /// A place for descriptors and RPC addresses. Futures run on the control thread.
 pub trait Store: Send + Sync {
-    /// Word for messages, for example `P2PHANDSHAKE`.
-    fn name(&self) -> &'static str;
-
     /// Whether peers are asked directly, so that segment names are addresses and nothing is published.
     fn is_peer_to_peer(&self) -> bool;
 
@@ -175,7 +172,7 @@ mod tests {
             open(text, &Config::default(), own)
         };
         for (text, name) in [
-            ("P2PHANDSHAKE", "P2PHANDSHAKE"),
+            ("P2PHANDSHAKE", "peer"),
             ("redis://h:6379", "redis"),
             ("redis://h", "redis"),
             ("http://h/metadata", "http"),
@@ -188,8 +185,8 @@ mod tests {
             ("p2phandshake", "etcd"),
         ] {
             let store = open(text).map_err(|e| e.to_string()).unwrap();
-            assert_eq!(store.name(), name, "{text}");
-            assert_eq!(store.is_peer_to_peer(), name == "P2PHANDSHAKE");
+            assert_eq!(store.is_peer_to_peer(), name == "peer");
+            assert!(store.place("h:1").contains(name), "{text}: {}", store.place("h:1"));
         }
         for text in [
             "",

@@ -49,10 +49,6 @@ impl P2p {
 }
 
 impl Store for P2p {
-    fn name(&self) -> &'static str {
-        CONNECTION
-    }
-
     fn is_peer_to_peer(&self) -> bool {
         true
     }
@@ -62,7 +58,7 @@ impl Store for P2p {
     }
 
     fn place(&self, segment: &str) -> String {
-        format!("descriptor of {}", host_port::parse(segment, self.default_port))
+        format!("descriptor of peer {}", host_port::parse(segment, self.default_port))
     }
 
     fn put(&self, _: SegmentDesc) -> BoxFuture<'_, Result<()>> {

@@ -108,7 +108,7 @@ impl Redis {
         let made = if login {
             refused(format!("{text}; check MC_REDIS_USERNAME and MC_REDIS_PASSWORD"))
         } else if error.is_timeout() {
-            unreachable(text).class(Class::Timeout, true)
+            unreachable(text).transient(Class::Timeout)
         } else if error.is_io_error() || error.is_connection_dropped() || is_busy(error) {
             unreachable(text)
         } else {

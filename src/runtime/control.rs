@@ -107,7 +107,7 @@ impl Drop for Control {
 }
 
 fn broken() -> Error {
-    Error::new(Code::Socket, "the engine is being destroyed").class(Class::Canceled, false)
+    Error::new(Code::Socket, "the engine is being destroyed").permanent(Class::Canceled)
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ pub fn spawn(
     drop(mask);
     spawned.map_err(|e| {
         Error::io(Code::Memory, format!("cannot start thread {name} (check ulimit -u)"), &e)
-            .class(Class::Resource, true)
+            .transient(Class::Resource)
     })
 }
 

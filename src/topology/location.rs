@@ -1,7 +1,5 @@
 //! Location names of registered memory: what a caller or a peer wrote, and what the system says of an address.
 
-use std::borrow::Cow;
-
 use super::pages;
 
 /// Where the bytes of a region are.
@@ -22,19 +20,6 @@ impl Location {
     /// Reads a location name. Text that begins with `segments:` but is not well-formed is an ordinary name.
     pub fn parse(text: &str) -> Self {
         parse_segments(text).unwrap_or_else(|| Location::Whole(text.to_string()))
-    }
-
-    /// The row that the byte at `offset` of a region of `length` bytes belongs to.
-    pub fn at(&self, offset: u64, length: u64) -> Cow<'_, str> {
-        match self {
-            Location::Whole(name) => Cow::Borrowed(name),
-            Location::Segments { nodes, .. } => {
-                // `nodes` is public, hence possibly empty.
-                nodes
-                    .get(part(offset, length, nodes.len()))
-                    .map_or(Cow::Borrowed("*"), |node| cpu(*node).into())
-            }
-        }
     }
 }
 
@@ -96,13 +81,12 @@ mod tests {
         ] {
             let location = Location::parse(name);
             assert_eq!(location, Location::Whole(name.into()));
-            assert_eq!(location.at(5, 10), name);
         }
     }
 
     #[test]
     fn each_part_has_its_node_and_the_last_one_the_tail() {
-        let location = segments(4096, &[4, 0, 7]);
+        let nodes = [4, 0, 7];
         for (offset, length, expected) in [
             (0, 11, "cpu:4"),
             (2, 11, "cpu:4"),
@@ -118,9 +102,9 @@ mod tests {
             (0, 2, "cpu:7"),
             (0, 0, "cpu:7"),
         ] {
-            assert_eq!(location.at(offset, length), expected, "{offset} of {length}");
+            assert_eq!(cpu(nodes[part(offset, length, nodes.len())]), expected, "{offset} of {length}");
         }
-        assert_eq!(segments(1, &[]).at(0, 10), "*");
+        assert_eq!(part(0, 10, 0), 0);
     }
 
     #[test]

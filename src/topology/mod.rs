@@ -12,8 +12,5 @@ mod pages;
 pub mod select;
 
 pub use devices::{Nic, Root};
-pub use discover::{discover, parse_filters, survey, Survey};
-pub use location::{of_memory, Location};
+pub use discover::{parse_filters, survey};
 pub use matrix::{Matrix, Row};
-pub use order::{hca_order, iteration_order};
-pub use select::{parse_peer_affinity, Placement, RowId, Selector};

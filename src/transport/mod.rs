@@ -34,6 +34,8 @@ use report::{NicReport, RailReport};
 use slice::Slice;
 
 /// How a transport moves memory of some kind.
+// No transport stages yet.
+#[allow(dead_code)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Takes {
     /// From where it lies.

@@ -32,8 +32,6 @@ pub enum Status {
 
 /// One request. All state is atomics; any thread may look.
 pub struct Task {
-    /// Bytes asked for.
-    pub len: u64,
     /// Sum of finished slices.
     done: AtomicU64,
     slices_left: AtomicU32,
@@ -45,9 +43,8 @@ pub struct Task {
 
 impl Task {
     /// A task without slices: COMPLETED until one is added.
-    pub fn new(len: u64) -> Self {
+    pub fn new() -> Self {
         Task {
-            len,
             done: AtomicU64::new(0),
             slices_left: AtomicU32::new(0),
             status: AtomicU8::new(Status::Completed as u8),
@@ -150,7 +147,7 @@ impl Slice {
     pub fn fail_revoked(self) {
         let addr = self.local;
         let text = format!("the region that holds {addr:#x} was unregistered while the request was running");
-        self.fail(Error::new(Code::AddressNotRegistered, text).class(Class::Canceled, false));
+        self.fail(Error::new(Code::AddressNotRegistered, text).permanent(Class::Canceled));
     }
 
     /// Every byte is at its destination.
@@ -196,7 +193,7 @@ impl Drop for Slice {
         if !self.finished {
             let text =
                 "the thread that moved this request ended unexpectedly; destroy the engine and report this";
-            self.end(Some(Error::new(Code::InvalidArgument, text).class(Class::Internal, false)));
+            self.end(Some(Error::new(Code::InvalidArgument, text).permanent(Class::Internal)));
         }
     }
 }
@@ -218,7 +215,7 @@ mod tests {
 
     fn work() -> (Arc<Work>, Arc<Count>) {
         let count = Arc::new(Count::default());
-        let tasks = vec![Task::new(30)].into_boxed_slice();
+        let tasks = vec![Task::new()].into_boxed_slice();
         (Arc::new(Work { tasks, deadline: None, sink: count.clone() }), count)
     }
 

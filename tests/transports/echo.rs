@@ -140,7 +140,7 @@ impl EchoLink {
     fn carry(&self, slice: Slice) {
         let gone = || {
             let text = "the peer's engine is gone; open the segment again";
-            Error::new(Code::Socket, text).class(Class::Network, true).peer(self.route.peer())
+            Error::new(Code::Socket, text).transient(Class::Network).peer(self.route.peer())
         };
         let offer = self.route.offer().offer;
         let id = offer.as_ref().and_then(|offer| offer.as_any().downcast_ref::<EchoOffer>()).map(|o| o.id);
@@ -157,7 +157,7 @@ impl EchoLink {
             None => {
                 let text =
                     format!("{} bytes at {:#x} are not registered at the peer", slice.len, slice.remote);
-                slice.fail(Error::new(Code::AddressNotRegistered, text).class(Class::Rejected, false));
+                slice.fail(Error::new(Code::AddressNotRegistered, text).permanent(Class::Rejected));
             }
         }
     }

@@ -88,8 +88,10 @@ impl Node {
         &self.engine.local().name
     }
 
-    /// Submits, waits, and gives what became of each task.
+    /// Submits, waits, and gives what became of each task. Enters the engine as every call of the C API does: an engine that
+    /// is destroyed refuses whoever enters.
     fn run(&self, requests: &[Request]) -> Result<Vec<Option<Error>>> {
+        let _inside = self.engine.enter()?;
         let batch = self.engine.allocate_batch(requests.len())?;
         let outcome =
             self.engine.submit(batch, requests.len(), |index| requests[index], None).and_then(|()| {

@@ -19,7 +19,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
-use transfer_engine::metadata::EXPIRE_HEADER;
+use transfer_engine::EXPIRE_HEADER;
 
 use table::{Table, Wrote};
 

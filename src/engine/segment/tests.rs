@@ -10,7 +10,6 @@ struct NoStore;
 
 #[rustfmt::skip]
 impl Store for NoStore {
-    fn name(&self) -> &'static str { "none" }
     fn is_peer_to_peer(&self) -> bool { true }
     fn get(&self, _: &str) -> crate::metadata::BoxFuture<'_, Result<SegmentDesc>> { unreachable!() }
     fn place(&self, _: &str) -> String { unreachable!() }

@@ -73,7 +73,7 @@ impl Keyed {
         let mut claims = self.claims.lock().await;
         if claims.closed {
             let text = "the engine is being destroyed";
-            return Err(Error::new(Code::Metadata, text).class(Class::Canceled, false));
+            return Err(Error::new(Code::Metadata, text).permanent(Class::Canceled));
         }
         let before = claims.descriptor.as_ref().and_then(|claim| claim.version.clone());
         let first = claims.descriptor.is_none();
@@ -194,7 +194,7 @@ impl Keyed {
             over = Some(entry.version);
         }
         Err(refused(format!("key '{key}' is changed all the time by somebody else"))
-            .class(Class::Metadata, true))
+            .transient(Class::Metadata))
     }
 
     async fn owner(&self, key: &str, value: &[u8], entry: &Entry, take: bool) -> Result<Owner> {

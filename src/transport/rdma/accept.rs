@@ -2,14 +2,14 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::connection::{Connection, Remote};
 use super::errors::destroyed;
 use super::gid;
 use super::nic::Nic;
 use super::peer::incarnation_number;
-use super::rail::Rail;
+use super::rail::events::By;
+use super::rail::{Event, Rail};
 use super::refusal::{LAST_QP_NUMBER, STALE, UNKNOWN};
 use super::setup::{self, blocking};
 use super::shared::Shared;
@@ -18,8 +18,6 @@ use crate::handshake::ConnectionMessage;
 
 /// Most queue pairs that a peer may ask for.
 const MOST_QUEUE_PAIRS: usize = 64;
-/// How long a peer may take to say that it is ready, as upstream waits.
-const READY_LIMIT: Duration = Duration::from_secs(10);
 /// Longest NIC path accepted.
 const LONGEST_PATH: usize = 1024;
 
@@ -78,10 +76,9 @@ async fn answer(shared: Arc<Shared>, request: ConnectionMessage) -> Result<Conne
     let connection = blocking(move || {
         let connection = join(&of, &rail, &to, incarnation)?;
         setup::make_room(&of, &rail);
-        if will_confirm {
-            expect_ready(&of, rail, connection.clone());
-        } else {
-            rail.ready(&connection);
+        // Whoever does not announce a message of readiness is ready.
+        if !will_confirm {
+            rail.feed(Event::Ready(connection.clone()));
         }
         Ok(connection)
     })
@@ -124,7 +121,7 @@ fn join(shared: &Shared, rail: &Arc<Rail>, to: &Remote, incarnation: u64) -> Res
             Some(_) => {
                 // The peer has given its end up; ours is destroyed before the new one is made.
                 let text = format!("{} connected anew", rail.peer);
-                rail.retire(Error::new(Code::Endpoint, text).class(Class::Network, true));
+                rail.feed(Event::Retired(Error::new(Code::Endpoint, text).transient(Class::Network)));
                 current = None;
             }
             None if connection.queues.len() != to.qp_numbers.len() => {
@@ -140,16 +137,16 @@ fn join(shared: &Shared, rail: &Arc<Rail>, to: &Remote, incarnation: u64) -> Res
     loop {
         let connection = match current.take() {
             Some(connection) => connection,
-            None => setup::make(shared, rail, to.qp_numbers.len(), gid, true)?,
+            None => setup::make(shared, rail, to.qp_numbers.len(), gid, By::Peer)?,
         };
         tried.push(connection.gid.index);
         let Err(error) = connection.connect(&rail.nic, &shared.config, to) else {
             connection.incarnation.store(incarnation, Ordering::Relaxed);
-            connection.set_accepted();
+            rail.feed(Event::Accepted(connection.clone()));
             setup::adopt_gid(shared, rail, connection.gid, tried.len());
             return Ok(connection);
         };
-        rail.retire(error.clone());
+        rail.feed(Event::Retired(error.clone()));
         gid = setup::other_gid(shared, &rail.nic, &error, &tried).ok_or_else(|| error.clone())?;
         tracing::warn!("{}: {error}; trying GID {}", rail.name(), gid::text(&gid.bytes));
     }
@@ -163,19 +160,8 @@ fn acknowledged(shared: &Shared, nic: &Arc<Nic>, request: &ConnectionMessage) ->
     if connection.peer_numbers() != Some(request.qp_num.as_slice()) {
         return Err(refusal("ready message of another connection: the queue pair numbers differ".into()));
     }
-    rail.ready(&connection);
+    rail.feed(Event::Ready(connection));
     Ok(ConnectionMessage::default())
-}
-
-/// Gives the connection up if the peer's ready message does not come.
-fn expect_ready(shared: &Shared, rail: Arc<Rail>, connection: Arc<Connection>) {
-    shared.control.spawn(async move {
-        tokio::time::sleep(READY_LIMIT).await;
-        if !rail.is_up() && !connection.is_probed() && connection.cause().is_none() {
-            let text = format!("{} did not say within {READY_LIMIT:?} that it is ready", rail.peer);
-            rail.give_up(&connection, Error::new(Code::Endpoint, text).class(Class::Timeout, true));
-        }
-    });
 }
 
 /// The peer gives its end of a connection up.
@@ -190,7 +176,7 @@ fn withdrawn(shared: &Shared, request: &ConnectionMessage) -> ConnectionMessage 
     };
     if let Some(rail) = rail.filter(known) {
         let text = format!("{} gave this connection up", rail.peer);
-        rail.retire(Error::new(Code::Endpoint, text).class(Class::Network, true));
+        rail.feed(Event::Retired(Error::new(Code::Endpoint, text).transient(Class::Network)));
     }
     ConnectionMessage::default()
 }

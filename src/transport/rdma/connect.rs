@@ -8,7 +8,8 @@ use std::time::Duration;
 use super::connection::{Connection, Remote};
 use super::gid::{self, LocalGid};
 use super::peer::incarnation_number;
-use super::rail::Rail;
+use super::rail::events::{Attempt, By};
+use super::rail::{Event, Rail};
 use super::refusal::{LAST_QP_NUMBER, LINK_LOCAL, STALE, UNKNOWN};
 use super::route::{PeerDesc, PeerNic, Route};
 use super::setup::{self, blocking};
@@ -20,24 +21,25 @@ use crate::handshake::ConnectionMessage;
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 
 /// Connects `rail` to the peer that `route` leads to; the rail is told how it ended.
-pub fn start(shared: Arc<Shared>, rail: Arc<Rail>, route: Arc<dyn Route>) {
+pub fn start(shared: Arc<Shared>, rail: Arc<Rail>, attempt: Attempt, route: Arc<dyn Route>) {
     shared.control.clone().spawn(async move {
         let mut used = None;
-        let attempts = set_up(shared.clone(), rail.clone(), route, &mut used);
+        let attempts = set_up(shared.clone(), rail.clone(), attempt, route, &mut used);
         let limited = tokio::time::timeout(HANDSHAKE_LIMIT, attempts).await;
         let outcome = limited.unwrap_or_else(|_| {
             let text = format!("no answer of {} within {HANDSHAKE_LIMIT:?}", rail.peer);
-            Err(Error::new(Code::Endpoint, text).class(Class::Timeout, true))
+            Err(Error::new(Code::Endpoint, text).transient(Class::Timeout))
         });
         match outcome {
             Ok(connection) => {
                 shared.stats.connections.fetch_add(1, Ordering::Relaxed);
                 setup::make_room(&shared, &rail);
-                rail.ready(&connection);
+                rail.feed(Event::Connected(attempt, connection));
             }
             Err(error) => {
                 let error = error.context(format!("connect {}", rail.name())).peer(&rail.peer);
-                rail.connect_failed(error, used.as_ref());
+                let usable = used.as_ref().is_some_and(|connection| connection.is_open());
+                rail.feed(Event::AttemptFailed { attempt, connection: used, usable, cause: error });
             }
         }
     });
@@ -47,6 +49,7 @@ pub fn start(shared: Arc<Shared>, rail: Arc<Rail>, route: Arc<dyn Route>) {
 async fn set_up(
     shared: Arc<Shared>,
     rail: Arc<Rail>,
+    attempt: Attempt,
     route: Arc<dyn Route>,
     used: &mut Option<Arc<Connection>>,
 ) -> Result<Arc<Connection>> {
@@ -55,10 +58,10 @@ async fn set_up(
     let mut gid = rail.nic.port().gid;
     let mut tried = Vec::new();
     loop {
-        let connection = prepared(shared.clone(), rail.clone(), gid).await?;
+        let connection = prepared(shared.clone(), rail.clone(), attempt, gid).await?;
         *used = Some(connection.clone());
         tried.push(connection.gid.index);
-        let outcome = attempt(&shared, &rail, &route, &desc, &remote, connection.clone()).await;
+        let outcome = shake_hands(&shared, &rail, &route, &desc, &remote, connection.clone()).await;
         let Err(error) = outcome else {
             setup::adopt_gid(&shared, &rail, connection.gid, tried.len());
             return Ok(connection);
@@ -66,12 +69,12 @@ async fn set_up(
         let (of, nic, cause, except) = (shared.clone(), rail.nic.clone(), error.clone(), tried.clone());
         gid = blocking(move || setup::other_gid(&of, &nic, &cause, &except).ok_or(cause)).await?;
         tracing::warn!("{}: {error}; trying GID {}", rail.name(), gid::text(&gid.bytes));
-        rail.start_over(error);
+        rail.feed(Event::StartedOver(attempt, connection, error));
         *used = None;
     }
 }
 
-async fn attempt(
+async fn shake_hands(
     shared: &Arc<Shared>,
     rail: &Arc<Rail>,
     route: &Arc<dyn Route>,
@@ -120,13 +123,19 @@ async fn attempt(
 }
 
 /// The rail's connection that is being set up, or a new one with our GID `gid`.
-async fn prepared(shared: Arc<Shared>, rail: Arc<Rail>, gid: LocalGid) -> Result<Arc<Connection>> {
+async fn prepared(
+    shared: Arc<Shared>,
+    rail: Arc<Rail>,
+    attempt: Attempt,
+    gid: LocalGid,
+) -> Result<Arc<Connection>> {
     blocking(move || {
         let _setup = rail.setup.lock();
+        rail.check_current(attempt)?;
         if let Some(connection) = rail.connection().filter(|connection| connection.is_open()) {
             return Ok(connection);
         }
-        setup::make(&shared, &rail, shared.config.qps_per_endpoint, gid, false)
+        setup::make(&shared, &rail, shared.config.qps_per_endpoint, gid, By::Own(attempt))
     })
     .await
 }
@@ -149,7 +158,7 @@ async fn bring_up(
             Some(known) if known == to.qp_numbers => {}
             Some(_) => {
                 let text = "both sides connected at once with different queue pairs; trying again";
-                return Err(Error::new(Code::Endpoint, text).class(Class::Network, true));
+                return Err(Error::new(Code::Endpoint, text).transient(Class::Network));
             }
             None => connection.connect(&rail.nic, &shared.config, &to)?,
         }
@@ -176,7 +185,7 @@ fn nic_of(desc: &PeerDesc, path: &str) -> Result<PeerNic> {
     let found = desc.nics.iter().find(|nic| nic.name == name);
     found.cloned().ok_or_else(|| {
         let text = format!("the peer does not publish NIC '{name}' any more");
-        Error::new(Code::DeviceNotFound, text).class(Class::Device, true)
+        Error::new(Code::DeviceNotFound, text).transient(Class::Device)
     })
 }
 
@@ -207,12 +216,12 @@ fn refused(reason: &str) -> Error {
     let error = Error::new(Code::RejectHandshake, format!("the peer refused the connection: {reason}"));
     // Not final: the next attempt is made with a fresh descriptor, another GID, or a new connection.
     if [STALE, LINK_LOCAL, UNKNOWN].iter().any(|passing| reason.contains(passing)) {
-        error.class(Class::Network, true)
+        error.transient(Class::Network)
     } else {
         error
     }
 }
 
 fn protocol(text: String) -> Error {
-    Error::new(Code::RejectHandshake, text).class(Class::Protocol, false)
+    Error::new(Code::RejectHandshake, text).permanent(Class::Protocol)
 }

@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
@@ -35,10 +35,15 @@ pub struct Connection {
     cause: OnceLock<Error>,
     /// Probes that have to arrive before the connection counts as proved.
     unproved: AtomicUsize,
-    /// Guards the number of queue pairs that got their probe; `None` unless it is to be probed.
-    probed: Mutex<Option<usize>>,
-    /// The peer's request brought it up.
-    accepted: AtomicBool,
+    /// Guards the number of queue pairs that got their probe.
+    probed: Mutex<usize>,
+}
+
+/// A connection equals itself only.
+impl PartialEq for Connection {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+    }
 }
 
 /// The other end, for bringing the queue pairs up.
@@ -97,8 +102,7 @@ impl Connection {
             incarnation: AtomicU64::new(0),
             cause: OnceLock::new(),
             unproved: AtomicUsize::new(count),
-            probed: Mutex::new(None),
-            accepted: AtomicBool::new(false),
+            probed: Mutex::new(0),
         });
         let owner = owner(&connection);
         connection.queues.iter().for_each(|queue| queue.set_owner(owner.clone()));
@@ -158,39 +162,18 @@ impl Connection {
     }
 
     /// Posts one flight on every queue pair: all have to prove themselves. Each gets one, however often this is called;
-    /// without credit the rest gets theirs by a later call.
-    pub fn post_probes(&self, now_ms: u64) -> std::result::Result<(), i32> {
+    /// `false`: for lack of credit some have not got theirs.
+    pub fn post_probes(&self, now_ms: u64) -> std::result::Result<bool, i32> {
         let mut probed = self.probed.lock();
-        let next = probed.get_or_insert(0);
         CHAIN.with_borrow_mut(|chain| {
-            while let Some(queue) = self.queues.get(*next) {
+            while let Some(queue) = self.queues.get(*probed) {
                 if queue.post(&mut VecDeque::from([Flight::probe()]), 1, 0, chain, now_ms)? == 0 {
-                    break;
+                    return Ok(false);
                 }
-                *next += 1;
+                *probed += 1;
             }
-            Ok(())
+            Ok(true)
         })
-    }
-
-    /// It is being probed, and some queue pairs have not got theirs.
-    pub fn lacks_probes(&self) -> bool {
-        self.probed.lock().is_some_and(|count| count < self.queues.len())
-    }
-
-    /// It is being probed, or was.
-    pub fn is_probed(&self) -> bool {
-        self.probed.lock().is_some()
-    }
-
-    /// The peer's request has brought it up.
-    pub fn set_accepted(&self) {
-        self.accepted.store(true, Relaxed);
-    }
-
-    /// The peer's request brought it up, whatever becomes of ours.
-    pub fn is_accepted(&self) -> bool {
-        self.accepted.load(Relaxed)
     }
 
     /// One more probe arrived; true for the last one.
@@ -203,18 +186,17 @@ impl Connection {
         self.queues.iter().all(|queue| queue.outstanding() == 0)
     }
 
-    /// Stops all queue pairs, because of `cause`. Those with nothing posted are destroyed at once; false if this was
-    /// done before.
-    pub fn give_up(&self, cause: Error, now_ms: u64) -> bool {
+    /// Stops all queue pairs, because of `cause`, unless this was done before. Those with nothing posted are destroyed at
+    /// once.
+    pub fn give_up(&self, cause: Error, now_ms: u64) {
         if self.cause.set(cause).is_err() {
-            return false;
+            return;
         }
         for queue in &self.queues {
             if queue.stop(now_ms) {
                 queue.destroy();
             }
         }
-        true
     }
 
     /// Why it was given up.

@@ -106,6 +106,15 @@ pub enum Loss {
     Unconnected,
 }
 
+/// Whether the keys of flights that come back are good for another posting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keys {
+    /// As far as is known.
+    Good,
+    /// They are of another incarnation of the peer: its descriptor is read again first.
+    Stale,
+}
+
 /// Fails a list of flights with one error.
 pub fn fail_all(flights: impl IntoIterator<Item = Flight>, error: &Error) {
     flights.into_iter().for_each(|flight| flight.fail(error.clone()));

@@ -100,7 +100,7 @@ impl RdmaLink {
         let text = format!(
             "segment '{peer}' was started anew; its memory is not what the request was checked against"
         );
-        Error::new(Code::AddressNotRegistered, text).class(Class::Rejected, true).peer(peer)
+        Error::new(Code::AddressNotRegistered, text).transient(Class::Rejected).peer(peer)
     }
 
     /// No NIC of ours is active, or none of the two sides' matrices fit.
@@ -111,7 +111,7 @@ impl RdmaLink {
             self.own_nics(),
             target.desc.nics.len()
         );
-        Error::new(Code::DeviceNotFound, text).class(Class::Device, true).peer(peer)
+        Error::new(Code::DeviceNotFound, text).transient(Class::Device).peer(peer)
     }
 
     /// Our NICs, each with its last failure.
@@ -238,7 +238,7 @@ impl Origin for RdmaLink {
             let keys = view.at(local);
             keys.ok_or_else(|| not_registered(local)).and_then(|keys| {
                 // It was published when the request was submitted: the peer has taken it back since.
-                let withdrawn = || self.not_published(remote).class(Class::Rejected, false);
+                let withdrawn = || self.not_published(remote).permanent(Class::Rejected);
                 let window = target.window(remote, &mut 0);
                 let window =
                     window.filter(|window| window.holds(remote, flight.len())).ok_or_else(withdrawn)?;

@@ -13,6 +13,7 @@ mod errors;
 mod fence;
 mod flight;
 mod gid;
+mod judge;
 mod link;
 mod memory;
 mod meter;
@@ -61,12 +62,11 @@ use crate::topology::select::Selector;
 use crate::topology::Matrix;
 use affinity::Affinity;
 use errors::destroyed;
-use flight::{fail_revoked, Flight, Loss};
+use flight::{fail_revoked, Flight, Keys, Loss};
 use link::RdmaLink;
 use memory::Memory;
 use nic::Nic;
 use origin::Origin;
-use rail::Keys;
 use rails::Rails;
 use recover::recover;
 use report::{Host, Identity, Publication};
@@ -239,7 +239,7 @@ impl Transport for Rdma {
             if let Some(connection) = rail.connection() {
                 if connection.queues.iter().any(|queue| queue.any(inside)) {
                     let text = format!("{}: memory was unregistered under running requests", rail.name());
-                    let error = Error::new(Code::AddressNotRegistered, text).class(Class::Canceled, true);
+                    let error = Error::new(Code::AddressNotRegistered, text).transient(Class::Canceled);
                     rail.interrupt(&connection, error);
                 }
             }

@@ -7,10 +7,10 @@ use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use super::flight::{fail_all, Loss};
+use super::flight::{fail_all, Keys, Loss};
 use super::nic::Nic;
 use super::queue::{Queue, State};
-use super::rail::{Keys, Owner, Rail};
+use super::rail::{Event, Owner, Rail};
 use super::reap;
 use super::recover::recover;
 use super::shared::Shared;
@@ -32,8 +32,6 @@ const BUSY_MS: i32 = 50;
 const IDLE_MS: i32 = 250;
 /// How long a stopped queue pair has for its flush completions, ms.
 const DRAIN_MS: u64 = 500;
-/// A rail that failed is probed as long as it was used within this time, ms.
-const WANTED_MS: u64 = 60_000;
 /// Between two looks for a port or GID that is missing, ms.
 const REFRESH_MS: u64 = 100;
 
@@ -54,7 +52,7 @@ pub fn start(shared: &Arc<Shared>, nic: &Arc<Nic>) -> Result<JoinHandle<()>> {
             broken.deactivate("its thread failed inside the library", true);
             let text = format!("the thread of NIC {} failed inside the library; report the log", broken.name);
             if let Some(shared) = of.upgrade() {
-                abandon(&shared, &broken, &Error::new(Code::Context, text).class(Class::Internal, false));
+                abandon(&shared, &broken, &Error::new(Code::Context, text).permanent(Class::Internal));
             }
         },
     )
@@ -63,8 +61,7 @@ pub fn start(shared: &Arc<Shared>, nic: &Arc<Nic>) -> Result<JoinHandle<()>> {
 /// Takes every connection away and fails what was posted or waits.
 pub fn abandon(shared: &Shared, nic: &Nic, error: &Error) {
     for rail in shared.rails(nic).all() {
-        rail.retire(error.clone());
-        fail_all(rail.take_waiting(|_| true), error);
+        rail.feed(Event::Stopped(error.clone()));
     }
     let queues = nic.completions.iter().flat_map(|completions| completions.queues());
     queues.for_each(|queue| fail_all(queue.destroy(), error));
@@ -159,7 +156,8 @@ fn hear(shared: &Arc<Shared>, nic: &Arc<Nic>, event: &AsyncEvent) {
             });
             if let Some((rail, connection)) = rail {
                 let text = format!("{}: the device reported {}", rail.name(), event.name());
-                rail.give_up(&connection, Error::new(Code::Endpoint, text).class(Class::Network, true));
+                let error = Error::new(Code::Endpoint, text).transient(Class::Network);
+                rail.feed(Event::Lost(connection, error));
             }
         }
         AsyncEvent::DeviceFatal => lose(shared, nic, "the device failed", true),
@@ -180,22 +178,17 @@ fn hear(shared: &Arc<Shared>, nic: &Arc<Nic>, event: &AsyncEvent) {
 /// Takes a NIC out of use: what it carries goes elsewhere, and peers are told.
 fn lose(shared: &Arc<Shared>, nic: &Arc<Nic>, why: &str, for_good: bool) {
     let was_active = nic.deactivate(why, for_good);
-    give_up_all(shared, nic, why);
+    for rail in shared.rails(nic).all() {
+        rail.feed(Event::PortDown(of_nic(&rail, why)));
+    }
     if was_active {
         shared.host.republish();
     }
 }
 
-fn give_up_all(shared: &Shared, nic: &Nic, why: &str) {
-    for rail in shared.rails(nic).all() {
-        if let Some(connection) = rail.connection() {
-            let text = format!("{}: {why}", rail.name());
-            rail.give_up(
-                &connection,
-                Error::new(Code::Endpoint, text).class(Class::Device, true).peer(&rail.peer),
-            );
-        }
-    }
+fn of_nic(rail: &Rail, why: &str) -> Error {
+    let text = format!("{}: {why}", rail.name());
+    Error::new(Code::Endpoint, text).transient(Class::Device).peer(&rail.peer)
 }
 
 /// Reads port and GID again. A NIC that is back carries data again at once; one whose GID moved needs new connections.
@@ -206,11 +199,16 @@ fn refresh(shared: &Arc<Shared>, nic: &Arc<Nic>) {
             nic.refresh_at_ms.store(0, Ordering::Relaxed);
             let now = nic.port();
             if before.gid != now.gid {
-                give_up_all(shared, nic, "its GID changed");
+                for rail in shared.rails(nic).all() {
+                    if let Some(connection) = rail.connection() {
+                        let error = of_nic(&rail, "its GID changed");
+                        rail.feed(Event::Lost(connection, error));
+                    }
+                }
             }
             if changed {
                 tracing::info!("NIC {} is usable with GID {}", nic.name, super::gid::text(&now.gid.bytes));
-                shared.rails(nic).all().iter().for_each(|rail| rail.unpause());
+                shared.rails(nic).all().iter().for_each(|rail| rail.feed(Event::PortUp));
                 shared.host.republish();
             }
         }
@@ -236,14 +234,12 @@ fn scan(shared: &Arc<Shared>, nic: &Arc<Nic>, now: u64, thorough: bool) {
         }
     }
     for rail in shared.rails(nic).all() {
-        if !nic.is_active() {
-            rail.turn_away(Loss::Flushed);
-        } else if rail.waiting() > 0 && (thorough || rail.waiting() <= FEW) {
+        if rail.waiting() > 0 && (thorough || rail.waiting() <= FEW) {
             let late = rail.take_waiting(|flight| flight.is_expired(moment) || flight.is_revoked());
             let late = late.into_iter().map(|flight| (flight, Loss::Flushed)).collect();
             recover(shared, &rail, late, None, Keys::Good);
         }
-        rail.tick(now, WANTED_MS);
+        rail.tick(now);
     }
     if thorough {
         shared.rails(nic).sweep();
@@ -272,18 +268,18 @@ fn look_after(shared: &Arc<Shared>, queue: &Arc<Queue>, now: u64, moment: Instan
     };
     if queue.any(|flight| flight.is_expired(moment)) {
         let text = format!("{}: a request on it ran out of time", owner.rail.name());
-        return owner.rail.give_up(&connection, stalled(text, &owner.rail));
+        return owner.rail.feed(Event::Lost(connection, stalled(text, &owner.rail)));
     }
     if let Some((since, bytes)) = queue.stalled_since() {
         let limit = shared.config.rdma_stall_timeout.as_millis() as u64
             + bytes.saturating_mul(1000) / shared.config.rdma_min_rate;
         if now.saturating_sub(since) >= limit {
             let text = format!("{}: no completion for {} ms", owner.rail.name(), now - since);
-            owner.rail.give_up(&connection, stalled(text, &owner.rail));
+            owner.rail.feed(Event::Lost(connection, stalled(text, &owner.rail)));
         }
     }
 }
 
 fn stalled(text: String, rail: &Rail) -> Error {
-    Error::new(Code::Endpoint, text).class(Class::Timeout, true).peer(&rail.peer)
+    Error::new(Code::Endpoint, text).transient(Class::Timeout).peer(&rail.peer)
 }

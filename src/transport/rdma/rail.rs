@@ -1,18 +1,21 @@
 //! A rail: one local NIC to one NIC of a peer. It outlives its connections: waits, connects, posts, pauses after a
-//! failure, proves itself before it carries data again.
+//! failure, proves itself before it carries data again. The machine in `machine` says what comes next; this file feeds
+//! it events, publishes where data goes, and performs its actions.
 
-mod phase;
+pub mod events;
+mod machine;
+mod waiting;
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 
 use super::connection::Connection;
-use super::errors::destroyed;
-use super::flight::{fail_all, Flight, Loss, Lost};
+use super::errors::{destroyed, unwanted};
+use super::flight::{fail_all, Flight, Keys, Loss, Lost};
 use super::meter::Meter;
 use super::nic::Nic;
 use super::queue;
@@ -20,12 +23,12 @@ use super::route::Route;
 use crate::config::Config;
 use crate::error::{Class, Code, Error};
 use crate::transport::report::RailReport;
+use events::{Action, Attempt, By, Now, Pauses, Why};
+use machine::{Machine, Phase};
+use waiting::Waiting;
 
 /// What rails ask of the transport that they belong to. Called without any lock of the rail.
 pub trait Keeper: Send + Sync {
-    /// Settings.
-    fn config(&self) -> &Config;
-
     /// Milliseconds of the transport's clock.
     fn now_ms(&self) -> u64;
 
@@ -38,8 +41,8 @@ pub trait Keeper: Send + Sync {
     /// The route of a link, by the link's number, while it is in use.
     fn route(&self, link: u32) -> Option<Arc<dyn Route>>;
 
-    /// Begins a handshake; the rail is told how it ended.
-    fn connect(&self, rail: Arc<Rail>, route: Arc<dyn Route>);
+    /// Begins a handshake; the rail is told how the attempt ended.
+    fn connect(&self, rail: Arc<Rail>, attempt: Attempt, route: Arc<dyn Route>);
 
     /// Decides what becomes of flights that waited for the rail.
     fn recover(&self, rail: &Rail, lost: Lost, keys: Keys);
@@ -51,27 +54,8 @@ pub trait Keeper: Send + Sync {
     fn note_failure(&self, rail: &Rail, error: &Error);
 }
 
-/// Whether the keys of flights that come back are good for another posting.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keys {
-    /// As far as is known.
-    Good,
-    /// They are of another incarnation of the peer: its descriptor is read again first.
-    Stale,
-}
-
-/// Where a rail stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// Never used, or its connection was evicted.
-    Idle,
-    /// A handshake or a probe is under way.
-    Connecting,
-    /// Carries data.
-    Up,
-    /// Failed; not before `retry_at_ms`.
-    Paused,
-}
+/// What happens to a rail.
+pub type Event = events::Event<Arc<Connection>, Error>;
 
 /// A rail. Any thread.
 pub struct Rail {
@@ -81,25 +65,21 @@ pub struct Rail {
     pub peer: String,
     me: Weak<Rail>,
     keeper: Weak<dyn Keeper>,
-    /// Where data is posted; the hot path reads only this.
+    /// Published by the machine: where data is posted. The hot path reads only this.
     up: ArcSwapOption<Connection>,
-    /// Guards what waits for room or for a connection, oldest first.
-    waiting: Mutex<VecDeque<Flight>>,
-    /// Length of `waiting`; written under its lock.
-    waiting_len: AtomicUsize,
+    /// Published by the machine: may be chosen as any other.
+    trusted: AtomicBool,
+    waiting: Waiting,
     /// Bytes posted or waiting, and bandwidth.
     pub meter: Meter,
     /// Used since the eviction hand passed.
     visited: AtomicBool,
     /// Last use by a link, ms.
-    wanted_ms: AtomicU64,
+    used_ms: AtomicU64,
     /// A link would have used it since the last look, had it not failed.
     wanted: AtomicBool,
-    /// 0: may be chosen; else the number of failures in a row.
-    failures: AtomicU64,
     completed: AtomicU64,
-    failed: AtomicU64,
-    /// Guards the fields that change with the phase. Short.
+    /// Guards the machine and the way to the peer. Short.
     state: Mutex<State>,
     /// Guards making and connecting queue pairs; held while the driver works. Never taken on a data path.
     pub setup: Mutex<()>,
@@ -116,40 +96,29 @@ pub struct Owner {
 impl queue::Owner for Owner {}
 
 struct State {
-    phase: Phase,
-    /// Being set up, waiting for the peer's ready message, or up.
-    connection: Option<Arc<Connection>>,
-    retry_at_ms: u64,
-    last_error: Option<Error>,
+    machine: Machine<Arc<Connection>, Error>,
     /// Leads to the peer, as long as a link uses it.
     route: Option<Weak<dyn Route>>,
 }
 
 impl Rail {
     /// A rail that is not connected.
-    pub fn new(keeper: Weak<dyn Keeper>, nic: &Arc<Nic>, peer: &str) -> Arc<Self> {
+    pub fn new(keeper: Weak<dyn Keeper>, config: &Config, nic: &Arc<Nic>, peer: &str) -> Arc<Self> {
+        let pauses = Pauses { most: config.rail_pause, least: config.conn_pause };
         Arc::new_cyclic(|me| Rail {
             nic: nic.clone(),
             peer: peer.to_string(),
             me: me.clone(),
             keeper,
             up: ArcSwapOption::empty(),
-            waiting: Mutex::default(),
-            waiting_len: AtomicUsize::new(0),
+            trusted: AtomicBool::new(true),
+            waiting: Waiting::default(),
             meter: Meter::new(nic.meter.port_rate()),
             visited: AtomicBool::new(false),
-            wanted_ms: AtomicU64::new(0),
+            used_ms: AtomicU64::new(0),
             wanted: AtomicBool::new(false),
-            failures: AtomicU64::new(0),
             completed: AtomicU64::new(0),
-            failed: AtomicU64::new(0),
-            state: Mutex::new(State {
-                phase: Phase::Idle,
-                connection: None,
-                retry_at_ms: 0,
-                last_error: None,
-                route: None,
-            }),
+            state: Mutex::new(State { machine: Machine::new(pauses, nic.is_active()), route: None }),
             setup: Mutex::new(()),
         })
     }
@@ -159,11 +128,11 @@ impl Rail {
         let bytes = flights.iter().map(Flight::len).sum();
         self.meter.begin(bytes, now_ns);
         self.nic.meter.begin(bytes, now_ns);
-        self.wanted_ms.store(now_ns / 1_000_000, Ordering::Relaxed);
+        self.used_ms.store(now_ns / 1_000_000, Ordering::Relaxed);
         if !self.visited.load(Ordering::Relaxed) {
             self.visited.store(true, Ordering::Relaxed);
         }
-        if self.waiting_len.load(Ordering::SeqCst) == 0 {
+        if self.waiting.is_empty() {
             if let Some(connection) = &*self.up.load() {
                 if let Err(errno) = connection.post(flights, now_ns / 1_000_000) {
                     self.post_failed(connection, errno);
@@ -173,11 +142,7 @@ impl Rail {
                 }
             }
         }
-        {
-            let mut waiting = self.waiting.lock();
-            waiting.extend(flights.drain(..));
-            self.waiting_len.store(waiting.len(), Ordering::SeqCst);
-        }
+        self.waiting.append(flights);
         // After they were added: either `stop` takes them, or this sees that it was there before.
         if self.keeper.upgrade().is_none_or(|keeper| keeper.is_stopped()) {
             return fail_all(self.take_waiting(|_| true), &destroyed());
@@ -186,34 +151,34 @@ impl Rail {
         self.pump();
     }
 
-    /// Posts what waits, as far as there is room; starts a connection if there is none.
+    /// Posts what waits, as far as there is room; asks for a connection if there is none.
     pub fn pump(&self) {
-        let Some(connection) = self.up.load_full() else { return self.connect() };
+        let Some(connection) = self.up.load_full() else { return self.feed(Event::Wanted) };
         let Some(keeper) = self.keeper.upgrade() else { return };
         let mut stale = Vec::new();
-        let outcome = {
-            let mut waiting = self.waiting.lock();
+        let outcome = self.waiting.change(|waiting| -> Result<(), i32> {
             let incarnation = connection.incarnation.load(Ordering::Relaxed);
-            let mut post = |waiting: &mut VecDeque<Flight>| loop {
-                // Only the front is looked at: much may wait, and this runs at every completion.
-                while waiting.front().is_some_and(|flight| !flight.suits(incarnation)) {
-                    stale.extend(waiting.pop_front());
-                }
-                connection.post(waiting, keeper.now_ms())?;
-                if waiting.front().is_none_or(|flight| flight.suits(incarnation)) {
-                    return Ok(());
+            let mut post = |waiting: &mut VecDeque<Flight>| -> Result<(), i32> {
+                loop {
+                    // Only the front is looked at: much may wait, and this runs at every completion.
+                    while waiting.front().is_some_and(|flight| !flight.suits(incarnation)) {
+                        stale.extend(waiting.pop_front());
+                    }
+                    connection.post(waiting, keeper.now_ms())?;
+                    if waiting.front().is_none_or(|flight| flight.suits(incarnation)) {
+                        return Ok(());
+                    }
                 }
             };
-            let mut outcome = post(&mut waiting);
-            if outcome.is_ok() && !waiting.is_empty() && connection.is_idle() {
+            post(waiting)?;
+            if !waiting.is_empty() && connection.is_idle() {
                 // Nothing of ours will complete and bring us back here: others hold all the credit. Again, because
                 // their last completion may have come before the note.
                 self.nic.starved.store(true, Ordering::SeqCst);
-                outcome = post(&mut waiting);
+                post(waiting)?;
             }
-            self.waiting_len.store(waiting.len(), Ordering::SeqCst);
-            outcome
-        };
+            Ok(())
+        });
         if let Err(errno) = outcome {
             self.post_failed(&connection, errno);
         }
@@ -222,7 +187,7 @@ impl Rail {
                 // These keys are from a descriptor read just now: it is the connection that leads to a process that is
                 // gone. Nothing else would tell while nothing is posted on it.
                 let text = format!("{} was started anew", self.peer);
-                self.interrupt(&connection, Error::new(Code::Endpoint, text).class(Class::Network, true));
+                self.interrupt(&connection, Error::new(Code::Endpoint, text).transient(Class::Network));
             }
             let lost = stale.into_iter().map(|flight| (flight, Loss::Flushed)).collect();
             keeper.recover(self, lost, Keys::Stale);
@@ -234,30 +199,126 @@ impl Rail {
         if errno != libc::ENOTCONN {
             let cause = std::io::Error::from_raw_os_error(errno);
             let error = Error::io(Code::Endpoint, format!("post on {} failed", self.name()), &cause);
-            self.give_up(connection, error.class(Class::Device, true));
+            self.feed(Event::Lost(connection.clone(), error.transient(Class::Device)));
         }
+    }
+
+    /// One step of the machine: what it publishes is published under the lock, what it asks for is done without.
+    pub fn feed(&self, event: Event) {
+        let Some(keeper) = self.keeper.upgrade() else { return };
+        let now = Now { ms: keeper.now_ms(), random: keeper.random() };
+        let actions = {
+            let mut state = self.state.lock();
+            let actions = state.machine.on(event, now);
+            let up = state.machine.up();
+            if self.up.load().as_ref() != up {
+                self.up.store(up.cloned());
+            }
+            self.trusted.store(state.machine.is_trusted(), Ordering::Relaxed);
+            actions
+        };
+        actions.into_iter().for_each(|action| self.perform(&*keeper, action, now.ms));
+    }
+
+    fn perform(&self, keeper: &dyn Keeper, action: Action<Arc<Connection>, Error>, now_ms: u64) {
+        match action {
+            Action::Connect(attempt) => match (self.route(keeper), self.me.upgrade()) {
+                (Some(route), Some(me)) => keeper.connect(me, attempt, route),
+                _ => self.feed(Event::Unreachable(attempt)),
+            },
+            Action::Probe(connection) => match connection.post_probes(now_ms) {
+                Ok(all) => self.feed(Event::Probed { connection, all }),
+                Err(errno) => self.post_failed(&connection, errno),
+            },
+            Action::Pump => self.pump(),
+            Action::HandBack(loss) => {
+                let lost = self.take_waiting(|_| true).into_iter().map(|flight| (flight, loss)).collect();
+                keeper.recover(self, lost, Keys::Good);
+            }
+            Action::Fail(error) => fail_all(self.take_waiting(|_| true), &error),
+            Action::Stop(connection, why) => connection.give_up(self.explain(why), now_ms),
+            Action::Vacate => keeper.disconnected(self),
+            Action::Report(error) => keeper.note_failure(self, &error),
+            Action::Expire(connection) => {
+                let text = format!("{} did not say in time that it is ready", self.peer);
+                let error = Error::new(Code::Endpoint, text).transient(Class::Timeout);
+                self.feed(Event::Overdue(connection, error));
+            }
+        }
+    }
+
+    fn explain(&self, why: Why<Error>) -> Error {
+        match why {
+            Why::Because(error) => error,
+            Why::Renewed => Error::new(Code::Endpoint, format!("{} was connected anew", self.name())),
+            Why::Unwanted => unwanted(),
+        }
+    }
+
+    /// The last link to use the rail may be gone while others, to the same peer by another name, wait.
+    fn route(&self, keeper: &dyn Keeper) -> Option<Arc<dyn Route>> {
+        let known = self.state.lock().route.as_ref().and_then(Weak::upgrade);
+        known.or_else(|| keeper.route(self.waiting.link()?))
+    }
+
+    /// Keeps a connection that is to be set up. An error if nobody wants it any more; it is stopped then.
+    pub fn keep(&self, connection: &Arc<Connection>, by: By) -> Result<(), Error> {
+        self.feed(Event::Made { connection: connection.clone(), by });
+        let kept = self.connection().is_some_and(|known| known == *connection);
+        kept.then_some(()).ok_or_else(unwanted)
+    }
+
+    /// An error unless this is the attempt that counts.
+    pub fn check_current(&self, attempt: Attempt) -> Result<(), Error> {
+        let current = self.state.lock().machine.is_current(attempt);
+        current.then_some(()).ok_or_else(unwanted)
+    }
+
+    /// Stops the connection for a reason that is ours alone: the rail is not blamed, and connects again at once.
+    pub fn interrupt(&self, connection: &Arc<Connection>, why: Error) {
+        self.feed(Event::Interrupted(connection.clone(), why));
+        if self.has_waiting() {
+            self.pump();
+        }
+    }
+
+    /// Traffic that goes elsewhere because this rail failed could use it.
+    pub fn want(&self, route: &Arc<dyn Route>) {
+        // Once between two looks: this is the data path.
+        if !self.wanted.load(Ordering::Relaxed) {
+            self.wanted.store(true, Ordering::Relaxed);
+            self.state.lock().route = Some(Arc::downgrade(route));
+        }
+    }
+
+    /// Time has passed. For the NIC thread.
+    pub fn tick(&self, now_ms: u64) {
+        if self.wanted.load(Ordering::Relaxed) {
+            self.wanted.store(false, Ordering::Relaxed);
+            self.used_ms.store(now_ms, Ordering::Relaxed);
+        }
+        let used_ms = self.used_ms.load(Ordering::Relaxed);
+        self.feed(Event::Tick { waiting: self.has_waiting(), used_ms });
+    }
+
+    /// The connection that is being set up or is up.
+    pub fn connection(&self) -> Option<Arc<Connection>> {
+        self.state.lock().machine.connection().cloned()
     }
 
     /// Flights wait here.
     pub fn has_waiting(&self) -> bool {
-        self.waiting() > 0
+        !self.waiting.is_empty()
     }
 
     /// So many flights wait here.
     pub fn waiting(&self) -> usize {
-        self.waiting_len.load(Ordering::SeqCst)
+        self.waiting.len()
     }
 
     /// Takes those that wait and for which `wanted` holds.
     pub fn take_waiting(&self, wanted: impl Fn(&Flight) -> bool) -> Vec<Flight> {
-        let mut waiting = self.waiting.lock();
-        if !waiting.iter().any(&wanted) {
-            return Vec::new();
-        }
-        let (taken, left): (Vec<Flight>, Vec<Flight>) = waiting.drain(..).partition(wanted);
-        *waiting = left.into();
-        self.waiting_len.store(waiting.len(), Ordering::SeqCst);
-        taken
+        self.waiting.take(wanted)
     }
 
     /// `count` flights with `bytes` arrived.
@@ -275,7 +336,7 @@ impl Rail {
 
     /// May carry data now or soon; a rail that failed has to be asked for as a last resort.
     pub fn is_trusted(&self) -> bool {
-        self.failures.load(Ordering::Relaxed) == 0
+        self.trusted.load(Ordering::Relaxed)
     }
 
     /// Carries data.
@@ -285,7 +346,7 @@ impl Rail {
 
     /// The last failure.
     pub fn last_error(&self) -> Option<Error> {
-        self.state.lock().last_error.clone()
+        self.state.lock().machine.last_error().cloned()
     }
 
     /// Nothing posted, nothing waiting.
@@ -295,7 +356,7 @@ impl Rail {
 
     /// Nothing would be lost with it.
     pub fn is_forgettable(&self) -> bool {
-        self.is_idle() && self.state.lock().connection.is_none()
+        self.is_idle() && self.connection().is_none()
     }
 
     /// Reads and clears the eviction mark.
@@ -314,17 +375,17 @@ impl Rail {
         RailReport {
             local: self.nic.name.clone(),
             peer: self.peer.clone(),
-            state: match state.phase {
-                Phase::Idle => "idle",
-                Phase::Connecting => "connecting",
-                Phase::Up => "up",
-                Phase::Paused => "paused",
+            state: match state.machine.phase() {
+                Phase::Idle | Phase::Stopped => "idle",
+                Phase::Connecting { .. } | Phase::Proving { .. } => "connecting",
+                Phase::Up(_) => "up",
+                Phase::Paused { .. } => "paused",
             },
             inflight_bytes: self.meter.inflight(),
-            waiting: self.waiting_len.load(Ordering::Relaxed),
+            waiting: self.waiting.len(),
             completed: self.completed.load(Ordering::Relaxed),
-            failures: self.failed.load(Ordering::Relaxed),
-            last_error: state.last_error.as_ref().map(|e| e.text().to_string()).unwrap_or_default(),
+            failures: state.machine.failed(),
+            last_error: state.machine.last_error().map(|e| e.text().to_string()).unwrap_or_default(),
         }
     }
 }

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use super::completions::Retire;
 use super::connection::Connection;
 use super::errors::completion_error;
-use super::flight::{Flight, Loss, Lost};
+use super::flight::{Flight, Keys, Loss, Lost};
 use super::nic::Nic;
 use super::queue::{Queue, Retired};
-use super::rail::{Keys, Owner, Rail};
+use super::rail::{Event, Owner, Rail};
 use super::recover::recover;
 use super::shared::Shared;
 use crate::error::{Class, Code, Error};
@@ -23,7 +23,7 @@ pub fn poll(shared: &Shared, nic: &Nic) -> bool {
     }
     let Reaper { failed, lost, .. } = reaper;
     for (rail, connection, error) in failed {
-        rail.give_up(&connection, error);
+        rail.feed(Event::Lost(connection, error));
     }
     for (rail, connection, flights) in lost {
         recover(shared, &rail, flights, connection.as_deref(), Keys::Good);
@@ -62,7 +62,7 @@ impl Retire for Reaper<'_> {
             }
             if let Some(connection) = connection.as_ref().filter(|_| proved) {
                 if connection.note_proof() {
-                    rail.proved(connection);
+                    rail.feed(Event::Proved(connection.clone()));
                 }
             }
         }
@@ -99,7 +99,7 @@ impl Reaper<'_> {
         let stopped = || {
             let text =
                 format!("{}: a queue pair had stopped, perhaps for a bad request of the peer", rail.name());
-            Error::new(Code::Endpoint, text).class(Class::Network, true).peer(&rail.peer)
+            Error::new(Code::Endpoint, text).transient(Class::Network).peer(&rail.peer)
         };
         self.failed.push((rail.clone(), connection, error.unwrap_or_else(stopped)));
     }

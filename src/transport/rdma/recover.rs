@@ -7,20 +7,12 @@ use std::time::Instant;
 use super::connection::Connection;
 use super::errors::{completion_error, timed_out};
 use super::fence::Fence;
-use super::flight::{fail_revoked, Flight, Loss, Lost};
+use super::flight::{fail_revoked, Flight, Keys, Loss, Lost};
+use super::judge::{judge, Blame, Judgement, Limits, Next, View};
 use super::origin::Origin;
-use super::rail::{Keys, Rail};
+use super::rail::Rail;
 use super::shared::Shared;
-use super::verbs::wc;
 use crate::error::{Class, Code, Error};
-
-/// What a failed attempt means for a slice.
-enum Verdict {
-    /// No rail will do better.
-    Fail(Error),
-    /// Again, elsewhere if possible. The descriptor is read again first if the second value says so.
-    Again(Error, bool),
-}
 
 /// Decides about flights that came back from `rail`. `posted` is the connection that they were posted on; `None` if they
 /// only waited. The caller holds no lock of the rail.
@@ -41,18 +33,16 @@ pub fn recover(shared: &Shared, rail: &Rail, lost: Lost, posted: Option<&Connect
         }
         let Some(link) = shared.link(flight.link) else {
             // Nobody can ask for this task any more.
-            let error = Error::new(Code::Endpoint, "the segment was closed").class(Class::Canceled, false);
+            let error = Error::new(Code::Endpoint, "the segment was closed").permanent(Class::Canceled);
             flight.fail(error);
             continue;
         };
-        let verdict = judge(shared, rail, &mut flight, loss, cause.as_ref(), &*link);
-        let (error, again) = match verdict {
-            Verdict::Fail(error) => {
-                flight.fail(error);
-                continue;
-            }
-            Verdict::Again(error, again) => (error, again || keys == Keys::Stale),
-        };
+        let (next, error) = decide(shared, rail, &mut flight, loss, cause.as_ref(), &*link);
+        if matches!(next, Next::Fail | Next::FailUnknown) {
+            flight.fail(error);
+            continue;
+        }
+        let again = next == Next::AgainReread || keys == Keys::Stale;
         if let Err(closed) = link.check_open() {
             flight.fail(closed);
             continue;
@@ -101,62 +91,49 @@ fn fence(
     Some(Fence { own_path, peer, qp_num, incarnation: Some(incarnation) })
 }
 
-fn judge(
+/// Has the flight judged, notes what it has cost, and makes the error that it has met.
+fn decide(
     shared: &Shared,
     rail: &Rail,
     flight: &mut Flight,
     loss: Loss,
     cause: Option<&Error>,
     link: &dyn Origin,
-) -> Verdict {
+) -> (Next, Error) {
     let bit = link.bit_of(rail.nic.index, &rail.peer);
-    let known =
-        || cause.cloned().unwrap_or_else(|| Error::new(Code::Endpoint, format!("{} failed", rail.name())));
-    let (error, cost) = match loss {
-        Loss::Flushed => (known().context("work request flushed"), 0),
-        Loss::Unknown => (known(), 2),
-        Loss::Unconnected => (known(), connect_cost(&known())),
-        Loss::Completion(status, _) => {
-            let error = completion_error(&rail.name(), &rail.peer, loss).unwrap_or_else(known);
-            match status {
-                wc::REM_ACCESS_ERR | wc::REM_INV_REQ_ERR | wc::REM_OP_ERR => {
-                    flight.tries = flight.tries.saturating_add(1);
-                    let error = refused_by_peer(flight, error);
-                    return match flight.reread {
-                        true => Verdict::Fail(error),
-                        false => Verdict::Again(error, true),
-                    };
-                }
-                wc::LOC_PROT_ERR | wc::LOC_ACCESS_ERR | wc::LOC_LEN_ERR | wc::MW_BIND_ERR => {
-                    (unusable_memory(flight, error), 3)
-                }
-                _ => (error, 1),
-            }
-        }
+    let unnamed = || Error::new(Code::Endpoint, format!("{} failed", rail.name()));
+    let cause = cause.cloned().unwrap_or_else(unnamed);
+    let has_others = loss == Loss::Unconnected && {
+        flight.avoid |= bit;
+        link.has_other_rail(flight)
     };
-    if cost > 0 {
+    let view = View {
+        loss,
+        cause: (cause.kind(), cause.code()),
+        tries: flight.tries,
+        reread: flight.reread,
+        is_write: flight.is_write(),
+        has_others,
+    };
+    let config = &shared.config;
+    let limits = Limits { tries: config.retry_cnt, repost_writes: config.rdma_repost_writes };
+    let Judgement { next, blame, tries, avoid } = judge(&view, limits);
+    flight.tries = tries;
+    if avoid {
         flight.avoid |= bit;
     }
-    // One NIC of the peer refuses, but perhaps not all of them.
-    let cost = if cost == u8::MAX && link.has_other_rail(flight) { 1 } else { cost };
-    flight.tries = flight.tries.saturating_add(cost);
-    let is_write = flight.is_write();
-    if loss == Loss::Unknown && is_write && !shared.config.rdma_repost_writes {
-        return Verdict::Fail(error.context("not posted again, as MC_RDMA_REPOST_WRITES=0 asks"));
-    }
-    if flight.tries >= shared.config.retry_cnt {
-        return Verdict::Fail(error);
-    }
-    Verdict::Again(error, false)
-}
-
-/// A refusal is final for a rail; a peer that does not answer gets another chance or two.
-fn connect_cost(error: &Error) -> u8 {
-    match error.kind() {
-        Class::Rejected | Class::Argument | Class::Protocol | Class::Canceled => u8::MAX,
-        Class::Network if error.code() == Code::Socket => 3,
-        _ => 1,
-    }
+    let error = completion_error(&rail.name(), &rail.peer, loss).unwrap_or(cause);
+    let error = match blame {
+        Blame::Neighbour => error.context("work request flushed"),
+        Blame::Rail => error,
+        Blame::Peer => refused_by_peer(flight, error),
+        Blame::Memory => unusable_memory(flight, error),
+    };
+    let error = match next {
+        Next::FailUnknown => error.context("not posted again, as MC_RDMA_REPOST_WRITES=0 asks"),
+        Next::Fail | Next::Again | Next::AgainReread => error,
+    };
+    (next, error)
 }
 
 fn refused_by_peer(flight: &Flight, error: Error) -> Error {
@@ -167,7 +144,7 @@ fn refused_by_peer(flight: &Flight, error: Error) -> Error {
     );
     let peer = error.peer_name().to_string();
     Error::new(Code::AddressNotRegistered, format!("{what}; {}", error.text()))
-        .class(Class::Rejected, false)
+        .permanent(Class::Rejected)
         .peer(peer)
 }
 
@@ -179,5 +156,5 @@ fn unusable_memory(flight: &Flight, error: Error) -> Error {
         slice.local,
         error.text()
     );
-    Error::new(Code::Context, text).class(Class::Argument, false)
+    Error::new(Code::Context, text).permanent(Class::Argument)
 }

@@ -8,17 +8,18 @@ use super::errors::destroyed;
 use super::gid::{self, LocalGid};
 use super::nic::Nic;
 use super::queue;
-use super::rail::{Owner, Rail};
+use super::rail::events::By;
+use super::rail::{Event, Owner, Rail};
 use super::shared::Shared;
-use crate::error::{Class, Code, Error, Result};
+use crate::error::{Code, Error, Result};
 
-/// A new connection of `rail`, which keeps it. `asked`: on the peer's demand.
+/// A new connection of `rail`, which keeps it.
 pub fn make(
     shared: &Shared,
     rail: &Arc<Rail>,
     count: usize,
     gid: LocalGid,
-    asked: bool,
+    by: By,
 ) -> Result<Arc<Connection>> {
     let owner = |connection: &Arc<Connection>| -> Arc<dyn queue::Owner> {
         Arc::new(Owner { rail: rail.clone(), connection: Arc::downgrade(connection) })
@@ -38,15 +39,10 @@ pub fn make(
         }
         outcome => outcome?,
     };
-    if !rail.set_connection(&made, asked) {
-        let error =
-            Error::new(Code::Endpoint, "the attempt to connect was over before").class(Class::Canceled, true);
-        made.give_up(error.clone(), shared.now_ms());
-        return Err(error);
-    }
+    rail.keep(&made, by)?;
     // After it was kept: either `stop` takes it away, or this sees that it was there before.
     if shared.is_stopped() {
-        rail.retire(destroyed());
+        rail.feed(Event::Stopped(destroyed()));
         return Err(destroyed());
     }
     Ok(made)
@@ -82,7 +78,7 @@ pub fn make_room(shared: &Shared, rail: &Arc<Rail>) {
 
 fn evict(shared: &Shared, victim: &Rail, why: &str) {
     shared.stats.evicted.fetch_add(1, Ordering::Relaxed);
-    victim.retire(Error::new(Code::Endpoint, format!("evicted: {why}")));
+    victim.feed(Event::Retired(Error::new(Code::Endpoint, format!("evicted: {why}"))));
 }
 
 /// Runs what blocks in the driver.

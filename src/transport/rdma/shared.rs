@@ -117,7 +117,7 @@ impl Shared {
     /// The rail from a NIC to a peer's NIC.
     pub fn rail(&self, nic: &Arc<Nic>, peer: &str) -> Arc<Rail> {
         let me = self.me.get().cloned().unwrap_or_default();
-        self.rails(nic).get(peer, || Rail::new(me, nic, peer))
+        self.rails(nic).get(peer, || Rail::new(me, &self.config, nic, peer))
     }
 
     /// `server@nic` of a local NIC.

@@ -3,19 +3,15 @@
 use std::sync::Arc;
 
 use super::connect;
-use super::flight::Lost;
-use super::rail::{Keeper, Keys, Rail};
+use super::flight::{Keys, Lost};
+use super::rail::events::Attempt;
+use super::rail::{Keeper, Rail};
 use super::recover::recover;
 use super::route::Route;
 use super::shared::Shared;
-use crate::config::Config;
 use crate::error::Error;
 
 impl Keeper for Shared {
-    fn config(&self) -> &Config {
-        &self.config
-    }
-
     fn now_ms(&self) -> u64 {
         self.now_ms()
     }
@@ -32,9 +28,9 @@ impl Keeper for Shared {
         self.link(link).map(|link| link.route().clone())
     }
 
-    fn connect(&self, rail: Arc<Rail>, route: Arc<dyn Route>) {
+    fn connect(&self, rail: Arc<Rail>, attempt: Attempt, route: Arc<dyn Route>) {
         if let Some(me) = self.me.get().and_then(std::sync::Weak::upgrade) {
-            connect::start(me, rail, route);
+            connect::start(me, rail, attempt, route);
         }
     }
 

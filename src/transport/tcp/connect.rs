@@ -40,7 +40,7 @@ pub async fn connect(shared: &Shared, route: &dyn Route, reread: bool) -> Result
     let limit = STEPS * shared.config.connect_timeout;
     timeout(limit, try_connect(shared, route, reread)).await.unwrap_or_else(|_| {
         let text = format!("no connection within {} s; check the peer, the route and DNS", limit.as_secs());
-        Err(Error::new(Code::Socket, text).class(Class::Timeout, true).peer(route.peer()))
+        Err(Error::new(Code::Socket, text).transient(Class::Timeout).peer(route.peer()))
     })
 }
 
@@ -129,7 +129,7 @@ async fn prepare(
     if let (true, Some((incarnation, cell))) = (v2 && reusable, endpoint.incarnation) {
         timeout(limit, prove(&mut stream, incarnation, cell, endpoint)).await.unwrap_or_else(|_| {
             Err(Error::new(Code::Socket, format!("no answer on the data port within {} s", limit.as_secs()))
-                .class(Class::Timeout, true)
+                .transient(Class::Timeout)
                 .peer(&endpoint.peer))
         })?;
     }
@@ -166,7 +166,7 @@ async fn prove(
         }
     }
     let text = "another process listens on the peer's data port: the peer restarted; open the segment again";
-    Err(Error::new(Code::Socket, text).class(Class::Metadata, true).peer(&endpoint.peer))
+    Err(Error::new(Code::Socket, text).transient(Class::Metadata).peer(&endpoint.peer))
 }
 
 fn no_answer(address: SocketAddr, limit: Duration) -> Error {
@@ -174,5 +174,5 @@ fn no_answer(address: SocketAddr, limit: Duration) -> Error {
         "no answer from data port {address} within {} s; check the route and firewalls (MC_HANDSHAKE_CONNECT_TIMEOUT)",
         limit.as_secs()
     );
-    Error::new(Code::Socket, text).class(Class::Timeout, true)
+    Error::new(Code::Socket, text).transient(Class::Timeout)
 }

@@ -104,7 +104,7 @@ fn hung_up(cause: Option<&io::Error>, peer: &str) -> Error {
         Some(cause) => Error::io(Code::Socket, what, cause),
         None => Error::new(Code::Socket, what),
     }
-    .class(Class::Network, true)
+    .transient(Class::Network)
     .peer(peer)
 }
 
@@ -115,8 +115,8 @@ fn blame(down: &Down, request: &Request, peer: &str) -> Error {
             Code::AddressNotRegistered,
             format!("the peer refused {len} bytes at {addr:#x}: not inside one region registered there for remote access"),
         )
-        .class(Class::Rejected, false),
-        Down::Protocol(text) => Error::new(Code::Socket, text.clone()).class(Class::Protocol, false),
+        .permanent(Class::Rejected),
+        Down::Protocol(text) => Error::new(Code::Socket, text.clone()).permanent(Class::Protocol),
         Down::Fault { .. } => Error::invalid(format!(
             "a local buffer on this connection is not mapped, at the latest that of {len} bytes for {addr:#x}; \
              was it freed before its transfer ended?"
@@ -141,7 +141,7 @@ mod tests {
 
     /// Three WRITEs and a READ: two sent, one half sent, one waiting.
     fn requests(attempt: Attempt) -> Vec<Request> {
-        let tasks = (0..4).map(|_| Task::new(8)).collect();
+        let tasks = (0..4).map(|_| Task::new()).collect();
         let work = Arc::new(Work { tasks, deadline: None, sink: Arc::new(Nobody) });
         let ops = [Op::Write, Op::Read, Op::Write, Op::Write];
         let slice = |(task, op): (usize, Op)| Slice::new(&work, task as u32, op, 1, task as u64, 8, None);

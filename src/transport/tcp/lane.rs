@@ -220,13 +220,13 @@ impl Lane {
     /// Ends every use of a revoked region; the connection survives where it can.
     pub fn abort(self: &Arc<Self>, region: &Region) {
         let text = format!("the region at {:#x} was unregistered while a request was running", region.addr);
-        let why = Error::new(Code::AddressNotRegistered, text).class(Class::Canceled, false);
+        let why = Error::new(Code::AddressNotRegistered, text).permanent(Class::Canceled);
         self.abandon(|slice| slice.is_in(region), &why);
     }
 
     fn timeout(&self, text: &str) -> Error {
         let peer = self.link.upgrade().map(|link| link.peer()).unwrap_or_default();
-        Error::new(Code::Socket, text).class(Class::Timeout, true).peer(peer)
+        Error::new(Code::Socket, text).transient(Class::Timeout).peer(peer)
     }
 
     /// Fails the slices that `which` picks without touching the others, if possible.
@@ -415,12 +415,12 @@ fn refuse(requests: Vec<Request>, closed: Option<&Error>) {
             None if request.is_revoked() => request.fail_revoked(),
             None => {
                 let text = "the peer restarted after its descriptor was read; open the segment again";
-                request.fail(Error::new(Code::Socket, text).class(Class::Metadata, true));
+                request.fail(Error::new(Code::Socket, text).transient(Class::Metadata));
             }
         }
     }
 }
 
 fn closed() -> Error {
-    Error::new(Code::Socket, "the segment was closed").class(Class::Canceled, false)
+    Error::new(Code::Socket, "the segment was closed").permanent(Class::Canceled)
 }

@@ -106,7 +106,7 @@ impl Reactor {
     pub fn new(busy_poll: Duration) -> Result<Arc<Self>> {
         let failed = |e: io::Error| {
             Error::io(Code::Socket, "cannot set up a data-plane thread (check ulimit -n)", &e)
-                .class(Class::Resource, true)
+                .transient(Class::Resource)
         };
         let epoll = Epoll::new().map_err(failed)?;
         let wakeup = Wakeup::new().map_err(failed)?;
@@ -369,5 +369,5 @@ impl Loop {
 /// What everything fails with whose thread has ended by a panic.
 pub fn thread_failed() -> Error {
     let text = "a data-plane thread of the engine failed; destroy the engine and report this";
-    Error::new(Code::Socket, text).class(Class::Internal, false)
+    Error::new(Code::Socket, text).permanent(Class::Internal)
 }

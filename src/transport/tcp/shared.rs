@@ -139,7 +139,7 @@ impl Shared {
         let peer = &endpoint.peer;
         if self.config.strict {
             let text = format!("{peer} can only be reached with {what}, which MC_STRICT refuses; upgrade the peer or unset it");
-            return Err(Error::new(Code::Socket, text).class(Class::Unsupported, false).peer(peer));
+            return Err(Error::new(Code::Socket, text).permanent(Class::Unsupported).peer(peer));
         }
         if self.log.admit(what, peer) {
             tracing::warn!("fall-back: {peer} is reached with {what}");
@@ -150,7 +150,7 @@ impl Shared {
 
 /// What requests fail with when the engine goes away.
 pub fn stopping() -> Error {
-    Error::new(Code::Socket, "the engine is being destroyed").class(Class::Canceled, false)
+    Error::new(Code::Socket, "the engine is being destroyed").permanent(Class::Canceled)
 }
 
 /// Options of both ends. A failure only costs speed or a slower detection of a dead peer.

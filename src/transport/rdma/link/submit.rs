@@ -45,7 +45,7 @@ impl Link for RdmaLink {
             return Ok(());
         }
         let text = format!("no local NIC is active: {}; see showLinks and `ibv_devinfo`", self.own_nics());
-        Err(Error::new(Code::DeviceNotFound, text).class(Class::Device, true).peer(self.route.peer()))
+        Err(Error::new(Code::DeviceNotFound, text).transient(Class::Device).peer(self.route.peer()))
     }
 
     fn cut(&self, region: Option<&Region>, source: u64, covered: u64, remote: u64, left: u64) -> u64 {

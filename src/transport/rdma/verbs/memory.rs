@@ -106,7 +106,7 @@ impl Mr {
         .map_err(|errno| {
             let error = refused(Code::Context, format!("cannot {} ({})", what(), advice(errno)), errno);
             if errno == libc::ENOMEM {
-                error.class(Class::Resource, true)
+                error.transient(Class::Resource)
             } else {
                 error
             }
