@@ -10,8 +10,12 @@
 //! them the build needs neither libclang nor protoc. **Safety.** `unsafe` stands only where ARCHITECTURE.md lists it; no
 //! address of a caller or a peer is dereferenced, and no panic leaves an exported function.
 #![deny(unsafe_code)]
+// The crate is closed: what is `pub` is meant, and nothing is kept that nobody uses.
+#![deny(dead_code, unreachable_pub)]
 // Without `internals` nothing is reachable but the C surface, and modules that tests look into are public all the same.
 #![cfg_attr(not(feature = "internals"), allow(unreachable_pub))]
+// A build without a feature keeps what the floors below offer to it.
+#![cfg_attr(not(feature = "default"), allow(dead_code))]
 
 #[cfg(not(feature = "internals"))]
 mod config;

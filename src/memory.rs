@@ -132,7 +132,7 @@ impl Map {
 
 impl Registry {
     /// [`Registry::reserve`] and [`Registry::open`] in one.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "internals"))]
     pub fn insert(&self, ranges: &[Range], location: &str, remote: bool) -> Result<Vec<Arc<Region>>> {
         let regions = self.reserve(ranges, location, remote)?;
         self.open(&regions);
@@ -243,8 +243,8 @@ impl Registry {
         View { map: self.regions.read(), last: None }
     }
 
-    /// Registered regions.
-    pub fn len(&self) -> usize {
+    /// How many regions are registered.
+    pub fn count(&self) -> usize {
         self.regions.read().by_addr.len()
     }
 

@@ -320,7 +320,7 @@ mod tests {
 
     fn submit(batch: &Arc<Batch>, count: usize) -> Result<Vec<Slice>> {
         let reservation = batch.reserve(count)?;
-        let tasks = (0..count).map(|_| Task::new()).collect();
+        let tasks = (0..count).map(|_| Task::default()).collect();
         let work = Arc::new(Work { tasks, deadline: None, sink: batch.clone() });
         let slices = (0..count as u32).map(|task| Slice::new(&work, task, Op::Read, 1, 2, 8, None)).collect();
         reservation.commit(&work, &[], None)?;

@@ -15,7 +15,7 @@ use crate::transport::offer::Offer;
 use crate::transport::{incarnation, table};
 
 /// What transports may use of an engine. Weak: the engine owns its transports.
-pub struct EngineHost {
+pub(super) struct EngineHost {
     engine: Weak<Engine>,
     config: Arc<Config>,
     control: Arc<Control>,
@@ -27,7 +27,7 @@ pub struct EngineHost {
 
 impl EngineHost {
     /// `engine`, seen from below.
-    pub fn new(engine: &Arc<Engine>) -> Arc<Self> {
+    pub(super) fn new(engine: &Arc<Engine>) -> Arc<Self> {
         let local = &engine.local;
         Arc::new(EngineHost {
             engine: Arc::downgrade(engine),

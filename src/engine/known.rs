@@ -10,7 +10,7 @@ use crate::transport::offer::{Offer, PeerBuffer};
 use crate::transport::table::{self, PROTOCOLS};
 
 /// A descriptor, read. Immutable.
-pub struct Known {
+pub(super) struct Known {
     /// Name that the peer wants to be called by.
     pub name: String,
     /// The transport that its descriptor names.
@@ -29,7 +29,7 @@ pub struct Known {
 impl Known {
     /// Has every transport read its part. `ERR_MALFORMED_JSON` if one of them cannot, or the protocol does not exist;
     /// `ERR_MEMORY` if it does not fit.
-    pub fn new(desc: SegmentDesc, revision: i64) -> Result<Self> {
+    pub(super) fn new(desc: SegmentDesc, revision: i64) -> Result<Self> {
         if !table::is_known(&desc.protocol) {
             let text = format!("protocol '{}' is unknown", desc.protocol);
             return Err(Error::new(Code::MalformedJson, text));
@@ -46,23 +46,23 @@ impl Known {
     }
 
     /// What the peer offers the transport of a row.
-    pub fn offer(&self, row: usize) -> Option<&Arc<dyn Offer>> {
+    pub(super) fn offer(&self, row: usize) -> Option<&Arc<dyn Offer>> {
         self.offers.get(row)?.as_ref()
     }
 
     /// The rows that lead to the peer.
-    pub fn leading(&self) -> impl Iterator<Item = usize> + '_ {
+    pub(super) fn leading(&self) -> impl Iterator<Item = usize> + '_ {
         let leads = |offer: &Option<Arc<dyn Offer>>| offer.as_ref().is_some_and(|offer| offer.leads());
         (0..).zip(&self.offers).filter(move |(_, offer)| leads(offer)).map(|(row, _)| row)
     }
 
     /// The buffers that may be accessed, as the first transport that reads them shows them.
-    pub fn buffers(&self) -> Vec<PeerBuffer> {
+    pub(super) fn buffers(&self) -> Vec<PeerBuffer> {
         self.offers.iter().flatten().next().map(|offer| offer.buffers()).unwrap_or_default()
     }
 
     /// Whether both descriptors say the same.
-    pub fn same_as(&self, other: &Known) -> bool {
+    pub(super) fn same_as(&self, other: &Known) -> bool {
         let mut same = self.offers.iter().zip(&other.offers).map(|pair| match pair {
             (Some(one), Some(two)) => one.same_as(&**two),
             (one, two) => one.is_none() && two.is_none(),
@@ -76,7 +76,7 @@ impl Known {
 
     /// Why no transport leads to the peer: -6 if one that is not installed here does or none of its NICs works, -1 if it
     /// offers nothing that this project has.
-    pub fn unreachable(&self) -> Error {
+    pub(super) fn unreachable(&self) -> Error {
         match table::position(&self.protocol) {
             Some(row) => PROTOCOLS[row].unreachable(&self.name, self.offer(row).map(|offer| &**offer)),
             None => table::unreachable(&self.protocol, &self.name),

@@ -10,11 +10,11 @@ use crate::error::Result;
 const LEAVE_LIMIT: Duration = Duration::from_millis(700);
 
 /// Keys that are being removed.
-pub struct Leaving(Option<(Receiver<()>, Instant)>);
+pub(super) struct Leaving(Option<(Receiver<()>, Instant)>);
 
 impl Leaving {
     /// Waits until they are gone, or [`LEAVE_LIMIT`] is over since their removal began.
-    pub fn wait(self) {
+    pub(super) fn wait(self) {
         if let Some((done, deadline)) = self.0 {
             // Both failures mean that nothing more can be done; expiry removes the keys.
             let _ = done.recv_timeout(deadline.saturating_duration_since(Instant::now()));

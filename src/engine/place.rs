@@ -12,7 +12,7 @@ use crate::runtime::ports::BoundPort;
 use crate::transport::incarnation;
 
 /// The handshake port before it listens.
-pub enum Bound {
+pub(super) enum Bound {
     /// Bound, so that nobody else takes it.
     Waits(BoundPort),
     /// To be bound when the first transport is installed.
@@ -23,7 +23,7 @@ pub enum Bound {
 
 /// What peers call the engine created as `name`, of which `server` are host and port. Without a store the port is a free
 /// one and part of the name; with one the name stays as it is, and the address is this machine's.
-pub fn find(
+pub(super) fn find(
     connection: &str,
     name: &str,
     server: HostPort,

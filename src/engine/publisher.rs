@@ -20,7 +20,7 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(10);
 
 /// Publications of one engine: one at a time, each with the descriptor as it is when its turn has come, so that no old
 /// one comes last, and one for all who wait.
-pub struct Publisher {
+pub(super) struct Publisher {
     store: Arc<dyn Store>,
     local: Arc<Local>,
     /// Changes so far.
@@ -35,7 +35,7 @@ pub struct Publisher {
 }
 
 /// How the last publication ended.
-pub struct Outcome {
+pub(super) struct Outcome {
     /// The changes it carried.
     pub upto: u64,
     pub result: Result<()>,
@@ -43,7 +43,7 @@ pub struct Outcome {
 
 impl Publisher {
     /// Nothing is published yet.
-    pub fn new(store: Arc<dyn Store>, local: Arc<Local>) -> Arc<Self> {
+    pub(super) fn new(store: Arc<dyn Store>, local: Arc<Local>) -> Arc<Self> {
         Arc::new(Publisher {
             store,
             local,
@@ -56,7 +56,7 @@ impl Publisher {
     }
 
     /// Returns once the store has every change up to `change`, or refuses one that carried it.
-    pub async fn publish(&self, change: u64) -> Result<()> {
+    pub(super) async fn publish(&self, change: u64) -> Result<()> {
         let mut turn = self.turn.lock().await;
         if turn.upto >= change {
             return turn.result.clone();
@@ -71,7 +71,7 @@ impl Publisher {
     }
 
     /// Publishes until the store has everything.
-    pub async fn settle(self: Arc<Self>) {
+    pub(super) async fn settle(self: Arc<Self>) {
         let mut failures: u64 = 0;
         loop {
             // A change of its own: a publication that failed is not taken for an answer.

@@ -67,7 +67,7 @@ impl Engine {
         if !self.store.is_peer_to_peer() {
             return;
         }
-        let count = self.local.registry.len();
+        let count = self.local.registry.count();
         let keys = self.nics().len() * KEYS_JSON_BYTES;
         let bytes = count * (BUFFER_JSON_BYTES + self.local.name.len() + keys);
         if bytes > UPSTREAM_FRAME_BYTES && self.log.admit("descriptor size", "") {

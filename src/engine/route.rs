@@ -13,7 +13,7 @@ use crate::runtime::BoxFuture;
 use crate::transport::host::{Offered, Route};
 
 /// The way to the peer of a segment, for the transport of one row. Weak: a link must not keep its segment alive.
-pub struct SegmentRoute {
+pub(super) struct SegmentRoute {
     row: usize,
     segment: Weak<Segment>,
     /// As the segment knew it when a link asked last: transfers under way go on after the segment was closed.
@@ -24,7 +24,7 @@ pub struct SegmentRoute {
 
 impl SegmentRoute {
     /// A route to what `segment` leads to now.
-    pub fn new(row: usize, segment: &Arc<Segment>, client: &Client) -> Self {
+    pub(super) fn new(row: usize, segment: &Arc<Segment>, client: &Client) -> Self {
         let known = segment.known();
         SegmentRoute {
             row,

@@ -2,7 +2,7 @@
 
 mod freshness;
 mod hear;
-pub mod table;
+pub(super) mod table;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,7 +24,7 @@ use freshness::Freshness;
 const COVERAGE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// An open segment. Shared by the table, links and running calls.
-pub struct Segment {
+pub(super) struct Segment {
     /// Id in this engine, from 1.
     pub id: i32,
     /// The name it was opened by.
@@ -74,17 +74,17 @@ impl Segment {
     }
 
     /// The descriptor as last read.
-    pub fn known(&self) -> Arc<Known> {
+    pub(super) fn known(&self) -> Arc<Known> {
         self.known.load_full()
     }
 
     /// The link over the transport of a row, which `make` makes on first use.
-    pub fn link(&self, row: usize, make: impl FnOnce() -> Arc<dyn Link>) -> Arc<dyn Link> {
+    pub(super) fn link(&self, row: usize, make: impl FnOnce() -> Arc<dyn Link>) -> Arc<dyn Link> {
         self.links[row].get_or_init(make).clone()
     }
 
     /// Reads the descriptor again; on failure the cached one stays.
-    pub async fn refresh(&self) -> Result<()> {
+    pub(super) async fn refresh(&self) -> Result<()> {
         let fresh = read(&*self.store, &self.opened_as).await?;
         self.replace(fresh);
         Ok(())
@@ -106,7 +106,7 @@ impl Segment {
     }
 
     /// The peer's handshake address.
-    pub async fn rpc_address(&self) -> Result<HostPort> {
+    pub(super) async fn rpc_address(&self) -> Result<HostPort> {
         let forgotten = {
             let rpc = self.rpc.lock();
             match &rpc.address {
@@ -124,29 +124,29 @@ impl Segment {
     }
 
     /// The next use of the address reads it again: nobody answered there.
-    pub fn forget_rpc_address(&self) {
+    pub(super) fn forget_rpc_address(&self) {
         let mut rpc = self.rpc.lock();
         rpc.address = None;
         rpc.forgotten += 1;
     }
 
     /// Whether a submit call may refresh now.
-    pub fn may_refresh(&self) -> bool {
+    pub(super) fn may_refresh(&self) -> bool {
         self.vain_refresh.lock().is_none_or(|then| then.elapsed() >= COVERAGE_INTERVAL)
     }
 
     /// A submit call has refreshed, and what it needs is still not there. A refresh that helped does not count: a
     /// peer may register one region after the other, and have each used at once.
-    pub fn note_vain_refresh(&self) {
+    pub(super) fn note_vain_refresh(&self) {
         *self.vain_refresh.lock() = Some(Instant::now());
     }
 }
 
 /// Fetches a descriptor and prepares it. An error of the store, or `ERR_MALFORMED_JSON`.
-pub async fn read(store: &dyn Store, name: &str) -> Result<Known> {
+pub(super) async fn read(store: &dyn Store, name: &str) -> Result<Known> {
     let (desc, revision) = store.get_at(name).await?;
     Known::new(desc, revision).map_err(|e| e.context(store.place(name)).peer(name))
 }
 
 #[cfg(test)]
-pub mod tests;
+pub(super) mod tests;

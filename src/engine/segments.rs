@@ -10,7 +10,7 @@ use crate::error::{Class, Code, Error, Result};
 use crate::handshake::{Handler, Notification};
 
 /// The engine's own segment.
-pub const LOCAL_SEGMENT: i32 = 0;
+pub(super) const LOCAL_SEGMENT: i32 = 0;
 
 /// Descriptors read at once when all are, from a store and from the peers themselves: each may be a connection.
 const READING_AT_ONCE: (usize, usize) = (64, 1024);

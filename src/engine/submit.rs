@@ -77,7 +77,7 @@ impl Engine {
         for index in 0..count {
             let request = entry(index);
             self.check_target(&request, &mut targets).map_err(|e| e.context(format!("request {index}")))?;
-            tasks.push(Task::new());
+            tasks.push(Task::default());
             bytes = bytes.saturating_add(request.len);
         }
         let deadline = self.deadline(&targets, bytes);

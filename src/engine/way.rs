@@ -12,7 +12,7 @@ use crate::transport::table::PROTOCOLS;
 use crate::transport::Link;
 
 /// How requests reach a segment.
-pub struct Way {
+pub(super) struct Way {
     /// The transport's row in [`PROTOCOLS`].
     pub row: usize,
     /// The segment's link over it.

@@ -12,7 +12,7 @@ use crate::error::{Class, Code, Error, Result};
 thread_local!(static LAST: RefCell<Option<Error>> = const { RefCell::new(None) });
 
 /// A C return type and what it is on failure.
-pub trait Return {
+pub(super) trait Return {
     /// The value that says "failed".
     fn failed(code: Code) -> Self;
 }
@@ -40,7 +40,7 @@ impl Return for () {
 }
 
 /// Runs the body of an export.
-pub fn guard<T: Return>(body: impl FnOnce() -> Result<T>) -> T {
+pub(super) fn guard<T: Return>(body: impl FnOnce() -> Result<T>) -> T {
     let result = catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|_| {
         let text =
             "a bug in the library was stopped at the C boundary; destroy the engine and report the log";
@@ -55,12 +55,15 @@ pub fn guard<T: Return>(body: impl FnOnce() -> Result<T>) -> T {
 }
 
 /// Runs the body of an export with its engine.
-pub fn with_engine<T: Return>(engine: transfer_engine_t, body: impl FnOnce(&Inside) -> Result<T>) -> T {
+pub(super) fn with_engine<T: Return>(
+    engine: transfer_engine_t,
+    body: impl FnOnce(&Inside) -> Result<T>,
+) -> T {
     guard(|| body(&handles::enter(engine as u64)?))
 }
 
 /// The last failure of this thread.
-pub fn last_error() -> Option<Error> {
+pub(super) fn last_error() -> Option<Error> {
     LAST.try_with(|last| last.borrow().clone()).ok().flatten()
 }
 
@@ -68,7 +71,7 @@ pub fn last_error() -> Option<Error> {
 ///
 /// # Safety
 /// `text` is NULL or points to a NUL-terminated string.
-pub unsafe fn text<'a>(text: *const c_char, what: &str) -> Result<&'a str> {
+pub(super) unsafe fn text<'a>(text: *const c_char, what: &str) -> Result<&'a str> {
     if text.is_null() {
         return Err(null(what));
     }
@@ -81,7 +84,7 @@ pub unsafe fn text<'a>(text: *const c_char, what: &str) -> Result<&'a str> {
 ///
 /// # Safety
 /// As for [`text`].
-pub unsafe fn any_text(text: *const c_char, what: &str) -> Result<String> {
+pub(super) unsafe fn any_text(text: *const c_char, what: &str) -> Result<String> {
     if text.is_null() {
         return Err(null(what));
     }
@@ -93,7 +96,7 @@ pub unsafe fn any_text(text: *const c_char, what: &str) -> Result<String> {
 ///
 /// # Safety
 /// `list` is NULL or points to `count` values that stay unchanged during the call.
-pub unsafe fn list<'a, T>(list: *const T, count: usize, what: &str) -> Result<&'a [T]> {
+pub(super) unsafe fn list<'a, T>(list: *const T, count: usize, what: &str) -> Result<&'a [T]> {
     if count == 0 {
         return Ok(&[]);
     }
@@ -108,7 +111,7 @@ pub unsafe fn list<'a, T>(list: *const T, count: usize, what: &str) -> Result<&'
 }
 
 /// An out-parameter; -1 if it is NULL.
-pub fn out<T>(pointer: *mut T, what: &str) -> Result<*mut T> {
+pub(super) fn out<T>(pointer: *mut T, what: &str) -> Result<*mut T> {
     if pointer.is_null() {
         return Err(null(what));
     }
@@ -119,7 +122,7 @@ pub fn out<T>(pointer: *mut T, what: &str) -> Result<*mut T> {
 ///
 /// # Safety
 /// `buf` points to `len` writable bytes; `len` is not 0.
-pub unsafe fn copy_text(text: &str, buf: *mut c_char, len: usize) {
+pub(super) unsafe fn copy_text(text: &str, buf: *mut c_char, len: usize) {
     let count = text.len().min(len - 1);
     // SAFETY: `count` bytes and a NUL fit into `len`, by the caller's promise.
     unsafe {
@@ -129,7 +132,7 @@ pub unsafe fn copy_text(text: &str, buf: *mut c_char, len: usize) {
 }
 
 /// Copies `text` into a fixed field, truncated, with a NUL.
-pub fn copy_field<const N: usize>(text: &str, field: &mut [c_char; N]) {
+pub(super) fn copy_field<const N: usize>(text: &str, field: &mut [c_char; N]) {
     let bytes = text.bytes().take(N - 1).chain(std::iter::once(0));
     field.iter_mut().zip(bytes).for_each(|(place, byte)| *place = byte as c_char);
 }
@@ -139,6 +142,6 @@ fn null(what: &str) -> Error {
 }
 
 /// A token as the handle that C keeps.
-pub fn handle(token: u64) -> *mut c_void {
+pub(super) fn handle(token: u64) -> *mut c_void {
     token as *mut c_void
 }

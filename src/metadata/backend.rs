@@ -12,14 +12,14 @@ use crate::error::{Class, Code, Error, Result};
 use crate::runtime::backoff::Backoff;
 
 /// Largest value read, bytes.
-pub const MAX_VALUE_BYTES: usize = 128 << 20;
+pub(super) const MAX_VALUE_BYTES: usize = 128 << 20;
 
 /// Pauses between attempts. Chosen: many of them fit into the default limit of an operation.
 const PAUSES: Backoff = Backoff { first: Duration::from_millis(20), longest: Duration::from_millis(400) };
 
 /// Identifies one version of a value to the backend that made it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Version {
+pub(super) enum Version {
     /// A number that grows with every change of the store.
     #[cfg_attr(not(feature = "etcd"), allow(dead_code))] // the only store that counts
     Revision(i64),
@@ -29,7 +29,7 @@ pub enum Version {
 
 impl Version {
     /// The revision, or 0.
-    pub fn revision(&self) -> i64 {
+    pub(super) fn revision(&self) -> i64 {
         match self {
             Version::Revision(revision) => *revision,
             Version::Content(_) => 0,
@@ -39,7 +39,7 @@ impl Version {
 
 /// A value as read.
 #[derive(Clone, Debug)]
-pub struct Entry {
+pub(super) struct Entry {
     /// The bytes.
     pub value: Vec<u8>,
     /// What to name when it is to be replaced.
@@ -48,7 +48,7 @@ pub struct Entry {
 
 /// What became of a conditional write.
 #[derive(Debug)]
-pub enum Put {
+pub(super) enum Put {
     /// It is there, as this version.
     Done(Version),
     /// The key was not in the expected state.
@@ -56,7 +56,7 @@ pub enum Put {
 }
 
 /// What is called with the new value of a watched key and its revision; `None`: it may have changed, read it again.
-pub type Seen = Box<dyn Fn(Option<(&[u8], i64)>) + Send + Sync>;
+pub(super) type Seen = Box<dyn Fn(Option<(&[u8], i64)>) + Send + Sync>;
 
 /// Ends a watch when it is dropped.
 pub struct Watch(pub Box<dyn Fn() + Send + Sync>);
@@ -69,7 +69,7 @@ impl Drop for Watch {
 
 /// A key-value service. Each call is one attempt of bounded duration; whoever calls tries again if the error says
 /// so. Futures run on the control thread.
-pub trait Backend: Send + Sync + 'static {
+pub(super) trait Backend: Send + Sync + 'static {
     /// One word, for messages.
     fn name(&self) -> &'static str;
 
@@ -115,7 +115,7 @@ pub trait Backend: Send + Sync + 'static {
 
 /// How long one operation may take.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
+pub(super) struct Patience {
     /// In all.
     pub limit: Duration,
     /// Attempts begin until then.
@@ -125,19 +125,22 @@ pub struct Patience {
 impl Patience {
     /// With several endpoints attempts go on for as long as a vote among them may take; a single one that does not
     /// accept connections is given a moment.
-    pub fn new(config: &Config, endpoints: usize) -> Self {
+    pub(super) fn new(config: &Config, endpoints: usize) -> Self {
         let limit = config.metadata_timeout;
         let attempts = if endpoints > 1 { limit } else { limit.min(Duration::from_millis(600)) };
         Patience { limit, attempts }
     }
 
     /// For the first operation: the store may be starting as well.
-    pub fn at_start(self) -> Self {
+    pub(super) fn at_start(self) -> Self {
         Patience { attempts: self.limit, ..self }
     }
 
     /// Calls `attempt` until it succeeds, fails for good, or time is up; then the last error.
-    pub async fn bear<T, F: Future<Output = Result<T>>>(&self, mut attempt: impl FnMut() -> F) -> Result<T> {
+    pub(super) async fn bear<T, F: Future<Output = Result<T>>>(
+        &self,
+        mut attempt: impl FnMut() -> F,
+    ) -> Result<T> {
         let start = Instant::now();
         let mut failures = 0;
         loop {
@@ -158,28 +161,28 @@ impl Patience {
 }
 
 /// No answer within `limit`.
-pub fn late(limit: Duration) -> Error {
+pub(super) fn late(limit: Duration) -> Error {
     let text = format!("no answer within {} ms (MC_METADATA_TIMEOUT_MS)", limit.as_millis());
     Error::new(Code::Metadata, text).transient(Class::Timeout)
 }
 
 /// A failure that may be over soon.
-pub fn unreachable(text: String) -> Error {
+pub(super) fn unreachable(text: String) -> Error {
     Error::new(Code::Metadata, text).transient(Class::Network)
 }
 
 /// A refusal that the same request will meet again.
-pub fn refused(text: String) -> Error {
+pub(super) fn refused(text: String) -> Error {
     Error::new(Code::Metadata, text).permanent(Class::Rejected)
 }
 
 /// An error and what it stems from.
-pub fn with_causes(error: &dyn std::error::Error) -> String {
+pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
     format!("{error}{}", causes(error))
 }
 
 /// What an error stems from; each cause begins with a colon.
-pub fn causes(error: &dyn std::error::Error) -> String {
+pub(super) fn causes(error: &dyn std::error::Error) -> String {
     let mut text = String::new();
     let mut cause = error.source();
     while let Some(inner) = cause {

@@ -39,7 +39,7 @@ const FAILED_PRECONDITION: i32 = 9;
 const UNAUTHENTICATED: i32 = 16;
 
 /// Opens `etcd://a:2379,b:2379`, or the same without the scheme.
-pub fn open(connection: &str, config: &Config, own: Own) -> Result<Arc<dyn Store>> {
+pub(super) fn open(connection: &str, config: &Config, own: Own) -> Result<Arc<dyn Store>> {
     let list = connection.strip_prefix("etcd://").unwrap_or(connection);
     let files = Files::read(config)?;
     let endpoints = list.split([',', ';']).map(str::trim).filter(|text| !text.is_empty());

@@ -32,7 +32,7 @@ pub const EXPIRE_HEADER: &str = "mte-expire-seconds";
 const USUAL_LIMIT: &str = "the wheel's server takes 1048576 bytes";
 
 /// Opens `http://…` or `https://…`.
-pub fn open(connection: &str, config: &Config, own: Own) -> Result<Arc<dyn Store>> {
+pub(super) fn open(connection: &str, config: &Config, own: Own) -> Result<Arc<dyn Store>> {
     let backend = Http {
         base: connection.to_string(),
         connections: Connections::new(connection, config)?,

@@ -27,7 +27,7 @@ const LOOKS_PER_LIFE: u32 = 3;
 const LONGEST_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A store whose values a service keeps by key.
-pub struct Keyed {
+pub(super) struct Keyed {
     backend: Arc<dyn Backend>,
     keys: Keys,
     own: Own,
@@ -46,7 +46,7 @@ pub struct Keyed {
 
 impl Keyed {
     /// A store that has not been talked to yet.
-    pub fn new(backend: Arc<dyn Backend>, endpoints: usize, config: &Config, own: Own) -> Self {
+    pub(super) fn new(backend: Arc<dyn Backend>, endpoints: usize, config: &Config, own: Own) -> Self {
         Keyed {
             backend,
             keys: Keys::new(config),

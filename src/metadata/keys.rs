@@ -4,33 +4,33 @@ use crate::config::Config;
 
 /// Key names of one cluster.
 #[derive(Clone, Debug)]
-pub struct Keys {
+pub(super) struct Keys {
     /// `mooncake/`, or `mooncake/<cluster>/`.
     prefix: String,
 }
 
 impl Keys {
     /// The names of the cluster that `MC_METADATA_CLUSTER_ID` gives.
-    pub fn new(config: &Config) -> Self {
+    pub(super) fn new(config: &Config) -> Self {
         let cluster = config.metadata_cluster_id.as_deref().unwrap_or_default();
         let slash = if cluster.is_empty() || cluster.ends_with('/') { "" } else { "/" };
         Keys { prefix: format!("mooncake/{cluster}{slash}") }
     }
 
     /// The key of a segment's descriptor. Names with a slash address key spaces of their own.
-    pub fn segment(&self, name: &str) -> String {
+    pub(super) fn segment(&self, name: &str) -> String {
         let space = if name.contains('/') { "" } else { "ram/" };
         format!("{}{space}{name}", self.prefix)
     }
 
     /// The key of a server's handshake address.
-    pub fn rpc(&self, server_name: &str) -> String {
+    pub(super) fn rpc(&self, server_name: &str) -> String {
         format!("{}rpc_meta/{server_name}", self.prefix)
     }
 }
 
 /// `text` for the query of a URL: everything but letters, digits and `-._~` is encoded.
-pub fn percent_encoded(text: &str) -> String {
+pub(super) fn percent_encoded(text: &str) -> String {
     use std::fmt::Write;
     let mut out = String::with_capacity(text.len() + 16);
     for byte in text.bytes() {

@@ -36,7 +36,7 @@ const KEEP: &str = "local v = redis.call('GET', KEYS[1]) \
     return 0";
 
 /// Opens `redis://host[:port]`; user, password and database come from the settings.
-pub fn open(connection: &str, config: &Config, own: Own) -> Result<Arc<dyn Store>> {
+pub(super) fn open(connection: &str, config: &Config, own: Own) -> Result<Arc<dyn Store>> {
     let rest = connection.strip_prefix("redis://").unwrap_or(connection).trim_end_matches('/');
     let address = host_port::parse(rest, config.handshake_port);
     if address.host.is_empty() || rest.contains('@') || rest.contains('/') {

@@ -12,7 +12,7 @@ use crate::error::{Code, Error, Result};
 
 /// The files that the settings name, read.
 #[derive(Default)]
-pub struct Files {
+pub(super) struct Files {
     /// Authorities to trust; `None`: the system's.
     pub authorities: Option<Vec<u8>>,
     /// The client's certificate and key.
@@ -22,7 +22,7 @@ pub struct Files {
 impl Files {
     /// Reads the files; `ERR_INVALID_ARGUMENT` naming the setting if one cannot be read, or only one of certificate and
     /// key is given.
-    pub fn read(config: &Config) -> Result<Self> {
+    pub(super) fn read(config: &Config) -> Result<Self> {
         let authorities = read(&config.metadata_ca_file, "MC_METADATA_CA_FILE")?;
         let certificate = read(&config.metadata_cert_file, "MC_METADATA_CERT_FILE")?;
         let key = read(&config.metadata_key_file, "MC_METADATA_KEY_FILE")?;
@@ -39,7 +39,7 @@ impl Files {
     }
 
     /// A client's settings for https.
-    pub fn client(&self) -> Result<ClientConfig> {
+    pub(super) fn client(&self) -> Result<ClientConfig> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()

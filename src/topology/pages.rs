@@ -8,7 +8,7 @@ use std::io;
 const PAGE: u64 = 4096;
 
 /// NUMA node of the page at `addr`; none if it was not touched yet, is not mapped, or the query is refused.
-pub fn node_of(addr: u64) -> Option<i32> {
+pub(super) fn node_of(addr: u64) -> Option<i32> {
     let page = (addr & !(PAGE - 1)) as *const libc::c_void;
     let nowhere: *const libc::c_int = std::ptr::null();
     let mut status: libc::c_int = -1;
@@ -19,7 +19,7 @@ pub fn node_of(addr: u64) -> Option<i32> {
 }
 
 /// Whether the kernel answers `get_mempolicy`: it has a NUMA interface, and this process may use it.
-pub fn policy() -> io::Result<()> {
+pub(super) fn policy() -> io::Result<()> {
     let nothing: *mut libc::c_void = std::ptr::null_mut();
     let mut mode: libc::c_int = 0;
     // SAFETY: asks for the mode of this thread's policy, which is written to a live integer; no node mask is asked for.

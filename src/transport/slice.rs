@@ -41,9 +41,9 @@ pub struct Task {
     error: OnceLock<Error>,
 }
 
-impl Task {
+impl Default for Task {
     /// A task without slices: COMPLETED until one is added.
-    pub fn new() -> Self {
+    fn default() -> Self {
         Task {
             done: AtomicU64::new(0),
             slices_left: AtomicU32::new(0),
@@ -51,7 +51,9 @@ impl Task {
             error: OnceLock::new(),
         }
     }
+}
 
+impl Task {
     /// One more slice will have to finish. Only before the first slice is posted.
     pub fn add_slice(&self) {
         self.slices_left.fetch_add(1, Ordering::Relaxed);
@@ -215,7 +217,7 @@ mod tests {
 
     fn work() -> (Arc<Work>, Arc<Count>) {
         let count = Arc::new(Count::default());
-        let tasks = vec![Task::new()].into_boxed_slice();
+        let tasks = vec![Task::default()].into_boxed_slice();
         (Arc::new(Work { tasks, deadline: None, sink: count.clone() }), count)
     }
 

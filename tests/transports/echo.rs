@@ -27,7 +27,7 @@ const ID: &str = "echo_id";
 static ENGINES: Mutex<BTreeMap<u64, Weak<Registry>>> = Mutex::new(BTreeMap::new());
 
 /// The row of the table.
-pub struct Row;
+pub(super) struct Row;
 
 impl Protocol for Row {
     fn name(&self) -> &'static str {

@@ -30,7 +30,7 @@ const BODY_LIMIT: Duration = Duration::from_secs(60);
 
 /// How it is started.
 #[derive(clap::Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// Address to listen on; port 0 takes a free one
     #[arg(long, default_value = "0.0.0.0:8080")]
     listen: SocketAddr,
@@ -43,7 +43,7 @@ pub struct Arguments {
 }
 
 /// Serves until the process ends. Prints `LISTENING host:port` once it does.
-pub fn run(arguments: Arguments) -> std::io::Result<()> {
+pub(crate) fn run(arguments: Arguments) -> std::io::Result<()> {
     let table = Arc::new(Mutex::new(Table::open(arguments.file)?));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
     runtime.block_on(async {

@@ -17,7 +17,7 @@ use crate::observe::log::RateLimit;
 const READING_AT_ONCE: usize = 8;
 
 /// The same for all segments of an engine.
-pub struct Settings {
+pub(super) struct Settings {
     /// Age at which a descriptor in use is read again; zero: never.
     interval: Duration,
     reading: Arc<Semaphore>,
@@ -32,7 +32,7 @@ impl Default for Settings {
 
 impl Settings {
     /// As configured.
-    pub fn new(config: &Config) -> Self {
+    pub(super) fn new(config: &Config) -> Self {
         Settings {
             interval: config.metadata_revalidate,
             reading: Arc::new(Semaphore::new(READING_AT_ONCE)),
@@ -42,7 +42,7 @@ impl Settings {
 }
 
 /// One segment's.
-pub struct Freshness {
+pub(super) struct Freshness {
     /// `None` where the store tells, or the peer is asked when a connection fails.
     interval: Option<Duration>,
     /// Turns to read in the background.
@@ -61,7 +61,7 @@ pub struct Freshness {
 
 impl Freshness {
     /// A descriptor that was read just now; `told`: somebody tells of changes.
-    pub fn new(settings: &Settings, told: bool) -> Self {
+    pub(super) fn new(settings: &Settings, told: bool) -> Self {
         Freshness {
             interval: Some(settings.interval).filter(|interval| !told && !interval.is_zero()),
             reading: settings.reading.clone(),
@@ -74,12 +74,12 @@ impl Freshness {
     }
 
     /// Highest revision known.
-    pub fn latest(&self) -> i64 {
+    pub(super) fn latest(&self) -> i64 {
         self.latest.load(SeqCst)
     }
 
     /// The descriptor was read, as of this revision.
-    pub fn read_now(&self, revision: i64) {
+    pub(super) fn read_now(&self, revision: i64) {
         self.latest.store(revision, SeqCst);
         if self.interval.is_some() {
             *self.read_at.lock() = Instant::now();
@@ -87,7 +87,7 @@ impl Freshness {
     }
 
     /// It is time to read again; says so once per interval.
-    pub fn is_due(&self) -> bool {
+    pub(super) fn is_due(&self) -> bool {
         let Some(interval) = self.interval else { return false };
         let mut read_at = self.read_at.lock();
         let due = read_at.elapsed() >= interval;

@@ -9,7 +9,7 @@ use crate::runtime::control::Control;
 
 impl Segment {
     /// Has the store tell of changes, if it does.
-    pub fn start_watch(self: &Arc<Self>, control: &Arc<Control>) {
+    pub(crate) fn start_watch(self: &Arc<Self>, control: &Arc<Control>) {
         let since = self.known().revision;
         let (me, of) = (Arc::downgrade(self), Arc::downgrade(control));
         let changed = Box::new(move |change| {
@@ -23,7 +23,7 @@ impl Segment {
     }
 
     /// Reads a descriptor that is in use and old again, in the background.
-    pub fn revalidate(self: &Arc<Self>, control: &Control) {
+    pub(crate) fn revalidate(self: &Arc<Self>, control: &Control) {
         if self.freshness.is_due() {
             self.refresh_soon(control);
         }

@@ -14,7 +14,7 @@ use crate::metadata::Store;
 
 /// All open segments of an engine.
 #[derive(Default)]
-pub struct Segments {
+pub(crate) struct Segments {
     /// Guards both maps; never held across I/O.
     maps: RwLock<Maps>,
     settings: freshness::Settings,
@@ -29,23 +29,23 @@ struct Maps {
 
 impl Segments {
     /// No segment is open.
-    pub fn new(config: &Config) -> Self {
+    pub(crate) fn new(config: &Config) -> Self {
         Segments { maps: RwLock::default(), settings: freshness::Settings::new(config) }
     }
 
     /// The segment opened by `name`.
-    pub fn by_name(&self, name: &str) -> Option<Arc<Segment>> {
+    pub(crate) fn by_name(&self, name: &str) -> Option<Arc<Segment>> {
         let maps = self.maps.read();
         maps.by_name.get(name).and_then(|id| maps.by_id.get(id)).cloned()
     }
 
     /// The segment with `id`.
-    pub fn by_id(&self, id: i32) -> Option<Arc<Segment>> {
+    pub(crate) fn by_id(&self, id: i32) -> Option<Arc<Segment>> {
         self.maps.read().by_id.get(&id).cloned()
     }
 
     /// Enters a segment; if another thread was faster, its id stays.
-    pub fn insert(&self, name: &str, store: &Arc<dyn Store>, known: Known) -> Result<i32> {
+    pub(crate) fn insert(&self, name: &str, store: &Arc<dyn Store>, known: Known) -> Result<i32> {
         let mut maps = self.maps.write();
         if let Some(id) = maps.by_name.get(name) {
             return Ok(*id);
@@ -60,7 +60,7 @@ impl Segments {
     }
 
     /// Forgets a segment; transfers under way go on.
-    pub fn remove(&self, name: &str) {
+    pub(crate) fn remove(&self, name: &str) {
         let mut maps = self.maps.write();
         if let Some(id) = maps.by_name.remove(name) {
             maps.by_id.remove(&id);
@@ -68,12 +68,12 @@ impl Segments {
     }
 
     /// Every open segment.
-    pub fn all(&self) -> Vec<Arc<Segment>> {
+    pub(crate) fn all(&self) -> Vec<Arc<Segment>> {
         self.maps.read().by_id.values().cloned().collect()
     }
 
     /// The name by which the first segment was opened that `is_wanted`.
-    pub fn opened_as(&self, is_wanted: impl Fn(&Segment) -> bool) -> Option<String> {
+    pub(crate) fn opened_as(&self, is_wanted: impl Fn(&Segment) -> bool) -> Option<String> {
         let maps = self.maps.read();
         maps.by_id.values().find(|segment| is_wanted(segment)).map(|segment| segment.opened_as.clone())
     }

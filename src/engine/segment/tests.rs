@@ -21,7 +21,7 @@ impl Store for NoStore {
 }
 
 /// An open segment whose descriptor nobody can read again.
-pub fn open_with(desc: Value) -> (Segments, Arc<Segment>) {
+pub(crate) fn open_with(desc: Value) -> (Segments, Arc<Segment>) {
     let table = Segments::default();
     let store: Arc<dyn Store> = Arc::new(NoStore);
     let id = table.insert("peer", &store, known(desc)).unwrap();
@@ -30,7 +30,7 @@ pub fn open_with(desc: Value) -> (Segments, Arc<Segment>) {
 }
 
 /// As if the descriptor had been read again.
-pub fn read_again(segment: &Segment, desc: Value) {
+pub(crate) fn read_again(segment: &Segment, desc: Value) {
     segment.replace(known(desc));
 }
 

@@ -25,7 +25,7 @@ enum Order {
 }
 
 /// Orders for the task.
-pub struct Watches {
+pub(super) struct Watches {
     orders: UnboundedSender<Order>,
     /// Taken by the task.
     received: Mutex<Option<UnboundedReceiver<Order>>>,
@@ -41,7 +41,7 @@ impl Default for Watches {
 
 impl Watches {
     /// Watches `key` from the revision after `since`.
-    pub fn add(&self, key: String, since: i64, seen: Seen) -> Watch {
+    pub(super) fn add(&self, key: String, since: i64, seen: Seen) -> Watch {
         let id = self.next_id.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         // Fails only when the engine is being destroyed.
         let _ = self.orders.send(Order::Add { id, key, since, seen });
@@ -60,7 +60,7 @@ struct Watched {
 type Table = HashMap<i64, Watched>;
 
 /// Serves the watches of `etcd` for as long as the future is polled.
-pub async fn run(etcd: Arc<Etcd>) {
+pub(super) async fn run(etcd: Arc<Etcd>) {
     let Some(mut orders) = etcd.watches.received.lock().take() else { return };
     let mut table = Table::new();
     let mut failures: u64 = 0;

@@ -33,10 +33,10 @@ const CONNECT_LIMIT: Duration = Duration::from_millis(1500);
 const MAX_IDLE: usize = 8;
 
 /// A connection that can send.
-pub type Sender = SendRequest<Full<Bytes>>;
+pub(super) type Sender = SendRequest<Full<Bytes>>;
 
 /// Connections to one server.
-pub struct Connections {
+pub(super) struct Connections {
     /// `host:port` as the URL has it.
     authority: HeaderValue,
     /// What stands before the query; the whole URL for a proxy.
@@ -50,7 +50,7 @@ pub struct Connections {
 
 impl Connections {
     /// Connections for the base URL; `ERR_INVALID_ARGUMENT` if it is none.
-    pub fn new(url: &str, config: &Config) -> Result<Self> {
+    pub(super) fn new(url: &str, config: &Config) -> Result<Self> {
         let uri = parse(url)?;
         let server = address(&uri, url)?;
         let authority = uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
@@ -80,17 +80,17 @@ impl Connections {
     }
 
     /// What is connected to, for messages.
-    pub fn peer(&self) -> String {
+    pub(super) fn peer(&self) -> String {
         self.address.to_string()
     }
 
     /// The request target for a query, which begins with `?`.
-    pub fn target(&self, query: &str) -> String {
+    pub(super) fn target(&self, query: &str) -> String {
         format!("{}{query}", self.prefix)
     }
 
     /// Sends the request over an idle connection, or a new one if there is none or the server has closed it.
-    pub async fn exchange(
+    pub(super) async fn exchange(
         &self,
         request: impl Fn() -> Result<Request<Full<Bytes>>>,
     ) -> Result<(Sender, Response<Incoming>)> {
@@ -113,7 +113,7 @@ impl Connections {
     }
 
     /// Keeps a connection for the next request.
-    pub fn keep(&self, sender: Sender) {
+    pub(super) fn keep(&self, sender: Sender) {
         let mut idle = self.idle.lock();
         if idle.len() < MAX_IDLE && !sender.is_closed() {
             idle.push(sender);

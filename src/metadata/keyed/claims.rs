@@ -32,7 +32,7 @@ const OWN_TROUBLE: [i32; 9] = [
 
 /// The keys of this engine.
 #[derive(Default)]
-pub struct Claims {
+pub(super) struct Claims {
     rpc: Option<Claim>,
     descriptor: Option<Claim>,
     /// The engine is being destroyed: nothing is published any more.

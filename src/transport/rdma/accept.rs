@@ -22,7 +22,7 @@ const MOST_QUEUE_PAIRS: usize = 64;
 const LONGEST_PATH: usize = 1024;
 
 /// The reply to a connection request or ready message. A refusal is a reply with a reason.
-pub async fn accept(shared: Arc<Shared>, request: ConnectionMessage) -> ConnectionMessage {
+pub(super) async fn accept(shared: Arc<Shared>, request: ConnectionMessage) -> ConnectionMessage {
     let from = request.local_nic_path.clone();
     match answer(shared.clone(), request).await {
         Ok(reply) => reply,

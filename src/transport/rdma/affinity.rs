@@ -7,7 +7,7 @@ use crate::topology::select::{parse_peer_affinity, RowId, Selector};
 
 /// The rules. At most one of the two is in force: the settings see to that.
 #[derive(Clone, Debug, Default)]
-pub struct Affinity {
+pub(super) struct Affinity {
     same_name: bool,
     /// Local NIC to peer NICs, by name.
     peers: BTreeMap<String, Vec<String>>,
@@ -15,7 +15,7 @@ pub struct Affinity {
 
 impl Affinity {
     /// The rules of the settings, and a warning for each that is not one.
-    pub fn new(config: &Config) -> (Self, Vec<String>) {
+    pub(super) fn new(config: &Config) -> (Self, Vec<String>) {
         let text = config.nic_peer_affinity.as_deref().filter(|_| config.hca_peer_affinity).unwrap_or("");
         let (peers, warnings) = parse_peer_affinity(text);
         (Affinity { same_name: config.dest_device_affinity, peers }, warnings)
@@ -24,7 +24,7 @@ impl Affinity {
     /// The peer's NICs that the rules want for `local`, in order, as indexes of `peer`'s devices; none: the rules do not
     /// say. The NIC of the same name counts wherever the row has it; the listed ones count in the row of a GPU only, and
     /// if that row prefers them. Both as upstream does it.
-    pub fn liked(&self, local: &str, peer: &Selector, row: RowId) -> Vec<usize> {
+    pub(super) fn liked(&self, local: &str, peer: &Selector, row: RowId) -> Vec<usize> {
         if self.same_name {
             return peer.named(row, local).into_iter().collect();
         }

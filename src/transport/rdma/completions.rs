@@ -14,7 +14,7 @@ use crate::error::Result;
 const BATCH: usize = 64;
 
 /// A completion queue of a NIC. Any thread.
-pub struct Completions {
+pub(super) struct Completions {
     cq: Arc<Cq>,
     credit: Arc<Credit>,
     /// Guards polling together with retiring: two pollers would retire out of order.
@@ -28,7 +28,7 @@ struct Poller {
 }
 
 /// Hears what a poll found; called without any lock of the completion queue but the poller's.
-pub trait Retire {
+pub(super) trait Retire {
     /// `count` work requests of `queue` are retired. `done` and `lost` are to be emptied.
     /// `drained`: the queue is stopped and empty.
     fn retired(&mut self, queue: &Arc<Queue>, retired: &mut Retired, drained: bool);
@@ -36,7 +36,12 @@ pub trait Retire {
 
 impl Completions {
     /// A queue of `depth` entries that signals `channel`.
-    pub fn open(context: &Arc<Context>, depth: u32, channel: &Arc<Channel>, vector: u32) -> Result<Self> {
+    pub(super) fn open(
+        context: &Arc<Context>,
+        depth: u32,
+        channel: &Arc<Channel>,
+        vector: u32,
+    ) -> Result<Self> {
         Ok(Completions {
             cq: Cq::create(context, depth, channel, vector)?,
             credit: Arc::new(Credit::new(depth)),
@@ -49,32 +54,32 @@ impl Completions {
     }
 
     /// The verbs object, for creating queue pairs.
-    pub fn cq(&self) -> &Arc<Cq> {
+    pub(super) fn cq(&self) -> &Arc<Cq> {
         &self.cq
     }
 
     /// Room for work requests.
-    pub fn credit(&self) -> &Credit {
+    pub(super) fn credit(&self) -> &Credit {
         &self.credit
     }
 
     /// Asks for an event at the next completion.
-    pub fn arm(&self) -> Result<()> {
+    pub(super) fn arm(&self) -> Result<()> {
         self.cq.arm()
     }
 
     /// A queue over `qp`, which completes here and takes `depth` work requests.
-    pub fn attach(&self, qp: Qp, depth: usize) -> Result<Arc<Queue>> {
+    pub(super) fn attach(&self, qp: Qp, depth: usize) -> Result<Arc<Queue>> {
         Queue::new(qp, depth, &self.credit, &self.places)
     }
 
     /// Every queue.
-    pub fn queues(&self) -> Vec<Arc<Queue>> {
+    pub(super) fn queues(&self) -> Vec<Arc<Queue>> {
         self.places.all()
     }
 
     /// Polls until the queue is empty, unless another thread does. `false` when nothing was there.
-    pub fn poll(&self, now_ms: impl Fn() -> u64, hear: &mut dyn Retire) -> bool {
+    pub(super) fn poll(&self, now_ms: impl Fn() -> u64, hear: &mut dyn Retire) -> bool {
         let Some(mut poller) = self.poller.try_lock() else { return false };
         let Poller { wcs, retired } = &mut *poller;
         let mut found = false;

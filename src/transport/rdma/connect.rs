@@ -21,7 +21,7 @@ use crate::handshake::ConnectionMessage;
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 
 /// Connects `rail` to the peer that `route` leads to; the rail is told how it ended.
-pub fn start(shared: Arc<Shared>, rail: Arc<Rail>, attempt: Attempt, route: Arc<dyn Route>) {
+pub(super) fn start(shared: Arc<Shared>, rail: Arc<Rail>, attempt: Attempt, route: Arc<dyn Route>) {
     shared.control.clone().spawn(async move {
         let mut used = None;
         let attempts = set_up(shared.clone(), rail.clone(), attempt, route, &mut used);

@@ -22,7 +22,7 @@ const HOP_LIMIT: u8 = 16;
 const MIN_SHARE: usize = 64;
 
 /// A set of queue pairs.
-pub struct Connection {
+pub(super) struct Connection {
     /// At least one.
     pub queues: Vec<Arc<Queue>>,
     /// The peer's numbers, once the queue pairs are connected to them.
@@ -48,7 +48,7 @@ impl PartialEq for Connection {
 
 /// The other end, for bringing the queue pairs up.
 #[derive(Clone, Debug)]
-pub struct Remote {
+pub(super) struct Remote {
     /// GID of the peer's NIC.
     pub gid: [u8; 16],
     /// LID of its port.
@@ -72,7 +72,7 @@ thread_local! {
 
 impl Connection {
     /// `count` queue pairs in state INIT, which belong to what `owner` makes. Blocks on the driver.
-    pub fn open(
+    pub(super) fn open(
         nic: &Nic,
         config: &Config,
         count: usize,
@@ -110,17 +110,17 @@ impl Connection {
     }
 
     /// Our queue pair numbers.
-    pub fn numbers(&self) -> Vec<u32> {
+    pub(super) fn numbers(&self) -> Vec<u32> {
         self.queues.iter().map(|queue| queue.number()).collect()
     }
 
     /// The peer's numbers; `None` before `connect`.
-    pub fn peer_numbers(&self) -> Option<&[u32]> {
+    pub(super) fn peer_numbers(&self) -> Option<&[u32]> {
         self.peer.get().map(Vec::as_slice)
     }
 
     /// Connects every queue pair. Blocks on the driver.
-    pub fn connect(&self, nic: &Nic, config: &Config, to: &Remote) -> Result<()> {
+    pub(super) fn connect(&self, nic: &Nic, config: &Config, to: &Remote) -> Result<()> {
         for (queue, number) in self.queues.iter().zip(&to.qp_numbers) {
             let path = Path {
                 port: nic.port_number,
@@ -142,7 +142,7 @@ impl Connection {
 
     /// Posts from the front of `flights` what there is room for and what suits the peer's incarnation: on this thread's
     /// queue pair, then on the others. An error when a queue pair refused: the connection is to be given up.
-    pub fn post(&self, flights: &mut VecDeque<Flight>, now_ms: u64) -> std::result::Result<(), i32> {
+    pub(super) fn post(&self, flights: &mut VecDeque<Flight>, now_ms: u64) -> std::result::Result<(), i32> {
         let count = self.queues.len();
         let share = flights.len().div_ceil(count).max(MIN_SHARE);
         let first = HOME.with(|home| *home);
@@ -163,7 +163,7 @@ impl Connection {
 
     /// Posts one flight on every queue pair: all have to prove themselves. Each gets one, however often this is called;
     /// `false`: for lack of credit some have not got theirs.
-    pub fn post_probes(&self, now_ms: u64) -> std::result::Result<bool, i32> {
+    pub(super) fn post_probes(&self, now_ms: u64) -> std::result::Result<bool, i32> {
         let mut probed = self.probed.lock();
         CHAIN.with_borrow_mut(|chain| {
             while let Some(queue) = self.queues.get(*probed) {
@@ -177,18 +177,18 @@ impl Connection {
     }
 
     /// One more probe arrived; true for the last one.
-    pub fn note_proof(&self) -> bool {
+    pub(super) fn note_proof(&self) -> bool {
         self.unproved.fetch_sub(1, Relaxed) == 1
     }
 
     /// Nothing is posted on it.
-    pub fn is_idle(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         self.queues.iter().all(|queue| queue.outstanding() == 0)
     }
 
     /// Stops all queue pairs, because of `cause`, unless this was done before. Those with nothing posted are destroyed at
     /// once.
-    pub fn give_up(&self, cause: Error, now_ms: u64) {
+    pub(super) fn give_up(&self, cause: Error, now_ms: u64) {
         if self.cause.set(cause).is_err() {
             return;
         }
@@ -200,12 +200,12 @@ impl Connection {
     }
 
     /// Why it was given up.
-    pub fn cause(&self) -> Option<&Error> {
+    pub(super) fn cause(&self) -> Option<&Error> {
         self.cause.get()
     }
 
     /// It was not given up and no queue pair stopped.
-    pub fn is_open(&self) -> bool {
+    pub(super) fn is_open(&self) -> bool {
         self.cause.get().is_none() && self.queues.iter().all(|queue| queue.state() == State::Open)
     }
 }

@@ -4,19 +4,19 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 /// Credit of a completion queue. Counted in work requests, not in signalled ones: a flush makes a completion for each,
 /// and a queue that overruns takes all its queue pairs down.
-pub struct Credit {
+pub(super) struct Credit {
     depth: i64,
     free: AtomicI64,
 }
 
 impl Credit {
     /// For a completion queue of `depth` entries.
-    pub fn new(depth: u32) -> Self {
+    pub(super) fn new(depth: u32) -> Self {
         Credit { depth: i64::from(depth), free: AtomicI64::new(i64::from(depth)) }
     }
 
     /// Takes credit for up to `wanted` work requests; how many may be posted.
-    pub fn reserve(&self, wanted: usize) -> usize {
+    pub(super) fn reserve(&self, wanted: usize) -> usize {
         let wanted = wanted as i64;
         let left = self.free.fetch_sub(wanted, Ordering::SeqCst) - wanted;
         let missing = (-left).clamp(0, wanted);
@@ -27,12 +27,12 @@ impl Credit {
     }
 
     /// Gives credit back.
-    pub fn release(&self, count: usize) {
+    pub(super) fn release(&self, count: usize) {
         self.free.fetch_add(count as i64, Ordering::SeqCst);
     }
 
     /// Work requests under way.
-    pub fn outstanding(&self) -> usize {
+    pub(super) fn outstanding(&self) -> usize {
         (self.depth - self.free.load(Ordering::SeqCst)).max(0) as usize
     }
 }

@@ -13,7 +13,7 @@ const LIMIT: Duration = Duration::from_secs(1);
 
 /// A connection whose other end is to go.
 #[derive(PartialEq)]
-pub struct Fence {
+pub(super) struct Fence {
     /// Path of our NIC.
     pub own_path: String,
     /// Path of the peer's NIC.
@@ -38,7 +38,7 @@ impl Fence {
 }
 
 /// Asks the peer that `route` leads to for all of them at once.
-pub async fn raise(route: &Arc<dyn Route>, fences: Vec<Fence>) {
+pub(super) async fn raise(route: &Arc<dyn Route>, fences: Vec<Fence>) {
     let mut asked = tokio::task::JoinSet::new();
     for fence in fences {
         let (route, message) = (route.clone(), fence.message());

@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::transport::slice::{Op, Slice};
 
 /// A slice together with what posting needs. Owned by one queue, waiting list or recovery at a time.
-pub struct Flight {
+pub(super) struct Flight {
     /// The piece of a task; `None` for a probe, which moves no bytes.
     pub slice: Option<Slice>,
     /// Number of the link it belongs to.
@@ -28,50 +28,50 @@ pub struct Flight {
 
 impl Flight {
     /// A first attempt.
-    pub fn new(slice: Slice, link: u32, incarnation: u64) -> Self {
+    pub(super) fn new(slice: Slice, link: u32, incarnation: u64) -> Self {
         Flight { slice: Some(slice), link, lkey: 0, rkey: 0, tries: 0, reread: false, avoid: 0, incarnation }
     }
 
     /// A write of no bytes, to find out whether a connection carries packets.
-    pub fn probe() -> Self {
+    pub(super) fn probe() -> Self {
         Flight { slice: None, link: 0, lkey: 0, rkey: 0, tries: 0, reread: false, avoid: 0, incarnation: 0 }
     }
 
     /// May go over a connection to `incarnation`: its key is of that one, or one of the two is unknown (0).
-    pub fn suits(&self, incarnation: u64) -> bool {
+    pub(super) fn suits(&self, incarnation: u64) -> bool {
         incarnation == 0 || self.incarnation == 0 || incarnation == self.incarnation
     }
 
     /// Bytes to move.
-    pub fn len(&self) -> u64 {
+    pub(super) fn len(&self) -> u64 {
         self.slice.as_ref().map_or(0, |slice| slice.len)
     }
 
     /// The task's deadline has passed by `now`.
-    pub fn is_expired(&self, now: Instant) -> bool {
+    pub(super) fn is_expired(&self, now: Instant) -> bool {
         let deadline = self.slice.as_ref().and_then(|slice| slice.work().deadline);
         deadline.is_some_and(|deadline| now >= deadline)
     }
 
     /// Its local memory is being unregistered.
-    pub fn is_revoked(&self) -> bool {
+    pub(super) fn is_revoked(&self) -> bool {
         self.slice.as_ref().is_some_and(|slice| slice.is_revoked())
     }
 
     /// Moves bytes to the peer.
-    pub fn is_write(&self) -> bool {
+    pub(super) fn is_write(&self) -> bool {
         self.slice.as_ref().is_some_and(|slice| slice.op == Op::Write)
     }
 
     /// Ends it without success.
-    pub fn fail(self, error: Error) {
+    pub(super) fn fail(self, error: Error) {
         if let Some(slice) = self.slice {
             slice.fail(error);
         }
     }
 
     /// The work request.
-    pub fn request(&self, id: u64, signaled: bool) -> verbs::Wr {
+    pub(super) fn request(&self, id: u64, signaled: bool) -> verbs::Wr {
         let (lkey, rkey) = (self.lkey, self.rkey);
         match &self.slice {
             // Cut to less than 2^32 by the link.
@@ -91,11 +91,11 @@ impl Flight {
 }
 
 /// Flights that came back, each with the reason.
-pub type Lost = Vec<(Flight, Loss)>;
+pub(super) type Lost = Vec<(Flight, Loss)>;
 
 /// Why a flight came back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Loss {
+pub(super) enum Loss {
     /// Its own completion said so: status and vendor's code.
     Completion(u32, u32),
     /// Another work request of the connection failed, or the connection was given up; it was not at fault.
@@ -108,7 +108,7 @@ pub enum Loss {
 
 /// Whether the keys of flights that come back are good for another posting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keys {
+pub(super) enum Keys {
     /// As far as is known.
     Good,
     /// They are of another incarnation of the peer: its descriptor is read again first.
@@ -116,11 +116,11 @@ pub enum Keys {
 }
 
 /// Fails a list of flights with one error.
-pub fn fail_all(flights: impl IntoIterator<Item = Flight>, error: &Error) {
+pub(super) fn fail_all(flights: impl IntoIterator<Item = Flight>, error: &Error) {
     flights.into_iter().for_each(|flight| flight.fail(error.clone()));
 }
 
 /// Fails flights whose local memory is being unregistered.
-pub fn fail_revoked(flights: impl IntoIterator<Item = Flight>) {
+pub(super) fn fail_revoked(flights: impl IntoIterator<Item = Flight>) {
     flights.into_iter().filter_map(|flight| flight.slice).for_each(|slice| slice.fail_revoked());
 }

@@ -9,7 +9,7 @@ const OVERLAYS: &[&str] = &["flannel", "cni", "calico", "vxlan", "docker", "tunl
 
 /// One entry of the GID table that could be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Candidate {
+pub(super) struct Candidate {
     /// Position in the table.
     pub index: u8,
     /// The address.
@@ -20,7 +20,7 @@ pub struct Candidate {
 
 /// A GID of ours as queue pairs are set up with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LocalGid {
+pub(super) struct LocalGid {
     /// The address.
     pub bytes: [u8; 16],
     /// Its position in the port's table.
@@ -29,7 +29,7 @@ pub struct LocalGid {
 
 /// Rank of an entry: routable first, then private and degraded ones, those with a network device before those without.
 /// `netdev` is the entry's network device, if it has one.
-pub fn rank(entry: &GidEntry, netdev: Option<&str>) -> u8 {
+pub(super) fn rank(entry: &GidEntry, netdev: Option<&str>) -> u8 {
     let degraded = match entry.kind {
         GidKind::InfiniBand => false,
         GidKind::RoceV2 => is_link_local(&entry.gid) || netdev.is_some_and(is_overlay),
@@ -47,19 +47,19 @@ pub fn rank(entry: &GidEntry, netdev: Option<&str>) -> u8 {
 }
 
 /// Best first; ties go to the lower index.
-pub fn sorted(mut candidates: Vec<Candidate>) -> Vec<Candidate> {
+pub(super) fn sorted(mut candidates: Vec<Candidate>) -> Vec<Candidate> {
     candidates.sort_by_key(|candidate| (candidate.rank, candidate.index));
     candidates
 }
 
 /// 16 two-digit lower-case hex bytes joined by `:`.
-pub fn text(gid: &[u8; 16]) -> String {
+pub(super) fn text(gid: &[u8; 16]) -> String {
     let bytes: Vec<String> = gid.iter().map(|byte| format!("{byte:02x}")).collect();
     bytes.join(":")
 }
 
 /// The inverse of [`text`]; `None` unless there are exactly 16 bytes that are not all zero.
-pub fn parse(text: &str) -> Option<[u8; 16]> {
+pub(super) fn parse(text: &str) -> Option<[u8; 16]> {
     let mut gid = [0; 16];
     let mut parts = text.split(':');
     for byte in &mut gid {
@@ -73,7 +73,7 @@ pub fn parse(text: &str) -> Option<[u8; 16]> {
 }
 
 /// fe80::/64.
-pub fn is_link_local(gid: &[u8; 16]) -> bool {
+pub(super) fn is_link_local(gid: &[u8; 16]) -> bool {
     gid[0] == 0xfe && gid[1] & 0xc0 == 0x80
 }
 

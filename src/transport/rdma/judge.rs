@@ -15,7 +15,7 @@ const SILENCE: u8 = 2;
 
 /// A flight that came back.
 #[derive(Clone, Copy, Debug)]
-pub struct View {
+pub(super) struct View {
     /// How it was lost.
     pub loss: Loss,
     /// Why its rail failed last.
@@ -32,7 +32,7 @@ pub struct View {
 
 /// Settings.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub(super) struct Limits {
     /// `MC_RETRY_CNT`.
     pub tries: u8,
     /// `MC_RDMA_REPOST_WRITES`.
@@ -41,7 +41,7 @@ pub struct Limits {
 
 /// Whose fault it was, for the error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Blame {
+pub(super) enum Blame {
     /// Another work request of the connection failed.
     Neighbour,
     /// The rail.
@@ -54,7 +54,7 @@ pub enum Blame {
 
 /// What becomes of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
+pub(super) enum Next {
     /// No rail will do better.
     Fail,
     /// It might have been written, and the settings forbid to write it again.
@@ -67,7 +67,7 @@ pub enum Next {
 
 /// The answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Judgement {
+pub(super) struct Judgement {
     /// What becomes of it.
     pub next: Next,
     /// Whose fault it was.
@@ -79,7 +79,7 @@ pub struct Judgement {
 }
 
 /// Judges one flight.
-pub fn judge(view: &View, limits: Limits) -> Judgement {
+pub(super) fn judge(view: &View, limits: Limits) -> Judgement {
     let (blame, cost) = match view.loss {
         Loss::Flushed => (Blame::Neighbour, 0),
         Loss::Unknown => (Blame::Rail, SILENCE),

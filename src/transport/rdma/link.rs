@@ -32,7 +32,7 @@ const PLACE_INTERVAL: Duration = Duration::from_millis(200);
 const REREAD_LIMIT: Duration = Duration::from_secs(5);
 
 /// Link to one segment; kept by the segment, and by batches with work on it.
-pub struct RdmaLink {
+pub(super) struct RdmaLink {
     shared: Arc<Shared>,
     /// Leads to the peer.
     route: Arc<dyn Route>,
@@ -55,7 +55,12 @@ thread_local! {
 
 impl RdmaLink {
     /// A link over the descriptor that `route` has now.
-    pub fn new(shared: &Arc<Shared>, route: Arc<dyn Route>, number: u32, affinity: Affinity) -> Arc<Self> {
+    pub(super) fn new(
+        shared: &Arc<Shared>,
+        route: Arc<dyn Route>,
+        number: u32,
+        affinity: Affinity,
+    ) -> Arc<Self> {
         let (desc, version) = route.desc().unwrap_or_default();
         let target = Target::new(shared, desc, version, &affinity);
         let config = &shared.config;

@@ -22,7 +22,7 @@ use crate::topology::select::{Placement, RowId, Selector};
 const PARALLEL_BYTES: u64 = 64 << 20;
 
 /// The MRs of one region.
-pub struct Keys {
+pub(super) struct Keys {
     /// First byte.
     pub addr: u64,
     /// Bytes.
@@ -43,12 +43,12 @@ pub struct Keys {
 
 impl Keys {
     /// Row of the local topology for the byte at `addr`.
-    pub fn row(&self, addr: u64) -> RowId {
+    pub(super) fn row(&self, addr: u64) -> RowId {
         self.placement.at(addr - self.addr, self.len)
     }
 
     /// Local key for NIC `nic` and the byte at `addr`; 0 if that NIC does not have the region.
-    pub fn lkey(&self, nic: usize, addr: u64) -> u32 {
+    pub(super) fn lkey(&self, nic: usize, addr: u64) -> u32 {
         let piece = ((addr - self.addr) / self.piece_bytes) as usize;
         self.lkeys.get(piece * self.nics + nic).copied().unwrap_or(0)
     }
@@ -63,7 +63,7 @@ impl Keys {
 }
 
 /// All regions of the transport.
-pub struct Memory {
+pub(super) struct Memory {
     /// By first byte.
     regions: RwLock<BTreeMap<u64, Arc<Keys>>>,
     piece_bytes: u64,
@@ -73,7 +73,7 @@ pub struct Memory {
 
 impl Memory {
     /// `device_limit` is the smallest `max_mr_size` of the NICs.
-    pub fn new(config: &Config, device_limit: u64) -> Self {
+    pub(super) fn new(config: &Config, device_limit: u64) -> Self {
         let limit = if device_limit == 0 { u64::MAX } else { device_limit };
         Memory {
             regions: RwLock::default(),
@@ -85,12 +85,17 @@ impl Memory {
     }
 
     /// Bytes from `addr` to the end of its piece.
-    pub fn piece_left(&self, region: &Region, addr: u64) -> u64 {
+    pub(super) fn piece_left(&self, region: &Region, addr: u64) -> u64 {
         self.piece_bytes - (addr - region.addr) % self.piece_bytes
     }
 
     /// Registers all regions on every NIC that works, or none. `ERR_CONTEXT` where one refuses.
-    pub fn register(&self, nics: &[Arc<Nic>], selector: &Selector, regions: &[Arc<Region>]) -> Result<()> {
+    pub(super) fn register(
+        &self,
+        nics: &[Arc<Nic>],
+        selector: &Selector,
+        regions: &[Arc<Region>],
+    ) -> Result<()> {
         let mut made = Vec::new();
         made.try_reserve_exact(regions.len()).map_err(|_| Error::out_of_memory("memory regions"))?;
         for region in regions {
@@ -102,25 +107,25 @@ impl Memory {
     }
 
     /// Gives the MRs up; peers that still use their keys get remote access errors.
-    pub fn unregister(&self, region: &Region) {
+    pub(super) fn unregister(&self, region: &Region) {
         let taken = self.regions.write().remove(&region.addr);
         // Deregistering may take long: not under the lock.
         drop(taken);
     }
 
     /// Gives all MRs up.
-    pub fn clear(&self) {
+    pub(super) fn clear(&self) {
         let taken = std::mem::take(&mut *self.regions.write());
         drop(taken);
     }
 
     /// For the look-ups of one submit call.
-    pub fn view(&self) -> View<'_> {
+    pub(super) fn view(&self) -> View<'_> {
         View { map: self.regions.read(), last: None }
     }
 
     /// Entries for the descriptor; `nics` are the indices of the NICs to list, in order.
-    pub fn published(&self, nics: &[usize]) -> Vec<PublishedBuffer> {
+    pub(super) fn published(&self, nics: &[usize]) -> Vec<PublishedBuffer> {
         let map = self.regions.read();
         let mut open: Vec<&Arc<Keys>> = map.values().filter(|keys| keys.remote).collect();
         open.sort_by_key(|keys| keys.order);
@@ -203,7 +208,7 @@ impl Memory {
 }
 
 /// Look-ups of one submit call; remembers the last region found.
-pub struct View<'a> {
+pub(super) struct View<'a> {
     // Dropped before the lock: who takes a region out holds the last reference to its MRs then, and gives them up
     // before it returns.
     last: Option<Arc<Keys>>,
@@ -212,7 +217,7 @@ pub struct View<'a> {
 
 impl View<'_> {
     /// The keys of the region that holds the byte at `addr`.
-    pub fn at(&mut self, addr: u64) -> Option<&Arc<Keys>> {
+    pub(super) fn at(&mut self, addr: u64) -> Option<&Arc<Keys>> {
         if !self.last.as_ref().is_some_and(|keys| keys.holds(addr)) {
             let found = self.map.range(..=addr).next_back().map(|(_, keys)| keys);
             self.last = found.filter(|keys| keys.holds(addr)).cloned();

@@ -8,7 +8,7 @@ const WINDOW_NS: u64 = 2_000_000;
 const FLOOR: u64 = 256;
 
 /// Counters that any thread adds to.
-pub struct Meter {
+pub(super) struct Meter {
     inflight: AtomicU64,
     /// Bytes per second, smoothed.
     rate: AtomicU64,
@@ -19,7 +19,7 @@ pub struct Meter {
 
 impl Meter {
     /// `port_rate` in bytes per second stands for the bandwidth until something was measured.
-    pub fn new(port_rate: u64) -> Self {
+    pub(super) fn new(port_rate: u64) -> Self {
         let port_rate = port_rate.max(1);
         Meter {
             inflight: AtomicU64::new(0),
@@ -31,22 +31,22 @@ impl Meter {
     }
 
     /// The rate assumed at first.
-    pub fn port_rate(&self) -> u64 {
+    pub(super) fn port_rate(&self) -> u64 {
         self.port_rate
     }
 
     /// Bytes posted or waiting.
-    pub fn inflight(&self) -> u64 {
+    pub(super) fn inflight(&self) -> u64 {
         self.inflight.load(Relaxed)
     }
 
     /// Measured bytes per second.
-    pub fn bytes_per_second(&self) -> u64 {
+    pub(super) fn bytes_per_second(&self) -> u64 {
         self.rate.load(Relaxed)
     }
 
     /// `bytes` are on their way from now on.
-    pub fn begin(&self, bytes: u64, now_ns: u64) {
+    pub(super) fn begin(&self, bytes: u64, now_ns: u64) {
         if self.inflight.fetch_add(bytes, Relaxed) == 0 {
             self.window_start_ns.store(now_ns, Relaxed);
             self.window_bytes.store(0, Relaxed);
@@ -54,12 +54,12 @@ impl Meter {
     }
 
     /// `bytes` left without success.
-    pub fn withdraw(&self, bytes: u64) {
+    pub(super) fn withdraw(&self, bytes: u64) {
         self.inflight.fetch_sub(bytes, Relaxed);
     }
 
     /// `bytes` arrived. Measures only while there is more to do: the rate of an idle link says nothing.
-    pub fn end(&self, bytes: u64, now_ns: u64) {
+    pub(super) fn end(&self, bytes: u64, now_ns: u64) {
         let before = self.inflight.fetch_sub(bytes, Relaxed);
         self.window_bytes.fetch_add(bytes, Relaxed);
         let start = self.window_start_ns.load(Relaxed);
@@ -78,7 +78,7 @@ impl Meter {
     }
 
     /// Time until `bytes` more would be through, ns: what makes one rail a better choice than another.
-    pub fn cost_ns(&self, bytes: u64) -> u64 {
+    pub(super) fn cost_ns(&self, bytes: u64) -> u64 {
         let queued = u128::from(self.inflight().saturating_add(bytes)) * 1_000_000_000;
         (queued / u128::from(self.bytes_per_second())) as u64
     }

@@ -22,7 +22,7 @@ const RD_ATOMIC: u8 = 16;
 const UNKNOWN_RATE: u64 = 1 << 30;
 
 /// A NIC of this host. Any thread.
-pub struct Nic {
+pub(super) struct Nic {
     /// Position in the transport's list.
     pub index: usize,
     /// Device name.
@@ -70,7 +70,7 @@ pub struct Nic {
 
 /// What the port and its GID table said last.
 #[derive(Clone, Debug)]
-pub struct PortInfo {
+pub(super) struct PortInfo {
     /// LID.
     pub lid: u16,
     /// Active MTU, bytes.
@@ -95,7 +95,7 @@ impl PortInfo {
 impl Nic {
     /// Opens the device. -6 if it does not exist, its port is not active or has no usable GID; -202 if the driver
     /// refuses.
-    pub fn open(index: usize, name: &str, config: &Config) -> Result<Arc<Self>> {
+    pub(super) fn open(index: usize, name: &str, config: &Config) -> Result<Arc<Self>> {
         let context = Context::open(name)?;
         let limits = context.attributes()?;
         let chosen = look(&context, config, |_| true)?;
@@ -137,7 +137,7 @@ impl Nic {
     }
 
     /// A queue pair in state INIT, on the completion queues in turn.
-    pub fn open_queue(&self, caps: &verbs::Caps) -> Result<Arc<Queue>> {
+    pub(super) fn open_queue(&self, caps: &verbs::Caps) -> Result<Arc<Queue>> {
         let turn = self.next_completions.fetch_add(1, Ordering::Relaxed) % self.completions.len();
         let completions = &self.completions[turn];
         let qp = Qp::create(&self.pd, completions.cq(), caps)?;
@@ -146,28 +146,28 @@ impl Nic {
     }
 
     /// Port and GID as last read.
-    pub fn port(&self) -> PortInfo {
+    pub(super) fn port(&self) -> PortInfo {
         self.port.lock().clone()
     }
 
     /// Path MTU towards a peer that says `peer` (if it does), bytes.
-    pub fn path_mtu(&self, config: &Config, peer: Option<u32>) -> u32 {
+    pub(super) fn path_mtu(&self, config: &Config, peer: Option<u32>) -> u32 {
         let own = self.port.lock().mtu.min(config.mtu);
         own.min(peer.unwrap_or(own)).max(256)
     }
 
     /// Usable now.
-    pub fn is_active(&self) -> bool {
+    pub(super) fn is_active(&self) -> bool {
         self.active.load(Ordering::Acquire)
     }
 
     /// Dead for good.
-    pub fn is_gone(&self) -> bool {
+    pub(super) fn is_gone(&self) -> bool {
         self.gone.load(Ordering::Acquire)
     }
 
     /// Takes it out of use; true if it was in use.
-    pub fn deactivate(&self, why: &str, for_good: bool) -> bool {
+    pub(super) fn deactivate(&self, why: &str, for_good: bool) -> bool {
         self.note(why);
         if for_good {
             self.gone.store(true, Ordering::Release);
@@ -176,12 +176,12 @@ impl Nic {
     }
 
     /// Keeps a failure for `showLinks`.
-    pub fn note(&self, why: &str) {
+    pub(super) fn note(&self, why: &str) {
         self.port.lock().last_error = why.to_string();
     }
 
     /// Reads port and GID again. Whether anything changed that peers have to know.
-    pub fn refresh(&self, config: &Config) -> Result<bool> {
+    pub(super) fn refresh(&self, config: &Config) -> Result<bool> {
         if self.is_gone() {
             return Err(Error::new(Code::DeviceNotFound, format!("NIC {} failed for good", self.name)));
         }
@@ -195,7 +195,7 @@ impl Nic {
     }
 
     /// The best GID that is at none of the indices `except`. Blocks on the driver.
-    pub fn other_gid(&self, config: &Config, except: &[u8]) -> Option<LocalGid> {
+    pub(super) fn other_gid(&self, config: &Config, except: &[u8]) -> Option<LocalGid> {
         // What `check_reach` of the peer would refuse is not tried.
         let narrow = self.port().takes_link_local();
         let suits = |candidate: &Candidate| {
@@ -207,7 +207,7 @@ impl Nic {
 
     /// Whether packets may get to a peer's GID: with Ethernet, a link-local one is good only on one link, and hosts say
     /// that they are on one by using link-local ones both. The reason if not.
-    pub fn check_reach(&self, peer: &[u8; 16]) -> std::result::Result<(), String> {
+    pub(super) fn check_reach(&self, peer: &[u8; 16]) -> std::result::Result<(), String> {
         let port = self.port();
         if !gid::is_link_local(peer) || port.takes_link_local() {
             return Ok(());
@@ -221,18 +221,18 @@ impl Nic {
     }
 
     /// Uses another GID from now on; true if it is another.
-    pub fn adopt_gid(&self, gid: LocalGid) -> bool {
+    pub(super) fn adopt_gid(&self, gid: LocalGid) -> bool {
         let mut port = self.port.lock();
         std::mem::replace(&mut port.gid, gid) != gid
     }
 
     /// Work requests under way.
-    pub fn outstanding(&self) -> usize {
+    pub(super) fn outstanding(&self) -> usize {
         self.completions.iter().map(|completions| completions.credit().outstanding()).sum()
     }
 
     /// For descriptors and `getNicLoadStats`.
-    pub fn state(&self) -> NicReport {
+    pub(super) fn state(&self) -> NicReport {
         let port = self.port();
         NicReport {
             name: self.name.clone(),
@@ -250,7 +250,7 @@ impl Nic {
 }
 
 /// Whether a device could be used: some port of it is active and has a GID.
-pub fn usable(name: &str, config: &Config) -> bool {
+pub(super) fn usable(name: &str, config: &Config) -> bool {
     Context::open(name).and_then(|context| look(&context, config, |_| true)).is_ok()
 }
 

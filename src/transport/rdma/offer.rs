@@ -16,17 +16,17 @@ use crate::transport::offer::{self, Offer};
 use crate::transport::ranges::Ranges;
 
 /// The name in descriptors.
-pub const NAME: &str = "rdma";
+pub(super) const NAME: &str = "rdma";
 const SERVER: &str = "rdma_server_name";
 const DEVICES: &str = "devices";
 const MATRIX: &str = "priority_matrix";
 /// The members that are RDMA's own.
-pub const MEMBERS: &[&str] = &[SERVER, DEVICES, MATRIX];
+pub(super) const MEMBERS: &[&str] = &[SERVER, DEVICES, MATRIX];
 
 /// Adds our members. `is_published` tells whether the region at an address is open to peers: the transport learns of
 /// regions before they are open. With every NIC dead there is nothing to describe, and another transport may speak for
 /// the segment.
-pub fn describe(
+pub(super) fn describe(
     publication: Publication,
     is_published: impl Fn(u64) -> bool,
     server: String,
@@ -56,7 +56,7 @@ pub fn describe(
 }
 
 /// What a peer offers.
-pub struct RdmaOffer {
+pub(super) struct RdmaOffer {
     /// As the data path wants it.
     pub desc: Arc<PeerDesc>,
     /// The server part of its NIC paths, where it is not the segment's name.
@@ -67,7 +67,7 @@ pub struct RdmaOffer {
 
 impl RdmaOffer {
     /// `None` if the descriptor is another transport's.
-    pub fn read(desc: &SegmentDesc) -> Result<Option<Self>> {
+    pub(super) fn read(desc: &SegmentDesc) -> Result<Option<Self>> {
         if desc.protocol != NAME {
             return Ok(None);
         }
@@ -90,7 +90,7 @@ impl RdmaOffer {
     }
 
     /// The offer of another transport is none.
-    pub fn of(offer: &dyn Offer) -> Option<&Self> {
+    pub(super) fn of(offer: &dyn Offer) -> Option<&Self> {
         offer.as_any().downcast_ref()
     }
 }

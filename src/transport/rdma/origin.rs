@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::transport::Link;
 
 /// A link, as those who work on its flights see it.
-pub trait Origin: Link {
+pub(super) trait Origin: Link {
     /// Leads to the peer.
     fn route(&self) -> &Arc<dyn Route>;
 

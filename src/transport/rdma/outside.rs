@@ -12,7 +12,7 @@ use crate::transport::host;
 use crate::transport::offer::Offer;
 
 /// A peer, through the engine's knowledge of it.
-pub struct Peer(pub Arc<dyn host::Route>);
+pub(super) struct Peer(pub Arc<dyn host::Route>);
 
 impl Route for Peer {
     fn peer(&self) -> String {
@@ -41,11 +41,11 @@ impl Route for Peer {
 }
 
 /// The engine.
-pub struct Engine(pub Arc<dyn host::Host>);
+pub(super) struct Engine(pub Arc<dyn host::Host>);
 
 impl Engine {
     /// Server part of the paths of our NICs.
-    pub fn server(&self) -> String {
+    pub(super) fn server(&self) -> String {
         let config = self.0.config();
         match &config.rdma_bind_address {
             // As upstream: an IPv6 address stays without brackets.

@@ -13,7 +13,7 @@ use crate::transport::incarnation;
 
 /// A NIC pair: index of the local NIC, index of the peer's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pair {
+pub(super) struct Pair {
     /// Index in `Shared::nics`.
     pub local: usize,
     /// Index in `PeerDesc::nics`.
@@ -22,7 +22,7 @@ pub struct Pair {
 
 /// NIC pairs in the order in which they are to be considered.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Choice {
+pub(super) struct Choice {
     /// All pairs; the first `first_tier` are as good as each other, the rest is for failures.
     pub pairs: Vec<Pair>,
     /// Preferred on both sides, each NIC of the larger side once.
@@ -30,7 +30,7 @@ pub struct Choice {
 }
 
 /// A buffer of the peer.
-pub struct Window {
+pub(super) struct Window {
     /// First byte.
     pub addr: u64,
     /// Bytes.
@@ -41,7 +41,7 @@ pub struct Window {
 }
 
 /// A descriptor, prepared. Immutable but for rails made on first use.
-pub struct Target {
+pub(super) struct Target {
     /// What it was made from.
     pub desc: Arc<PeerDesc>,
     /// Version of the descriptor.
@@ -60,19 +60,19 @@ pub struct Target {
 
 impl Window {
     /// `[addr, addr+len)` lies inside; `addr` does.
-    pub fn holds(&self, addr: u64, len: u64) -> bool {
+    pub(super) fn holds(&self, addr: u64, len: u64) -> bool {
         len <= self.len - (addr - self.addr)
     }
 
     /// The peer's NIC of a pair has a key for it: a list may be shorter than that of the NICs, and 0 stands for none.
-    pub fn has_key(&self, pair: Pair) -> bool {
+    pub(super) fn has_key(&self, pair: Pair) -> bool {
         self.rkey.get(pair.remote).is_some_and(|key| *key != 0)
     }
 }
 
 impl Target {
     /// Prepares a descriptor.
-    pub fn new(shared: &Shared, desc: Arc<PeerDesc>, version: u64, affinity: &Affinity) -> Self {
+    pub(super) fn new(shared: &Shared, desc: Arc<PeerDesc>, version: u64, affinity: &Affinity) -> Self {
         let names: Vec<String> = desc.nics.iter().map(|nic| nic.name.clone()).collect();
         let selector = Selector::new(&desc.matrix, &names);
         let mut windows: Vec<Window> = desc
@@ -99,7 +99,7 @@ impl Target {
     }
 
     /// The buffer that holds the byte at `addr`. `hint` is where to look first, and is brought up to date.
-    pub fn window(&self, addr: u64, hint: &mut usize) -> Option<&Window> {
+    pub(super) fn window(&self, addr: u64, hint: &mut usize) -> Option<&Window> {
         let holds = |window: &&Window| addr >= window.addr && addr - window.addr < window.len;
         if let Some(window) = self.windows.get(*hint).filter(holds) {
             return Some(window);
@@ -110,12 +110,12 @@ impl Target {
     }
 
     /// The peer's row for the byte at `addr` of a buffer.
-    pub fn row(&self, window: &Window, addr: u64) -> RowId {
+    pub(super) fn row(&self, window: &Window, addr: u64) -> RowId {
         window.placement.at(addr - window.addr, window.len)
     }
 
     /// The rail of a pair, made on first use.
-    pub fn rail(&self, shared: &Shared, pair: Pair) -> Option<&Arc<Rail>> {
+    pub(super) fn rail(&self, shared: &Shared, pair: Pair) -> Option<&Arc<Rail>> {
         let cell = self.rails.get(self.number(pair))?;
         let nic = shared.nics.get(pair.local)?;
         let peer = self.desc.nics.get(pair.remote)?;
@@ -123,12 +123,12 @@ impl Target {
     }
 
     /// Number of a pair among all of this target.
-    pub fn number(&self, pair: Pair) -> usize {
+    pub(super) fn number(&self, pair: Pair) -> usize {
         pair.local * self.desc.nics.len() + pair.remote
     }
 
     /// The pairs for a local row and a row of the peer.
-    pub fn choice(&self, shared: &Shared, local: RowId, remote: RowId) -> &Choice {
+    pub(super) fn choice(&self, shared: &Shared, local: RowId, remote: RowId) -> &Choice {
         static NONE: Choice = Choice { pairs: Vec::new(), first_tier: 0 };
         let place = local.index() * self.selector.row_count() + remote.index();
         let Some(cell) = self.choices.get(place) else { return &NONE };
@@ -192,6 +192,6 @@ impl Target {
 }
 
 /// An incarnation id as a number; 0 for a text that is none.
-pub fn incarnation_number(text: &str) -> u64 {
+pub(super) fn incarnation_number(text: &str) -> u64 {
     incarnation::unhex(text).map_or(0, |id| incarnation::key(&id))
 }

@@ -11,7 +11,7 @@ use crate::error::{Code, Error, Result};
 const PLACE_BITS: u32 = 20;
 
 /// Values by key.
-pub struct Places<T> {
+pub(super) struct Places<T> {
     /// Short; nothing is dropped under it.
     table: Mutex<Table<T>>,
 }
@@ -28,12 +28,12 @@ struct Place<T> {
 
 impl<T> Places<T> {
     /// An empty table.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Places { table: Mutex::new(Table { places: Vec::new(), vacant: Vec::new() }) }
     }
 
     /// Enters a new value, which is told its key.
-    pub fn attach(&self, make: impl FnOnce(u32) -> T) -> Result<Arc<T>> {
+    pub(super) fn attach(&self, make: impl FnOnce(u32) -> T) -> Result<Arc<T>> {
         let mut table = self.table.lock();
         let place = match table.vacant.pop() {
             Some(place) => place,
@@ -54,7 +54,7 @@ impl<T> Places<T> {
     }
 
     /// Takes `value` out; its key `key` leads nowhere from now on.
-    pub fn detach(&self, key: u32, value: &T) {
+    pub(super) fn detach(&self, key: u32, value: &T) {
         let place = place_of(key);
         let mut table = self.table.lock();
         let taken = table.places.get_mut(place as usize).and_then(|entry| match &entry.value {
@@ -70,14 +70,14 @@ impl<T> Places<T> {
     }
 
     /// The value with a key.
-    pub fn find(&self, key: u32) -> Option<Arc<T>> {
+    pub(super) fn find(&self, key: u32) -> Option<Arc<T>> {
         let table = self.table.lock();
         let entry = table.places.get(place_of(key) as usize)?;
         entry.value.clone().filter(|_| entry.key(place_of(key)) == key)
     }
 
     /// Every value.
-    pub fn all(&self) -> Vec<Arc<T>> {
+    pub(super) fn all(&self) -> Vec<Arc<T>> {
         self.table.lock().places.iter().filter_map(|place| place.value.clone()).collect()
     }
 }

@@ -40,7 +40,7 @@ const QP_REQ_ERR: u32 = 2;
 const QP_ACCESS_ERR: u32 = 3;
 
 /// Starts the thread.
-pub fn start(shared: &Arc<Shared>, nic: &Arc<Nic>) -> Result<JoinHandle<()>> {
+pub(super) fn start(shared: &Arc<Shared>, nic: &Arc<Nic>) -> Result<JoinHandle<()>> {
     let mut name = format!("mte-nic-{}", nic.name);
     // The kernel's limit; device names are ASCII.
     name.truncate(15);
@@ -59,7 +59,7 @@ pub fn start(shared: &Arc<Shared>, nic: &Arc<Nic>) -> Result<JoinHandle<()>> {
 }
 
 /// Takes every connection away and fails what was posted or waits.
-pub fn abandon(shared: &Shared, nic: &Nic, error: &Error) {
+pub(super) fn abandon(shared: &Shared, nic: &Nic, error: &Error) {
     for rail in shared.rails(nic).all() {
         rail.feed(Event::Stopped(error.clone()));
     }

@@ -19,7 +19,7 @@ const SIGNAL_EVERY: usize = 8;
 
 /// What happened to a queue as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub(super) enum State {
     /// Takes work requests.
     Open,
     /// Stopped since then (ms of the transport's clock); waits for its flush completions.
@@ -27,7 +27,7 @@ pub enum State {
 }
 
 /// A queue pair with its ring. Shared by whoever posts and whoever polls.
-pub struct Queue {
+pub(super) struct Queue {
     /// Of the completion queue.
     credit: Arc<Credit>,
     /// Leads from the numbers of work requests to queues.
@@ -44,7 +44,7 @@ pub struct Queue {
 }
 
 /// What a queue belongs to. The queue only keeps it: whoever hears of completions knows the type.
-pub trait Owner: Any + Send + Sync {}
+pub(super) trait Owner: Any + Send + Sync {}
 
 /// Guards the queue pair and what is posted on it, oldest first.
 struct Ring {
@@ -58,7 +58,7 @@ struct Ring {
 
 /// What a completion retired.
 #[derive(Default)]
-pub struct Retired {
+pub(super) struct Retired {
     /// Done.
     pub done: Vec<Flight>,
     /// Came back.
@@ -67,7 +67,12 @@ pub struct Retired {
 
 impl Queue {
     /// A queue over a queue pair in state INIT that takes `depth` work requests.
-    pub fn new(qp: Qp, depth: usize, credit: &Arc<Credit>, places: &Arc<Places<Queue>>) -> Result<Arc<Self>> {
+    pub(super) fn new(
+        qp: Qp,
+        depth: usize,
+        credit: &Arc<Credit>,
+        places: &Arc<Places<Queue>>,
+    ) -> Result<Arc<Self>> {
         places.attach(|key| Queue {
             credit: credit.clone(),
             places: places.clone(),
@@ -86,28 +91,28 @@ impl Queue {
     }
 
     /// Says once what the queue belongs to.
-    pub fn set_owner(&self, owner: Arc<dyn Owner>) {
+    pub(super) fn set_owner(&self, owner: Arc<dyn Owner>) {
         let _ = self.owner.set(owner);
     }
 
     /// What the queue belongs to; `None` while it is being made.
-    pub fn owner<T: Owner>(&self) -> Option<&T> {
+    pub(super) fn owner<T: Owner>(&self) -> Option<&T> {
         let owner: &dyn Any = &**self.owner.get()?;
         owner.downcast_ref()
     }
 
     /// Queue pair number.
-    pub fn number(&self) -> u32 {
+    pub(super) fn number(&self) -> u32 {
         self.number
     }
 
     /// Key in the completion queue's table.
-    pub fn key(&self) -> u32 {
+    pub(super) fn key(&self) -> u32 {
         self.key
     }
 
     /// Connects to the peer's queue pair. Blocks, with RoCE for a second if nobody has the peer's address.
-    pub fn connect(&self, to: &verbs::Path, rd_atomic: u8) -> Result<()> {
+    pub(super) fn connect(&self, to: &verbs::Path, rd_atomic: u8) -> Result<()> {
         // Not under the lock: the NIC thread takes it for every queue.
         let qp = self.ring.lock().qp.clone().ok_or_else(|| {
             crate::error::Error::new(crate::error::Code::Endpoint, "the queue pair is gone")
@@ -117,14 +122,14 @@ impl Queue {
     }
 
     /// Work requests under way.
-    pub fn outstanding(&self) -> usize {
+    pub(super) fn outstanding(&self) -> usize {
         self.ring.lock().flights.len()
     }
 
     /// Posts up to `most` from the front of `flights`, as many as there is room for and up to the first that does not
     /// suit `incarnation`, in one chain. The number posted; an error when the queue is not open, or refused some: it is
     /// stopped then and those posted will come back.
-    pub fn post(
+    pub(super) fn post(
         &self,
         flights: &mut VecDeque<Flight>,
         most: usize,
@@ -174,7 +179,7 @@ impl Queue {
 
     /// Takes what a completion of work request `number` says out of the ring. `None` for a stale one.
     /// The second value: the queue is stopped and empty now.
-    pub fn retire(
+    pub(super) fn retire(
         &self,
         number: u32,
         completion: &verbs::Wc,
@@ -205,25 +210,25 @@ impl Queue {
     }
 
     /// Stops the queue pair: what is posted comes back by its flush completions. True if it was open and nothing is posted.
-    pub fn stop(&self, now_ms: u64) -> bool {
+    pub(super) fn stop(&self, now_ms: u64) -> bool {
         let mut ring = self.ring.lock();
         stop(&mut ring, now_ms);
         ring.flights.is_empty()
     }
 
     /// Open, or stopped since when.
-    pub fn state(&self) -> State {
+    pub(super) fn state(&self) -> State {
         self.ring.lock().state
     }
 
     /// A flight for which `wanted` holds is posted.
-    pub fn any(&self, wanted: impl Fn(&Flight) -> bool) -> bool {
+    pub(super) fn any(&self, wanted: impl Fn(&Flight) -> bool) -> bool {
         self.ring.lock().flights.iter().any(wanted)
     }
 
     /// Time since when nothing completed, and the bytes that may have to move until something does; `None` if nothing is
     /// under way or it is stopped.
-    pub fn stalled_since(&self) -> Option<(u64, u64)> {
+    pub(super) fn stalled_since(&self) -> Option<(u64, u64)> {
         let ring = self.ring.lock();
         let busy = ring.state == State::Open && !ring.flights.is_empty();
         let unsignaled = || ring.flights.iter().take(SIGNAL_EVERY).map(Flight::len).sum();
@@ -231,7 +236,7 @@ impl Queue {
     }
 
     /// Destroys the queue pair, after which the NIC touches nothing of it, and gives back what was still posted.
-    pub fn destroy(&self) -> Vec<Flight> {
+    pub(super) fn destroy(&self) -> Vec<Flight> {
         let (qp, flights) = {
             let mut ring = self.ring.lock();
             // Completions that come all the same are stale by their numbers.

@@ -2,7 +2,7 @@
 //! failure, proves itself before it carries data again. The machine in `machine` says what comes next; this file feeds
 //! it events, publishes where data goes, and performs its actions.
 
-pub mod events;
+pub(super) mod events;
 mod machine;
 mod waiting;
 
@@ -28,7 +28,7 @@ use machine::{Machine, Phase};
 use waiting::Waiting;
 
 /// What rails ask of the transport that they belong to. Called without any lock of the rail.
-pub trait Keeper: Send + Sync {
+pub(super) trait Keeper: Send + Sync {
     /// Milliseconds of the transport's clock.
     fn now_ms(&self) -> u64;
 
@@ -55,10 +55,10 @@ pub trait Keeper: Send + Sync {
 }
 
 /// What happens to a rail.
-pub type Event = events::Event<Arc<Connection>, Error>;
+pub(super) type Event = events::Event<Arc<Connection>, Error>;
 
 /// A rail. Any thread.
-pub struct Rail {
+pub(super) struct Rail {
     /// The local end.
     pub nic: Arc<Nic>,
     /// The other end: `server@nic`.
@@ -86,7 +86,7 @@ pub struct Rail {
 }
 
 /// What the queues of a rail's connections belong to.
-pub struct Owner {
+pub(super) struct Owner {
     /// The rail.
     pub rail: Arc<Rail>,
     /// The connection that holds the queue.
@@ -103,7 +103,7 @@ struct State {
 
 impl Rail {
     /// A rail that is not connected.
-    pub fn new(keeper: Weak<dyn Keeper>, config: &Config, nic: &Arc<Nic>, peer: &str) -> Arc<Self> {
+    pub(super) fn new(keeper: Weak<dyn Keeper>, config: &Config, nic: &Arc<Nic>, peer: &str) -> Arc<Self> {
         let pauses = Pauses { most: config.rail_pause, least: config.conn_pause };
         Arc::new_cyclic(|me| Rail {
             nic: nic.clone(),
@@ -124,7 +124,7 @@ impl Rail {
     }
 
     /// Takes over `flights` (emptied): posts what there is room for; the rest waits.
-    pub fn submit(&self, flights: &mut VecDeque<Flight>, route: &Arc<dyn Route>, now_ns: u64) {
+    pub(super) fn submit(&self, flights: &mut VecDeque<Flight>, route: &Arc<dyn Route>, now_ns: u64) {
         let bytes = flights.iter().map(Flight::len).sum();
         self.meter.begin(bytes, now_ns);
         self.nic.meter.begin(bytes, now_ns);
@@ -152,7 +152,7 @@ impl Rail {
     }
 
     /// Posts what waits, as far as there is room; asks for a connection if there is none.
-    pub fn pump(&self) {
+    pub(super) fn pump(&self) {
         let Some(connection) = self.up.load_full() else { return self.feed(Event::Wanted) };
         let Some(keeper) = self.keeper.upgrade() else { return };
         let mut stale = Vec::new();
@@ -204,7 +204,7 @@ impl Rail {
     }
 
     /// One step of the machine: what it publishes is published under the lock, what it asks for is done without.
-    pub fn feed(&self, event: Event) {
+    pub(super) fn feed(&self, event: Event) {
         let Some(keeper) = self.keeper.upgrade() else { return };
         let now = Now { ms: keeper.now_ms(), random: keeper.random() };
         let actions = {
@@ -262,20 +262,20 @@ impl Rail {
     }
 
     /// Keeps a connection that is to be set up. An error if nobody wants it any more; it is stopped then.
-    pub fn keep(&self, connection: &Arc<Connection>, by: By) -> Result<(), Error> {
+    pub(super) fn keep(&self, connection: &Arc<Connection>, by: By) -> Result<(), Error> {
         self.feed(Event::Made { connection: connection.clone(), by });
         let kept = self.connection().is_some_and(|known| known == *connection);
         kept.then_some(()).ok_or_else(unwanted)
     }
 
     /// An error unless this is the attempt that counts.
-    pub fn check_current(&self, attempt: Attempt) -> Result<(), Error> {
+    pub(super) fn check_current(&self, attempt: Attempt) -> Result<(), Error> {
         let current = self.state.lock().machine.is_current(attempt);
         current.then_some(()).ok_or_else(unwanted)
     }
 
     /// Stops the connection for a reason that is ours alone: the rail is not blamed, and connects again at once.
-    pub fn interrupt(&self, connection: &Arc<Connection>, why: Error) {
+    pub(super) fn interrupt(&self, connection: &Arc<Connection>, why: Error) {
         self.feed(Event::Interrupted(connection.clone(), why));
         if self.has_waiting() {
             self.pump();
@@ -283,7 +283,7 @@ impl Rail {
     }
 
     /// Traffic that goes elsewhere because this rail failed could use it.
-    pub fn want(&self, route: &Arc<dyn Route>) {
+    pub(super) fn want(&self, route: &Arc<dyn Route>) {
         // Once between two looks: this is the data path.
         if !self.wanted.load(Ordering::Relaxed) {
             self.wanted.store(true, Ordering::Relaxed);
@@ -292,7 +292,7 @@ impl Rail {
     }
 
     /// Time has passed. For the NIC thread.
-    pub fn tick(&self, now_ms: u64) {
+    pub(super) fn tick(&self, now_ms: u64) {
         if self.wanted.load(Ordering::Relaxed) {
             self.wanted.store(false, Ordering::Relaxed);
             self.used_ms.store(now_ms, Ordering::Relaxed);
@@ -302,75 +302,75 @@ impl Rail {
     }
 
     /// The connection that is being set up or is up.
-    pub fn connection(&self) -> Option<Arc<Connection>> {
+    pub(super) fn connection(&self) -> Option<Arc<Connection>> {
         self.state.lock().machine.connection().cloned()
     }
 
     /// Flights wait here.
-    pub fn has_waiting(&self) -> bool {
+    pub(super) fn has_waiting(&self) -> bool {
         !self.waiting.is_empty()
     }
 
     /// So many flights wait here.
-    pub fn waiting(&self) -> usize {
+    pub(super) fn waiting(&self) -> usize {
         self.waiting.len()
     }
 
     /// Takes those that wait and for which `wanted` holds.
-    pub fn take_waiting(&self, wanted: impl Fn(&Flight) -> bool) -> Vec<Flight> {
+    pub(super) fn take_waiting(&self, wanted: impl Fn(&Flight) -> bool) -> Vec<Flight> {
         self.waiting.take(wanted)
     }
 
     /// `count` flights with `bytes` arrived.
-    pub fn settle(&self, bytes: u64, count: u64, now_ns: u64) {
+    pub(super) fn settle(&self, bytes: u64, count: u64, now_ns: u64) {
         self.meter.end(bytes, now_ns);
         self.nic.meter.end(bytes, now_ns);
         self.completed.fetch_add(count, Ordering::Relaxed);
     }
 
     /// Flights with `bytes` leave this rail unfinished.
-    pub fn withdraw(&self, bytes: u64) {
+    pub(super) fn withdraw(&self, bytes: u64) {
         self.meter.withdraw(bytes);
         self.nic.meter.withdraw(bytes);
     }
 
     /// May carry data now or soon; a rail that failed has to be asked for as a last resort.
-    pub fn is_trusted(&self) -> bool {
+    pub(super) fn is_trusted(&self) -> bool {
         self.trusted.load(Ordering::Relaxed)
     }
 
     /// Carries data.
-    pub fn is_up(&self) -> bool {
+    pub(super) fn is_up(&self) -> bool {
         self.up.load().is_some()
     }
 
     /// The last failure.
-    pub fn last_error(&self) -> Option<Error> {
+    pub(super) fn last_error(&self) -> Option<Error> {
         self.state.lock().machine.last_error().cloned()
     }
 
     /// Nothing posted, nothing waiting.
-    pub fn is_idle(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         self.meter.inflight() == 0 && !self.has_waiting()
     }
 
     /// Nothing would be lost with it.
-    pub fn is_forgettable(&self) -> bool {
+    pub(super) fn is_forgettable(&self) -> bool {
         self.is_idle() && self.connection().is_none()
     }
 
     /// Reads and clears the eviction mark.
-    pub fn take_visited(&self) -> bool {
+    pub(super) fn take_visited(&self) -> bool {
         self.visited.swap(false, Ordering::Relaxed)
     }
 
     /// For messages: both ends.
-    pub fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         format!("{} -> {}", self.nic.name, self.peer)
     }
 
     /// For `showLinks`.
-    pub fn describe(&self) -> RailReport {
+    pub(super) fn describe(&self) -> RailReport {
         let state = self.state.lock();
         RailReport {
             local: self.nic.name.clone(),

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use super::rail::Rail;
 
 /// All rails of a NIC.
-pub struct Rails {
+pub(super) struct Rails {
     /// Guards both; never held while a rail is worked on.
     table: Mutex<Table>,
     most: usize,
@@ -26,12 +26,12 @@ struct Table {
 
 impl Rails {
     /// At most `most` connections.
-    pub fn new(most: usize, fifo: bool) -> Self {
+    pub(super) fn new(most: usize, fifo: bool) -> Self {
         Rails { table: Mutex::default(), most, fifo }
     }
 
     /// The rail to `peer`, made by `make` if there is none.
-    pub fn get(&self, peer: &str, make: impl FnOnce() -> Arc<Rail>) -> Arc<Rail> {
+    pub(super) fn get(&self, peer: &str, make: impl FnOnce() -> Arc<Rail>) -> Arc<Rail> {
         let mut table = self.table.lock();
         if let Some(rail) = table.by_peer.get(peer) {
             return rail.clone();
@@ -42,27 +42,27 @@ impl Rails {
     }
 
     /// The rail to `peer`, if there is one.
-    pub fn find(&self, peer: &str) -> Option<Arc<Rail>> {
+    pub(super) fn find(&self, peer: &str) -> Option<Arc<Rail>> {
         self.table.lock().by_peer.get(peer).cloned()
     }
 
     /// Every rail.
-    pub fn all(&self) -> Vec<Arc<Rail>> {
+    pub(super) fn all(&self) -> Vec<Arc<Rail>> {
         self.table.lock().by_peer.values().cloned().collect()
     }
 
     /// Forgets all of them.
-    pub fn clear(&self) {
+    pub(super) fn clear(&self) {
         *self.table.lock() = Table::default();
     }
 
     /// Forgets rails that nobody uses or is connected to.
-    pub fn sweep(&self) {
+    pub(super) fn sweep(&self) {
         self.table.lock().by_peer.retain(|_, rail| Arc::strong_count(rail) > 1 || !rail.is_forgettable());
     }
 
     /// Counts a rail as connected. The one whose connection has to go for it, if there are too many.
-    pub fn connected(&self, rail: &Arc<Rail>) -> Option<Arc<Rail>> {
+    pub(super) fn connected(&self, rail: &Arc<Rail>) -> Option<Arc<Rail>> {
         let mut table = self.table.lock();
         if table.connected.iter().any(|known| Arc::ptr_eq(known, rail)) {
             return None;
@@ -73,12 +73,12 @@ impl Rails {
     }
 
     /// Crosses off the rail whose connection can best be missed.
-    pub fn spare(&self) -> Option<Arc<Rail>> {
+    pub(super) fn spare(&self) -> Option<Arc<Rail>> {
         self.table.lock().evict(self.fifo)
     }
 
     /// The rail has no connection any more.
-    pub fn disconnected(&self, rail: &Rail) {
+    pub(super) fn disconnected(&self, rail: &Rail) {
         let mut table = self.table.lock();
         if let Some(place) = table.connected.iter().position(|known| std::ptr::eq(&**known, rail)) {
             table.connected.remove(place);

@@ -15,7 +15,7 @@ use super::shared::Shared;
 use crate::error::{Class, Code, Error};
 
 /// Takes up what the NIC completed; `false` if there was nothing, or another thread does it.
-pub fn poll(shared: &Shared, nic: &Nic) -> bool {
+pub(super) fn poll(shared: &Shared, nic: &Nic) -> bool {
     let mut found = false;
     let mut reaper = Reaper { shared, failed: Vec::new(), lost: Vec::new() };
     for completions in &nic.completions {

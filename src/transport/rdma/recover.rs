@@ -16,7 +16,7 @@ use crate::error::{Class, Code, Error};
 
 /// Decides about flights that came back from `rail`. `posted` is the connection that they were posted on; `None` if they
 /// only waited. The caller holds no lock of the rail.
-pub fn recover(shared: &Shared, rail: &Rail, lost: Lost, posted: Option<&Connection>, keys: Keys) {
+pub(super) fn recover(shared: &Shared, rail: &Rail, lost: Lost, posted: Option<&Connection>, keys: Keys) {
     if lost.is_empty() {
         return;
     }

@@ -6,7 +6,7 @@ use crate::transport::report::NicReport;
 
 /// Who this engine is to its peers.
 #[derive(Clone, Debug)]
-pub struct Identity {
+pub(super) struct Identity {
     /// Server part of our NIC paths: the segment name, unless `MC_RDMA_BIND_ADDRESS` says otherwise.
     pub server: String,
     /// Id of this engine start, as in descriptors.
@@ -14,7 +14,7 @@ pub struct Identity {
 }
 
 /// What the engine does for the transport.
-pub trait Host: Send + Sync {
+pub(super) trait Host: Send + Sync {
     /// NICs, GIDs or keys changed: the descriptor is to be published again. Must not block.
     fn republish(&self);
 
@@ -24,7 +24,7 @@ pub trait Host: Send + Sync {
 
 /// What goes into the descriptor, consistent in itself: every key list has one entry per NIC.
 #[derive(Clone, Debug, Default)]
-pub struct Publication {
+pub(super) struct Publication {
     /// Live NICs, in the order in which upstream's readers number them.
     pub nics: Vec<NicReport>,
     /// Matrix without dead NICs.
@@ -35,7 +35,7 @@ pub struct Publication {
 
 /// One `buffers` entry.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct PublishedBuffer {
+pub(super) struct PublishedBuffer {
     /// Resolved location.
     pub location: String,
     /// First byte.

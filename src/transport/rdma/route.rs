@@ -9,11 +9,11 @@ use crate::handshake::ConnectionMessage;
 use crate::topology::Matrix;
 
 /// A future on the control plane.
-pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
+pub(super) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
 
 /// A NIC of a peer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PeerNic {
+pub(super) struct PeerNic {
     /// Device name at the peer.
     pub name: String,
     /// LID of its port.
@@ -24,7 +24,7 @@ pub struct PeerNic {
 
 /// A buffer that a peer publishes, with keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PeerBuffer {
+pub(super) struct PeerBuffer {
     /// Location at the peer.
     pub location: String,
     /// First byte.
@@ -37,7 +37,7 @@ pub struct PeerBuffer {
 
 /// A peer's descriptor, as far as RDMA is concerned.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PeerDesc {
+pub(super) struct PeerDesc {
     /// Server part of its NIC paths.
     pub server: String,
     /// Its NICs.
@@ -51,7 +51,7 @@ pub struct PeerDesc {
 }
 
 /// The way to one peer. Methods may be called from any thread.
-pub trait Route: Send + Sync {
+pub(super) trait Route: Send + Sync {
     /// The peer's name, for messages.
     fn peer(&self) -> String;
 

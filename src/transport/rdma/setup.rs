@@ -14,7 +14,7 @@ use super::shared::Shared;
 use crate::error::{Code, Error, Result};
 
 /// A new connection of `rail`, which keeps it.
-pub fn make(
+pub(super) fn make(
     shared: &Shared,
     rail: &Arc<Rail>,
     count: usize,
@@ -49,7 +49,7 @@ pub fn make(
 }
 
 /// The next GID to try after the driver refused the path with those at the indices `tried`: perhaps it leads there.
-pub fn other_gid(shared: &Shared, nic: &Nic, refusal: &Error, tried: &[u8]) -> Option<LocalGid> {
+pub(super) fn other_gid(shared: &Shared, nic: &Nic, refusal: &Error, tried: &[u8]) -> Option<LocalGid> {
     let of_gid = refusal.code() == Code::Endpoint && matches!(refusal.errno(), libc::EINVAL | libc::ENODATA);
     let more = shared.config.gid_index.is_none() && tried.len() <= shared.config.auto_gid_retries;
     (of_gid && more).then(|| nic.other_gid(&shared.config, tried)).flatten()
@@ -57,7 +57,7 @@ pub fn other_gid(shared: &Shared, nic: &Nic, refusal: &Error, tried: &[u8]) -> O
 
 /// Makes the GID that worked at the `attempts`-th attempt the NIC's. Not before it did: a peer that no GID of ours
 /// leads to must not move the one that others use.
-pub fn adopt_gid(shared: &Shared, rail: &Rail, gid: LocalGid, attempts: usize) {
+pub(super) fn adopt_gid(shared: &Shared, rail: &Rail, gid: LocalGid, attempts: usize) {
     if attempts > 1 && rail.nic.adopt_gid(gid) {
         tracing::info!("NIC {} uses GID {} from now on", rail.nic.name, gid::text(&gid.bytes));
         shared.host.republish();
@@ -65,7 +65,7 @@ pub fn adopt_gid(shared: &Shared, rail: &Rail, gid: LocalGid, attempts: usize) {
 }
 
 /// Evicts another connection if the NIC has too many now.
-pub fn make_room(shared: &Shared, rail: &Arc<Rail>) {
+pub(super) fn make_room(shared: &Shared, rail: &Arc<Rail>) {
     let victim = shared.rails(&rail.nic).connected(rail);
     if rail.connection().is_none() {
         // Lost meanwhile, and perhaps crossed off before it was entered.
@@ -82,6 +82,8 @@ fn evict(shared: &Shared, victim: &Rail, why: &str) {
 }
 
 /// Runs what blocks in the driver.
-pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(|_| destroyed())?
 }

@@ -21,10 +21,10 @@ use crate::topology::select::Selector;
 use crate::topology::Matrix;
 
 /// Requests of peers that may be in the driver at once.
-pub const ACCEPT_AT_ONCE: usize = 4;
+pub(super) const ACCEPT_AT_ONCE: usize = 4;
 
 /// One installed transport.
-pub struct Shared {
+pub(super) struct Shared {
     /// Settings.
     pub config: Arc<Config>,
     /// Where handshakes run.
@@ -64,7 +64,7 @@ pub struct Shared {
 
 /// Counters of the transport.
 #[derive(Default)]
-pub struct Stats {
+pub(super) struct Stats {
     /// Slices put on another rail, or on the same one again.
     pub reposted: AtomicU64,
     /// Connections set up.
@@ -79,54 +79,54 @@ pub struct Stats {
 
 impl Shared {
     /// Milliseconds of the transport's clock.
-    pub fn now_ms(&self) -> u64 {
+    pub(super) fn now_ms(&self) -> u64 {
         self.started.elapsed().as_millis() as u64 + 1
     }
 
     /// Nanoseconds of the transport's clock.
-    pub fn now_ns(&self) -> u64 {
+    pub(super) fn now_ns(&self) -> u64 {
         self.started.elapsed().as_nanos() as u64 + 1_000_000
     }
 
     /// Not for secrets.
-    pub fn random(&self) -> u32 {
+    pub(super) fn random(&self) -> u32 {
         let step = |x: u32| Some(x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223));
         self.seed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step).unwrap_or(0) >> 8
     }
 
     /// No more work is taken.
-    pub fn is_stopped(&self) -> bool {
+    pub(super) fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::Acquire)
     }
 
     /// A link by its number, while it is in use.
-    pub fn link(&self, number: u32) -> Option<Arc<dyn Origin>> {
+    pub(super) fn link(&self, number: u32) -> Option<Arc<dyn Origin>> {
         self.links.read().get(number as usize).and_then(Weak::upgrade)
     }
 
     /// Every link in use.
-    pub fn links(&self) -> Vec<Arc<dyn Origin>> {
+    pub(super) fn links(&self) -> Vec<Arc<dyn Origin>> {
         self.links.read().iter().filter_map(Weak::upgrade).collect()
     }
 
     /// The rails of a NIC.
-    pub fn rails(&self, nic: &Nic) -> &Rails {
+    pub(super) fn rails(&self, nic: &Nic) -> &Rails {
         &self.rails[nic.index]
     }
 
     /// The rail from a NIC to a peer's NIC.
-    pub fn rail(&self, nic: &Arc<Nic>, peer: &str) -> Arc<Rail> {
+    pub(super) fn rail(&self, nic: &Arc<Nic>, peer: &str) -> Arc<Rail> {
         let me = self.me.get().cloned().unwrap_or_default();
         self.rails(nic).get(peer, || Rail::new(me, &self.config, nic, peer))
     }
 
     /// `server@nic` of a local NIC.
-    pub fn own_path(&self, nic: &Nic) -> String {
+    pub(super) fn own_path(&self, nic: &Nic) -> String {
         format!("{}@{}", self.identity.server, nic.name)
     }
 
     /// Tells of a rail's failure, once per rail and interval.
-    pub fn note_failure(&self, rail: &Rail, error: &Error) {
+    pub(super) fn note_failure(&self, rail: &Rail, error: &Error) {
         if self.log.admit("rail", &rail.peer) && !self.is_stopped() {
             tracing::warn!("rail {} failed: {error}", rail.name());
         }

@@ -11,7 +11,7 @@ use super::sock::Socket;
 
 /// Hands an accepted connection to a reactor, or closes it when there are too many. An error is logged only: the
 /// listener is tried again.
-pub fn distribute(shared: &Arc<Shared>, accepted: io::Result<TcpStream>) {
+pub(super) fn distribute(shared: &Arc<Shared>, accepted: io::Result<TcpStream>) {
     let stream = match accepted {
         Ok(stream) => stream,
         Err(error) => {

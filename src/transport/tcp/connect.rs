@@ -21,7 +21,7 @@ use crate::transport::incarnation;
 use crate::transport::slice::Op;
 
 /// A connection ready for requests.
-pub struct Made {
+pub(super) struct Made {
     /// Non-blocking, with its options set.
     pub socket: Socket,
     /// Use v2 framing.
@@ -36,7 +36,7 @@ pub struct Made {
 const STEPS: u32 = 3;
 
 /// As [`try_connect`], but never longer than a few steps, name look-ups included.
-pub async fn connect(shared: &Shared, route: &dyn Route, reread: bool) -> Result<Made> {
+pub(super) async fn connect(shared: &Shared, route: &dyn Route, reread: bool) -> Result<Made> {
     let limit = STEPS * shared.config.connect_timeout;
     timeout(limit, try_connect(shared, route, reread)).await.unwrap_or_else(|_| {
         let text = format!("no connection within {} s; check the peer, the route and DNS", limit.as_secs());

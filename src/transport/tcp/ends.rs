@@ -7,7 +7,7 @@ use crate::error::{Class, Code, Error};
 use crate::transport::slice::Op;
 
 /// Why a connection ended.
-pub enum Down {
+pub(super) enum Down {
     /// The peer refused the address of the oldest request; it executes nothing behind it.
     Rejected,
     /// The peer is gone: end of stream, reset, broken pipe.
@@ -28,7 +28,7 @@ pub enum Down {
 
 /// What becomes of the requests of a dead connection.
 #[derive(Default)]
-pub struct Ends {
+pub(super) struct Ends {
     /// To be failed, with the reason.
     pub failed: Vec<(Request, Error)>,
     /// To be sent again on another connection.
@@ -36,7 +36,7 @@ pub struct Ends {
 }
 
 /// How far the pipeline had come.
-pub struct Standing {
+pub(super) struct Standing {
     /// Requests sent whole.
     pub sent: usize,
     /// Those, and the one that was partly sent.
@@ -47,7 +47,7 @@ pub struct Standing {
 
 /// Sorts the requests, oldest first. WRITEs that may still be executed because it was not the
 /// peer who hung up are never sent again.
-pub fn sort(requests: Vec<Request>, down: &Down, standing: &Standing, peer: &str) -> Ends {
+pub(super) fn sort(requests: Vec<Request>, down: &Down, standing: &Standing, peer: &str) -> Ends {
     // A peer that hangs up at once has touched the first request, or this goes on for ever.
     let begun = standing.begun.max(1);
     let culprit = match down {
@@ -87,7 +87,7 @@ pub fn sort(requests: Vec<Request>, down: &Down, standing: &Standing, peer: &str
 
 /// The connection failed. Only what the peer itself sends (a reset, or its end behind a broken
 /// pipe) proves that it executes nothing more; after any other failure it may.
-pub fn lost(error: io::Error) -> Down {
+pub(super) fn lost(error: io::Error) -> Down {
     match error.raw_os_error() {
         Some(libc::ECONNRESET | libc::EPIPE) => Down::Closed(Some(error)),
         _ => Down::Dropped(Error::io(
@@ -141,7 +141,7 @@ mod tests {
 
     /// Three WRITEs and a READ: two sent, one half sent, one waiting.
     fn requests(attempt: Attempt) -> Vec<Request> {
-        let tasks = (0..4).map(|_| Task::new()).collect();
+        let tasks = (0..4).map(|_| Task::default()).collect();
         let work = Arc::new(Work { tasks, deadline: None, sink: Arc::new(Nobody) });
         let ops = [Op::Write, Op::Read, Op::Write, Op::Write];
         let slice = |(task, op): (usize, Op)| Slice::new(&work, task as u32, op, 1, task as u64, 8, None);

@@ -72,7 +72,7 @@ impl Reply {
 }
 
 /// A served connection.
-pub struct Inbound {
+pub(super) struct Inbound {
     socket: Socket,
     shared: Arc<Shared>,
     heads: [u8; LOOKAHEAD * HEADER_LEN],
@@ -100,7 +100,7 @@ const OUT: u32 = libc::EPOLLOUT as u32;
 
 impl Inbound {
     /// A fresh connection, watched for input.
-    pub fn new(socket: Socket, shared: &Arc<Shared>) -> Self {
+    pub(super) fn new(socket: Socket, shared: &Arc<Shared>) -> Self {
         Inbound {
             socket,
             shared: shared.clone(),

@@ -53,7 +53,7 @@ struct State {
 }
 
 /// A lane; shared by its link, its reactor and the control plane.
-pub struct Lane {
+pub(super) struct Lane {
     /// Token in the reactor.
     pub id: u64,
     link: Weak<TcpLink>,
@@ -80,7 +80,7 @@ const ONESHOT: u32 = libc::EPOLLONESHOT as u32;
 
 impl Lane {
     /// An unconnected lane of `link`, watched by `reactor`.
-    pub fn new(link: Weak<TcpLink>, shared: Arc<Shared>, reactor: Arc<Reactor>) -> Arc<Self> {
+    pub(super) fn new(link: Weak<TcpLink>, shared: Arc<Shared>, reactor: Arc<Reactor>) -> Arc<Self> {
         let lane = Arc::new(Lane {
             id: shared.next_lane_id(),
             link,
@@ -104,27 +104,27 @@ impl Lane {
     }
 
     /// Payload bytes waiting or under way.
-    pub fn load(&self) -> u64 {
+    pub(super) fn load(&self) -> u64 {
         self.load.load(Relaxed)
     }
 
     /// A connection is there.
-    pub fn is_up(&self) -> bool {
+    pub(super) fn is_up(&self) -> bool {
         self.standing.load(Relaxed) == Standing::Up as u8
     }
 
     /// A connection is there or being made.
-    pub fn is_rising(&self) -> bool {
+    pub(super) fn is_rising(&self) -> bool {
         self.standing.load(Relaxed) != Standing::Down as u8
     }
 
     /// Anything waiting or under way.
-    pub fn is_busy(&self) -> bool {
+    pub(super) fn is_busy(&self) -> bool {
         self.pending.load(Relaxed) != 0
     }
 
     /// Appends requests and sends what the socket takes.
-    pub fn push(self: &Arc<Self>, requests: impl Iterator<Item = Request>) {
+    pub(super) fn push(self: &Arc<Self>, requests: impl Iterator<Item = Request>) {
         let mut state = self.state.lock();
         if state.stream.is_empty() {
             state.turn_began = Instant::now();
@@ -153,7 +153,7 @@ impl Lane {
     }
 
     /// Reads replies and sends, if no other thread is at it. `false`: nothing moved.
-    pub fn poll(self: &Arc<Self>) -> bool {
+    pub(super) fn poll(self: &Arc<Self>) -> bool {
         self.polled_at.store(self.shared.now_us(), Relaxed);
         match self.state.try_lock() {
             Some(state) => self.advance(state, true),
@@ -162,14 +162,14 @@ impl Lane {
     }
 
     /// Sets the epoll interest, so that the reactor goes on by itself.
-    pub fn rely_on_reactor(&self) {
+    pub(super) fn rely_on_reactor(&self) {
         self.polled_at.store(0, Relaxed);
         let state = self.state.lock();
         self.arm(&state);
     }
 
     /// A connection for the waiting requests.
-    pub fn attach(self: &Arc<Self>, made: Made) {
+    pub(super) fn attach(self: &Arc<Self>, made: Made) {
         let Made { socket, v2, reusable, incarnation } = made;
         let mut state = self.state.lock();
         if !matches!(state.phase, Phase::Connecting) {
@@ -191,7 +191,7 @@ impl Lane {
     }
 
     /// No connection can be had.
-    pub fn connect_failed(self: &Arc<Self>, error: Error) {
+    pub(super) fn connect_failed(self: &Arc<Self>, error: Error) {
         let mut state = self.state.lock();
         if matches!(state.phase, Phase::Connecting) {
             state.phase = Phase::Idle;
@@ -206,7 +206,7 @@ impl Lane {
     }
 
     /// Fails everything and refuses more.
-    pub fn close(&self, error: &Error) {
+    pub(super) fn close(&self, error: &Error) {
         let mut state = self.state.lock();
         let waiting = state.stream.take_all();
         self.unwatch(&state);
@@ -218,7 +218,7 @@ impl Lane {
     }
 
     /// Ends every use of a revoked region; the connection survives where it can.
-    pub fn abort(self: &Arc<Self>, region: &Region) {
+    pub(super) fn abort(self: &Arc<Self>, region: &Region) {
         let text = format!("the region at {:#x} was unregistered while a request was running", region.addr);
         let why = Error::new(Code::AddressNotRegistered, text).permanent(Class::Canceled);
         self.abandon(|slice| slice.is_in(region), &why);

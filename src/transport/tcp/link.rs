@@ -20,7 +20,7 @@ const RUN_BYTES: u64 = 256 << 10;
 const CONNECT_COST: u64 = 256 << 10;
 
 /// Link to one peer; kept by its segment, and by batches with work on it.
-pub struct TcpLink {
+pub(super) struct TcpLink {
     shared: Arc<Shared>,
     route: Arc<dyn Route>,
     lanes: Vec<Arc<Lane>>,
@@ -30,7 +30,7 @@ pub struct TcpLink {
 
 impl TcpLink {
     /// A link without connections; the first request makes one.
-    pub fn new(shared: &Arc<Shared>, route: Arc<dyn Route>) -> Arc<Self> {
+    pub(super) fn new(shared: &Arc<Shared>, route: Arc<dyn Route>) -> Arc<Self> {
         Arc::new_cyclic(|me| TcpLink {
             lanes: (0..shared.config.tcp_lanes)
                 .map(|_| Lane::new(me.clone(), shared.clone(), shared.next_reactor()))
@@ -42,12 +42,12 @@ impl TcpLink {
     }
 
     /// The peer, for messages.
-    pub fn peer(&self) -> String {
+    pub(super) fn peer(&self) -> String {
         self.route.peer().to_string()
     }
 
     /// Makes a connection for `lane`, on the control plane.
-    pub fn connect(&self, lane: Arc<Lane>) {
+    pub(super) fn connect(&self, lane: Arc<Lane>) {
         let (shared, route) = (self.shared.clone(), self.route.clone());
         let reread = self.stale.swap(false, Relaxed);
         self.shared.control.spawn(async move {
@@ -63,7 +63,7 @@ impl TcpLink {
 
     /// Moves the requests of a lane that cannot connect to one that is connected, or fails them.
     /// Not to one that is connecting: they could be handed around for ever.
-    pub fn connect_failed(&self, failed: &Arc<Lane>, waiting: Vec<Request>, error: Error) {
+    pub(super) fn connect_failed(&self, failed: &Arc<Lane>, waiting: Vec<Request>, error: Error) {
         self.stale.store(true, Relaxed);
         let others = self.lanes.iter().filter(|lane| !Arc::ptr_eq(lane, failed) && lane.is_up());
         match others.min_by_key(|lane| lane.load()) {
@@ -73,7 +73,7 @@ impl TcpLink {
     }
 
     /// Sends requests of a dead lane again.
-    pub fn send_again(&self, requests: Vec<Request>) {
+    pub(super) fn send_again(&self, requests: Vec<Request>) {
         self.stale.store(true, Relaxed);
         if requests.is_empty() {
             return;
@@ -84,7 +84,7 @@ impl TcpLink {
     }
 
     /// Ends every use of a revoked region.
-    pub fn abort(&self, region: &Region) {
+    pub(super) fn abort(&self, region: &Region) {
         self.lanes.iter().for_each(|lane| lane.abort(region));
     }
 

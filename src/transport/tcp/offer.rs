@@ -17,21 +17,21 @@ use crate::transport::offer::{Offer, PeerBuffer};
 use crate::transport::ranges::Ranges;
 
 /// The name in descriptors.
-pub const NAME: &str = "tcp";
+pub(super) const NAME: &str = "tcp";
 const HOST: &str = "tcp_data_host";
 const PORT: &str = "tcp_data_port";
 const PROTO_VERSION: &str = "tcp_proto_version";
 /// Address of the cell that holds the incarnation; a member of this project only.
 const CELL: &str = "incarnation_addr";
 /// The members that are TCP's own.
-pub const MEMBERS: &[&str] = &[HOST, PORT, PROTO_VERSION, CELL];
+pub(super) const MEMBERS: &[&str] = &[HOST, PORT, PROTO_VERSION, CELL];
 
 /// The framing that this project speaks, and that of a peer which does not say.
 const OUR_VERSION: u32 = 2;
 const OLDEST_VERSION: u32 = 1;
 
 /// Where our data port is.
-pub struct Ours<'a> {
+pub(super) struct Ours<'a> {
     /// Host that peers connect to.
     pub host: &'a str,
     /// Data port.
@@ -41,7 +41,7 @@ pub struct Ours<'a> {
 }
 
 /// Adds our members; `regions` are listed if no other transport has listed its own.
-pub fn describe(ours: &Ours<'_>, regions: &[Arc<Region>], desc: &mut SegmentDesc) {
+pub(super) fn describe(ours: &Ours<'_>, regions: &[Arc<Region>], desc: &mut SegmentDesc) {
     desc.put(HOST, ours.host);
     desc.put(PORT, ours.port);
     desc.put(PROTO_VERSION, OUR_VERSION);
@@ -55,13 +55,13 @@ pub fn describe(ours: &Ours<'_>, regions: &[Arc<Region>], desc: &mut SegmentDesc
 }
 
 /// Upstream writes these in every descriptor.
-pub fn describe_absence(desc: &mut SegmentDesc) {
+pub(super) fn describe_absence(desc: &mut SegmentDesc) {
     desc.put(PORT, 0);
     desc.put(PROTO_VERSION, OLDEST_VERSION);
 }
 
 /// What a peer offers.
-pub struct TcpOffer {
+pub(super) struct TcpOffer {
     host: Option<String>,
     /// 0 if there is none.
     port: u16,
@@ -75,7 +75,7 @@ pub struct TcpOffer {
 
 impl TcpOffer {
     /// `None` if the descriptor is another transport's and names no data port.
-    pub fn read(desc: &SegmentDesc) -> Result<Option<Self>> {
+    pub(super) fn read(desc: &SegmentDesc) -> Result<Option<Self>> {
         let members = desc.typed();
         let port = members.uint(PORT)?.unwrap_or(0);
         let own_form = desc.protocol == NAME;
@@ -149,7 +149,7 @@ impl Offer for TcpOffer {
 }
 
 /// Where the data port of the peer behind `route` is: the host of its descriptor, or that of its handshake address.
-pub async fn endpoint(route: &dyn Route) -> Result<Endpoint> {
+pub(super) async fn endpoint(route: &dyn Route) -> Result<Endpoint> {
     let peer = route.peer();
     let offer = route.offer().offer;
     let offer = offer.as_ref().and_then(|offer| offer.as_any().downcast_ref::<TcpOffer>());

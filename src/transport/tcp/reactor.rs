@@ -31,7 +31,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 /// What this thread looks after together with other threads. It is known by its token, and
 /// its connection is watched one event at a time.
-pub trait Watched: Send + Sync {
+pub(super) trait Watched: Send + Sync {
     /// An event came. `false`: not now, look again in a millisecond.
     fn on_ready(self: Arc<Self>) -> bool;
 
@@ -52,7 +52,7 @@ pub trait Watched: Send + Sync {
 }
 
 /// What only this thread touches: a connection that it owns.
-pub trait Served: Send {
+pub(super) trait Served: Send {
     /// The descriptor.
     fn fd(&self) -> RawFd;
 
@@ -67,7 +67,7 @@ pub trait Served: Send {
 }
 
 /// What happens next to a served connection.
-pub enum Outcome {
+pub(super) enum Outcome {
     /// Nothing changes.
     Keep,
     /// It is watched for these events.
@@ -77,7 +77,7 @@ pub enum Outcome {
 }
 
 /// Called with each connection that a listener accepts, and with an error that keeps it from accepting.
-pub type Accepted = Box<dyn FnMut(io::Result<TcpStream>) + Send>;
+pub(super) type Accepted = Box<dyn FnMut(io::Result<TcpStream>) + Send>;
 
 /// What other threads ask a reactor to do.
 enum Command {
@@ -87,7 +87,7 @@ enum Command {
 }
 
 /// Handle to the thread.
-pub struct Reactor {
+pub(super) struct Reactor {
     epoll: Epoll,
     wakeup: Wakeup,
     stop: AtomicBool,
@@ -103,7 +103,7 @@ pub struct Reactor {
 
 impl Reactor {
     /// Makes the epoll instance; the thread is started by [`Reactor::run`].
-    pub fn new(busy_poll: Duration) -> Result<Arc<Self>> {
+    pub(super) fn new(busy_poll: Duration) -> Result<Arc<Self>> {
         let failed = |e: io::Error| {
             Error::io(Code::Socket, "cannot set up a data-plane thread (check ulimit -n)", &e)
                 .transient(Class::Resource)
@@ -123,7 +123,7 @@ impl Reactor {
     }
 
     /// Starts the thread; it ends after [`Reactor::stop`].
-    pub fn run(self: &Arc<Self>, index: usize) -> Result<JoinHandle<()>> {
+    pub(super) fn run(self: &Arc<Self>, index: usize) -> Result<JoinHandle<()>> {
         let courier = Courier::new().map_err(|e| Error::io(Code::Socket, "cannot create a pipe", &e))?;
         let (reactor, panicked) = (self.clone(), self.clone());
         let body = move || {
@@ -145,53 +145,53 @@ impl Reactor {
     }
 
     /// Lets the thread end.
-    pub fn stop(&self) {
+    pub(super) fn stop(&self) {
         self.stop.store(true, Relaxed);
         self.wakeup.set();
     }
 
     /// Serves a connection of a peer.
-    pub fn serve(&self, peer: Box<dyn Served>) {
+    pub(super) fn serve(&self, peer: Box<dyn Served>) {
         self.ask(Command::Serve(peer));
     }
 
     /// Accepts connections from `listener`.
-    pub fn listen(&self, listener: Tracked<TcpListener>, accepted: Accepted) {
+    pub(super) fn listen(&self, listener: Tracked<TcpListener>, accepted: Accepted) {
         self.ask(Command::Listen(listener, accepted));
     }
 
     /// Drops the connections of peers that use `region`, and the own uses.
-    pub fn abort(&self, region: &Arc<Region>) {
+    pub(super) fn abort(&self, region: &Arc<Region>) {
         self.ask(Command::Abort(region.clone()));
     }
 
     /// Looks after `watched` from now on, whose token is `id`.
-    pub fn adopt(&self, id: u64, watched: Weak<dyn Watched>) {
+    pub(super) fn adopt(&self, id: u64, watched: Weak<dyn Watched>) {
         self.watched.lock().insert(id, watched);
     }
 
     /// No longer does.
-    pub fn forget(&self, id: u64) {
+    pub(super) fn forget(&self, id: u64) {
         self.watched.lock().remove(&id);
     }
 
     /// Watches a new connection of what has the token `id`.
-    pub fn watch(&self, fd: RawFd, id: u64, interest: u32) -> io::Result<()> {
+    pub(super) fn watch(&self, fd: RawFd, id: u64, interest: u32) -> io::Result<()> {
         self.epoll.add(fd, id, interest)
     }
 
     /// Before a watched descriptor is closed.
-    pub fn unwatch(&self, fd: RawFd) {
+    pub(super) fn unwatch(&self, fd: RawFd) {
         self.epoll.remove(fd);
     }
 
     /// The thread ended by a panic.
-    pub fn is_dead(&self) -> bool {
+    pub(super) fn is_dead(&self) -> bool {
         self.dead.load(Relaxed)
     }
 
     /// Changes what a connection is watched for.
-    pub fn rewatch(&self, fd: RawFd, id: u64, interest: u32) {
+    pub(super) fn rewatch(&self, fd: RawFd, id: u64, interest: u32) {
         // Fails only for a descriptor that is not watched, which `watch` excludes.
         let _ = self.epoll.modify(fd, id, interest);
     }
@@ -367,7 +367,7 @@ impl Loop {
 }
 
 /// What everything fails with whose thread has ended by a panic.
-pub fn thread_failed() -> Error {
+pub(super) fn thread_failed() -> Error {
     let text = "a data-plane thread of the engine failed; destroy the engine and report this";
     Error::new(Code::Socket, text).permanent(Class::Internal)
 }

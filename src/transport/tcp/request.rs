@@ -7,7 +7,7 @@ use crate::transport::slice::{Op, Slice};
 
 /// How often a request was sent without an answer, and how it is sent next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Attempt {
+pub(super) enum Attempt {
     /// Not sent yet, or known not to have been executed.
     First,
     /// The connection had been idle and died before any reply: once more, pipelined.
@@ -17,7 +17,7 @@ pub enum Attempt {
 }
 
 /// One request.
-pub struct Request {
+pub(super) struct Request {
     slice: Option<Slice>,
     op: Op,
     remote: u64,
@@ -32,7 +32,7 @@ pub struct Request {
 
 impl Request {
     /// A request for `slice`, checked against the descriptor of `incarnation`.
-    pub fn new(slice: Slice, incarnation: u64) -> Self {
+    pub(super) fn new(slice: Slice, incarnation: u64) -> Self {
         let (op, remote, len) = (slice.op, slice.remote, slice.len);
         Request {
             slice: Some(slice),
@@ -46,67 +46,67 @@ impl Request {
     }
 
     /// Direction.
-    pub fn op(&self) -> Op {
+    pub(super) fn op(&self) -> Op {
         self.op
     }
 
     /// Address at the peer.
-    pub fn remote(&self) -> u64 {
+    pub(super) fn remote(&self) -> u64 {
         self.remote
     }
 
     /// Payload bytes.
-    pub fn len(&self) -> u64 {
+    pub(super) fn len(&self) -> u64 {
         self.len
     }
 
     /// The slice, unless it was given up.
-    pub fn slice(&self) -> Option<&Slice> {
+    pub(super) fn slice(&self) -> Option<&Slice> {
         self.slice.as_ref()
     }
 
     /// Its region is being unregistered.
-    pub fn is_revoked(&self) -> bool {
+    pub(super) fn is_revoked(&self) -> bool {
         self.slice.as_ref().is_some_and(Slice::is_revoked)
     }
 
     /// Fails it because of that.
-    pub fn fail_revoked(self) {
+    pub(super) fn fail_revoked(self) {
         if let Some(slice) = self.slice {
             slice.fail_revoked();
         }
     }
 
     /// Gives the slice up; the request stays in its place for the reply.
-    pub fn take_slice(&mut self) -> Option<Slice> {
+    pub(super) fn take_slice(&mut self) -> Option<Slice> {
         self.slice.take()
     }
 
     /// Fills in the header for the framing of this connection.
-    pub fn encode(&mut self, v2: bool) {
+    pub(super) fn encode(&mut self, v2: bool) {
         self.header = Header { size: self.len, addr: self.remote, op: self.op, v2 }.encode();
     }
 
     /// Bytes to send: the header, and for a WRITE the body.
-    pub fn send_len(&self) -> u64 {
+    pub(super) fn send_len(&self) -> u64 {
         HEADER_LEN as u64 + if self.op == Op::Write { self.len } else { 0 }
     }
 
     /// Bytes of the reply: the status frame under v2, and for a READ the body.
-    pub fn reply_len(&self, v2: bool) -> u64 {
+    pub(super) fn reply_len(&self, v2: bool) -> u64 {
         let status = if v2 { STATUS_LEN as u64 } else { 0 };
         status + if self.op == Op::Read { self.len } else { 0 }
     }
 
     /// Its bytes are at their destination.
-    pub fn complete(self) {
+    pub(super) fn complete(self) {
         if let Some(slice) = self.slice {
             slice.complete();
         }
     }
 
     /// It could not be done.
-    pub fn fail(self, error: Error) {
+    pub(super) fn fail(self, error: Error) {
         if let Some(slice) = self.slice {
             slice.fail(error);
         }

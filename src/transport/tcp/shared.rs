@@ -20,7 +20,7 @@ use crate::transport::host::Host;
 
 /// Where a peer's data port is and what it speaks, from its descriptor.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint {
+pub(super) struct Endpoint {
     /// The peer's name, for messages.
     pub peer: String,
     /// Host name or address.
@@ -34,7 +34,7 @@ pub struct Endpoint {
 }
 
 /// What lanes, inbound connections and reactors share.
-pub struct Shared {
+pub(super) struct Shared {
     /// Settings.
     pub config: Arc<Config>,
     /// Registered memory.
@@ -57,7 +57,7 @@ pub struct Shared {
 
 impl Shared {
     /// Nothing is running yet.
-    pub fn new(host: &dyn Host) -> Self {
+    pub(super) fn new(host: &dyn Host) -> Self {
         Shared {
             config: host.config().clone(),
             registry: host.registry().clone(),
@@ -74,55 +74,55 @@ impl Shared {
     }
 
     /// Takes the threads that lanes and inbound connections are spread over; once.
-    pub fn set_reactors(&self, reactors: Vec<Arc<Reactor>>) {
+    pub(super) fn set_reactors(&self, reactors: Vec<Arc<Reactor>>) {
         let _ = self.reactors.set(reactors);
     }
 
     /// The data-plane threads; none before they are set.
-    pub fn reactors(&self) -> &[Arc<Reactor>] {
+    pub(super) fn reactors(&self) -> &[Arc<Reactor>] {
         self.reactors.get().map_or(&[], Vec::as_slice)
     }
 
     /// One after the other.
-    pub fn next_reactor(&self) -> Arc<Reactor> {
+    pub(super) fn next_reactor(&self) -> Arc<Reactor> {
         let reactors = self.reactors();
         reactors[self.next_reactor.fetch_add(1, Relaxed) % reactors.len()].clone()
     }
 
     /// A token that no other lane has.
-    pub fn next_lane_id(&self) -> u64 {
+    pub(super) fn next_lane_id(&self) -> u64 {
         self.next_lane.fetch_add(1, Relaxed)
     }
 
     /// Microseconds since the transport started; never 0.
-    pub fn now_us(&self) -> u64 {
+    pub(super) fn now_us(&self) -> u64 {
         self.started.elapsed().as_micros() as u64 + 1
     }
 
     /// Address of the cell that holds the incarnation.
-    pub fn cell(&self) -> u64 {
+    pub(super) fn cell(&self) -> u64 {
         self.incarnation.as_ptr() as u64
     }
 
     /// A request for `size` bytes at `addr` asks for just that cell.
-    pub fn is_incarnation_cell(&self, addr: u64, size: u64) -> bool {
+    pub(super) fn is_incarnation_cell(&self, addr: u64, size: u64) -> bool {
         addr == self.cell() && size == wire::INCARNATION_LEN as u64
     }
 
     /// A connection of a peer is gone.
-    pub fn inbound_ended(&self) {
+    pub(super) fn inbound_ended(&self) {
         self.inbound.fetch_sub(1, Relaxed);
     }
 
     /// Says that a registered buffer is not mapped.
-    pub fn note_fault(&self) {
+    pub(super) fn note_fault(&self) {
         if self.log.admit("fault", "") {
             tracing::error!("a registered buffer is not mapped; unregister memory before freeing it");
         }
     }
 
     /// Counts and logs a request that was refused because of its address.
-    pub fn note_rejected(&self, socket: &Socket, header: &wire::Header) {
+    pub(super) fn note_rejected(&self, socket: &Socket, header: &wire::Header) {
         self.stats.inbound_rejected.fetch_add(1, Relaxed);
         let peer = socket.peer_ip();
         if self.log.admit("rejected", &peer) {
@@ -134,7 +134,12 @@ impl Shared {
     }
 
     /// Counts and logs that a connection has to make do with less; an error in strict mode.
-    pub fn note_fallback(&self, counter: &AtomicU64, what: &'static str, endpoint: &Endpoint) -> Result<()> {
+    pub(super) fn note_fallback(
+        &self,
+        counter: &AtomicU64,
+        what: &'static str,
+        endpoint: &Endpoint,
+    ) -> Result<()> {
         counter.fetch_add(1, Relaxed);
         let peer = &endpoint.peer;
         if self.config.strict {
@@ -149,12 +154,12 @@ impl Shared {
 }
 
 /// What requests fail with when the engine goes away.
-pub fn stopping() -> Error {
+pub(super) fn stopping() -> Error {
     Error::new(Code::Socket, "the engine is being destroyed").permanent(Class::Canceled)
 }
 
 /// Options of both ends. A failure only costs speed or a slower detection of a dead peer.
-pub fn set_options(stream: &TcpStream, config: &Config) {
+pub(super) fn set_options(stream: &TcpStream, config: &Config) {
     let socket = SockRef::from(stream);
     let _ = socket.set_tcp_nodelay(true);
     let keepalive = TcpKeepalive::new().with_time(s(30)).with_interval(s(10)).with_retries(3);

@@ -14,11 +14,11 @@ use socket2::SockRef;
 use crate::runtime::fork::Tracked;
 
 /// Pieces of one send or receive.
-pub const IOV_MAX: usize = 128;
+pub(super) const IOV_MAX: usize = 128;
 
 /// Outcome of a send or receive.
 #[derive(Debug)]
-pub enum Io {
+pub(super) enum Io {
     /// So many bytes, at least 1.
     Moved(usize),
     /// Nothing possible now.
@@ -32,7 +32,7 @@ pub enum Io {
 }
 
 /// A list of memory pieces; borrows what is pushed by reference.
-pub struct Iov<'a> {
+pub(super) struct Iov<'a> {
     list: [libc::iovec; IOV_MAX],
     used: usize,
     bytes: usize,
@@ -41,33 +41,33 @@ pub struct Iov<'a> {
 
 impl<'a> Iov<'a> {
     /// An empty list.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         let empty = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
         Iov { list: [empty; IOV_MAX], used: 0, bytes: 0, borrowed: PhantomData }
     }
 
     /// Room for one more request: a header or frame and a body.
-    pub fn has_room(&self) -> bool {
+    pub(super) fn has_room(&self) -> bool {
         self.used + 2 <= IOV_MAX
     }
 
     /// Total length.
-    pub fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// Adds registered memory by address.
-    pub fn push_raw(&mut self, addr: u64, len: u64) {
+    pub(super) fn push_raw(&mut self, addr: u64, len: u64) {
         self.add(addr as *mut libc::c_void, len as usize);
     }
 
     /// Adds bytes to send.
-    pub fn push(&mut self, bytes: &'a [u8]) {
+    pub(super) fn push(&mut self, bytes: &'a [u8]) {
         self.add(bytes.as_ptr() as *mut libc::c_void, bytes.len());
     }
 
     /// Adds room to receive into.
-    pub fn push_mut(&mut self, room: &'a mut [u8]) {
+    pub(super) fn push_mut(&mut self, room: &'a mut [u8]) {
         self.add(room.as_mut_ptr().cast(), room.len());
     }
 
@@ -89,22 +89,22 @@ impl<'a> Iov<'a> {
 }
 
 /// A connected, non-blocking TCP socket; a forked child closes its copy.
-pub struct Socket(Tracked<OwnedFd>);
+pub(super) struct Socket(Tracked<OwnedFd>);
 
 impl Socket {
     /// Takes over a connected stream and makes it non-blocking.
-    pub fn new(stream: TcpStream) -> io::Result<Self> {
+    pub(super) fn new(stream: TcpStream) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
         Ok(Socket(Tracked::new(stream.into())))
     }
 
     /// The descriptor, for epoll.
-    pub fn fd(&self) -> RawFd {
+    pub(super) fn fd(&self) -> RawFd {
         self.0.as_raw_fd()
     }
 
     /// Sends from the front of `iov` what fits into the socket buffer.
-    pub fn send(&self, iov: &mut Iov<'_>) -> Io {
+    pub(super) fn send(&self, iov: &mut Iov<'_>) -> Io {
         let message = iov.message();
         // SAFETY: the pieces are borrowed by `iov` or owned by the caller of the API, and the
         // kernel checks every address.
@@ -113,7 +113,7 @@ impl Socket {
     }
 
     /// Receives into the front of `iov` what has arrived.
-    pub fn recv(&self, iov: &mut Iov<'_>) -> Io {
+    pub(super) fn recv(&self, iov: &mut Iov<'_>) -> Io {
         let mut message = iov.message();
         // SAFETY: as for `send`; the memory is registered for being written, or borrowed mutably.
         let n = unsafe { libc::recvmsg(self.fd(), &mut message, libc::MSG_DONTWAIT) };
@@ -121,13 +121,13 @@ impl Socket {
     }
 
     /// The other end's address, for messages.
-    pub fn peer_ip(&self) -> String {
+    pub(super) fn peer_ip(&self) -> String {
         let address = SockRef::from(&*self.0).peer_addr().ok().and_then(|address| address.as_socket());
         address.map_or_else(|| "an unknown peer".into(), |address| address.ip().to_canonical().to_string())
     }
 
     /// Throws away what has arrived.
-    pub fn discard(&self) -> Io {
+    pub(super) fn discard(&self) -> Io {
         // SAFETY: with MSG_TRUNC a TCP socket drops the bytes and writes nothing.
         let n = unsafe {
             libc::recv(self.fd(), std::ptr::null_mut(), 1 << 20, libc::MSG_TRUNC | libc::MSG_DONTWAIT)
@@ -136,7 +136,7 @@ impl Socket {
     }
 
     /// Tells the peer that nothing more will be sent.
-    pub fn shutdown_write(&self) {
+    pub(super) fn shutdown_write(&self) {
         // SAFETY: plain call on an owned descriptor.
         unsafe { libc::shutdown(self.fd(), libc::SHUT_WR) };
     }
@@ -159,37 +159,37 @@ fn outcome(n: isize, receiving: bool) -> Io {
 }
 
 /// Readiness of descriptors, each with a 64-bit token.
-pub struct Epoll(OwnedFd);
+pub(super) struct Epoll(OwnedFd);
 
 /// One event: token and readiness bits.
-pub type Event = libc::epoll_event;
+pub(super) type Event = libc::epoll_event;
 
 impl Epoll {
     /// A new instance, closed on exec.
-    pub fn new() -> io::Result<Self> {
+    pub(super) fn new() -> io::Result<Self> {
         // SAFETY: the call has no memory arguments; a valid result is a fresh descriptor.
         let fd = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
         owned(fd).map(Epoll)
     }
 
     /// Watches `fd` for `interest`.
-    pub fn add(&self, fd: RawFd, token: u64, interest: u32) -> io::Result<()> {
+    pub(super) fn add(&self, fd: RawFd, token: u64, interest: u32) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_ADD, fd, token, interest)
     }
 
     /// Changes what `fd` is watched for.
-    pub fn modify(&self, fd: RawFd, token: u64, interest: u32) -> io::Result<()> {
+    pub(super) fn modify(&self, fd: RawFd, token: u64, interest: u32) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_MOD, fd, token, interest)
     }
 
     /// No longer watches `fd`.
-    pub fn remove(&self, fd: RawFd) {
+    pub(super) fn remove(&self, fd: RawFd) {
         // Fails only if it is not watched, which is what was asked for.
         let _ = self.control(libc::EPOLL_CTL_DEL, fd, 0, 0);
     }
 
     /// Sleeps until something is ready or `timeout_ms` (-1: no limit) passes.
-    pub fn wait(&self, events: &mut [Event], timeout_ms: i32) -> usize {
+    pub(super) fn wait(&self, events: &mut [Event], timeout_ms: i32) -> usize {
         // SAFETY: the kernel fills at most `events.len()` entries of the slice.
         let n = unsafe {
             libc::epoll_wait(self.0.as_raw_fd(), events.as_mut_ptr(), events.len() as i32, timeout_ms)
@@ -209,19 +209,19 @@ impl Epoll {
 
 /// Copies bytes into registered memory through the kernel, so that memory which is gone
 /// gives an error. For the few payload bytes that arrived together with headers.
-pub struct Courier {
+pub(super) struct Courier {
     /// Read and write end; `None` after a failure, until a fresh pipe can be had.
     pipe: Option<(OwnedFd, OwnedFd)>,
 }
 
 impl Courier {
     /// Makes the pipe the bytes go through.
-    pub fn new() -> io::Result<Self> {
+    pub(super) fn new() -> io::Result<Self> {
         Ok(Courier { pipe: Some(pipe()?) })
     }
 
     /// Puts `bytes` (at most 4096) at `addr`; `false` if the memory is not mapped.
-    pub fn deliver(&mut self, bytes: &[u8], addr: u64) -> bool {
+    pub(super) fn deliver(&mut self, bytes: &[u8], addr: u64) -> bool {
         // Taken out, so that a pipe in which bytes are left is never used again.
         let Some((read, write)) = self.pipe.take().or_else(|| pipe().ok()) else { return false };
         let (from, len) = (bytes.as_ptr().cast(), bytes.len());

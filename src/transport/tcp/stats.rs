@@ -6,13 +6,13 @@ macro_rules! stats {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// All counters since installation.
         #[derive(Default)]
-        pub struct Stats {
+        pub(super) struct Stats {
             $($(#[$doc])* pub $name: AtomicU64,)*
         }
 
         impl Stats {
             /// Name and value of each.
-            pub fn snapshot(&self) -> Vec<(&'static str, u64)> {
+            pub(super) fn snapshot(&self) -> Vec<(&'static str, u64)> {
                 vec![$((stringify!($name), self.$name.load(Relaxed)),)*]
             }
         }

@@ -18,7 +18,7 @@ const ROUNDS: usize = 16;
 
 /// What one call moved.
 #[derive(Default)]
-pub struct Moved {
+pub(super) struct Moved {
     /// At least one request was finished.
     pub replies: bool,
     /// At least one byte went either way.
@@ -29,7 +29,7 @@ pub struct Moved {
 
 /// Pipeline state.
 #[derive(Default)]
-pub struct Stream {
+pub(super) struct Stream {
     v2: bool,
     reusable: bool,
     /// The peer's incarnation, proven; 0 if it has none.
@@ -64,7 +64,7 @@ impl Default for Frames {
 impl Stream {
     /// A fresh connection for the waiting requests. Returns those that are meant for another
     /// incarnation of the peer.
-    pub fn open(&mut self, v2: bool, reusable: bool, incarnation: u64) -> Vec<Request> {
+    pub(super) fn open(&mut self, v2: bool, reusable: bool, incarnation: u64) -> Vec<Request> {
         self.v2 = v2;
         self.reusable = reusable;
         self.incarnation = incarnation;
@@ -78,42 +78,42 @@ impl Stream {
     }
 
     /// The peer at the other end is the one the request was checked for.
-    pub fn suits(&self, request: &Request) -> bool {
+    pub(super) fn suits(&self, request: &Request) -> bool {
         request.incarnation == 0 || request.incarnation == self.incarnation
     }
 
     /// Requests waiting or under way.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.requests.len()
     }
 
     /// None at all.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.requests.is_empty()
     }
 
     /// Their payload bytes.
-    pub fn load_bytes(&self) -> u64 {
+    pub(super) fn load_bytes(&self) -> u64 {
         self.load
     }
 
     /// Payload of the request whose reply is awaited.
-    pub fn awaited_bytes(&self) -> Option<u64> {
+    pub(super) fn awaited_bytes(&self) -> Option<u64> {
         self.requests.front().map(Request::len)
     }
 
     /// There is something that may be sent now.
-    pub fn wants_to_send(&self) -> bool {
+    pub(super) fn wants_to_send(&self) -> bool {
         self.sent_bytes > 0 || self.may_begin(self.sent)
     }
 
     /// A connection for one request only has done it.
-    pub fn spent(&self) -> bool {
+    pub(super) fn spent(&self) -> bool {
         !self.reusable && self.replies_ever > 0
     }
 
     /// Appends a request.
-    pub fn push(&mut self, request: Request) {
+    pub(super) fn push(&mut self, request: Request) {
         if self.requests.is_empty() {
             self.replies_in_burst = 0;
         }
@@ -122,14 +122,14 @@ impl Stream {
     }
 
     /// Empties the pipeline.
-    pub fn take_all(&mut self) -> Vec<Request> {
+    pub(super) fn take_all(&mut self) -> Vec<Request> {
         self.load = 0;
         (self.sent, self.sent_bytes, self.got) = (0, 0, 0);
         std::mem::take(&mut self.requests).into()
     }
 
     /// Reads replies (`read`) and sends requests as far as the socket goes.
-    pub fn advance(&mut self, socket: &Socket, read: bool, stats: &Stats) -> Result<Moved, Down> {
+    pub(super) fn advance(&mut self, socket: &Socket, read: bool, stats: &Stats) -> Result<Moved, Down> {
         let mut moved = Moved::default();
         if read {
             self.receive(socket, &mut moved, stats)?;
@@ -327,7 +327,7 @@ impl Stream {
 
     /// Takes out the slices that `which` picks. The second value: one is half sent and
     /// cannot be taken out while the connection lives.
-    pub fn abandon(&mut self, which: impl Fn(&Slice) -> bool) -> (Vec<Slice>, bool) {
+    pub(super) fn abandon(&mut self, which: impl Fn(&Slice) -> bool) -> (Vec<Slice>, bool) {
         let mut ended = Vec::new();
         let mut stuck = false;
         let begun = self.sent + usize::from(self.sent_bytes > 0);
@@ -356,7 +356,7 @@ impl Stream {
     }
 
     /// Empties the pipeline of a dead connection and decides about each request.
-    pub fn tear_down(&mut self, down: &Down, peer: &str) -> Ends {
+    pub(super) fn tear_down(&mut self, down: &Down, peer: &str) -> Ends {
         let standing = Standing {
             sent: self.sent,
             begun: self.sent + usize::from(self.sent_bytes > 0),

@@ -18,7 +18,7 @@ use crate::transport::host::{Host, Route};
 use crate::transport::{Link, Transport};
 
 /// The installed transport.
-pub struct Tcp {
+pub(super) struct Tcp {
     shared: Arc<Shared>,
     host: Arc<dyn Host>,
     port: u16,
@@ -36,7 +36,7 @@ struct Links {
 
 impl Tcp {
     /// Opens the data port and starts the threads.
-    pub fn install(host: Arc<dyn Host>) -> Result<Arc<Self>> {
+    pub(super) fn install(host: Arc<dyn Host>) -> Result<Arc<Self>> {
         let config = host.config();
         let bound = BoundPort::dual_stack(config)?;
         let port = bound.port();

@@ -11,7 +11,7 @@ use hyper::body::Bytes;
 use serde_json::{json, Value};
 
 /// What became of a write.
-pub enum Wrote {
+pub(super) enum Wrote {
     /// It is there.
     Done,
     /// Another value is, and keys of this kind are not replaced.
@@ -25,14 +25,14 @@ struct Entry {
 }
 
 /// All keys.
-pub struct Table {
+pub(super) struct Table {
     entries: HashMap<String, Entry>,
     file: Option<File>,
 }
 
 impl Table {
     /// What `path` keeps, or nothing.
-    pub fn open(path: Option<PathBuf>) -> Result<Self> {
+    pub(super) fn open(path: Option<PathBuf>) -> Result<Self> {
         let mut table = Table { entries: HashMap::new(), file: None };
         if let Some(path) = path {
             table.load(&path)?;
@@ -42,14 +42,14 @@ impl Table {
     }
 
     /// The value of a key.
-    pub fn get(&mut self, key: &str) -> Option<Bytes> {
+    pub(super) fn get(&mut self, key: &str) -> Option<Bytes> {
         self.expire(key);
         self.entries.get(key).map(|entry| entry.value.clone())
     }
 
     /// Writes a key that lives for `life`, or for ever. As upstream's servers, a key with `rpc_meta` in its name is
     /// not replaced by another value.
-    pub fn put(&mut self, key: &str, value: Bytes, life: Option<Duration>) -> Result<Wrote> {
+    pub(super) fn put(&mut self, key: &str, value: Bytes, life: Option<Duration>) -> Result<Wrote> {
         self.expire(key);
         let before = self.entries.get(key);
         let same = before.is_some_and(|before| before.value == value);
@@ -68,7 +68,7 @@ impl Table {
     }
 
     /// Removes a key; `false` if there is none.
-    pub fn remove(&mut self, key: &str) -> Result<bool> {
+    pub(super) fn remove(&mut self, key: &str) -> Result<bool> {
         self.expire(key);
         if self.entries.remove(key).is_none() {
             return Ok(false);

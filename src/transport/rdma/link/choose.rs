@@ -2,7 +2,7 @@
 
 /// A rail that could be used.
 #[derive(Clone, Copy, Debug)]
-pub struct View {
+pub(super) struct View {
     /// The slice failed on it before.
     pub avoided: bool,
     /// It failed, and has not proved itself since.
@@ -17,7 +17,7 @@ type Rank = (bool, bool, bool, u64);
 /// Position of the best rail. `rails` are in order of preference, `None` for one that cannot be used; the first
 /// `first_tier` are as good as each other. The rest is looked at only if none of these is fit: rails that are avoided or
 /// failed are the last resort, but one of them in the first tier comes before its like in the rest.
-pub fn best(first_tier: usize, mut rails: impl Iterator<Item = Option<View>>) -> Option<usize> {
+pub(super) fn best(first_tier: usize, mut rails: impl Iterator<Item = Option<View>>) -> Option<usize> {
     let mut best: Option<(Rank, usize)> = None;
     for place in 0.. {
         if place == first_tier && best.is_some_and(|((avoided, failed, _, _), _)| !avoided && !failed) {

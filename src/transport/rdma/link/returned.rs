@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 
 /// What came back. Any thread.
 #[derive(Default)]
-pub struct Returned {
+pub(super) struct Returned {
     /// Guards both lists.
     kept: Mutex<Kept>,
     /// A task on the control plane works on them.
@@ -26,7 +26,7 @@ struct Kept {
 
 impl Returned {
     /// Keeps flights, and a fence for them; true if there are some now. If `open` says that the link is closed, they fail.
-    pub fn keep(
+    pub(super) fn keep(
         &self,
         flights: impl IntoIterator<Item = Flight>,
         behind: Option<Fence>,
@@ -48,12 +48,12 @@ impl Returned {
     }
 
     /// No flight is kept.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.kept.lock().flights.is_empty()
     }
 
     /// Takes all that may be placed; or, if there are any, the fences to raise first.
-    pub fn take_placeable(&self) -> std::result::Result<Vec<Flight>, Vec<Fence>> {
+    pub(super) fn take_placeable(&self) -> std::result::Result<Vec<Flight>, Vec<Fence>> {
         let mut kept = self.kept.lock();
         match kept.fences.is_empty() {
             true => Ok(std::mem::take(&mut kept.flights)),
@@ -62,7 +62,7 @@ impl Returned {
     }
 
     /// Takes those for which `wanted` holds.
-    pub fn take(&self, wanted: &dyn Fn(&Flight) -> bool) -> Vec<Flight> {
+    pub(super) fn take(&self, wanted: &dyn Fn(&Flight) -> bool) -> Vec<Flight> {
         let mut kept = self.kept.lock();
         let (taken, left) = std::mem::take(&mut kept.flights).into_iter().partition(wanted);
         kept.flights = left;
@@ -70,19 +70,19 @@ impl Returned {
     }
 
     /// Fails all of them.
-    pub fn close(&self, error: &Error) {
+    pub(super) fn close(&self, error: &Error) {
         let flights = std::mem::take(&mut self.kept.lock().flights);
         fail_all(flights, error);
     }
 
     /// Whoever gets `true` starts the task that places them.
-    pub fn begin(&self) -> bool {
+    pub(super) fn begin(&self) -> bool {
         !self.placing.swap(true, Ordering::SeqCst)
     }
 
     /// The task has found nothing more. `true` if it has to go on all the same: a flight that came in between has found
     /// the task at work.
-    pub fn end(&self) -> bool {
+    pub(super) fn end(&self) -> bool {
         self.placing.store(false, Ordering::SeqCst);
         !self.is_empty() && self.begin()
     }

@@ -6,11 +6,11 @@ use super::super::flight::Loss;
 
 /// Number of an own attempt to connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Attempt(pub u64);
+pub(crate) struct Attempt(pub u64);
 
 /// Who made a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum By {
+pub(crate) enum By {
     /// An own attempt.
     Own(Attempt),
     /// The peer asked for it.
@@ -19,7 +19,7 @@ pub enum By {
 
 /// What happens to a rail. `C` stands for a connection, `E` for an error.
 #[derive(Clone, Debug)]
-pub enum Event<C, E> {
+pub(crate) enum Event<C, E> {
     /// Something waits, and no connection is up.
     Wanted,
     /// The attempt has found no link that leads to the peer.
@@ -85,7 +85,7 @@ pub enum Event<C, E> {
 
 /// What is to be done, in this order, without a lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action<C, E> {
+pub(crate) enum Action<C, E> {
     /// Start an attempt.
     Connect(Attempt),
     /// Post a probe on every queue pair that has none.
@@ -108,7 +108,7 @@ pub enum Action<C, E> {
 
 /// Why a connection is stopped.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Why<E> {
+pub(crate) enum Why<E> {
     /// For this reason.
     Because(E),
     /// Another one has taken its place.
@@ -119,7 +119,7 @@ pub enum Why<E> {
 
 /// When an event happens.
 #[derive(Clone, Copy, Debug)]
-pub struct Now {
+pub(crate) struct Now {
     /// Time, ms.
     pub ms: u64,
     /// A random number.
@@ -128,7 +128,7 @@ pub struct Now {
 
 /// Settings.
 #[derive(Clone, Copy, Debug)]
-pub struct Pauses {
+pub(crate) struct Pauses {
     /// `MC_RDMA_RAIL_PAUSE_SECONDS`: no pause is longer, but for the jitter.
     pub most: Duration,
     /// `MC_CONN_PAUSE_TTL_MS`: no pause is shorter, whatever the other limits.

@@ -37,7 +37,7 @@ const USED_WITHIN_MS: u64 = 60_000;
 
 /// Where a rail stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Phase<C> {
+pub(super) enum Phase<C> {
     /// Never used, or its connection was taken away.
     Idle,
     /// Both ends are not ready yet. There is an attempt, or a connection that the peer asked for, or both.
@@ -67,7 +67,7 @@ pub enum Phase<C> {
 
 /// The state of a rail.
 #[derive(Debug)]
-pub struct Machine<C, E> {
+pub(super) struct Machine<C, E> {
     pauses: Pauses,
     phase: Phase<C>,
     /// Own attempt that counts.
@@ -86,7 +86,7 @@ type Actions<C, E> = Vec<Action<C, E>>;
 
 impl<C: Clone + PartialEq, E: Clone> Machine<C, E> {
     /// A rail that is not connected.
-    pub fn new(pauses: Pauses, port_up: bool) -> Self {
+    pub(super) fn new(pauses: Pauses, port_up: bool) -> Self {
         Machine {
             pauses,
             phase: Phase::Idle,
@@ -100,7 +100,7 @@ impl<C: Clone + PartialEq, E: Clone> Machine<C, E> {
     }
 
     /// Published output: where data is posted.
-    pub fn up(&self) -> Option<&C> {
+    pub(super) fn up(&self) -> Option<&C> {
         match &self.phase {
             Phase::Up(connection) => Some(connection),
             _ => None,
@@ -108,22 +108,22 @@ impl<C: Clone + PartialEq, E: Clone> Machine<C, E> {
     }
 
     /// Published output: whether the rail may be chosen as any other.
-    pub fn is_trusted(&self) -> bool {
+    pub(super) fn is_trusted(&self) -> bool {
         self.failures == 0
     }
 
     /// Where the rail stands.
-    pub fn phase(&self) -> &Phase<C> {
+    pub(super) fn phase(&self) -> &Phase<C> {
         &self.phase
     }
 
     /// Whether this is the own attempt that counts.
-    pub fn is_current(&self, attempt: Attempt) -> bool {
+    pub(super) fn is_current(&self, attempt: Attempt) -> bool {
         self.attempt == Some(attempt)
     }
 
     /// Being set up, being proved, or up.
-    pub fn connection(&self) -> Option<&C> {
+    pub(super) fn connection(&self) -> Option<&C> {
         match &self.phase {
             Phase::Connecting { connection, .. } => connection.as_ref(),
             Phase::Proving { connection, .. } | Phase::Up(connection) => Some(connection),
@@ -132,17 +132,17 @@ impl<C: Clone + PartialEq, E: Clone> Machine<C, E> {
     }
 
     /// Failures so far.
-    pub fn failed(&self) -> u64 {
+    pub(super) fn failed(&self) -> u64 {
         self.failed
     }
 
     /// The last failure, or why the last connection was taken away.
-    pub fn last_error(&self) -> Option<&E> {
+    pub(super) fn last_error(&self) -> Option<&E> {
         self.last_error.as_ref()
     }
 
     /// One step.
-    pub fn on(&mut self, event: Event<C, E>, now: Now) -> Actions<C, E> {
+    pub(super) fn on(&mut self, event: Event<C, E>, now: Now) -> Actions<C, E> {
         let mut out = Vec::new();
         match event {
             Event::Wanted => self.wanted(now, &mut out),

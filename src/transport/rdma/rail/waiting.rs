@@ -9,7 +9,7 @@ use super::super::flight::Flight;
 
 /// The list. Any thread.
 #[derive(Default)]
-pub struct Waiting {
+pub(super) struct Waiting {
     list: Mutex<VecDeque<Flight>>,
     /// Its length, for those who do not want to wait for the lock; written under it.
     len: AtomicUsize,
@@ -17,22 +17,22 @@ pub struct Waiting {
 
 impl Waiting {
     /// So many wait.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.len.load(Ordering::SeqCst)
     }
 
     /// None waits.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// Adds all of `flights` at the end.
-    pub fn append(&self, flights: &mut VecDeque<Flight>) {
+    pub(super) fn append(&self, flights: &mut VecDeque<Flight>) {
         self.change(|list| list.append(flights));
     }
 
     /// Works on the list under its lock.
-    pub fn change<T>(&self, work: impl FnOnce(&mut MutexGuard<'_, VecDeque<Flight>>) -> T) -> T {
+    pub(super) fn change<T>(&self, work: impl FnOnce(&mut MutexGuard<'_, VecDeque<Flight>>) -> T) -> T {
         let mut list = self.list.lock();
         let result = work(&mut list);
         self.len.store(list.len(), Ordering::SeqCst);
@@ -40,12 +40,12 @@ impl Waiting {
     }
 
     /// The link of the oldest.
-    pub fn link(&self) -> Option<u32> {
+    pub(super) fn link(&self) -> Option<u32> {
         self.list.lock().front().map(|flight| flight.link)
     }
 
     /// Takes those for which `wanted` holds.
-    pub fn take(&self, wanted: impl Fn(&Flight) -> bool) -> Vec<Flight> {
+    pub(super) fn take(&self, wanted: impl Fn(&Flight) -> bool) -> Vec<Flight> {
         self.change(|list| {
             if !list.iter().any(&wanted) {
                 return Vec::new();
