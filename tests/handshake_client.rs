@@ -10,13 +10,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use transfer_engine::config::Config;
 use transfer_engine::error::{Class, Code, Error};
-use transfer_engine::handshake::{
-    server, wire, Answer, Client, ConnectionMessage, Handler, Limits, Notification,
-};
+use transfer_engine::handshake::{server, wire, Client, ConnectionMessage, Handler, Limits, Notification};
 use transfer_engine::host_port::HostPort;
 use transfer_engine::metadata::{self, SegmentDesc};
 use transfer_engine::runtime::fork::Tracked;
 use transfer_engine::runtime::ports::BoundPort;
+use transfer_engine::runtime::BoxFuture;
 
 fn run<T>(test: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -153,7 +152,7 @@ impl Handler for Node {
         true
     }
 
-    fn connection(&self, _: ConnectionMessage) -> Answer<'_> {
+    fn connection(&self, _: ConnectionMessage) -> BoxFuture<'_, Option<ConnectionMessage>> {
         Box::pin(std::future::ready(None))
     }
 }

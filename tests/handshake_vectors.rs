@@ -9,12 +9,11 @@ use serde_json::{json, Value};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use transfer_engine::config::Config;
-use transfer_engine::handshake::{
-    server, wire, Answer, Client, ConnectionMessage, Handler, Limits, Notification,
-};
+use transfer_engine::handshake::{server, wire, Client, ConnectionMessage, Handler, Limits, Notification};
 use transfer_engine::host_port::HostPort;
 use transfer_engine::json;
 use transfer_engine::runtime::fork::Tracked;
+use transfer_engine::runtime::BoxFuture;
 
 const NO_RDMA: &str = "no RDMA transport on this node";
 
@@ -43,7 +42,7 @@ impl Handler for Node {
         fits
     }
 
-    fn connection(&self, _: ConnectionMessage) -> Answer<'_> {
+    fn connection(&self, _: ConnectionMessage) -> BoxFuture<'_, Option<ConnectionMessage>> {
         let answer = self.rdma.then(|| ConnectionMessage::rejection(NO_RDMA));
         Box::pin(std::future::ready(answer))
     }
@@ -236,7 +235,7 @@ impl Handler for Undecided {
         false
     }
 
-    fn connection(&self, _: ConnectionMessage) -> Answer<'_> {
+    fn connection(&self, _: ConnectionMessage) -> BoxFuture<'_, Option<ConnectionMessage>> {
         Box::pin(std::future::pending())
     }
 }

@@ -65,6 +65,15 @@ fn p39_bad_connection_requests_are_refused_with_a_reason_and_disturb_nobody() {
         let text = reply["reply_msg"].as_str().unwrap();
         assert!(text.contains(reason) && text.len() < 512, "{reason}: {text:.600}");
         assert_eq!(reply["qp_num"], json!([]), "{reason}");
+        // What the asking engine acts on; the text is for people.
+        let word = match *reason {
+            "no NIC" | "no NIC 'nope'" => "nic",
+            "is link-local" => "link_local",
+            "incarnation" => "stale",
+            "does not exist" => "no_connection",
+            _ => "request",
+        };
+        assert_eq!(reply["refusal"], word, "{reason}");
     }
     let malformed = [
         one("qp_num", json!([-1])),
@@ -196,7 +205,7 @@ fn recorded_requests_of_upstream_get_replies_of_the_recorded_form() {
         }
         // Nothing that a strict reader would not expect, but for our extra members.
         for member in got.as_object().unwrap().keys() {
-            let extra = ["own_incarnation", "path_mtu"].contains(&member.as_str());
+            let extra = ["own_incarnation", "path_mtu", "refusal"].contains(&member.as_str());
             assert!(extra || !reply[member].is_null(), "{name}: {member}");
         }
         seen += 1;

@@ -186,6 +186,26 @@ fn a_peer_that_refuses_on_one_nic_is_reached_over_the_other() {
 }
 
 #[test]
+fn a_refusal_that_passes_is_known_by_its_word_and_not_by_its_text() {
+    if apart("a_refusal_that_passes_is_known_by_its_word_and_not_by_its_text", &[("MC_RETRY_CNT", "6")]) {
+        return;
+    }
+    let text = "incarnation 5 is gone";
+    for (word, passes) in [(json!(null), false), (json!("nic"), false), (json!("stale"), true)] {
+        let node = Node::new("sim0");
+        let refusal = word.clone();
+        let fake = Fake::start(published, move |_| Some(json!({"reply_msg": text, "refusal": refusal})));
+        let error = node.write(&fake.name, FAKE_BASE, 4096).unwrap().unwrap();
+        let class = if passes { Class::Network } else { Class::Rejected };
+        assert_eq!((error.code(), error.kind()), (Code::RejectHandshake, class), "{word}: {error}");
+        assert!(error.text().contains(text), "{word}: {error}");
+        // Each of its two NICs once, and again only where that may help.
+        let asked = fake.asked.load(Relaxed);
+        assert_eq!(asked > 2, passes, "{word}: asked {asked} times");
+    }
+}
+
+#[test]
 fn p10_a_write_is_posted_again_only_after_the_peer_was_asked_to_give_its_end_up() {
     let name = "p10_a_write_is_posted_again_only_after_the_peer_was_asked_to_give_its_end_up";
     if apart(name, &[("MC_RETRY_CNT", "3"), ("SIMVERBS_RETRY_MS", "20")]) {

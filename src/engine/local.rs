@@ -8,9 +8,10 @@ use serde_json::Value;
 use super::notifications::Notifications;
 use super::transports::Transports;
 use crate::config::Config;
-use crate::handshake::{Answer, ConnectionMessage, Handler, Notification};
+use crate::handshake::{ConnectionMessage, Handler, Notification};
 use crate::host_port::HostPort;
 use crate::memory::Registry;
+use crate::runtime::BoxFuture;
 use crate::segment_desc::SegmentDesc;
 use crate::transport::incarnation;
 
@@ -77,7 +78,7 @@ impl Handler for Local {
         self.notifications.add(notification)
     }
 
-    fn connection(&self, request: ConnectionMessage) -> Answer<'_> {
+    fn connection(&self, request: ConnectionMessage) -> BoxFuture<'_, Option<ConnectionMessage>> {
         Box::pin(self.transports.answer(request))
     }
 }

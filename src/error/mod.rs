@@ -10,7 +10,7 @@ use std::sync::Arc;
 pub use codes::Code;
 
 /// Result of every fallible function of this crate.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What kind of failure it was; stable numbers, `MTE_CLASS_*` in C.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -67,6 +67,8 @@ pub struct ConnectionMessage {
     /// `Some(true)`: the receiver is to give up its end of the connection with the sender's queue pairs `qp_num`; only
     /// this project sends it, and only to itself.
     pub withdraw: Option<bool>,
+    /// With `reply_msg`: a word that says why, for the other engine to act on; only this project sends it.
+    pub refusal: Option<String>,
 }
 
 impl ConnectionMessage {
@@ -101,6 +103,9 @@ impl ConnectionMessage {
         if let Some(withdraw) = self.withdraw {
             put("withdraw", withdraw.into());
         }
+        if let Some(refusal) = &self.refusal {
+            put("refusal", refusal.as_str().into());
+        }
         Value::Object(map)
     }
 
@@ -122,6 +127,7 @@ impl ConnectionMessage {
             own_incarnation: members.optional_text("own_incarnation")?,
             path_mtu: members.uint("path_mtu")?,
             withdraw: members.flag("withdraw")?,
+            refusal: members.optional_text("refusal")?,
         })
     }
 }
@@ -153,6 +159,7 @@ mod tests {
             own_incarnation: Some("o".into()),
             path_mtu: Some(4096),
             ready_ack: Some(true),
+            refusal: Some("stale".into()),
             ..ConnectionMessage::rejection("no")
         };
         assert_eq!(ConnectionMessage::decode(&ours.encode()).unwrap(), ours);

@@ -8,4 +8,4 @@ pub mod wire;
 
 pub use client::Client;
 pub use messages::{ConnectionMessage, Notification};
-pub use server::{serve, Answer, Handler, Limits};
+pub use server::{serve, Handler, Limits};

@@ -1,10 +1,8 @@
 //! The handshake daemon: serves every connection in a task of its own, so that a silent client delays nobody.
 //! Runs on the control thread until its future is dropped, which ends the connections too.
 
-use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +19,7 @@ use crate::error::{Code, Error, Result};
 use crate::json;
 use crate::observe::log::RateLimit;
 use crate::runtime::fork::Tracked;
+use crate::runtime::BoxFuture;
 
 /// Wait before the next accept after one that failed for lack of resources.
 const BACK_OFF: Duration = Duration::from_millis(100);
@@ -30,9 +29,6 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Longest time for a whole request or reply: 1 MiB at 18 KiB/s.
 const FRAME_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// The answer to a connection request, on its way.
-pub type Answer<'a> = Pin<Box<dyn Future<Output = Option<ConnectionMessage>> + Send + 'a>>;
 
 /// What the engine answers. Called on the control thread, so nothing here may block.
 pub trait Handler: Send + Sync + 'static {
@@ -44,7 +40,7 @@ pub trait Handler: Send + Sync + 'static {
 
     /// Sets an RDMA endpoint up; `None` (JSON null) before a transport is installed. The answer may be dropped at
     /// any point: when it is late, and when the engine stops.
-    fn connection(&self, request: ConnectionMessage) -> Answer<'_>;
+    fn connection(&self, request: ConnectionMessage) -> BoxFuture<'_, Option<ConnectionMessage>>;
 }
 
 /// What one client may cost.

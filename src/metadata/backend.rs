@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout_at, Instant};
 
-use super::BoxFuture;
 use crate::config::Config;
 use crate::error::{Class, Code, Error, Result};
 use crate::runtime::backoff::Backoff;
+use crate::runtime::BoxFuture;
 
 /// Largest value read, bytes.
 pub(super) const MAX_VALUE_BYTES: usize = 128 << 20;

@@ -20,9 +20,10 @@ use super::backend::{
 };
 use super::keyed::Keyed;
 use super::tls::Files;
-use super::{BoxFuture, Own, Store};
+use super::{Own, Store};
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::runtime::BoxFuture;
 use watch::Watches;
 
 /// Port of endpoints that name none.

@@ -17,9 +17,10 @@ use parking_lot::Mutex;
 use super::backend::{late, refused, unreachable, Backend, Entry, Put, Version, MAX_VALUE_BYTES};
 use super::keyed::Keyed;
 use super::keys::percent_encoded;
-use super::{BoxFuture, Own, Store};
+use super::{Own, Store};
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::runtime::BoxFuture;
 use connection::Connections;
 
 /// Longest time for one request, upstream's value.

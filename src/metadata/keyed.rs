@@ -10,7 +10,7 @@ use tokio::sync::{Mutex, Notify};
 
 use super::backend::{Backend, Entry, Patience, Watch};
 use super::keys::Keys;
-use super::{BoxFuture, Change, Changed, Own, SegmentDesc, Store};
+use super::{Change, Changed, Own, SegmentDesc, Store};
 use crate::config::Config;
 use crate::error::{Class, Code, Error, Result};
 use crate::handshake::Client;
@@ -18,6 +18,7 @@ use crate::host_port::HostPort;
 use crate::json;
 use crate::json::members::Members;
 use crate::observe::log::RateLimit;
+use crate::runtime::BoxFuture;
 use claims::Claims;
 
 /// How often in the life of a key its owner looks after it.

@@ -11,8 +11,6 @@ pub mod p2p;
 mod redis;
 mod tls;
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -20,13 +18,11 @@ use serde_json::Value;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::host_port::HostPort;
+use crate::runtime::BoxFuture;
 
 pub use crate::segment_desc::SegmentDesc;
 pub use backend::Watch;
 pub use http::EXPIRE_HEADER;
-
-/// A boxed future that may be polled on any thread.
-pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Makes the local descriptor without its buffers, sent along when a peer's is fetched; null while no
 /// transport is installed.

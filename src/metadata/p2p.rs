@@ -5,11 +5,12 @@ use std::future::ready;
 
 use serde_json::Value;
 
-use super::{BoxFuture, OwnDescriptor, SegmentDesc, Store};
+use super::{OwnDescriptor, SegmentDesc, Store};
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::handshake::Client;
 use crate::host_port::{self, HostPort};
+use crate::runtime::BoxFuture;
 
 /// The connection string that selects this store.
 pub const CONNECTION: &str = "P2PHANDSHAKE";

@@ -13,10 +13,11 @@ use redis::{
 
 use super::backend::{refused, unreachable, Backend, Entry, Patience, Put, Version};
 use super::keyed::Keyed;
-use super::{BoxFuture, Own, Store};
+use super::{Own, Store};
 use crate::config::Config;
 use crate::error::{Class, Error, Result};
 use crate::host_port;
+use crate::runtime::BoxFuture;
 
 /// Absent is the empty digest. Answers the new value's digest, or an empty text if the key is another version.
 const PUT: &str = "local v = redis.call('GET', KEYS[1]) \

@@ -7,9 +7,10 @@ use super::*;
 use crate::config::Config;
 use crate::engine::segment::tests::{open_with, read_again};
 use crate::engine::Engine;
-use crate::handshake::{self, Answer, Handler, Limits, Notification};
+use crate::handshake::{self, Handler, Limits, Notification};
 use crate::runtime::fork::Tracked;
 use crate::runtime::ports::BoundPort;
+use crate::runtime::BoxFuture;
 use crate::transport::table;
 
 fn recorded() -> Value {
@@ -68,7 +69,7 @@ impl Handler for Peer {
         false
     }
 
-    fn connection(&self, request: ConnectionMessage) -> Answer<'_> {
+    fn connection(&self, request: ConnectionMessage) -> BoxFuture<'_, Option<ConnectionMessage>> {
         self.asked.lock().push(request);
         Box::pin(std::future::ready(Some(ConnectionMessage {
             qp_num: vec![9],

@@ -11,13 +11,13 @@ struct NoStore;
 #[rustfmt::skip]
 impl Store for NoStore {
     fn is_peer_to_peer(&self) -> bool { true }
-    fn get(&self, _: &str) -> crate::metadata::BoxFuture<'_, Result<SegmentDesc>> { unreachable!() }
+    fn get(&self, _: &str) -> crate::runtime::BoxFuture<'_, Result<SegmentDesc>> { unreachable!() }
     fn place(&self, _: &str) -> String { unreachable!() }
-    fn put(&self, _: SegmentDesc) -> crate::metadata::BoxFuture<'_, Result<()>> { unreachable!() }
-    fn remove(&self, _: &str) -> crate::metadata::BoxFuture<'_, Result<()>> { unreachable!() }
-    fn rpc_address(&self, _: &str) -> crate::metadata::BoxFuture<'_, Result<HostPort>> { unreachable!() }
-    fn put_rpc_address(&self, _: &str, _: &HostPort) -> crate::metadata::BoxFuture<'_, Result<()>> { unreachable!() }
-    fn remove_rpc_address(&self, _: &str) -> crate::metadata::BoxFuture<'_, Result<()>> { unreachable!() }
+    fn put(&self, _: SegmentDesc) -> crate::runtime::BoxFuture<'_, Result<()>> { unreachable!() }
+    fn remove(&self, _: &str) -> crate::runtime::BoxFuture<'_, Result<()>> { unreachable!() }
+    fn rpc_address(&self, _: &str) -> crate::runtime::BoxFuture<'_, Result<HostPort>> { unreachable!() }
+    fn put_rpc_address(&self, _: &str, _: &HostPort) -> crate::runtime::BoxFuture<'_, Result<()>> { unreachable!() }
+    fn remove_rpc_address(&self, _: &str) -> crate::runtime::BoxFuture<'_, Result<()>> { unreachable!() }
 }
 
 /// An open segment whose descriptor nobody can read again.

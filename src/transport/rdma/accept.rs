@@ -10,7 +10,7 @@ use super::nic::Nic;
 use super::peer::incarnation_number;
 use super::rail::events::By;
 use super::rail::{Event, Rail};
-use super::refusal::{LAST_QP_NUMBER, STALE, UNKNOWN};
+use super::refusal::{Reason, Refusal, LAST_QP_NUMBER};
 use super::setup::{self, blocking};
 use super::shared::Shared;
 use crate::error::{Class, Code, Error, Result};
@@ -26,25 +26,26 @@ pub(super) async fn accept(shared: Arc<Shared>, request: ConnectionMessage) -> C
     let from = request.local_nic_path.clone();
     match answer(shared.clone(), request).await {
         Ok(reply) => reply,
-        Err(error) => {
+        Err(refusal) => {
             shared.stats.rejected.fetch_add(1, Ordering::Relaxed);
             if shared.log.admit("rejected connection", &from) {
-                tracing::warn!("connection of {from:?} refused: {error}");
+                tracing::warn!("connection of {from:?} refused: {}", refusal.error);
             }
-            ConnectionMessage::rejection(error.text())
+            refusal.reply()
         }
     }
 }
 
-async fn answer(shared: Arc<Shared>, request: ConnectionMessage) -> Result<ConnectionMessage> {
+async fn answer(shared: Arc<Shared>, request: ConnectionMessage) -> Result<ConnectionMessage, Refusal> {
     if request.withdraw == Some(true) {
-        return blocking(move || Ok(withdrawn(&shared, &request))).await;
+        return Ok(blocking(move || Ok(withdrawn(&shared, &request))).await?);
     }
     let nic = addressed(&shared, &request.peer_nic_path)?;
     if let Some(expected) = request.incarnation.as_deref().filter(|id| *id != shared.identity.incarnation) {
-        let text =
-            format!("{STALE} {expected} is gone: this engine was started anew; read the descriptor again");
-        return Err(refusal(text));
+        let text = format!(
+            "incarnation {expected} is gone: this engine was started anew; read the descriptor again"
+        );
+        return Err(Refusal::new(Reason::Stale, text));
     }
     let from = &request.local_nic_path;
     if from.len() > LONGEST_PATH || from.split_once('@').is_none_or(|(_, nic)| nic.is_empty()) {
@@ -65,7 +66,7 @@ async fn answer(shared: Arc<Shared>, request: ConnectionMessage) -> Result<Conne
         return Err(refusal("queue pair numbers have 24 bits".into()));
     }
     let gid = gid::parse(&gid_text).ok_or_else(|| refusal(format!("Invalid peer GID: {gid_text:.80}")))?;
-    nic.check_reach(&gid).map_err(refusal)?;
+    nic.check_reach(&gid).map_err(|text| Refusal::new(Reason::LinkLocal, text))?;
     let mtu = nic.path_mtu(&shared.config, request.path_mtu.filter(|mtu| *mtu >= 256));
     let to = Remote { gid, lid, mtu, qp_numbers: request.qp_num.clone() };
     let rail = shared.rail(&nic, from);
@@ -99,13 +100,14 @@ async fn answer(shared: Arc<Shared>, request: ConnectionMessage) -> Result<Conne
 }
 
 /// The NIC that a request is for.
-fn addressed(shared: &Shared, path: &str) -> Result<Arc<Nic>> {
+fn addressed(shared: &Shared, path: &str) -> Result<Arc<Nic>, Refusal> {
     let name = path.split_once('@').map(|(_, name)| name).filter(|name| !name.is_empty());
     let name = name.ok_or_else(|| refusal(format!("Invalid peer_nic_path: {path:.80}")))?;
     let nic = shared.nics.iter().find(|nic| nic.name == name);
-    let nic = nic.ok_or_else(|| refusal(format!("this node has no NIC '{name:.80}' in use")))?;
+    let unusable = |text| Refusal::new(Reason::Nic, text);
+    let nic = nic.ok_or_else(|| unusable(format!("this node has no NIC '{name:.80}' in use")))?;
     if !nic.is_active() {
-        return Err(refusal(format!("NIC '{name}' is not active: {}", nic.port().last_error)));
+        return Err(unusable(format!("NIC '{name}' is not active: {}", nic.port().last_error)));
     }
     Ok(nic.clone())
 }
@@ -127,7 +129,7 @@ fn join(shared: &Shared, rail: &Arc<Rail>, to: &Remote, incarnation: u64) -> Res
             None if connection.queues.len() != to.qp_numbers.len() => {
                 let (ours, theirs) = (connection.queues.len(), to.qp_numbers.len());
                 let text = format!("{theirs} queue pairs asked for, {ours} here; set MC_NUM_QP_PER_EP alike");
-                return Err(refusal(text));
+                return Err(Error::new(Code::RejectHandshake, text));
             }
             None => {}
         }
@@ -153,8 +155,12 @@ fn join(shared: &Shared, rail: &Arc<Rail>, to: &Remote, incarnation: u64) -> Res
 }
 
 /// The peer says that it is ready.
-fn acknowledged(shared: &Shared, nic: &Arc<Nic>, request: &ConnectionMessage) -> Result<ConnectionMessage> {
-    let unknown = || refusal(format!("ready message for {UNKNOWN}"));
+fn acknowledged(
+    shared: &Shared,
+    nic: &Arc<Nic>,
+    request: &ConnectionMessage,
+) -> Result<ConnectionMessage, Refusal> {
+    let unknown = || Refusal::new(Reason::NoConnection, "ready message for a connection that does not exist");
     let rail = shared.rails(nic).find(&request.local_nic_path).ok_or_else(unknown)?;
     let connection = rail.connection().ok_or_else(unknown)?;
     if connection.peer_numbers() != Some(request.qp_num.as_slice()) {
@@ -181,6 +187,6 @@ fn withdrawn(shared: &Shared, request: &ConnectionMessage) -> ConnectionMessage 
     ConnectionMessage::default()
 }
 
-fn refusal(reason: String) -> Error {
-    Error::new(Code::RejectHandshake, reason)
+fn refusal(text: String) -> Refusal {
+    Refusal::new(Reason::Request, text)
 }

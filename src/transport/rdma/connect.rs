@@ -10,7 +10,7 @@ use super::gid::{self, LocalGid};
 use super::peer::incarnation_number;
 use super::rail::events::{Attempt, By};
 use super::rail::{Event, Rail};
-use super::refusal::{LAST_QP_NUMBER, LINK_LOCAL, STALE, UNKNOWN};
+use super::refusal::{by_peer, refused, Reason, LAST_QP_NUMBER};
 use super::route::{PeerDesc, PeerNic, Route};
 use super::setup::{self, blocking};
 use super::shared::Shared;
@@ -103,7 +103,7 @@ async fn shake_hands(
     check_reply(&request, &reply)?;
     let gid = gid::parse(if reply.local_gid.is_empty() { &remote.gid } else { &reply.local_gid })
         .ok_or_else(|| protocol(format!("the peer's GID '{}' is none", reply.local_gid)))?;
-    rail.nic.check_reach(&gid).map_err(|reason| refused(&reason))?;
+    rail.nic.check_reach(&gid).map_err(|text| refused(Some(Reason::LinkLocal), &text))?;
     let to = Remote {
         gid,
         lid: if reply.local_gid.is_empty() { remote.lid } else { reply.local_lid },
@@ -116,7 +116,7 @@ async fn shake_hands(
         let ready = ConnectionMessage { ready_ack: Some(true), ..request };
         let receipt = route.exchange(ready).await?;
         if !receipt.reply_msg.is_empty() {
-            return Err(refused(&receipt.reply_msg));
+            return Err(by_peer(&receipt));
         }
     }
     Ok(())
@@ -191,35 +191,25 @@ fn nic_of(desc: &PeerDesc, path: &str) -> Result<PeerNic> {
 
 fn check_reply(request: &ConnectionMessage, reply: &ConnectionMessage) -> Result<()> {
     if !reply.reply_msg.is_empty() {
-        return Err(refused(&reply.reply_msg));
+        return Err(by_peer(reply));
     }
     if reply.local_nic_path != request.peer_nic_path || reply.peer_nic_path != request.local_nic_path {
         let text = format!(
             "the reply speaks for '{}' to '{}' (upstream up to v0.3.11 refuses so without a reason)",
             reply.local_nic_path, reply.peer_nic_path
         );
-        return Err(refused(&text));
+        return Err(refused(None, &text));
     }
     if reply.qp_num.iter().any(|number| *number > LAST_QP_NUMBER) {
         return Err(protocol("the peer's queue pair numbers have more than 24 bits".into()));
     }
     let (ours, theirs) = (request.qp_num.len(), reply.qp_num.len());
     if ours != theirs {
-        return Err(refused(&format!(
-            "{theirs} queue pairs offered for {ours}; set MC_NUM_QP_PER_EP alike on both sides"
-        )));
+        let text =
+            format!("{theirs} queue pairs offered for {ours}; set MC_NUM_QP_PER_EP alike on both sides");
+        return Err(refused(None, &text));
     }
     Ok(())
-}
-
-fn refused(reason: &str) -> Error {
-    let error = Error::new(Code::RejectHandshake, format!("the peer refused the connection: {reason}"));
-    // Not final: the next attempt is made with a fresh descriptor, another GID, or a new connection.
-    if [STALE, LINK_LOCAL, UNKNOWN].iter().any(|passing| reason.contains(passing)) {
-        error.transient(Class::Network)
-    } else {
-        error
-    }
 }
 
 fn protocol(text: String) -> Error {

@@ -9,7 +9,6 @@ use super::completions::Completions;
 use super::gid::{self, Candidate, LocalGid};
 use super::meter::Meter;
 use super::queue::Queue;
-use super::refusal::LINK_LOCAL;
 use super::verbs::{self, Channel, Context, Pd, PortState, Qp};
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
@@ -213,7 +212,7 @@ impl Nic {
             return Ok(());
         }
         let text = format!(
-            "peer GID {} {LINK_LOCAL}, and ours is {}: give the peer's NIC an address, or set MC_GID_INDEX there",
+            "peer GID {} is link-local, and ours is {}: give the peer's NIC an address, or set MC_GID_INDEX there",
             gid::text(peer),
             gid::text(&port.gid.bytes)
         );

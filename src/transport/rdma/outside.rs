@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use super::offer::{RdmaOffer, NAME};
 use super::report::Host;
-use super::route::{BoxFuture, PeerDesc, Route};
+use super::route::{PeerDesc, Route};
 use crate::error::{Code, Error, Result};
 use crate::handshake::ConnectionMessage;
 use crate::host_port;
+use crate::runtime::BoxFuture;
 use crate::transport::host;
 use crate::transport::offer::Offer;
 
@@ -31,11 +32,11 @@ impl Route for Peer {
         }
     }
 
-    fn refresh(&self) -> BoxFuture<'_, ()> {
+    fn refresh(&self) -> BoxFuture<'_, Result<()>> {
         self.0.refresh()
     }
 
-    fn exchange(&self, message: ConnectionMessage) -> BoxFuture<'_, ConnectionMessage> {
+    fn exchange(&self, message: ConnectionMessage) -> BoxFuture<'_, Result<ConnectionMessage>> {
         self.0.exchange(message)
     }
 }
@@ -60,7 +61,7 @@ impl Host for Engine {
         self.0.republish();
     }
 
-    fn look_up_nic(&self, path: &str) -> BoxFuture<'_, (String, u16)> {
+    fn look_up_nic(&self, path: &str) -> BoxFuture<'_, Result<(String, u16)>> {
         let path = path.to_string();
         Box::pin(async move {
             let unknown = |why: &str| Error::new(Code::Metadata, format!("NIC path '{path}': {why}"));

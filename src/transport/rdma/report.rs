@@ -1,6 +1,7 @@
 //! Plain data between the transport and the engine: who we are, and what is published.
 
-use super::route::BoxFuture;
+use crate::error::Result;
+use crate::runtime::BoxFuture;
 use crate::topology::Matrix;
 use crate::transport::report::NicReport;
 
@@ -19,7 +20,7 @@ pub(super) trait Host: Send + Sync {
     fn republish(&self);
 
     /// GID text and LID of a peer's NIC path (`server@nic`), from the peer's descriptor. For peers that do not send them.
-    fn look_up_nic(&self, path: &str) -> BoxFuture<'_, (String, u16)>;
+    fn look_up_nic(&self, path: &str) -> BoxFuture<'_, Result<(String, u16)>>;
 }
 
 /// What goes into the descriptor, consistent in itself: every key list has one entry per NIC.

@@ -1,15 +1,11 @@
 //! What the transport knows of a peer, and how it asks for more. Implemented by the engine's segments.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::error::Result;
 use crate::handshake::ConnectionMessage;
+use crate::runtime::BoxFuture;
 use crate::topology::Matrix;
-
-/// A future on the control plane.
-pub(super) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
 
 /// A NIC of a peer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,8 +55,8 @@ pub(super) trait Route: Send + Sync {
     fn desc(&self) -> Result<(Arc<PeerDesc>, u64)>;
 
     /// Reads the descriptor again.
-    fn refresh(&self) -> BoxFuture<'_, ()>;
+    fn refresh(&self) -> BoxFuture<'_, Result<()>>;
 
     /// Sends a type-0 message to the peer's handshake port and returns the reply.
-    fn exchange(&self, message: ConnectionMessage) -> BoxFuture<'_, ConnectionMessage>;
+    fn exchange(&self, message: ConnectionMessage) -> BoxFuture<'_, Result<ConnectionMessage>>;
 }
