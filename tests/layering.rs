@@ -447,24 +447,10 @@ const CIRCLES: &[(&str, &[&str])] = &[
         "one type, Segment, with a file of its own for what comes from notifications",
         &["engine/segment/hear.rs", "engine/segment.rs"],
     ),
+    ("one type, Etcd, with a file of its own for its watch", &["metadata/etcd/watch.rs", "metadata/etcd.rs"]),
     (
-        "mod.rs defines the trait and makes the stores that implement it",
-        &[
-            "metadata/backend.rs",
-            "metadata/etcd/watch.rs",
-            "metadata/etcd.rs",
-            "metadata/http/connection.rs",
-            "metadata/http.rs",
-            "metadata/keyed/claims.rs",
-            "metadata/keyed.rs",
-            "metadata/mod.rs",
-            "metadata/p2p.rs",
-            "metadata/redis.rs",
-        ],
-    ),
-    (
-        "the row makes the transport, whose file re-exports the row",
-        &["transport/rdma/mod.rs", "transport/rdma/row.rs"],
+        "one type, Keyed, with a file of its own for the keys that it claimed",
+        &["metadata/keyed/claims.rs", "metadata/keyed.rs"],
     ),
     (
         "a link has its lanes, and a lane that dies hands its requests back to its link",

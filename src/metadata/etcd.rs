@@ -19,8 +19,8 @@ use super::backend::{
     MAX_VALUE_BYTES,
 };
 use super::keyed::Keyed;
+use super::store::{Own, Store};
 use super::tls::Files;
-use super::{Own, Store};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::runtime::BoxFuture;

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use super::backend::{late, refused, unreachable, Backend, Entry, Put, Version, MAX_VALUE_BYTES};
 use super::keyed::Keyed;
 use super::keys::percent_encoded;
-use super::{Own, Store};
+use super::store::{Own, Store};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::runtime::BoxFuture;

@@ -10,7 +10,7 @@ use tokio::sync::{Mutex, Notify};
 
 use super::backend::{Backend, Entry, Patience, Watch};
 use super::keys::Keys;
-use super::{Change, Changed, Own, SegmentDesc, Store};
+use super::store::{Change, Changed, Own, SegmentDesc, Store};
 use crate::config::Config;
 use crate::error::{Class, Code, Error, Result};
 use crate::handshake::Client;

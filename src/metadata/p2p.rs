@@ -5,7 +5,7 @@ use std::future::ready;
 
 use serde_json::Value;
 
-use super::{OwnDescriptor, SegmentDesc, Store};
+use super::store::{OwnDescriptor, SegmentDesc, Store};
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::handshake::Client;

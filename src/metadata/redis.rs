@@ -13,7 +13,7 @@ use redis::{
 
 use super::backend::{refused, unreachable, Backend, Entry, Patience, Put, Version};
 use super::keyed::Keyed;
-use super::{Own, Store};
+use super::store::{Own, Store};
 use crate::config::Config;
 use crate::error::{Class, Error, Result};
 use crate::host_port;

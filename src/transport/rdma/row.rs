@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::offer::{RdmaOffer, MEMBERS, NAME};
-use super::Rdma;
+use super::transport::Rdma;
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::segment_desc::SegmentDesc;

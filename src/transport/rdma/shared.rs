@@ -12,7 +12,7 @@ use super::nic::Nic;
 use super::origin::Origin;
 use super::rail::Rail;
 use super::rails::Rails;
-use super::{Host, Identity};
+use super::report::{Host, Identity};
 use crate::config::Config;
 use crate::error::Error;
 use crate::observe::log::RateLimit;
