@@ -12,7 +12,7 @@ use crate::json::members::Members;
 pub const BUFFERS: &str = "buffers";
 /// When the text was made. For people; no reader compares it.
 const TIMESTAMP: &str = "timestamp";
-/// Most elements of a list that are accepted from a peer. A region per 1 MiB of a terabyte is as many.
+/// Most elements of a list that are accepted from a peer. Chosen: a terabyte in regions of 1 MiB is as many.
 const MAX_ELEMENTS: usize = 1_000_000;
 
 /// A segment descriptor.

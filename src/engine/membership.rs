@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use super::Engine;
 use crate::error::Result;
 
-/// How long `destroy` waits for the keys to be removed; a dead store must not hold it up.
+/// How long `destroy` waits for the keys to be removed; a dead store must not hold it up. Chosen: the three limits of
+/// `destroy` add up to two seconds, and a store that works needs milliseconds.
 const LEAVE_LIMIT: Duration = Duration::from_millis(700);
 
 /// Keys that are being removed.

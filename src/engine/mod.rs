@@ -49,7 +49,8 @@ use publisher::Publisher;
 use segment::table::Segments;
 use transports::Transports;
 
-/// How long `destroy` waits for calls of other threads.
+/// How long `destroy` waits for calls of other threads. Chosen: its three limits (this one, that of `membership` and
+/// that of `runtime::control`) add up to two seconds.
 const CALLS_LIMIT: Duration = Duration::from_secs(1);
 
 /// One engine.

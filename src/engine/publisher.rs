@@ -15,7 +15,8 @@ use crate::runtime::backoff::Backoff;
 /// Pauses before a failed publication is tried again in the background. Chosen: a store that is back has the descriptor
 /// within two seconds.
 const PAUSES: Backoff = Backoff { first: Duration::from_millis(100), longest: Duration::from_secs(2) };
-/// Pause after a refusal. It may end when somebody gives the store room, restores a password or frees the name.
+/// Pause after a refusal, which ends when somebody gives the store room, restores a password or frees the name. Chosen:
+/// a person does that, for whom ten seconds are soon.
 const REFUSED_PAUSE: Duration = Duration::from_secs(10);
 
 /// Publications of one engine: one at a time, each with the descriptor as it is when its turn has come, so that no old

@@ -19,8 +19,9 @@ use crate::transport::table::PROTOCOLS;
 use crate::transport::Link;
 use freshness::Freshness;
 
-/// After a submit call has read the descriptor again in vain, others use the cached one for this long. Chosen: ten
-/// readings a second and peer are no load for a store, and a peer that registers memory is seen soon.
+/// How long submit calls go on with the cached descriptor after one of them has read it again and its range was still
+/// missing. Chosen: ten readings a second for each peer are no load for a store, and memory that a peer registers is
+/// seen soon.
 const COVERAGE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// An open segment. Shared by the table, links and running calls.

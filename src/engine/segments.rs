@@ -9,12 +9,14 @@ use super::Engine;
 use crate::error::{Class, Code, Error, Result};
 use crate::handshake::{Handler, Notification};
 
-/// The engine's own segment.
+/// Id of the engine's own segment; upstream's value.
 pub(super) const LOCAL_SEGMENT: i32 = 0;
 
-/// Descriptors read at once when all are, from a store and from the peers themselves: each may be a connection.
+/// Descriptors read at once when all are read: from a store, and from the peers themselves. Chosen: one store answers
+/// for all; each peer answers for itself only, and those that do not answer must not hold the others up.
 const READING_AT_ONCE: (usize, usize) = (64, 1024);
-/// How long reading all of them may take.
+/// How long reading all of them may take. Chosen: a caller waits for it; what could not be read by then keeps its old
+/// descriptor.
 const ALL_LIMIT: Duration = Duration::from_secs(30);
 
 impl Engine {

@@ -11,11 +11,14 @@ use crate::config::Config;
 use crate::error::{Class, Code, Error, Result};
 use crate::runtime::backoff::Backoff;
 
-/// Largest value read, bytes.
+/// Largest value read, bytes. Chosen: as large as the largest reply that a peer may give to a handshake.
 pub(super) const MAX_VALUE_BYTES: usize = 128 << 20;
 
 /// Pauses between attempts. Chosen: many of them fit into the default limit of an operation.
 const PAUSES: Backoff = Backoff { first: Duration::from_millis(20), longest: Duration::from_millis(400) };
+/// How long attempts go on where there is only one endpoint. Chosen: five attempts with their pauses, for a connection
+/// that was lost; a server that is down is reported soon.
+const SINGLE_ENDPOINT_LIMIT: Duration = Duration::from_millis(600);
 
 /// Identifies one version of a value to the backend that made it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,7 +130,7 @@ impl Patience {
     /// accept connections is given a moment.
     pub(super) fn new(config: &Config, endpoints: usize) -> Self {
         let limit = config.metadata_timeout;
-        let attempts = if endpoints > 1 { limit } else { limit.min(Duration::from_millis(600)) };
+        let attempts = if endpoints > 1 { limit } else { limit.min(SINGLE_ENDPOINT_LIMIT) };
         Patience { limit, attempts }
     }
 

@@ -7,6 +7,7 @@ use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::Once;
 
+/// Descriptors below this number are tracked. Chosen: the bitmap takes 8 KiB, and a process may usually have 1024 open.
 const TRACKED_FDS: usize = 1 << 16;
 
 /// Counts the forks between the first process and this one.

@@ -8,7 +8,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 
-/// Tries before giving up, as upstream.
+/// Ports tried before giving up; upstream's value.
 const TRIES: usize = 500;
 
 /// A bound, non-blocking socket that does not listen yet.

@@ -8,8 +8,8 @@ use super::control::BLOCKING_THREADS;
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 
-/// Names looked up at once, in the process. The resolver may hang, and its callers give up before it does: half of an
-/// engine's blocking threads stay for calls of drivers.
+/// Names looked up at once, in the process. The resolver may hang, and its callers give up before it does. Chosen: the
+/// other half of an engine's blocking threads stays for calls of drivers.
 static LOOK_UPS: Semaphore = Semaphore::const_new(BLOCKING_THREADS / 2);
 
 /// Which addresses of a name are wanted.

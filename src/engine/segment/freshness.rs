@@ -1,5 +1,5 @@
-//! How old a cached descriptor may be. Where the store tells of changes, any age will do; elsewhere a descriptor that is
-//! used and old is due. What is not used costs nothing.
+//! How old a cached descriptor may be. Where the store tells of changes, any age will do; elsewhere a descriptor that
+//! is used and old is due. What is not used costs nothing.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::SeqCst};
 use std::sync::Arc;
@@ -13,7 +13,8 @@ use crate::config::Config;
 use crate::metadata::Watch;
 use crate::observe::log::RateLimit;
 
-/// Descriptors of one engine that are read again at once in the background.
+/// Descriptors that one engine reads at once in the background. Chosen: little beside what its callers ask of the
+/// store.
 const READING_AT_ONCE: usize = 8;
 
 /// The same for all segments of an engine.

@@ -16,7 +16,7 @@ use crate::metadata::backend::{Seen, Watch};
 use crate::observe::log::RateLimit;
 use crate::runtime::backoff::Backoff;
 
-/// Pauses before a broken stream is opened again. Chosen: a restart of the server is noticed within two seconds.
+/// Pauses before a broken stream is opened again. Chosen: a server that is back is heard again within two seconds.
 const PAUSES: Backoff = Backoff { first: Duration::from_millis(50), longest: Duration::from_secs(2) };
 
 enum Order {

@@ -1,5 +1,5 @@
-//! Copies between two addresses of this process that the kernel makes: memory that is not mapped is an error of the copy
-//! and not a fault of the process. Holds nothing between two calls, so a fork in between is harmless.
+//! Copies between two addresses of this process that the kernel makes: memory that is not mapped is an error of the
+//! copy and not a fault of the process. Holds nothing between two calls, so a fork in between is harmless.
 
 #![allow(unsafe_code)]
 
@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use crate::error::{Code, Error, Result};
 
-/// Most bytes put into the pipe at once. From pipe(7): what a pipe holds unless its user has too many of them.
+/// Most bytes put into the pipe at once. From pipe(7): a pipe holds as much, unless its user has too many pipes.
 const PIPE_BYTES: u64 = 64 << 10;
 
 /// Copies `len` bytes, which must not overlap: `process_vm_writev` on ourselves, and a pipe for what that refuses. The

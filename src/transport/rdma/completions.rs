@@ -10,7 +10,7 @@ use super::queue::{Queue, Retired};
 use super::verbs::{Channel, Context, Cq, Qp, Wc};
 use crate::error::Result;
 
-/// Completions taken from the queue at a time.
+/// Completions taken from the queue at a time. Upstream's value; 3 KiB.
 const BATCH: usize = 64;
 
 /// A completion queue of a NIC. Any thread.

@@ -16,9 +16,10 @@ use super::verbs::{Caps, Chain, Path};
 use crate::config::Config;
 use crate::error::{Error, Result};
 
-/// Hop limit of packets, as upstream sets it.
+/// Hop limit of packets; upstream's value.
 const HOP_LIMIT: u8 = 16;
-/// Work requests that one queue pair gets before the next is worth a doorbell.
+/// Work requests that one queue pair is given before the next one gets any: each more costs a doorbell. Chosen: a full
+/// chain.
 const MIN_SHARE: usize = 64;
 
 /// A set of queue pairs.
@@ -186,8 +187,8 @@ impl Connection {
         self.queues.iter().all(|queue| queue.outstanding() == 0)
     }
 
-    /// Stops all queue pairs, because of `cause`, unless this was done before. Those with nothing posted are destroyed at
-    /// once.
+    /// Stops all queue pairs, because of `cause`, unless this was done before. Those with nothing posted are destroyed
+    /// at once.
     pub(super) fn give_up(&self, cause: Error, now_ms: u64) {
         if self.cause.set(cause).is_err() {
             return;

@@ -1,6 +1,6 @@
 //! Before a WRITE that was posted goes another way, the peer is asked to give up its end of the connection that failed:
-//! packets of it that are still under way then find no queue pair, and cannot overtake the second posting. Peers of this
-//! project only; upstream's do not know the message.
+//! packets of it that are still under way then find no queue pair, and cannot overtake the second posting. Peers of
+//! this project only; upstream's do not know the message.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,8 @@ use std::time::Duration;
 use super::route::Route;
 use crate::handshake::ConnectionMessage;
 
-/// How long the peer has for an answer. One that is dead has no end left; of one that is only slow the risk stays.
+/// How long the peer has for an answer. Chosen: a peer that works answers within milliseconds; a dead one has no end
+/// that could receive anything; with one that is only slow the risk of a late packet stays.
 const LIMIT: Duration = Duration::from_secs(1);
 
 /// A connection whose other end is to go.

@@ -16,9 +16,9 @@ use crate::error::{Code, Error, Result};
 use crate::runtime::wakeup::Wakeup;
 use crate::transport::report::NicReport;
 
-/// Depth of RDMA READs under way per queue pair, as upstream asks for.
+/// RDMA READs under way per queue pair; upstream's value.
 const RD_ATOMIC: u8 = 16;
-/// Bytes per second assumed of a port that does not tell its rate.
+/// Bytes per second assumed of a port that does not tell its rate. Chosen: nearly 10 Gbit/s, a slow port for RDMA.
 const UNKNOWN_RATE: u64 = 1 << 30;
 
 /// A NIC of this host. Any thread.

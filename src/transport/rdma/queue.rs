@@ -14,7 +14,8 @@ use super::places::Places;
 use super::verbs::{self, wc, Chain, Qp};
 use crate::error::Result;
 
-/// Within a chain, each so many-th work request asks for a completion, and the last.
+/// In a chain every work request whose place is a multiple of this asks for a completion, and the last. Chosen: one
+/// completion retires eight, and room comes back in eighths of a full chain.
 const SIGNAL_EVERY: usize = 8;
 
 /// What happened to a queue as a whole.
@@ -209,7 +210,8 @@ impl Queue {
         Some((count, ring.state != State::Open && ring.flights.is_empty()))
     }
 
-    /// Stops the queue pair: what is posted comes back by its flush completions. True if it was open and nothing is posted.
+    /// Stops the queue pair: what is posted comes back by its flush completions. True if nothing is posted
+    /// on it.
     pub(super) fn stop(&self, now_ms: u64) -> bool {
         let mut ring = self.ring.lock();
         stop(&mut ring, now_ms);
@@ -226,8 +228,8 @@ impl Queue {
         self.ring.lock().flights.iter().any(wanted)
     }
 
-    /// Time since when nothing completed, and the bytes that may have to move until something does; `None` if nothing is
-    /// under way or it is stopped.
+    /// Time since when nothing completed, and the bytes that may have to move until something does; `None` if nothing
+    /// is under way or it is stopped.
     pub(super) fn stalled_since(&self) -> Option<(u64, u64)> {
         let ring = self.ring.lock();
         let busy = ring.state == State::Open && !ring.flights.is_empty();

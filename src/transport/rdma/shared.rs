@@ -20,7 +20,7 @@ use crate::runtime::control::Control;
 use crate::topology::select::Selector;
 use crate::topology::Matrix;
 
-/// Requests of peers that may be in the driver at once.
+/// Requests of peers that may be in the driver at once. Chosen: a quarter of the engine's blocking threads.
 pub(super) const ACCEPT_AT_ONCE: usize = 4;
 
 /// One installed transport.

@@ -21,18 +21,19 @@ use super::super::flight::Loss;
 use super::events::{Action, Attempt, By, Event, Now, Pauses, Why};
 use crate::runtime::backoff::Backoff;
 
-/// Pauses after failures. Chosen: the first about what a switch needs to send packets another way; the longest, whatever
-/// the setting, because asking costs a handshake, and traffic is to be back soon after the cause is gone.
+/// Pauses after failures. Chosen: the first about what a switch needs to send packets another way; the longest,
+/// whatever the setting, because asking costs a handshake, and traffic is to be back soon after the cause is gone.
 const PAUSES: Backoff = Backoff { first: Duration::from_millis(100), longest: Duration::from_secs(2) };
 /// Pause of a failed rail whose connection was taken away while it was being proved. Chosen: it was taken away for good
 /// reason, so its proof is not urgent.
 const RETIRED_PAUSE_MS: u64 = 1000;
-/// How long a peer may take to say that it is ready, as upstream waits.
+/// How long a peer may take to say that it is ready; upstream's value.
 const READY_LIMIT_MS: u64 = 10_000;
 /// How long the driver may take to connect the queue pairs that a peer asked for. Chosen: 64 of them may wait a second
 /// each for the peer's address. Only a bug of ours can take longer; the rail is not to hang for it.
 const JOIN_LIMIT_MS: u64 = 100_000;
-/// A failed rail is proved as long as it was used within this time. Chosen: a batch job's pause between two steps.
+/// A failed rail is tried again and again if it was used within this time. Chosen: a batch job's pause between two
+/// steps.
 const USED_WITHIN_MS: u64 = 60_000;
 
 /// Where a rail stands.

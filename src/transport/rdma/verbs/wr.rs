@@ -50,7 +50,7 @@ pub struct PostError {
 }
 
 impl Chain {
-    /// Most work requests of a chain.
+    /// Most work requests of a chain. Chosen: 9 KiB, which a thread keeps and its core caches.
     pub const CAPACITY: usize = 64;
 
     /// An empty chain.
