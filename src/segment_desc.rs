@@ -24,7 +24,7 @@ pub struct SegmentDesc {
     pub protocol: String,
     /// Random id of the publisher's start, if it is an engine of this project.
     pub incarnation: Option<String>,
-    /// Everything else, without the time stamp: what no transport here knows stays, and is compared.
+    /// All other members but the time stamp. Those that no transport here knows are kept and compared too.
     pub members: Map<String, Value>,
 }
 

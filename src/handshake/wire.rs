@@ -122,8 +122,8 @@ async fn read_frame<R: AsyncRead + Unpin>(stream: &mut R, limits: &ReadLimits) -
             return Err(Broken::Truncated);
         }
     }
-    // A signed comparison upstream: such a byte is a type, not the start of an untyped text. The frame is read
-    // to its end first, so that closing does not reset the connection.
+    // Upstream compares signed numbers, so it takes such a byte for a type and not for the start of an untyped text.
+    // The frame is read to its end first, so that closing does not reset the connection.
     match body.first() {
         Some(&first) if kind.is_none() && first >= 0x80 => Err(Broken::Kind(first)),
         _ => Ok(Frame { kind, body }),

@@ -27,7 +27,7 @@ const REQUEST_LIMIT: Duration = Duration::from_secs(3);
 /// How long a key counts as this engine's own, without another reading, after it was seen to be. Chosen: half a second,
 /// because whoever takes a name over first waits a second for its owner, so nobody else can have it yet.
 const TRUST: Duration = Duration::from_millis(500);
-/// Asks for expiry, in seconds, and says in the answer that the server can.
+/// Header that asks for expiry after so many seconds; a server that can do it sends the header back.
 pub const EXPIRE_HEADER: &str = "mte-expire-seconds";
 /// Largest value that upstream's server takes (observed), for a text.
 const USUAL_LIMIT: &str = "the wheel's server takes 1048576 bytes";
@@ -106,7 +106,7 @@ impl Http {
         }
     }
 
-    /// 200, or 400 if the key exists already.
+    /// Writes a key. `false`: it exists, and the server does not replace it (status 400).
     async fn write(&self, key: &str, value: &Arc<[u8]>) -> Result<bool> {
         match self.send(Method::PUT, key, Some(value.clone())).await? {
             (StatusCode::OK, _) => Ok(true),

@@ -64,7 +64,7 @@ impl Keyed {
         }
     }
 
-    /// As values are written: sorted, compact, and with a newline except over HTTP.
+    /// The bytes of a value as they are written: sorted, compact, and with a newline except over HTTP.
     fn text(&self, value: &Value) -> Arc<[u8]> {
         let mut text = json::write(value);
         if self.backend.ends_in_newline() {

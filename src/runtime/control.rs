@@ -85,7 +85,7 @@ impl Control {
         });
     }
 
-    /// For turning std sockets into tokio ones: they register with the entered runtime.
+    /// Calls `f` inside the runtime: only there can a std socket be turned into a tokio one.
     pub fn enter<T>(&self, f: impl FnOnce() -> T) -> T {
         let _guard = self.handle.enter();
         f()

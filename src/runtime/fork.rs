@@ -1,5 +1,5 @@
-//! What a forked child finds: handles of its parent refuse every call, and the child's
-//! copies of our sockets are closed so that peers see the parent's end, not the child's.
+//! What a forked child finds: handles of its parent refuse every call, and the child's copies of our sockets are
+//! closed, so that a connection ends when the parent closes it.
 
 #![allow(unsafe_code)]
 

@@ -1,5 +1,5 @@
-//! Listening ports: a random free one of the configured range. The socket stays bound from
-//! the choice on; whether it listens already is the owner's decision.
+//! Listening ports: a random free one of the configured range. The socket is bound when the port is chosen; its owner
+//! decides when it listens.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 

@@ -67,7 +67,7 @@ async fn look_up(host: &str, port: u16) -> std::io::Result<Vec<SocketAddr>> {
     let turn = LOOK_UPS.acquire().await.map_err(std::io::Error::other)?;
     let host = host.to_string();
     let asked = tokio::task::spawn_blocking(move || {
-        // Held until the resolver is through, not until the caller gives up.
+        // Held until the resolver has ended, not until the caller gives up.
         let _turn = turn;
         (host.as_str(), port).to_socket_addrs().map(Iterator::collect)
     });
