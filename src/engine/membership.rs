@@ -14,7 +14,7 @@ const LEAVE_LIMIT: Duration = Duration::from_millis(700);
 pub(super) struct Leaving(Option<(Receiver<()>, Instant)>);
 
 impl Leaving {
-    /// Waits until they are gone, or [`LEAVE_LIMIT`] is over since their removal began.
+    /// Waits until they are gone, but not longer than [`LEAVE_LIMIT`] after their removal began.
     pub(super) fn wait(self) {
         if let Some((done, deadline)) = self.0 {
             // Both failures mean that nothing more can be done; expiry removes the keys.

@@ -68,7 +68,7 @@ pub struct Engine {
     /// The NIC priority matrix in use, if there is one, and where it comes from.
     topology: Mutex<Option<(Matrix, &'static str)>>,
     publisher: Arc<Publisher>,
-    /// Guards the handshake port's beginning.
+    /// Guards the state of the handshake port: whether it is bound, and whether it listens.
     bound: Mutex<Bound>,
     calls: Calls,
     /// The process it was created in, as fork counts them.

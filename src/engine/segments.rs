@@ -68,8 +68,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Reads every cached descriptor again, many at once, for at most `ALL_LIMIT`. Failures are logged; the old ones
-    /// stay.
+    /// Reads every cached descriptor again, many at once, for at most `ALL_LIMIT`. One that cannot be read stays as it
+    /// is, and the failure is logged.
     pub fn sync_segments(&self) {
         let refreshed = self.refresh_all();
         // Fails only when the engine is being destroyed.
@@ -99,7 +99,7 @@ impl Engine {
                 if log.admit("refresh", &segment.opened_as) {
                     tracing::warn!("descriptor of '{}' not refreshed: {error}", segment.opened_as);
                 }
-                // A store that does not answer does not for the next one either; the rest is dropped, and so ended.
+                // A store that does not answer now will not answer for the others. To return ends their readings.
                 if stored && matches!(error.kind(), Class::Network | Class::Timeout) {
                     return;
                 }

@@ -151,7 +151,7 @@ impl Engine {
             return Ok(());
         }
         if refreshed {
-            remote.segment.note_vain_refresh();
+            remote.segment.note_fruitless_refresh();
         }
         Err(remote.not_published(request))
     }
