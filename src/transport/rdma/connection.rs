@@ -64,15 +64,15 @@ pub(super) struct Remote {
 static THREADS: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
-    /// Which queue pair of a connection this thread posts on as long as it has room: threads do not meet there, and one
-    /// thread does not spread what a single queue pair carries as well.
+    /// The queue pair of each connection on which this thread posts as long as there is room. So threads do not meet on
+    /// one, and a thread does not spread what a single queue pair can carry.
     static HOME: usize = THREADS.fetch_add(1, Relaxed);
     /// Work requests on their way from a ring to the NIC.
     static CHAIN: RefCell<Box<Chain>> = RefCell::new(Chain::new());
 }
 
 impl Connection {
-    /// `count` queue pairs in state INIT, which belong to what `owner` makes. Blocks on the driver.
+    /// `count` queue pairs in state INIT; `owner` makes what they belong to. Blocks on the driver.
     pub(super) fn open(
         nic: &Nic,
         config: &Config,
@@ -162,8 +162,8 @@ impl Connection {
         })
     }
 
-    /// Posts one flight on every queue pair: all have to prove themselves. Each gets one, however often this is called;
-    /// `false`: for lack of credit some have not got theirs.
+    /// Posts a probe on every queue pair, because each has to prove itself; one that got its probe earlier gets no
+    /// other. `false`: some got none for lack of credit.
     pub(super) fn post_probes(&self, now_ms: u64) -> std::result::Result<bool, i32> {
         let mut probed = self.probed.lock();
         CHAIN.with_borrow_mut(|chain| {

@@ -28,7 +28,7 @@ pub(super) struct View {
     pub reread: bool,
     /// It moves bytes to the peer.
     pub is_write: bool,
-    /// Another rail to the peer carries data or may. Asked only of a flight that was never posted.
+    /// Another rail to the peer may carry data. Found out only for a flight that was never posted.
     pub has_others: bool,
 }
 

@@ -50,7 +50,7 @@ pub(super) struct RdmaLink {
 }
 
 thread_local! {
-    /// For MC_PATH_ROUNDROBIN.
+    /// Counts this thread's choices, for MC_PATH_ROUNDROBIN.
     static TURN: Cell<usize> = const { Cell::new(0) };
 }
 
@@ -110,7 +110,7 @@ impl RdmaLink {
         Error::new(Code::AddressNotRegistered, text).transient(Class::Rejected).peer(peer)
     }
 
-    /// No NIC of ours is active, or none of the two sides' matrices fit.
+    /// No NIC of ours is active, or no pair of NICs follows from the two matrices.
     fn no_rail(&self, target: &Target) -> Error {
         let peer = self.route.peer();
         let text = format!(
@@ -129,8 +129,9 @@ impl RdmaLink {
         named.join(", ")
     }
 
-    /// The best pair: of the first tier the one that will be through first; if none of it can be used, of the rest.
-    /// Rails that failed get to know that they are wanted. `extra` is what this call has given a pair already, bytes.
+    /// The best pair: in the first tier the one that will be through first; if none of the tier is fit, one of the
+    /// rest. Rails that failed are told that they are wanted. `extra` gives the bytes that this call has already put on
+    /// the pair of a number.
     fn choose(
         &self,
         target: &Target,
@@ -165,7 +166,8 @@ impl RdmaLink {
         choice.pairs.get(place).copied()
     }
 
-    /// Places a flight, unless no NIC of ours is active: then it comes back, until its attempts are used up.
+    /// Places a flight. While no NIC of ours is active, the flight is returned, to be kept, until its attempts are used
+    /// up.
     fn place_or_keep(&self, mut flight: Flight) -> Option<Flight> {
         if let Err(error) = self.check_open() {
             flight.fail(error);

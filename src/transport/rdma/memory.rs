@@ -210,8 +210,8 @@ impl Memory {
 
 /// Look-ups of one submit call; remembers the last region found.
 pub(super) struct View<'a> {
-    // Dropped before the lock: who takes a region out holds the last reference to its MRs then, and gives them up
-    // before it returns.
+    // Dropped before the lock. So whoever takes a region out then holds the last reference to its MRs, and gives them
+    // up before it returns.
     last: Option<Arc<Keys>>,
     map: RwLockReadGuard<'a, BTreeMap<u64, Arc<Keys>>>,
 }

@@ -43,7 +43,7 @@ pub(super) struct Nic {
     pub pkey_index: u16,
     /// READs under way that both the device and upstream's setting allow.
     pub rd_atomic: u8,
-    /// Connections that there may be at once.
+    /// Most connections at once.
     pub most_connections: usize,
     /// Ends the NIC thread's sleep.
     pub wakeup: Wakeup,
@@ -64,7 +64,7 @@ pub(super) struct Nic {
     /// The device is dead: it is never used again.
     gone: AtomicBool,
     next_completions: AtomicUsize,
-    /// When a GID that is missing is to be looked for, ms; 0: not.
+    /// When to look again for a GID that is missing, ms; 0: none is missing.
     pub refresh_at_ms: AtomicU64,
 }
 
@@ -180,7 +180,7 @@ impl Nic {
         self.port.lock().last_error = why.to_string();
     }
 
-    /// Reads port and GID again. Whether anything changed that peers have to know.
+    /// Reads port and GID again. Returns whether anything changed that peers have to know.
     pub(super) fn refresh(&self, config: &Config) -> Result<bool> {
         if self.is_gone() {
             return Err(Error::new(Code::DeviceNotFound, format!("NIC {} failed for good", self.name)));
@@ -205,8 +205,8 @@ impl Nic {
         Some(found.gid)
     }
 
-    /// Whether packets may get to a peer's GID: with Ethernet, a link-local one is good only on one link, and hosts say
-    /// that they are on one by using link-local ones both. The reason if not.
+    /// Whether packets can get to a peer's GID; if not, why. On Ethernet a link-local GID is good on one link only, and
+    /// two hosts are taken to be on one link if both use link-local GIDs.
     pub(super) fn check_reach(&self, peer: &[u8; 16]) -> std::result::Result<(), String> {
         let port = self.port();
         if !gid::is_link_local(peer) || port.takes_link_local() {

@@ -1,4 +1,4 @@
-//! The table from keys in the numbers of work requests to what they belong to. A key is the place in the table and the
+//! A table of values by the keys that stand in the ids of work requests. A key is the place in the table and the
 //! generation of the place, so that completions of something that is gone find nothing.
 
 use std::sync::Arc;
@@ -13,7 +13,7 @@ const PLACE_BITS: u32 = 20;
 
 /// Values by key.
 pub(super) struct Places<T> {
-    /// Short; nothing is dropped under it.
+    /// Held briefly; no value is dropped under it.
     table: Mutex<Table<T>>,
 }
 

@@ -90,7 +90,7 @@ fn run(shared: &Weak<Shared>, nic: &Arc<Nic>) {
     }
 }
 
-/// Arms the completion queues unless callers poll; how long to sleep, ms.
+/// Arms the completion queues unless callers poll; returns how long to sleep, ms.
 fn prepare_to_sleep(shared: &Arc<Shared>, nic: &Arc<Nic>) -> i32 {
     let posted = nic.outstanding() > 0;
     if !posted {

@@ -31,9 +31,9 @@ pub(super) enum State {
 pub(super) struct Queue {
     /// Of the completion queue.
     credit: Arc<Credit>,
-    /// Leads from the numbers of work requests to queues.
+    /// Leads from the ids of work requests to queues.
     places: Arc<Places<Queue>>,
-    /// Key in that table; in the numbers of work requests.
+    /// Key in that table; the upper half of the ids of its work requests.
     key: u32,
     number: u32,
     ring: Mutex<Ring>,
@@ -127,9 +127,9 @@ impl Queue {
         self.ring.lock().flights.len()
     }
 
-    /// Posts up to `most` from the front of `flights`, as many as there is room for and up to the first that does not
-    /// suit `incarnation`, in one chain. The number posted; an error when the queue is not open, or refused some: it is
-    /// stopped then and those posted will come back.
+    /// Posts flights from the front of `flights` in one chain: at most `most`, as many as there is room for, and none
+    /// from the first on that does not suit `incarnation`. Returns how many. Errno when the queue is not open, or
+    /// refused some: then it is stopped, and those that it took will come back.
     pub(super) fn post(
         &self,
         flights: &mut VecDeque<Flight>,
@@ -178,8 +178,8 @@ impl Queue {
         }
     }
 
-    /// Takes what a completion of work request `number` says out of the ring. `None` for a stale one.
-    /// The second value: the queue is stopped and empty now.
+    /// Moves what the completion of work request `number` retires from the ring to `into`. Returns how many work
+    /// requests that are, and whether the queue is stopped and empty now; `None` for a stale completion.
     pub(super) fn retire(
         &self,
         number: u32,
@@ -228,8 +228,8 @@ impl Queue {
         self.ring.lock().flights.iter().any(wanted)
     }
 
-    /// Time since when nothing completed, and the bytes that may have to move until something does; `None` if nothing
-    /// is under way or it is stopped.
+    /// Since when nothing has completed, ms, and how many bytes may have to move until something does; `None` if
+    /// nothing is under way or the queue is stopped.
     pub(super) fn stalled_since(&self) -> Option<(u64, u64)> {
         let ring = self.ring.lock();
         let busy = ring.state == State::Open && !ring.flights.is_empty();

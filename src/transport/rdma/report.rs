@@ -1,10 +1,10 @@
-//! Plain data between the transport and the engine: who we are, and what is published.
+//! Plain data between the transport and the engine: our identity, and what is published.
 
 use super::route::BoxFuture;
 use crate::topology::Matrix;
 use crate::transport::report::NicReport;
 
-/// Who this engine is to its peers.
+/// This engine's identity, as its peers see it.
 #[derive(Clone, Debug)]
 pub(super) struct Identity {
     /// Server part of our NIC paths: the segment name, unless `MC_RDMA_BIND_ADDRESS` says otherwise.
@@ -18,7 +18,8 @@ pub(super) trait Host: Send + Sync {
     /// NICs, GIDs or keys changed: the descriptor is to be published again. Must not block.
     fn republish(&self);
 
-    /// GID text and LID of a peer's NIC path (`server@nic`), from the peer's descriptor. For peers that do not send them.
+    /// GID text and LID of a peer's NIC path (`server@nic`), from the peer's descriptor. For peers that do not send
+    /// them.
     fn look_up_nic(&self, path: &str) -> BoxFuture<'_, (String, u16)>;
 }
 

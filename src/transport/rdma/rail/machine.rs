@@ -59,7 +59,7 @@ pub(super) enum Phase<C> {
     Up(C),
     /// Failed.
     Paused {
-        /// Not before.
+        /// Not tried again before.
         retry_at_ms: u64,
     },
     /// For good.
@@ -76,9 +76,9 @@ pub(super) struct Machine<C, E> {
     /// Attempts so far.
     attempts: u64,
     port_up: bool,
-    /// In a row. With none the rail is trusted: a new connection carries data without a proof.
+    /// Failures in a row. With none the rail is trusted: a new connection carries data without a proof.
     failures: u32,
-    /// Ever.
+    /// Failures ever.
     failed: u64,
     last_error: Option<E>,
 }
@@ -266,7 +266,7 @@ impl<C: Clone + PartialEq, E: Clone> Machine<C, E> {
         let before = self.connection().cloned();
         let ready_by_ms = (by == By::Peer).then_some(now.ms + JOIN_LIMIT_MS);
         self.phase = Phase::Connecting { connection: Some(connection), ready_by_ms };
-        // One that stopped by itself, which nobody has taken up yet.
+        // No other is made while one is open, so that one had stopped by itself, and nobody has noticed yet.
         out.extend(before.map(|before| Action::Stop(before, Why::Renewed)));
     }
 
@@ -352,8 +352,8 @@ impl<C: Clone + PartialEq, E: Clone> Machine<C, E> {
         self.release(connection, cause, out);
     }
 
-    /// An attempt has ended and left the rail to what else there is: a connection that the peer asked for is waited
-    /// for, any other would never become ready.
+    /// An attempt has ended without a connection. One that the peer asked for is still waited for; any other would
+    /// never become ready, and is stopped.
     fn settle(&mut self, now: Now, out: &mut Actions<C, E>) {
         if let Phase::Connecting { connection, ready_by_ms: None } = &self.phase {
             let connection = connection.clone();
