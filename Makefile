@@ -7,7 +7,7 @@ export CARGO_TARGET_DIR := $(CURDIR)/target
 # What is shipped names no folder of the machine that built it.
 export RUSTFLAGS += --remap-path-prefix=$(CURDIR)=. --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=cargo
 
-# What rdma-sys generates its bindings with: deps lays a libclang out there that it can use, the caller's if it is one.
+# rdma-sys generates its bindings with the libclang that `deps` puts there: the caller's, if rdma-sys can use that one.
 CALLERS_LIBCLANG := $(LIBCLANG_PATH)
 export LIBCLANG_PATH := $(CURDIR)/target/libclang/lib
 export BINDGEN_EXTRA_CLANG_ARGS += -isystem $(CURDIR)/target/libclang/include

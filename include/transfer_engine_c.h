@@ -258,7 +258,8 @@ transfer_engine_t createTransferEngine(const char *metadata_conn_string,
 void destroyTransferEngine(transfer_engine_t engine);
 
 /**
- * Looks for NICs again, for the next installTransport("rdma"). 0, also without any; -300.
+ * Looks for NICs again, for the next installTransport("rdma"). 0, also if there are none; -300 if the system has no
+ * NUMA interface.
  */
 int discoverTopology(transfer_engine_t engine);
 
@@ -406,7 +407,7 @@ int freeNotifsMsgBuf(notify_msg_t *msg, int size);
 int genNotifyInEngine(transfer_engine_t engine, uint64_t target_id, notify_msg_t notify_msg);
 
 /**
- * Copies the load of up to *count NICs into stats and sets *count to the number there is.
+ * Copies the load of up to *count NICs into stats and sets *count to how many there are.
  * 0; -1 for any NULL.
  */
 int getNicLoadStats(transfer_engine_t engine, nic_load_stat_t *stats, size_t *count);

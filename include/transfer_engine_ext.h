@@ -142,8 +142,8 @@ int mte_task_error(transfer_engine_t engine,
                    mte_task_error_info_t *info);
 
 /**
- * Sleeps until every task of the batch is COMPLETED or FAILED. Counts as a poll. timeout_ms < 0:
- * as long as the tasks' own deadlines. 0; -4 when the time-out passed first; -1.
+ * Sleeps until every task of the batch is COMPLETED or FAILED. Counts as a poll. timeout_ms < 0: no
+ * limit but the tasks' own deadlines. 0; -4 when the time-out passed first; -1.
  */
 int mte_wait_batch(transfer_engine_t engine, batch_id_t batch_id, int64_t timeout_ms);
 
@@ -155,8 +155,8 @@ int mte_wait_batch(transfer_engine_t engine, batch_id_t batch_id, int64_t timeou
 int mte_batch_fd(transfer_engine_t engine, batch_id_t batch_id, int *fd);
 
 /**
- * Copies up to *count buffers of an open segment into buffers and sets *count to the number
- * there is. buffers may be NULL when *count is 0. 0, or -1.
+ * Copies up to *count buffers of an open segment into buffers and sets *count to how many there
+ * are. buffers may be NULL when *count is 0. 0, or -1.
  */
 int mte_segment_buffers(transfer_engine_t engine,
                         segment_id_t segment_id,

@@ -88,7 +88,7 @@ def rss():
 
 
 def curve(seconds):
-    """Time of one call when so many buffers are registered already, and of all."""
+    """The time of all calls, and of one call when 1, 10, 100, … buffers are registered already."""
     at = [place for place in (1, 10, 100, 1000, 10000) if place <= len(seconds)]
     near = {place: seconds[max(0, place - 5) : place] for place in at}
     return {"total_s": round(sum(seconds), 3), "us_at": {place: round(statistics.median(some) * 1e6) for place, some in near.items()}}

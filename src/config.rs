@@ -109,6 +109,8 @@ const fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
+// Defaults of variables that upstream knows are upstream's, so that the settings of a deployment mean the same here;
+// the others are chosen.
 config! {
     handshake_port: u16 = 12001, "12001", "MC_HANDSHAKE_PORT", int(1..=65535),
         "port assumed for server names without one";

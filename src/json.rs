@@ -9,14 +9,15 @@ use serde_json::{Map, Number, Value};
 
 use crate::error::{Code, Error, Result};
 
-/// Deepest nesting accepted; bounds the stack that a peer's text can use.
+/// Deepest nesting accepted; bounds the stack that a peer's text can use. Chosen: descriptors nest five deep.
 const MAX_DEPTH: u32 = 128;
 
-/// Memory that one text may unfold into, counted in values of 32 bytes: 1 GiB, four times what the largest
+/// Memory that one text may unfold into, counted in values of 32 bytes. Chosen: 1 GiB, four times what the largest
 /// accepted descriptor needs.
 const MAX_UNITS: u32 = 1 << 25;
 
-/// What an object costs beside its values: a map node is allocated for eleven members even if it has one.
+/// What an object costs beside its values. From std's B-tree: even for one member a node has room for eleven names of
+/// 24 bytes and eleven values.
 const OBJECT_UNITS: u32 = 20;
 
 /// Reads the first value of `bytes`.

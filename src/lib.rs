@@ -4,17 +4,18 @@
 //! closed, but for what `mte` needs; with the feature `internals`, which only this package's own tests turn on, every
 //! module is open.
 //!
-//! **Threads.** Every function may be called from any thread. An engine has a control thread, and each transport a few of
-//! its own; they end with `destroyTransferEngine`. **Clean-up.** The library is never unloaded (`-z nodelete`), installs no
-//! handlers, and leaves no thread behind that touches a destroyed engine. **Features.** `rdma` and `etcd`, both on; without
-//! them the build needs neither libclang nor protoc. **Safety.** `unsafe` stands only where ARCHITECTURE.md lists it; no
-//! address of a caller or a peer is dereferenced, and no panic leaves an exported function.
+//! **Threads.** Every function may be called from any thread. An engine has a control thread, and each transport a few
+//! of its own; they end with `destroyTransferEngine`. **Clean-up.** The library is never unloaded (`-z nodelete`),
+//! installs no handlers, and leaves no thread behind that touches a destroyed engine. **Features.** `rdma` and `etcd`,
+//! both on; without them the build needs neither libclang nor protoc. **Safety.** `unsafe` stands only where
+//! ARCHITECTURE.md lists it; no address of a caller or a peer is dereferenced, and no panic leaves an exported
+//! function.
 #![deny(unsafe_code)]
 // The crate is closed: what is `pub` is meant, and nothing is kept that nobody uses.
 #![deny(dead_code, unreachable_pub)]
-// Without `internals` nothing is reachable but the C surface, and modules that tests look into are public all the same.
+// Without `internals` only the C surface can be reached; items that tests look into are `pub` all the same.
 #![cfg_attr(not(feature = "internals"), allow(unreachable_pub))]
-// A build without a feature keeps what the floors below offer to it.
+// A build without a feature does not use all that the lower layers offer.
 #![cfg_attr(not(feature = "default"), allow(dead_code))]
 
 #[cfg(not(feature = "internals"))]

@@ -217,7 +217,7 @@ impl Registry {
         Ok(region)
     }
 
-    /// Closes a region to new uses; `false` if that was done before. Then as with [`Registry::revoke`].
+    /// Closes a region to new uses; `false` if it was closed before. The caller goes on as after [`Registry::revoke`].
     pub fn withdraw(&self, region: &Region) -> bool {
         let _map = self.regions.write();
         !region.revoked.swap(true, Ordering::SeqCst)

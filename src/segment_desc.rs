@@ -12,7 +12,7 @@ use crate::json::members::Members;
 pub const BUFFERS: &str = "buffers";
 /// When the text was made. For people; no reader compares it.
 const TIMESTAMP: &str = "timestamp";
-/// Most elements of a list that are accepted from a peer. A region per 1 MiB of a terabyte is as many.
+/// Most elements of a list that are accepted from a peer. Chosen: a terabyte in regions of 1 MiB is as many.
 const MAX_ELEMENTS: usize = 1_000_000;
 
 /// A segment descriptor.
@@ -24,7 +24,7 @@ pub struct SegmentDesc {
     pub protocol: String,
     /// Random id of the publisher's start, if it is an engine of this project.
     pub incarnation: Option<String>,
-    /// Everything else, without the time stamp: what no transport here knows stays, and is compared.
+    /// All other members but the time stamp. Those that no transport here knows are kept and compared too.
     pub members: Map<String, Value>,
 }
 

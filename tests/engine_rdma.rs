@@ -1,5 +1,5 @@
-//! Engines with RDMA, TCP or both, on the simulated libibverbs: who is reached how, and what is left when a transport
-//! cannot be had.
+//! Engines with RDMA, TCP or both, on the simulated libibverbs: over which transport each peer is reached, and what is
+//! left when a transport cannot be installed.
 //!
 //! libibverbs is found by dlopen, so each test runs in a process of its own with another `LD_LIBRARY_PATH`.
 

@@ -97,7 +97,7 @@ fn p39_bad_connection_requests_are_refused_with_a_reason_and_disturb_nobody() {
     }
     let broken = Frame { kind: Some(CONNECTION), body: b"{\"qp_num\":[1,".to_vec() };
     assert!(node.ask(&broken).is_none_or(|reply| reply["reply_msg"] != ""));
-    // The member that upstream takes as it comes.
+    // The one member whose wrong type upstream accepts.
     let odd = node.connect(&one("local_lid", json!("x"))).unwrap();
     assert_eq!(odd["reply_msg"], "");
     traffic.goes_on();

@@ -259,7 +259,7 @@ fn bad_descriptors_of_peers_are_refused_or_harmless() {
             desc
         }
     };
-    // All of them are as good as each other.
+    // The empty matrix makes all of them equally good.
     let devices = |names: [&'static str; 2]| {
         move |name: &str| {
             let nics = names.map(|nic| json!({"name": nic, "lid": 0, "gid": GID}));

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-/// Files that mean their blanks, and what for.
+/// Files with texts that have gaps on purpose, and the purpose.
 const MEANT: &[(&str, &str)] = &[("engine/reports.rs", "the form of a row that upstream prints")];
 
 fn files(folder: &Path, found: &mut Vec<PathBuf>) {

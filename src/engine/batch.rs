@@ -25,11 +25,11 @@ pub struct Batch {
     capacity: usize,
     /// Tasks that are not terminal. SeqCst with `watched`, see `task_ended`.
     pending: AtomicUsize,
-    /// Submitted at all.
+    /// Tasks were submitted to it.
     used: AtomicBool,
     /// Tasks that are FAILED.
     failed: AtomicUsize,
-    /// Somebody waits or has the descriptor, so the last task must tell.
+    /// Somebody waits or has the descriptor, so the end of the last task has to be told.
     watched: AtomicBool,
     /// A notification waits to be sent.
     has_notification: AtomicBool,
@@ -123,7 +123,7 @@ impl Batch {
     }
 
     /// Tasks that a caller can still see WAITING. A task's status is published just before
-    /// `pending` counts it out, so whoever saw the last one end may come too early here.
+    /// `pending` counts it out, so a thread that saw the last task end may call this before `pending` is 0.
     fn running(&self, inner: &Inner) -> usize {
         while !self.is_done() {
             let tasks = inner.works.iter().flat_map(|work| work.tasks.iter());

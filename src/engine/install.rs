@@ -11,8 +11,8 @@ use crate::transport::table::{self, PROTOCOLS};
 impl Engine {
     /// Installs `protocol`, once; `matrix` is the NIC priority matrix as JSON text. -1 for an
     /// unknown protocol, -303 for one this build lacks, -103 for a malformed matrix, -6 without a usable NIC: then the
-    /// engine stays as it was. -200 if the store does not take the descriptor: the transport is installed, and the
-    /// background or the same call again publishes it.
+    /// engine stays as it was. -200 if the store does not take the descriptor: the transport is installed all the
+    /// same, and the descriptor is published in the background or by the same call again.
     pub fn install_transport(self: &Arc<Self>, protocol: &str, matrix: Option<&str>) -> Result<&'static str> {
         let matrix = matrix.map(Matrix::parse).transpose()?;
         let row = table::position(protocol).ok_or_else(|| table::not_here(protocol))?;
@@ -61,8 +61,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Installs the one transport that suits this machine, as upstream does: the one that the settings ask for, else the
-    /// first that needs no NIC or finds one.
+    /// Installs the one transport that suits this machine, as upstream does: the one that the settings ask for, else
+    /// the first that needs no NIC or finds one.
     pub(super) fn install_unasked(self: &Arc<Self>) -> Result<()> {
         if let Some(name) = table::installed_at_creation(&self.config) {
             return self.install_transport(name, None).map(drop);

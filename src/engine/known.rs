@@ -17,7 +17,7 @@ pub(super) struct Known {
     pub protocol: String,
     /// Changes whenever the descriptor was read again and says something else.
     pub version: u64,
-    /// The store's, to watch from; 0 if there is none.
+    /// Revision in the store, from which the descriptor is watched; 0 if there is none.
     pub revision: i64,
     incarnation: Option<String>,
     /// What it offers each row of [`PROTOCOLS`].
@@ -74,8 +74,8 @@ impl Known {
             && same.all(|same| same)
     }
 
-    /// Why no transport leads to the peer: -6 if one that is not installed here does or none of its NICs works, -1 if it
-    /// offers nothing that this project has.
+    /// Why no transport leads to the peer: -6 if its transport is not installed here or none of its NICs works, -1 if
+    /// it offers nothing that this project has.
     pub(super) fn unreachable(&self) -> Error {
         match table::position(&self.protocol) {
             Some(row) => PROTOCOLS[row].unreachable(&self.name, self.offer(row).map(|offer| &**offer)),

@@ -6,14 +6,15 @@ use std::time::{Duration, Instant};
 use super::Engine;
 use crate::error::Result;
 
-/// How long `destroy` waits for the keys to be removed; a dead store must not hold it up.
+/// How long `destroy` waits for the keys to be removed; a dead store must not hold it up. Chosen: the three limits of
+/// `destroy` add up to two seconds, and a store that works needs milliseconds.
 const LEAVE_LIMIT: Duration = Duration::from_millis(700);
 
 /// Keys that are being removed.
 pub(super) struct Leaving(Option<(Receiver<()>, Instant)>);
 
 impl Leaving {
-    /// Waits until they are gone, or [`LEAVE_LIMIT`] is over since their removal began.
+    /// Waits until they are gone, but not longer than [`LEAVE_LIMIT`] after their removal began.
     pub(super) fn wait(self) {
         if let Some((done, deadline)) = self.0 {
             // Both failures mean that nothing more can be done; expiry removes the keys.

@@ -49,7 +49,8 @@ use publisher::Publisher;
 use segment::table::Segments;
 use transports::Transports;
 
-/// How long `destroy` waits for calls of other threads.
+/// How long `destroy` waits for calls of other threads. Chosen: its three limits (this one, that of `membership` and
+/// that of `runtime::control`) add up to two seconds.
 const CALLS_LIMIT: Duration = Duration::from_secs(1);
 
 /// One engine.
@@ -67,7 +68,7 @@ pub struct Engine {
     /// The NIC priority matrix in use, if there is one, and where it comes from.
     topology: Mutex<Option<(Matrix, &'static str)>>,
     publisher: Arc<Publisher>,
-    /// Guards the handshake port's beginning.
+    /// Guards the state of the handshake port: whether it is bound, and whether it listens.
     bound: Mutex<Bound>,
     calls: Calls,
     /// The process it was created in, as fork counts them.

@@ -21,8 +21,9 @@ pub(super) enum Bound {
     Listens,
 }
 
-/// What peers call the engine created as `name`, of which `server` are host and port. Without a store the port is a free
-/// one and part of the name; with one the name stays as it is, and the address is this machine's.
+/// Finds the segment name and the handshake address of an engine that is created as `name`; `server` is the host and
+/// port in that name. Without a store a free port is taken, and host and port are the segment name. With a store the
+/// segment name is `name`, and the address is this machine's.
 pub(super) fn find(
     connection: &str,
     name: &str,

@@ -1,4 +1,4 @@
-//! What an engine does to be published.
+//! An engine's own calls for publishing its descriptor.
 
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -23,7 +23,7 @@ impl Engine {
         self.publisher.turn.try_lock().map_or(true, |turn| turn.result.is_err())
     }
 
-    /// The same without waiting; a failure is logged.
+    /// As [`Engine::publish`], without waiting; a failure is logged.
     pub(super) fn publish_soon(&self) {
         if self.store.is_peer_to_peer() {
             return;

@@ -1,4 +1,4 @@
-//! Telling the store what peers may know of this engine. Peers that ask us directly need nothing.
+//! Publishing the descriptor in the store. Where peers ask the engine itself there is nothing to publish.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::Arc;
@@ -15,11 +15,12 @@ use crate::runtime::backoff::Backoff;
 /// Pauses before a failed publication is tried again in the background. Chosen: a store that is back has the descriptor
 /// within two seconds.
 const PAUSES: Backoff = Backoff { first: Duration::from_millis(100), longest: Duration::from_secs(2) };
-/// Pause after a refusal. It may end when somebody gives the store room, restores a password or frees the name.
+/// Pause after a refusal, which ends when somebody gives the store room, restores a password or frees the name. Chosen:
+/// a person does that, for whom ten seconds are soon.
 const REFUSED_PAUSE: Duration = Duration::from_secs(10);
 
-/// Publications of one engine: one at a time, each with the descriptor as it is when its turn has come, so that no old
-/// one comes last, and one for all who wait.
+/// Publications of one engine. One runs at a time, with the descriptor as it is then, so an old one never comes last;
+/// it answers every call that waits.
 pub(super) struct Publisher {
     store: Arc<dyn Store>,
     local: Arc<Local>,
@@ -27,7 +28,7 @@ pub(super) struct Publisher {
     pub wanted: AtomicU64,
     /// Held by whoever publishes.
     pub turn: tokio::sync::Mutex<Outcome>,
-    /// The background tries until the store has the last change.
+    /// A background task is at work until the store has the last change.
     pub settling: AtomicBool,
     /// Ends the pause of the background.
     pub changed: Notify,
@@ -74,17 +75,17 @@ impl Publisher {
     pub(super) async fn settle(self: Arc<Self>) {
         let mut failures: u64 = 0;
         loop {
-            // A change of its own: a publication that failed is not taken for an answer.
+            // A change number of its own, so that a publication that failed before is not taken for the answer.
             let change = self.wanted.fetch_add(1, SeqCst) + 1;
             match self.publish(change).await {
                 // The engine is being destroyed.
                 Err(error) if error.kind() == Class::Canceled => return,
                 Err(error) => {
                     if self.log.admit("publish", "") {
-                        tracing::warn!("the descriptor is not published yet, trying on: {error}");
+                        tracing::warn!("the descriptor is not published yet and is tried again: {error}");
                     }
                     let next = if error.retryable() { PAUSES.pause(failures) } else { REFUSED_PAUSE };
-                    // What is registered or unregistered meanwhile may be what the store takes.
+                    // A change ends the pause: the store may take the descriptor as it is then.
                     let _ = tokio::time::timeout(next, self.changed.notified()).await;
                     failures = failures.saturating_add(1);
                     continue;

@@ -8,18 +8,21 @@ use crate::error::Result;
 use crate::memory::{Range, Region, Registry};
 use crate::transport::Transport;
 
-/// How long an unregistration waits for the uses of the region to end by themselves.
+/// How long an unregistration waits for the uses of the region to end by themselves. Chosen: healthy transfers end
+/// within it. The C header promises a second.
 const GRACE: Duration = Duration::from_secs(1);
-/// How long it waits for them to end once they are aborted.
+/// How long it waits for them to end once they are aborted. Chosen: four times the half second after which RDMA
+/// destroys a queue pair that does not give its memory back.
 const ABORT_LIMIT: Duration = Duration::from_secs(2);
-/// A buffer in a descriptor's JSON text, without the name.
+/// Pause between two aborts meanwhile. Chosen: a use that slipped past the first is caught soon, and the pause is short
+/// beside the wait.
+const ABORT_INTERVAL: Duration = Duration::from_millis(50);
+/// A buffer in a descriptor's JSON text, without the name. Counted: an address of 15 digits, a length of 11.
 const BUFFER_JSON_BYTES: usize = 56;
-/// What the two keys for one NIC add to it.
+/// What the two keys for one NIC add to it. Counted: ten digits and a comma each.
 const KEYS_JSON_BYTES: usize = 22;
 /// Upstream's default of `MC_HANDSHAKE_MAX_LENGTH`.
 const UPSTREAM_FRAME_BYTES: usize = 1 << 20;
-/// How often they are aborted meanwhile.
-const ABORT_INTERVAL: Duration = Duration::from_millis(50);
 
 impl Engine {
     /// Registers all of `ranges` or none, on every transport. -1 empty or wrapping, -7 overlap, also with regions

@@ -53,7 +53,7 @@ impl Route for SegmentRoute {
             |known: &Known| Offered { offer: known.offer(self.row).cloned(), version: known.version };
         let Some(segment) = self.segment.upgrade() else { return offered(&last) };
         let known = segment.known();
-        // A version is never used again, so the same one says the same.
+        // A version is never used for two texts, so the same version means the same text.
         if known.version != last.version {
             self.last.store(known.clone());
         }

@@ -19,8 +19,9 @@ use crate::transport::table::PROTOCOLS;
 use crate::transport::Link;
 use freshness::Freshness;
 
-/// After a submit call has read the descriptor again in vain, others use the cached one for this long. Chosen: ten
-/// readings a second and peer are no load for a store, and a peer that registers memory is seen soon.
+/// How long submit calls go on with the cached descriptor after one of them has read it again and its range was still
+/// missing. Chosen: ten readings a second for each peer are no load for a store, and memory that a peer registers is
+/// seen soon.
 const COVERAGE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// An open segment. Shared by the table, links and running calls.
@@ -33,8 +34,8 @@ pub(super) struct Segment {
     known: ArcSwap<Known>,
     /// Guards the replacement of `known`.
     replacing: Mutex<()>,
-    /// Guards the time of the last refresh on behalf of a submit call that did not help it.
-    vain_refresh: Mutex<Option<Instant>>,
+    /// Guards the time of the last refresh after which the range of its submit call was still missing.
+    fruitless_refresh: Mutex<Option<Instant>>,
     /// When and how changes are heard of.
     freshness: Freshness,
     /// Guards the peer's handshake address; forgotten when nobody answers there or the descriptor changes.
@@ -44,11 +45,11 @@ pub(super) struct Segment {
     links: [OnceCell<Arc<dyn Link>>; PROTOCOLS.len()],
 }
 
-/// As read last.
+/// The peer's handshake address as read last.
 #[derive(Default)]
 struct RpcAddress {
     address: Option<HostPort>,
-    /// How often it was.
+    /// How often it was forgotten.
     forgotten: u64,
 }
 
@@ -66,7 +67,7 @@ impl Segment {
             store: store.clone(),
             known: ArcSwap::from_pointee(known),
             replacing: Mutex::new(()),
-            vain_refresh: Mutex::new(None),
+            fruitless_refresh: Mutex::new(None),
             freshness: Freshness::new(settings, store.watches() || store.is_peer_to_peer()),
             rpc: Mutex::default(),
             links: [const { OnceCell::new() }; PROTOCOLS.len()],
@@ -116,7 +117,7 @@ impl Segment {
         };
         let address = self.store.rpc_address(&self.known().name).await?;
         let mut rpc = self.rpc.lock();
-        // Else the answer may be older than what made it be forgotten.
+        // If the address was forgotten meanwhile, this answer may be the one that was wrong.
         if rpc.forgotten == forgotten {
             rpc.address = Some(address.clone());
         }
@@ -132,13 +133,13 @@ impl Segment {
 
     /// Whether a submit call may refresh now.
     pub(super) fn may_refresh(&self) -> bool {
-        self.vain_refresh.lock().is_none_or(|then| then.elapsed() >= COVERAGE_INTERVAL)
+        self.fruitless_refresh.lock().is_none_or(|then| then.elapsed() >= COVERAGE_INTERVAL)
     }
 
-    /// A submit call has refreshed, and what it needs is still not there. A refresh that helped does not count: a
-    /// peer may register one region after the other, and have each used at once.
-    pub(super) fn note_vain_refresh(&self) {
-        *self.vain_refresh.lock() = Some(Instant::now());
+    /// A submit call has refreshed, and its range is still missing. A refresh that helped does not count: a peer may
+    /// register region after region, and each may be used at once.
+    pub(super) fn note_fruitless_refresh(&self) {
+        *self.fruitless_refresh.lock() = Some(Instant::now());
     }
 }
 

@@ -9,12 +9,14 @@ use super::Engine;
 use crate::error::{Class, Code, Error, Result};
 use crate::handshake::{Handler, Notification};
 
-/// The engine's own segment.
+/// Id of the engine's own segment; upstream's value.
 pub(super) const LOCAL_SEGMENT: i32 = 0;
 
-/// Descriptors read at once when all are, from a store and from the peers themselves: each may be a connection.
+/// Descriptors read at once when all are read: from a store, and from the peers themselves. Chosen: one store answers
+/// for all; each peer answers for itself only, and those that do not answer must not hold the others up.
 const READING_AT_ONCE: (usize, usize) = (64, 1024);
-/// How long reading all of them may take.
+/// How long reading all of them may take. Chosen: a caller waits for it; what could not be read by then keeps its old
+/// descriptor.
 const ALL_LIMIT: Duration = Duration::from_secs(30);
 
 impl Engine {
@@ -66,8 +68,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Reads every cached descriptor again, many at once, for at most `ALL_LIMIT`. Failures are logged; the old ones
-    /// stay.
+    /// Reads every cached descriptor again, many at once, for at most `ALL_LIMIT`. One that cannot be read stays as it
+    /// is, and the failure is logged.
     pub fn sync_segments(&self) {
         let refreshed = self.refresh_all();
         // Fails only when the engine is being destroyed.
@@ -97,7 +99,7 @@ impl Engine {
                 if log.admit("refresh", &segment.opened_as) {
                     tracing::warn!("descriptor of '{}' not refreshed: {error}", segment.opened_as);
                 }
-                // A store that does not answer does not for the next one either; the rest is dropped, and so ended.
+                // A store that does not answer now will not answer for the others. To return ends their readings.
                 if stored && matches!(error.kind(), Class::Network | Class::Timeout) {
                     return;
                 }

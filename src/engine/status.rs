@@ -9,10 +9,11 @@ use super::Engine;
 use crate::error::{Class, Code, Error, Result};
 use crate::transport::slice::Status;
 
-/// Looks in a row that found nothing before a polling thread lets others run.
-const PATIENCE: u32 = 32;
+/// So many looks in a row may find nothing before a polling thread lets others run. Chosen: a small request mostly ends
+/// within so many, and a thread that polls for nothing soon makes room.
+const LOOKS_BEFORE_YIELD: u32 = 32;
 
-/// Status number for `STATUS_TIMEOUT`, only with the row that restores it.
+/// `STATUS_TIMEOUT`, upstream's number; given only with `MC_REPORT_TIMEOUT`.
 const TIMEOUT: i32 = 5;
 
 impl Engine {
@@ -84,7 +85,7 @@ fn give_way(fruitful: bool) {
     FRUITLESS.with(|count| {
         if fruitful {
             count.set(0);
-        } else if count.get() < PATIENCE {
+        } else if count.get() < LOOKS_BEFORE_YIELD {
             count.set(count.get() + 1);
         } else {
             std::thread::yield_now();

@@ -19,7 +19,8 @@ use crate::transport::ranges::Ranges;
 use crate::transport::slice::{Op, Slice, Task, Work};
 use crate::transport::Takes;
 
-/// Longest wait for a descriptor inside a submit call.
+/// Longest wait for a descriptor inside a submit call. Chosen: the default limit of a store's operation and of a
+/// connect.
 const REFRESH_LIMIT: Duration = Duration::from_secs(5);
 
 /// What moves bytes inside the own segment, in texts.
@@ -150,7 +151,7 @@ impl Engine {
             return Ok(());
         }
         if refreshed {
-            remote.segment.note_vain_refresh();
+            remote.segment.note_fruitless_refresh();
         }
         Err(remote.not_published(request))
     }

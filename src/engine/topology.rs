@@ -24,14 +24,15 @@ impl Engine {
         *self.topology.lock() = Some((matrix, origin));
     }
 
-    /// The matrix to install a transport with that the caller gave none for, and where it comes from: an earlier call,
-    /// the file of `MC_CUSTOM_TOPO_JSON`, or discovery.
+    /// The matrix for a transport that is installed without one, and where it comes from: an earlier call, the file of
+    /// `MC_CUSTOM_TOPO_JSON`, or discovery.
     pub(super) fn topology_in_use(&self) -> Result<(Matrix, &'static str)> {
         let in_use = self.topology.lock().clone();
         in_use.map_or_else(|| found(&self.config), Ok)
     }
 
-    /// The matrix of this machine, whatever is in use, and where it comes from. Empty, with a warning, if there is none.
+    /// The matrix of this machine, whatever is in use, and where it comes from. Empty, with a warning, if there is
+    /// none.
     pub(super) fn found_topology(&self) -> (Matrix, &'static str) {
         found(&self.config).unwrap_or_else(|error| {
             tracing::warn!("no topology: {error}");
@@ -45,7 +46,9 @@ fn found(config: &Config) -> Result<(Matrix, &'static str)> {
     if let Some(path) = &config.custom_topo_json {
         match from_file(path) {
             Ok(matrix) => return Ok((matrix, "MC_CUSTOM_TOPO_JSON")),
-            Err(why) => tracing::warn!("MC_CUSTOM_TOPO_JSON={path} is not used, but discovery: {why}"),
+            Err(why) => {
+                tracing::warn!("MC_CUSTOM_TOPO_JSON={path} is not used and NICs are discovered: {why}")
+            }
         }
     }
     Ok((discovered(config)?, "discovery"))

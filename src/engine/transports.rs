@@ -14,8 +14,8 @@ use crate::transport::Transport;
 #[derive(Default)]
 pub struct Transports {
     installed: [OnceLock<Arc<dyn Transport>>; PROTOCOLS.len()],
-    /// Held shared while regions come and go, exclusively by an installation: so every transport gets every region,
-    /// although neither the registry's lock nor any other is held while it prepares them.
+    /// Held shared while regions come and go, exclusively by an installation. So every transport gets every region,
+    /// although no lock of the registry is held while a transport prepares one.
     installing: RwLock<()>,
     /// Submit calls that had to use a transport although the peer offers a better one, which is installed too.
     pub fallbacks: AtomicU64,

@@ -44,7 +44,8 @@ pub unsafe extern "C" fn destroyTransferEngine(engine: transfer_engine_t) {
     })
 }
 
-/// Looks for NICs again, for the next installTransport("rdma"). 0, also without any; -300.
+/// Looks for NICs again, for the next installTransport("rdma"). 0, also if there are none; -300 if the system has no
+/// NUMA interface.
 #[no_mangle]
 pub unsafe extern "C" fn discoverTopology(engine: transfer_engine_t) -> c_int {
     with_engine(engine, |engine| {

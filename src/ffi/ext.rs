@@ -131,8 +131,8 @@ pub unsafe extern "C" fn mte_task_error(
     })
 }
 
-/// Sleeps until every task of the batch is COMPLETED or FAILED. Counts as a poll. timeout_ms < 0:
-/// as long as the tasks' own deadlines. 0; -4 when the time-out passed first; -1.
+/// Sleeps until every task of the batch is COMPLETED or FAILED. Counts as a poll. timeout_ms < 0: no
+/// limit but the tasks' own deadlines. 0; -4 when the time-out passed first; -1.
 #[no_mangle]
 pub unsafe extern "C" fn mte_wait_batch(
     engine: transfer_engine_t,
@@ -162,8 +162,8 @@ pub unsafe extern "C" fn mte_batch_fd(
     })
 }
 
-/// Copies up to *count buffers of an open segment into buffers and sets *count to the number
-/// there is. buffers may be NULL when *count is 0. 0, or -1.
+/// Copies up to *count buffers of an open segment into buffers and sets *count to how many there
+/// are. buffers may be NULL when *count is 0. 0, or -1.
 #[no_mangle]
 pub unsafe extern "C" fn mte_segment_buffers(
     engine: transfer_engine_t,

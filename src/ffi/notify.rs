@@ -100,8 +100,11 @@ unsafe fn release(array: *mut notify_msg_t, count: usize) {
 #[no_mangle]
 pub unsafe extern "C" fn freeNotifsMsgBuf(msg: *mut notify_msg_t, size: c_int) -> c_int {
     guard(|| {
-        let bad =
-            || Error::invalid(format!("{size} notifications at a NULL or negative count cannot be freed"));
+        let bad = || {
+            Error::invalid(format!(
+                "cannot free {size} notifications: the pointer is NULL or the count negative"
+            ))
+        };
         let count = usize::try_from(size).map_err(|_| bad())?;
         if msg.is_null() {
             return if count == 0 { Ok(0) } else { Err(bad()) };

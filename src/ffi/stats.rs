@@ -7,7 +7,7 @@ use super::types::{nic_load_stat_t, transfer_engine_t};
 use crate::error::Error;
 use crate::transport::report::NicReport;
 
-/// Copies the load of up to *count NICs into stats and sets *count to the number there is.
+/// Copies the load of up to *count NICs into stats and sets *count to how many there are.
 /// 0; -1 for any NULL.
 #[no_mangle]
 pub unsafe extern "C" fn getNicLoadStats(

@@ -21,13 +21,15 @@ use crate::observe::log::RateLimit;
 use crate::runtime::fork::Tracked;
 use crate::runtime::BoxFuture;
 
-/// Wait before the next accept after one that failed for lack of resources.
+/// Wait before the next accept after one that failed for lack of resources. Chosen: a client hardly notices it, and ten
+/// attempts a second cost nothing.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
-/// Longest wait for the next bytes of a client, and for its close; upstream's value.
+/// Longest wait for the next bytes of a client, and for the client to close; upstream's value.
 const STEP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Longest time for a whole request or reply: 1 MiB at 18 KiB/s.
+/// Longest time for a whole request or reply. Chosen: the default of `MC_HANDSHAKE_TIMEOUT`, after which a client of
+/// this project has given up; a request of 1 MiB makes it at 18 KiB/s.
 const FRAME_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What the engine answers. Called on the control thread, so nothing here may block.

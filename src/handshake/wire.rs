@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use crate::json;
 
-/// Type of RDMA endpoint set-up and ready acknowledgement.
+/// Type of RDMA endpoint set-up and ready acknowledgement. The numbers of all four types are upstream's.
 pub const CONNECTION: u8 = 0;
 /// Type of the descriptor exchange.
 pub const METADATA: u8 = 1;
@@ -18,7 +18,8 @@ pub const NOTIFY: u8 = 2;
 /// Type of liveness probes.
 pub const PROBE: u8 = 3;
 
-/// Bytes by which a receive buffer grows at least.
+/// Bytes by which a receive buffer grows at least. Chosen: one step holds most messages, and costs little if the peer
+/// claims a length that it does not send.
 const STEP_BYTES: usize = 64 << 10;
 
 /// One request or reply.
@@ -121,8 +122,8 @@ async fn read_frame<R: AsyncRead + Unpin>(stream: &mut R, limits: &ReadLimits) -
             return Err(Broken::Truncated);
         }
     }
-    // A signed comparison upstream: such a byte is a type, not the start of an untyped text. The frame is read
-    // to its end first, so that closing does not reset the connection.
+    // Upstream compares signed numbers, so it takes such a byte for a type and not for the start of an untyped text.
+    // The frame is read to its end first, so that closing does not reset the connection.
     match body.first() {
         Some(&first) if kind.is_none() && first >= 0x80 => Err(Broken::Kind(first)),
         _ => Ok(Frame { kind, body }),

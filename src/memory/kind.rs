@@ -1,4 +1,4 @@
-//! What registered memory is: who can reach it, and how.
+//! What registered memory is: which processors and processes can reach it, and how.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ pub enum Kind {
     Host,
     /// Memory of this host that other processes map, too.
     Shared {
-        /// Under which they find it.
+        /// The name under which they find it.
         name: String,
     },
     /// Memory of an accelerator.

@@ -1,4 +1,4 @@
-//! What a key-value service has to offer to be a store, and how long its users bear with it.
+//! What a key-value service has to offer to be a store, and for how long an operation on it is tried again.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -11,11 +11,14 @@ use crate::error::{Class, Code, Error, Result};
 use crate::runtime::backoff::Backoff;
 use crate::runtime::BoxFuture;
 
-/// Largest value read, bytes.
+/// Largest value read, bytes. Chosen: as large as the largest reply that a peer may give to a handshake.
 pub(super) const MAX_VALUE_BYTES: usize = 128 << 20;
 
 /// Pauses between attempts. Chosen: many of them fit into the default limit of an operation.
 const PAUSES: Backoff = Backoff { first: Duration::from_millis(20), longest: Duration::from_millis(400) };
+/// How long attempts go on where there is only one endpoint. Chosen: five attempts with their pauses, for a connection
+/// that was lost; a server that is down is reported soon.
+const SINGLE_ENDPOINT_LIMIT: Duration = Duration::from_millis(600);
 
 /// Identifies one version of a value to the backend that made it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +45,7 @@ impl Version {
 pub(super) struct Entry {
     /// The bytes.
     pub value: Vec<u8>,
-    /// What to name when it is to be replaced.
+    /// Names this version when it is to be replaced.
     pub version: Version,
 }
 
@@ -55,7 +58,8 @@ pub(super) enum Put {
     Lost,
 }
 
-/// What is called with the new value of a watched key and its revision; `None`: it may have changed, read it again.
+/// Called with the new value of a watched key and its revision; `None`: the key may have changed and is to be read
+/// again.
 pub(super) type Seen = Box<dyn Fn(Option<(&[u8], i64)>) + Send + Sync>;
 
 /// Ends a watch when it is dropped.
@@ -67,8 +71,8 @@ impl Drop for Watch {
     }
 }
 
-/// A key-value service. Each call is one attempt of bounded duration; whoever calls tries again if the error says
-/// so. Futures run on the control thread.
+/// A key-value service. Each call is one attempt of bounded duration; the caller tries again if the error says so.
+/// Futures run on the control thread.
 pub(super) trait Backend: Send + Sync + 'static {
     /// One word, for messages.
     fn name(&self) -> &'static str;
@@ -81,17 +85,17 @@ pub(super) trait Backend: Send + Sync + 'static {
     /// Reads a key. With `owned`, the version can be used to replace it; without, it may be any.
     fn get(&self, key: String, owned: bool) -> BoxFuture<'_, Result<Option<Entry>>>;
 
-    /// Writes a key that expires, if the store can, unless the backend is told otherwise in time. Only if it is absent
-    /// now (`over` is `None`), or is the version given.
+    /// Writes a key if it is absent (`over` is `None`) or has the version given. Where the store can, the key expires
+    /// unless [`Backend::keep`] or [`Backend::beat`] puts that off.
     fn put(&self, key: String, value: Arc<[u8]>, over: Option<Version>) -> BoxFuture<'_, Result<Put>>;
 
-    /// Removes a key if it is the version given. `false`: it was not.
+    /// Removes a key if it has the version given. `false`: it has not.
     fn delete(&self, key: String, version: Version) -> BoxFuture<'_, Result<bool>>;
 
-    /// Puts the expiry of a key off. `false`: it is gone, or another version.
+    /// Puts off the expiry of a key. `false`: it is gone, or has another version.
     fn keep(&self, key: String, value: Arc<[u8]>, version: Version) -> BoxFuture<'_, Result<bool>>;
 
-    /// Puts the expiry of everything off that this backend wrote, where that is one operation.
+    /// Puts off the expiry of all that this backend wrote, where one request does that.
     fn beat(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(std::future::ready(Ok(())))
     }
@@ -107,7 +111,7 @@ pub(super) trait Backend: Send + Sync + 'static {
         None
     }
 
-    /// Whether [`Backend::watch`] watches.
+    /// Whether [`Backend::watch`] reports changes.
     fn watches(&self) -> bool {
         false
     }
@@ -118,16 +122,16 @@ pub(super) trait Backend: Send + Sync + 'static {
 pub(super) struct Patience {
     /// In all.
     pub limit: Duration,
-    /// Attempts begin until then.
+    /// Within this time further attempts may begin.
     pub attempts: Duration,
 }
 
 impl Patience {
-    /// With several endpoints attempts go on for as long as a vote among them may take; a single one that does not
-    /// accept connections is given a moment.
+    /// With several endpoints attempts go on for the whole limit, because a vote among them may take as long; a single
+    /// one that does not accept connections is given a moment.
     pub(super) fn new(config: &Config, endpoints: usize) -> Self {
         let limit = config.metadata_timeout;
-        let attempts = if endpoints > 1 { limit } else { limit.min(Duration::from_millis(600)) };
+        let attempts = if endpoints > 1 { limit } else { limit.min(SINGLE_ENDPOINT_LIMIT) };
         Patience { limit, attempts }
     }
 

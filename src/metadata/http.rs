@@ -1,5 +1,5 @@
-//! The HTTP store: `GET`, `PUT` and `DELETE` of `<base>?key=<key>`, as upstream's three servers answer them. There is no
-//! compare-and-set, so ownership is best effort.
+//! The HTTP store: `GET`, `PUT` and `DELETE` of `<base>?key=<key>`, as upstream's three servers answer them. There is
+//! no compare-and-set, so ownership is best effort.
 
 mod connection;
 
@@ -25,11 +25,12 @@ use connection::Connections;
 
 /// Longest time for one request, upstream's value.
 const REQUEST_LIMIT: Duration = Duration::from_secs(3);
-/// Who wants to take a name over asks its owner for a second first; so for half of that nobody else can have it.
+/// How long a key counts as this engine's own, without another reading, after it was seen to be. Chosen: half a second,
+/// because whoever takes a name over first waits a second for its owner, so nobody else can have it yet.
 const TRUST: Duration = Duration::from_millis(500);
-/// Asks for expiry, in seconds, and says in the answer that the server can.
+/// Header that asks for expiry after so many seconds; a server that can do it sends the header back.
 pub const EXPIRE_HEADER: &str = "mte-expire-seconds";
-/// What upstream's servers take.
+/// Largest value that upstream's server takes (observed), for a text.
 const USUAL_LIMIT: &str = "the wheel's server takes 1048576 bytes";
 
 /// Opens `http://…` or `https://…`.
@@ -106,7 +107,7 @@ impl Http {
         }
     }
 
-    /// 200, or 400 if the key exists already.
+    /// Writes a key. `false`: it exists, and the server does not replace it (status 400).
     async fn write(&self, key: &str, value: &Arc<[u8]>) -> Result<bool> {
         match self.send(Method::PUT, key, Some(value.clone())).await? {
             (StatusCode::OK, _) => Ok(true),

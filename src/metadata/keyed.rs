@@ -21,10 +21,12 @@ use crate::observe::log::RateLimit;
 use crate::runtime::BoxFuture;
 use claims::Claims;
 
-/// How often in the life of a key its owner looks after it.
+/// How often in the life of a key its owner looks after it. Chosen: one look may fail, and the next still comes in
+/// time.
 const LOOKS_PER_LIFE: u32 = 3;
 
-/// A store that was emptied has its keys again after this time, however long they live.
+/// Longest time between two looks, however long the keys live. Chosen: a store that was emptied has its keys again
+/// after this time, and a look costs one small request per key.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A store whose values a service keeps by key.
@@ -63,7 +65,7 @@ impl Keyed {
         }
     }
 
-    /// As values are written: sorted, compact, and with a newline except over HTTP.
+    /// The bytes of a value as they are written: sorted, compact, and with a newline except over HTTP.
     fn text(&self, value: &Value) -> Arc<[u8]> {
         let mut text = json::write(value);
         if self.backend.ends_in_newline() {

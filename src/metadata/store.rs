@@ -55,7 +55,7 @@ pub trait Store: Send + Sync {
     /// be reached, refuses, or has a descriptor of another live engine.
     fn put(&self, desc: SegmentDesc) -> BoxFuture<'_, Result<()>>;
 
-    /// Removes the descriptor of `segment` if this engine published it; it publishes nothing any more.
+    /// Removes the descriptor of `segment` if this engine published it. Afterwards the engine publishes nothing more.
     fn remove(&self, segment: &str) -> BoxFuture<'_, Result<()>>;
 
     /// The handshake address of `server_name`. `ERR_METADATA` if there is none.

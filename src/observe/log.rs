@@ -12,9 +12,11 @@ use tracing::Level;
 
 use crate::config::{Config, LogLevel};
 
-/// A cause is logged at most this often per peer.
+/// A cause is logged at most once in this time per peer. Chosen: a peer that stays dead writes twelve lines a minute,
+/// and whoever watches the log sees within seconds that it still is.
 const INTERVAL: Duration = Duration::from_secs(5);
-/// Causes remembered; beyond that the oldest are forgotten together.
+/// Causes and peers remembered; when there are as many, all are forgotten at once. Chosen: more than fail together as a
+/// rule, in some hundred KiB.
 const REMEMBERED: usize = 1024;
 
 /// Sets the library's log up, once per process. A Rust program that has its own tracing

@@ -1,4 +1,4 @@
-//! Pauses between attempts: each twice the one before, up to a longest. Pure: whoever uses it waits, and brings the
+//! Pauses between attempts: each twice the one before, up to a longest. Pure: the caller waits, and brings the
 //! random number.
 
 use std::time::Duration;
@@ -13,13 +13,13 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// The pause after one more failure, of which there were `failures` before.
+    /// The pause after a failure that came after `failures` others.
     pub fn pause(&self, failures: u64) -> Duration {
         let factor = u32::try_from(failures).ok().and_then(|n| 1u32.checked_shl(n)).unwrap_or(u32::MAX);
         self.first.saturating_mul(factor).min(self.longest)
     }
 
-    /// `pause` and up to a quarter of it, by `random`, so that many who failed together do not come back together.
+    /// `pause` plus up to a quarter of it, as `random` says, so that what failed together does not come back together.
     pub fn spread(pause: Duration, random: u32) -> Duration {
         let quarter_ms = pause.as_millis() as u64 / 4;
         pause + Duration::from_millis(u64::from(random) % (quarter_ms + 1))

@@ -15,7 +15,8 @@ use tokio::sync::watch;
 use super::thread;
 use crate::error::{Class, Code, Error, Result};
 
-/// How long a stopping engine waits for a name look-up inside libc.
+/// How long a stopping engine waits for its blocking threads. Chosen: the three limits of `Engine::destroy`, of which
+/// this is one, add up to two seconds.
 const LINGER: Duration = Duration::from_millis(300);
 
 /// Handle to the thread; dropping it stops the thread.
@@ -26,7 +27,8 @@ pub struct Control {
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// For name look-ups and calls of drivers, of which each may take seconds.
+/// Most threads of one engine for name look-ups and calls of drivers, each of which may take seconds. Chosen: half of
+/// them may look names up, four may serve connection requests of peers, and four are left for connections of our own.
 pub const BLOCKING_THREADS: usize = 16;
 
 impl Control {
@@ -83,7 +85,7 @@ impl Control {
         });
     }
 
-    /// For turning std sockets into tokio ones: they register with the entered runtime.
+    /// Calls `f` inside the runtime: only there can a std socket be turned into a tokio one.
     pub fn enter<T>(&self, f: impl FnOnce() -> T) -> T {
         let _guard = self.handle.enter();
         f()

@@ -1,5 +1,5 @@
-//! What a forked child finds: handles of its parent refuse every call, and the child's
-//! copies of our sockets are closed so that peers see the parent's end, not the child's.
+//! What a forked child finds: handles of its parent refuse every call, and the child's copies of our sockets are
+//! closed, so that a connection ends when the parent closes it.
 
 #![allow(unsafe_code)]
 
@@ -7,6 +7,7 @@ use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::Once;
 
+/// Descriptors below this number are tracked. Chosen: the bitmap takes 8 KiB, and a process may usually have 1024 open.
 const TRACKED_FDS: usize = 1 << 16;
 
 /// Counts the forks between the first process and this one.

@@ -1,5 +1,5 @@
-//! Listening ports: a random free one of the configured range. The socket stays bound from
-//! the choice on; whether it listens already is the owner's decision.
+//! Listening ports: a random free one of the configured range. The socket is bound when the port is chosen; its owner
+//! decides when it listens.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 
@@ -8,7 +8,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 
-/// Tries before giving up, as upstream.
+/// Ports tried before giving up; upstream's value.
 const TRIES: usize = 500;
 
 /// A bound, non-blocking socket that does not listen yet.

@@ -8,8 +8,8 @@ use super::control::BLOCKING_THREADS;
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 
-/// Names looked up at once, in the process. The resolver may hang, and its callers give up before it does: half of an
-/// engine's blocking threads stay for calls of drivers.
+/// Names looked up at once, in the process. The resolver may hang, and its callers give up before it does. Chosen: the
+/// other half of an engine's blocking threads stays for calls of drivers.
 static LOOK_UPS: Semaphore = Semaphore::const_new(BLOCKING_THREADS / 2);
 
 /// Which addresses of a name are wanted.
@@ -67,7 +67,7 @@ async fn look_up(host: &str, port: u16) -> std::io::Result<Vec<SocketAddr>> {
     let turn = LOOK_UPS.acquire().await.map_err(std::io::Error::other)?;
     let host = host.to_string();
     let asked = tokio::task::spawn_blocking(move || {
-        // Held until the resolver is through, not until the caller gives up.
+        // Held until the resolver has ended, not until the caller gives up.
         let _turn = turn;
         (host.as_str(), port).to_socket_addrs().map(Iterator::collect)
     });

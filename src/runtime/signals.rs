@@ -44,7 +44,7 @@ pub fn install(release: fn()) {
     }
 }
 
-/// `release`, for `at_exit`, which takes no argument.
+/// The address of `release`: `at_exit` takes no argument.
 static AT_EXIT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
 
 extern "C" fn at_exit() {

@@ -9,10 +9,16 @@ use parking_lot::Mutex;
 
 use crate::error::{Code, Error, Result};
 
+/// Bits of a key that say the slot. Chosen: 16 million live values, far more than the batches of a process.
 const INDEX_BITS: u32 = 24;
+/// Bits of a key that say how often the slot was used before. Chosen: with the index they are 48, which leaves 16 for
+/// the owner's tag; a slot serves 16 million values before it is given up.
 const GENERATION_BITS: u32 = 24;
+/// The first chunk has two to this power of slots. Chosen: a table of few values is one small allocation.
 const FIRST_CHUNK_BITS: u32 = 6;
+/// Most chunks. Each has twice the slots of the one before, so together they have 2^24 - 64.
 const CHUNKS: usize = (INDEX_BITS - FIRST_CHUNK_BITS) as usize;
+/// The last generation that is issued. The one after it marks a slot that is used up, so no key is all ones.
 const LAST_GENERATION: u32 = (1 << GENERATION_BITS) - 2;
 
 /// Bits of a key; the rest of a `u64` is free for the owner's own tag.

@@ -17,6 +17,7 @@ fn format(since_epoch: Duration) -> String {
 
 /// Year, month and day of the Gregorian calendar, from days since 1970-01-01.
 fn date(days_since_epoch: u64) -> (u64, u64, u64) {
+    // 400 years of 365 days and 97 leap days, after which the calendar repeats.
     const DAYS_PER_400_YEARS: u64 = 146_097;
     let leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     let mut year = 1970 + days_since_epoch / DAYS_PER_400_YEARS * 400;

@@ -20,8 +20,8 @@ pub struct Survey {
     pub notes: Vec<String>,
 }
 
-/// Looks for NICs: those in `filters` (all, if it is empty) whose device file can be used and that `usable` accepts,
-/// which is to say whether some port is active and has a GID. It is asked last, because it opens the device.
+/// Looks for NICs: those that `filters` names (all, if it is empty), whose device file can be used, and that `usable`
+/// accepts. `usable` says whether some port is active and has a GID; it is asked last, because it opens the device.
 ///
 /// Blocks on sysfs and on `usable`. No NIC is not an error: the rows are empty then. `ERR_NUMA` if sysfs has no NUMA
 /// nodes and the kernel refuses `get_mempolicy`; `Matrix::single` still serves then.

@@ -4,7 +4,8 @@
 
 use std::io;
 
-/// What `move_pages` rounds to; larger pages contain it.
+/// Bytes of a small page on x86-64 and aarch64. `move_pages` asks for the address of a page; a larger page contains
+/// this one.
 const PAGE: u64 = 4096;
 
 /// NUMA node of the page at `addr`; none if it was not touched yet, is not mapped, or the query is refused.

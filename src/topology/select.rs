@@ -10,7 +10,7 @@ use super::order::hca_order;
 /// Names that other builds of upstream give to device memory; peer affinity holds for these rows only.
 const GPU_PREFIXES: [&str; 7] = ["cuda:", "hip:", "musa:", "maca:", "mlu:", "npu:", "supa:"];
 
-/// A row of the selector that gave it.
+/// A row; valid in the selector that gave it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RowId(usize);
 
@@ -67,7 +67,7 @@ impl Selector {
         self.rows.len()
     }
 
-    /// The row of `location`, or `*` if there is none or it has no NIC. For the time of registration, not per slice.
+    /// The row of `location`, or `*` if there is none or it has no NIC. Meant for registration: it searches by name.
     pub fn row(&self, location: &str) -> RowId {
         let named = self.rows.get(1..).unwrap_or_default();
         match named.binary_search_by(|row| row.location.as_str().cmp(location)) {
@@ -130,7 +130,7 @@ impl Placement {
 
 /// Reads `MC_NIC_PEER_AFFINITY`, `local=peer[,peer];…`: for each local NIC the peer's NICs to prefer, in order. Rules
 /// without a local name or without peers are skipped; of two rules for one NIC the later holds. The second value
-/// says so of each.
+/// has a sentence for each of these.
 pub fn parse_peer_affinity(text: &str) -> (BTreeMap<String, Vec<String>>, Vec<String>) {
     let mut rules = BTreeMap::new();
     let mut warnings = Vec::new();

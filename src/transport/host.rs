@@ -36,10 +36,12 @@ pub trait Host: Send + Sync {
     /// What the transport describes has changed: the descriptor is to be published again. Does not block.
     fn republish(&self);
 
-    /// The descriptor of `segment`, read now. An error of the store or the peer; class CANCELED when the engine is gone.
+    /// The descriptor of `segment`, read now. An error of the store or the peer; class CANCELED when the engine is
+    /// gone.
     fn read(&self, segment: &str) -> BoxFuture<'_, Result<SegmentDesc>>;
 
-    /// The name by which a segment was opened whose offer of the transport `protocol` is the wanted one.
+    /// The name under which a segment was opened, for the first one whose offer of the transport `protocol` satisfies
+    /// `is_wanted`.
     fn opened_as(&self, protocol: &str, is_wanted: &dyn Fn(&dyn Offer) -> bool) -> Option<String>;
 }
 
@@ -61,7 +63,7 @@ pub trait Route: Send + Sync {
     fn exchange(&self, message: ConnectionMessage) -> BoxFuture<'_, Result<ConnectionMessage>>;
 }
 
-/// An offer, and of which reading it is.
+/// An offer, and the version of the descriptor that it is from.
 pub struct Offered {
     /// `None`: the peer does not offer this transport any more.
     pub offer: Option<Arc<dyn Offer>>,

@@ -1,6 +1,6 @@
 //! Incarnations: a random id per engine start, as hex text in descriptors and as a number that slices carry.
 
-/// Bytes of an id.
+/// Bytes of an id. Chosen: as many random bits as a UUID, so that two starts never have the same.
 pub const LEN: usize = 16;
 
 /// Lower-case hex of an id, as in descriptors.

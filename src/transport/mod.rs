@@ -2,8 +2,8 @@
 //! each other, the engine or a metadata store.
 //!
 //! [`protocol::Protocol`] is what is known before a transport is installed, [`Transport`] is an installed one,
-//! [`offer::Offer`] is what a peer's descriptor says of it, [`Link`] is the way to one peer. What a transport asks of the
-//! engine it asks of [`host::Host`] and [`host::Route`].
+//! [`offer::Offer`] is what a peer's descriptor says of it, [`Link`] is the way to one peer. What a transport asks of
+//! the engine it asks of [`host::Host`] and [`host::Route`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -105,7 +105,7 @@ pub trait Transport: Send + Sync {
         Vec::new()
     }
 
-    /// The pairs of NICs that were used.
+    /// The pairs of a local NIC and a peer's NIC that were used.
     fn rails(&self) -> Vec<RailReport> {
         Vec::new()
     }
@@ -125,17 +125,16 @@ pub trait Link: Send + Sync {
         Ok(())
     }
 
-    /// Length of the first slice of a request with `left` bytes to go from `source`, which lies in
-    /// `region` (`None`: not registered) and has `covered` bytes up to its end, to or from `remote`. At least 1, at most
-    /// `min(left, covered)`.
+    /// Length of the next slice of a request that has `left` bytes to go, between `source` here and `remote` at the
+    /// peer. `source` lies in `region` (`None`: not registered), which ends `covered` bytes further on. At least 1, at
+    /// most `min(left, covered)`.
     fn cut(&self, region: Option<&Region>, source: u64, covered: u64, remote: u64, left: u64) -> u64;
 
     /// Posts `slices`, whose addresses were checked against the descriptor of the peer's
     /// `incarnation` (see [`incarnation::key`]; 0: unknown). Each is finished later, on any thread, whatever happens.
     fn submit(&self, slices: Vec<Slice>, incarnation: u64);
 
-    /// Moves what can be moved now, without blocking, on the caller's thread. `false`
-    /// when nothing was to be had.
+    /// Moves what can be moved now, without blocking, on the caller's thread. `false` when nothing moved.
     fn poll(&self) -> bool;
 
     /// The caller is going to sleep: completions must be picked up by our own threads.

@@ -18,8 +18,8 @@ pub struct PeerBuffer {
 }
 
 impl PeerBuffer {
-    /// Reads an element of `buffers`: `name`, `addr`, `length`, none of them empty or 0. `ERR_MALFORMED_JSON` naming the
-    /// member that is missing or out of range, also when the end passes 2^64.
+    /// Reads an element of `buffers`: `name`, `addr`, `length`, none of them empty or 0. `ERR_MALFORMED_JSON` naming
+    /// the member that is missing or out of range, also when the end passes 2^64.
     pub fn read(members: &Members<'_>) -> Result<Self> {
         let malformed = |why: String| Error::new(Code::MalformedJson, why);
         let nonzero = |name| match members.uint::<u64>(name)? {
@@ -37,11 +37,11 @@ impl PeerBuffer {
 
 /// A peer's descriptor as one transport reads it. Immutable.
 pub trait Offer: Send + Sync {
-    /// Whether the peer can be reached so where the transport is installed. If not, it is
-    /// [`super::protocol::Protocol::unreachable`] that says why.
+    /// Whether the peer can be reached by it where the transport is installed. If not,
+    /// [`super::protocol::Protocol::unreachable`] says why.
     fn leads(&self) -> bool;
 
-    /// What a request may lie in.
+    /// The ranges that a request may lie in.
     fn ranges(&self) -> &Ranges;
 
     /// The buffers that may be accessed, as callers are shown them.
@@ -51,9 +51,10 @@ pub trait Offer: Send + Sync {
     /// not at all.
     fn incarnation(&self) -> u64;
 
-    /// Whether `other`, of the same transport, says the same: then nothing that was prepared for it has to be made anew.
+    /// Whether `other`, of the same transport, says the same: then nothing that was prepared for it has to be made
+    /// anew.
     fn same_as(&self, other: &dyn Offer) -> bool;
 
-    /// For the transport that made it.
+    /// Lets the transport that made the offer get its own type back.
     fn as_any(&self) -> &dyn Any;
 }

@@ -18,8 +18,8 @@ pub trait Protocol: Sync {
     /// The members of descriptors that are this transport's own.
     fn members(&self) -> &'static [&'static str];
 
-    /// Reads what a peer's descriptor says of this transport; `None` if it says nothing. `ERR_MALFORMED_JSON` naming the
-    /// member that is missing, of the wrong type or out of range: then the whole descriptor is of no use.
+    /// Reads what a peer's descriptor says of this transport; `None` if it says nothing. `ERR_MALFORMED_JSON` naming
+    /// the member that is missing, of the wrong type or out of range: then the whole descriptor is of no use.
     fn read(&self, desc: &SegmentDesc) -> Result<Option<Arc<dyn Offer>>>;
 
     /// What descriptors say where the transport is not installed, for readers that expect its members in each.
@@ -27,7 +27,7 @@ pub trait Protocol: Sync {
         let _ = desc;
     }
 
-    /// Works with the NICs of a priority matrix, and with nothing else.
+    /// Whether it works only with NICs of a priority matrix.
     fn needs_nics(&self) -> bool {
         false
     }
@@ -42,7 +42,7 @@ pub trait Protocol: Sync {
     /// nothing of it stays.
     fn install(&self, host: Arc<dyn Host>, nics: Option<&Matrix>) -> Result<Arc<dyn Transport>>;
 
-    /// Why the segment `peer` cannot be reached, whose descriptor names this protocol; `offer` is what [`Self::read`]
-    /// made of it. Either the transport is not installed here, or the offer does not lead there.
+    /// Why the segment `peer`, whose descriptor names this protocol, cannot be reached. `offer` is what [`Self::read`]
+    /// made of the descriptor. Either the transport is not installed here, or the offer does not lead there.
     fn unreachable(&self, peer: &str, offer: Option<&dyn Offer>) -> Error;
 }

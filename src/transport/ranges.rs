@@ -9,7 +9,7 @@ pub struct Ranges {
     /// `(addr, length)`, sorted. None wraps around.
     sorted: Vec<(u64, u64)>,
     joined: bool,
-    /// Buffers they were made of.
+    /// How many buffers they were made of.
     count: usize,
 }
 

@@ -93,7 +93,7 @@ pub struct Work {
     pub tasks: Box<[Task]>,
     /// When tasks that are not done become FAILED, if the caller asked for that.
     pub deadline: Option<Instant>,
-    /// Who hears of the ends.
+    /// Hears when the tasks end.
     pub sink: Arc<dyn Sink>,
 }
 

@@ -19,8 +19,8 @@ const LEFT_OUT: &[&str] = &[
     "rdma",
 ];
 
-/// Protocols that some build of upstream knows and none of this project does. Descriptors that name one are read, because
-/// such a peer may offer another way as well.
+/// Protocols that some build of upstream knows and none of this project does. Descriptors that name one are read,
+/// because such a peer may offer another way as well.
 const FOREIGN: &[&str] = &[
     "ascend",
     "barex",
@@ -40,7 +40,7 @@ const FOREIGN: &[&str] = &[
     "ubshmem",
 ];
 
-/// What a peer hears that asks for a connection where no transport has connections, in upstream's words.
+/// The answer to a connection request where no transport has connections, in upstream's words.
 pub const NO_CONNECTIONS: &str = "no RDMA transport on this node";
 
 /// The place of a protocol in [`PROTOCOLS`].
@@ -64,8 +64,8 @@ pub fn not_here(name: &str) -> Error {
     Error::invalid(format!("unknown transport '{name}'; this build has {names}"))
 }
 
-/// Why a segment cannot be reached whose descriptor names a protocol without a row: -6 for one that another build of this
-/// project has, else -1.
+/// Why a segment whose descriptor names a protocol without a row cannot be reached: -6 for a protocol that another
+/// build of this project has, else -1.
 pub fn unreachable(protocol: &str, peer: &str) -> Error {
     let text = format!("segment '{peer}' is reached by '{protocol}', which this build lacks");
     let code = if LEFT_OUT.contains(&protocol) { Code::DeviceNotFound } else { Code::InvalidArgument };

@@ -1,4 +1,4 @@
-/* Every line of "Taken for granted" in contract/consumers.md as a check. */
+/* What known programs take for granted when they call the API, as checks. */
 #include <pthread.h>
 
 #include "fake.h"

@@ -231,7 +231,7 @@ static inline size_t thread_count(void) {
     return threads;
 }
 
-/* Without those for calls that block, which come when needed and go after ten idle seconds. */
+/* Without the threads for calls that block: they come when needed and go after ten idle seconds. */
 static inline size_t lasting_thread_count(void) {
     size_t lasting = 0;
     DIR *tasks = opendir("/proc/self/task");

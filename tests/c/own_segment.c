@@ -15,7 +15,7 @@
 
 static transfer_engine_t engine;
 
-/* The task fails, as an argument that was wrong, and its text names `side` and `at`. */
+/* The task fails with the code and class of a wrong argument, and its text names `side` and `at`. */
 static void fails(const char *name, int opcode, unsigned char *from, unsigned char *to, size_t len, const char *side,
                   const unsigned char *at) {
     char expected[64];

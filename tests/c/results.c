@@ -1,4 +1,4 @@
-/* The rows of contract/vectors/c-api-results.json, column "here", in their order. */
+/* The result of each call in ordinary and in odd cases, as this library documents it. */
 #include "peer.h"
 #include "wire.h"
 

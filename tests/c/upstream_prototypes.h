@@ -1,4 +1,4 @@
-/* The C API as programs compiled against upstream's header see it, restated by hand from the contract. With
+/* The C API as programs compiled against upstream's header see it, restated by hand. With
  * OUR_TYPES defined the types come from elsewhere and only the 27 prototypes are here. No include guard on
  * purpose: it is meant to be read after another declaration of the same functions. */
 #include <stddef.h>

@@ -41,7 +41,7 @@ class Buffer(Structure):
     _fields_ = [("addr", c_uint64), ("length", c_uint64), ("location", c_char * 64)]
 
 
-# Sizes from the contract: a wrong field here would corrupt memory silently.
+# Sizes of the C structs: a wrong field here would corrupt memory silently.
 assert (ctypes.sizeof(Request), ctypes.sizeof(Status), ctypes.sizeof(NotifyMsg)) == (40, 16, 16)
 
 PROTOTYPES = {

@@ -22,7 +22,7 @@ use crate::common::in_simverbs;
 
 /// Far longer than anything here takes.
 pub const FOREVER: Duration = Duration::from_secs(30);
-/// Of a peer that is not there.
+/// The GID of a peer that is not there.
 pub const GID: &str = "00:00:00:00:00:00:00:00:00:00:ff:ff:c0:a8:01:14";
 const LEN: usize = 1 << 20;
 const WRITE: i32 = 1;

@@ -62,7 +62,7 @@ static void print_counts(const char *when, const struct counts *c) {
     printf("%s: %s here fds=%zu threads=%zu, peer %s\n", when, c->devices, c->descriptors, c->threads, c->peer);
 }
 
-/* Status of one WRITE, or the code of its refusal. Sleeps, so that the processor is there for those who connect. */
+/* Status of one WRITE, or the code of its refusal. Sleeps, so that what connects gets the processor. */
 static int write_ends(void) {
     transfer_request_t r = request(OPCODE_WRITE, stage.out, stage.target, stage.remote, 4096);
     transfer_status_t status = {0};

@@ -93,7 +93,7 @@ static void *keep_moving(void *unused) {
     for (uint64_t round = 1; !atomic_load(&stopping); round++) {
         pattern_fill(out, window, round);
         if (!move(OPCODE_WRITE, out) || !move(OPCODE_READ, back)) {
-            nap(); /* a refusal is immediate: do not take the processor from those who repair things */
+            nap(); /* a refusal is immediate: leave the processor to whatever repairs things */
             continue;
         }
         if (memcmp(out, back, window) == 0) continue;

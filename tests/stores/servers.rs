@@ -40,7 +40,7 @@ impl Kind {
 
 /// A running server.
 pub struct Server {
-    /// Which.
+    /// Which server it is.
     pub kind: Kind,
     port: u16,
     folder: PathBuf,

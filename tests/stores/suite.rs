@@ -83,7 +83,7 @@ pub fn p07_a_living_engine_keeps_its_name(server: Server) {
     b.exchange_with(&a, target, 2).unwrap();
 }
 
-/// Keys as an engine of upstream leaves them that was killed.
+/// Keys as an upstream engine that was killed leaves them.
 fn leave_remains(server: &Server, address: Value) {
     server.put("mooncake/rpc_meta/a", &address.to_string());
     let buffers = json!([{"addr": 4096, "length": 4096, "name": "a"}]);

@@ -88,8 +88,8 @@ impl Node {
         &self.engine.local().name
     }
 
-    /// Submits, waits, and gives what became of each task. Enters the engine as every call of the C API does: an engine that
-    /// is destroyed refuses whoever enters.
+    /// Submits, waits, and gives what became of each task. Enters the engine as every call of the C API does: an engine
+    /// that is destroyed refuses whoever enters.
     fn run(&self, requests: &[Request]) -> Result<Vec<Option<Error>>> {
         let _inside = self.engine.enter()?;
         let batch = self.engine.allocate_batch(requests.len())?;
@@ -123,8 +123,8 @@ impl Drop for Node {
     }
 }
 
-/// Who submits, whom it reaches, and the id of that segment. With the own segment both are one engine, and the second
-/// half of its memory stands for the peer's.
+/// The node that submits, the node that it reaches, and the id of the latter's segment. With the own segment both are
+/// one engine, and the second half of its memory stands for the peer's.
 struct Pair {
     here: Arc<Node>,
     there: Arc<Node>,

@@ -1,5 +1,5 @@
-//! How old a cached descriptor may be. Where the store tells of changes, any age will do; elsewhere a descriptor that is
-//! used and old is due. What is not used costs nothing.
+//! How old a cached descriptor may be. Where the store tells of changes, any age will do. Elsewhere a descriptor in
+//! use is read again once it is older than the interval; one that is not in use costs nothing.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::SeqCst};
 use std::sync::Arc;
@@ -13,10 +13,11 @@ use crate::config::Config;
 use crate::metadata::Watch;
 use crate::observe::log::RateLimit;
 
-/// Descriptors of one engine that are read again at once in the background.
+/// Descriptors that one engine reads at once in the background. Chosen: little beside what its callers ask of the
+/// store.
 const READING_AT_ONCE: usize = 8;
 
-/// The same for all segments of an engine.
+/// What all segments of an engine share.
 pub(super) struct Settings {
     /// Age at which a descriptor in use is read again; zero: never.
     interval: Duration,
@@ -43,11 +44,12 @@ impl Settings {
 
 /// One segment's.
 pub(super) struct Freshness {
-    /// `None` where the store tells, or the peer is asked when a connection fails.
+    /// `None` where nothing is read at intervals: the store tells of changes, or the peer itself is asked when a
+    /// connection fails.
     interval: Option<Duration>,
-    /// Turns to read in the background.
+    /// Lets few readings run in the background at once.
     pub reading: Arc<Semaphore>,
-    /// Limits what is logged of news that cannot be used.
+    /// Limits the log lines about new descriptors that cannot be used.
     pub log: Arc<RateLimit>,
     /// Guards the time of the last reading.
     read_at: Mutex<Instant>,
@@ -55,12 +57,13 @@ pub(super) struct Freshness {
     pub latest: AtomicI64,
     /// Set once the store tells of changes.
     pub watch: OnceCell<Watch>,
-    /// A reading in the background waits for its turn; one that has begun may miss what happens now.
+    /// A reading in the background waits for its turn. Cleared when it begins: from then on it may miss a change, so
+    /// another one may be ordered.
     pub awaited: AtomicBool,
 }
 
 impl Freshness {
-    /// A descriptor that was read just now; `told`: somebody tells of changes.
+    /// For a descriptor that was read just now; `told`: the store tells of changes, or the peer is asked.
     pub(super) fn new(settings: &Settings, told: bool) -> Self {
         Freshness {
             interval: Some(settings.interval).filter(|interval| !told && !interval.is_zero()),

@@ -8,7 +8,7 @@ use crate::metadata::Change;
 use crate::runtime::control::Control;
 
 impl Segment {
-    /// Has the store tell of changes, if it does.
+    /// Asks the store to tell of changes, if it can.
     pub(crate) fn start_watch(self: &Arc<Self>, control: &Arc<Control>) {
         let since = self.known().revision;
         let (me, of) = (Arc::downgrade(self), Arc::downgrade(control));

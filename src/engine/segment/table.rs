@@ -72,7 +72,7 @@ impl Segments {
         self.maps.read().by_id.values().cloned().collect()
     }
 
-    /// The name by which the first segment was opened that `is_wanted`.
+    /// The name under which a segment was opened, for the first one that satisfies `is_wanted`.
     pub(crate) fn opened_as(&self, is_wanted: impl Fn(&Segment) -> bool) -> Option<String> {
         let maps = self.maps.read();
         maps.by_id.values().find(|segment| is_wanted(segment)).map(|segment| segment.opened_as.clone())

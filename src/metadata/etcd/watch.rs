@@ -16,7 +16,7 @@ use crate::metadata::backend::{Seen, Watch};
 use crate::observe::log::RateLimit;
 use crate::runtime::backoff::Backoff;
 
-/// Pauses before a broken stream is opened again. Chosen: a restart of the server is noticed within two seconds.
+/// Pauses before a broken stream is opened again. Chosen: a server that is back is heard again within two seconds.
 const PAUSES: Backoff = Backoff { first: Duration::from_millis(50), longest: Duration::from_secs(2) };
 
 enum Order {
@@ -163,7 +163,7 @@ async fn cancel(
             done = &mut sent => return done.map_err(|e| super::failed(&e)),
             response = responses.message() => match response {
                 Ok(Some(response)) => heard(response, table, to_send)?,
-                // The next look at the stream tells.
+                // The next reading of the stream gives the error.
                 _ => return Ok(()),
             },
         }
@@ -181,7 +181,7 @@ fn heard(response: WatchResponse, table: &mut Table, to_send: &mut Vec<i64>) -> 
                 response.cancel_reason()
             )));
         }
-        // What lies between is gone from the server's history.
+        // The changes in between are gone from the server's history.
         watched.since = 0;
         to_send.insert(0, id);
         return Ok(());

@@ -27,9 +27,9 @@ use crate::metadata::tls::Files;
 use crate::runtime::fork::Tracked;
 use crate::runtime::resolve::{resolve, Family};
 
-/// Per address, upstream's value.
+/// Longest connect, per address; upstream's value.
 const CONNECT_LIMIT: Duration = Duration::from_millis(1500);
-/// Idle connections kept.
+/// Idle connections kept. Chosen: as many as the descriptors that an engine reads at once in the background.
 const MAX_IDLE: usize = 8;
 
 /// A connection that can send.

@@ -1,5 +1,5 @@
-//! What this engine has published: claimed only where nobody else lives, looked after, published again when it is
-//! lost, and taken back. Nothing is written over or removed that belongs to another engine.
+//! The keys of this engine: claimed where no live engine has them, kept from expiring, written again when they are
+//! lost, and removed at the end. What belongs to another engine is neither written over nor removed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,12 +12,14 @@ use crate::host_port::HostPort;
 use crate::json;
 use crate::metadata::backend::{refused, unreachable, Entry, Put, Version};
 
-/// How long the owner of a name has to show that it is alive.
+/// How long the owner of a name has to show that it is alive. Chosen: a live engine answers within milliseconds, and an
+/// engine that takes the name of a dead one over starts a second later at most.
 const PROBE_LIMIT: Duration = Duration::from_secs(1);
-/// Writes tried against others that keep changing the key.
+/// Writes tried against others that keep changing the key. Chosen: a write is lost only if somebody else's comes
+/// between our reading and our writing; eight in a row are no accident.
 const ROUNDS: usize = 8;
 
-/// Failures of this host, which say nothing of the one that was asked.
+/// Errors of this host. They do not tell whether the engine that was asked is alive.
 const OWN_TROUBLE: [i32; 9] = [
     libc::EMFILE,
     libc::ENFILE,
@@ -116,7 +118,7 @@ impl Keyed {
         self.patience.bear(delete).await.map_err(|e| e.context(format_args!("remove key '{key}'")))
     }
 
-    /// Puts the expiry of the claims off and writes again what is gone, for ever.
+    /// Puts off the expiry of the claims and writes again what is gone. Never returns.
     pub(super) async fn look_after_claims(&self) {
         loop {
             let idle = {
@@ -167,8 +169,8 @@ impl Keyed {
         Ok(())
     }
 
-    /// Writes a key that is absent, or the version `over`, or ours in whatever version, or, with `take`, of an engine
-    /// that is dead.
+    /// Writes a key if it is absent, has the version `over`, is ours in any version, or (with `take`) belongs to an
+    /// engine that is dead.
     async fn write(
         &self,
         key: &str,
@@ -203,7 +205,7 @@ impl Keyed {
                 return Ok(Owner::Ours);
             }
         }
-        // This engine holds the port, so nobody else has the address, unless it is only bound later.
+        // This engine holds the port, so nobody else has the address. Not so where the port is bound only later.
         let same = same_text(&entry.value, value);
         if same && !(self.legacy_port && take) {
             return Ok(Owner::Ours);

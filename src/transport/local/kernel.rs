@@ -1,5 +1,5 @@
-//! Copies between two addresses of this process that the kernel makes: memory that is not mapped is an error of the copy
-//! and not a fault of the process. Holds nothing between two calls, so a fork in between is harmless.
+//! Copies inside this process that the kernel makes: memory that is not mapped is an error of the copy and not a fault
+//! of the process. Holds nothing between two calls, so a fork in between is harmless.
 
 #![allow(unsafe_code)]
 
@@ -8,11 +8,11 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use crate::error::{Code, Error, Result};
 
-/// Most bytes put into the pipe at once. From pipe(7): what a pipe holds unless its user has too many of them.
+/// Most bytes put into the pipe at once. From pipe(7): a pipe holds as much, unless its user has too many pipes.
 const PIPE_BYTES: u64 = 64 << 10;
 
 /// Copies `len` bytes, which must not overlap: `process_vm_writev` on ourselves, and a pipe for what that refuses. The
-/// pipe says which side is at fault; it also goes where the call is forbidden (seccomp), and reaches memory of drivers,
+/// pipe says which side is at fault; it also works where the call is forbidden (seccomp), and for memory of drivers,
 /// whose pages cannot be pinned. Fails with `ERR_INVALID_ARGUMENT` and EFAULT when an address is bad; what lies before
 /// it may have been copied then.
 pub(super) fn copy(from: u64, to: u64, len: u64) -> Result<()> {
@@ -26,7 +26,7 @@ pub(super) fn copy(from: u64, to: u64, len: u64) -> Result<()> {
     Ok(())
 }
 
-/// One call; the bytes it copied, at least 1.
+/// Makes one call and returns how many bytes it copied, at least 1.
 fn write_own(from: u64, to: u64, len: u64) -> io::Result<u64> {
     let local = libc::iovec { iov_base: from as *mut libc::c_void, iov_len: len as usize };
     let remote = libc::iovec { iov_base: to as *mut libc::c_void, iov_len: len as usize };
@@ -69,20 +69,20 @@ fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) })
 }
 
-/// Puts bytes at `from` into an empty pipe; how many went in, at least 1.
+/// Puts bytes at `from` into an empty pipe; returns how many went in, at least 1.
 fn put(writer: &OwnedFd, from: u64, len: u64) -> io::Result<u64> {
     // SAFETY: the kernel checks the address.
     moved(unsafe { libc::write(writer.as_raw_fd(), from as *const libc::c_void, len as usize) })
 }
 
-/// Takes bytes from a pipe that is not empty; how many came, at least 1.
+/// Takes bytes from a pipe that is not empty; returns how many came, at least 1.
 fn take(reader: &OwnedFd, to: u64, len: u64) -> io::Result<u64> {
     // SAFETY: the kernel checks the address, which the caller registered to be written, or which lies in a buffer that
     // the calling function holds exclusively.
     moved(unsafe { libc::read(reader.as_raw_fd(), to as *mut libc::c_void, len as usize) })
 }
 
-/// What a call that moves bytes returned: how many, at least 1, or errno.
+/// The result of a call that moves bytes: how many it moved, at least 1, or errno.
 fn moved(bytes: isize) -> io::Result<u64> {
     match bytes {
         1.. => Ok(bytes as u64),

@@ -12,7 +12,7 @@ use crate::memory::{Kind, RegionUse};
 /// 7 % faster (measured), and one of 1 MiB takes some 0.2 ms.
 const PIECE: u64 = 1 << 20;
 
-/// Bytes of the buffer through which ranges go that overlap almost entirely. Chosen: stays in a core's cache.
+/// Bytes of the buffer through which ranges that overlap almost entirely are copied. Chosen: stays in a core's cache.
 const BOUNCE: u64 = 64 << 10;
 
 /// As [`super::Transport::takes`], of either side of a copy.
@@ -44,7 +44,8 @@ pub fn copy(slice: Slice, target: &RegionUse) {
 fn pieces(from: u64, to: u64, len: u64, revoked: impl Fn() -> bool) -> Result<bool> {
     let distance = from.abs_diff(to);
     let overlap = distance < len;
-    // Every piece is read before another one overwrites it: from the end when the destination begins inside the source.
+    // A piece has to be read before another one overwrites it, so the copy begins at the end if the destination begins
+    // inside the source.
     let backward = overlap && to > from;
     let mut bounce = Vec::new();
     if overlap && distance < BOUNCE {

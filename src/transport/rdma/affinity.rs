@@ -21,9 +21,10 @@ impl Affinity {
         (Affinity { same_name: config.dest_device_affinity, peers }, warnings)
     }
 
-    /// The peer's NICs that the rules want for `local`, in order, as indexes of `peer`'s devices; none: the rules do not
-    /// say. The NIC of the same name counts wherever the row has it; the listed ones count in the row of a GPU only, and
-    /// if that row prefers them. Both as upstream does it.
+    /// The peer's NICs that the rules want for `local`, in order, as indexes of `peer`'s devices; none if the rules do
+    /// not say. With `MC_ENABLE_DEST_DEVICE_AFFINITY` it is the NIC of the same name, in either list of the row. With
+    /// `MC_ENABLE_HCA_PEER_AFFINITY` it is the listed NICs, but only in the row of a GPU, and only those that the row
+    /// prefers. Both rules are upstream's.
     pub(super) fn liked(&self, local: &str, peer: &Selector, row: RowId) -> Vec<usize> {
         if self.same_name {
             return peer.named(row, local).into_iter().collect();

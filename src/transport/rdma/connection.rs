@@ -16,9 +16,10 @@ use super::verbs::{Caps, Chain, Path};
 use crate::config::Config;
 use crate::error::{Error, Result};
 
-/// Hop limit of packets, as upstream sets it.
+/// Hop limit of packets; upstream's value.
 const HOP_LIMIT: u8 = 16;
-/// Work requests that one queue pair gets before the next is worth a doorbell.
+/// Work requests that one queue pair is given before the next one gets any: each more costs a doorbell. Chosen: a full
+/// chain.
 const MIN_SHARE: usize = 64;
 
 /// A set of queue pairs.
@@ -63,15 +64,15 @@ pub(super) struct Remote {
 static THREADS: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
-    /// Which queue pair of a connection this thread posts on as long as it has room: threads do not meet there, and one
-    /// thread does not spread what a single queue pair carries as well.
+    /// The queue pair of each connection on which this thread posts as long as there is room. So threads do not meet on
+    /// one, and a thread does not spread what a single queue pair can carry.
     static HOME: usize = THREADS.fetch_add(1, Relaxed);
     /// Work requests on their way from a ring to the NIC.
     static CHAIN: RefCell<Box<Chain>> = RefCell::new(Chain::new());
 }
 
 impl Connection {
-    /// `count` queue pairs in state INIT, which belong to what `owner` makes. Blocks on the driver.
+    /// `count` queue pairs in state INIT; `owner` makes what they belong to. Blocks on the driver.
     pub(super) fn open(
         nic: &Nic,
         config: &Config,
@@ -161,8 +162,8 @@ impl Connection {
         })
     }
 
-    /// Posts one flight on every queue pair: all have to prove themselves. Each gets one, however often this is called;
-    /// `false`: for lack of credit some have not got theirs.
+    /// Posts a probe on every queue pair, because each has to prove itself; one that got its probe earlier gets no
+    /// other. `false`: some got none for lack of credit.
     pub(super) fn post_probes(&self, now_ms: u64) -> std::result::Result<bool, i32> {
         let mut probed = self.probed.lock();
         CHAIN.with_borrow_mut(|chain| {
@@ -186,8 +187,8 @@ impl Connection {
         self.queues.iter().all(|queue| queue.outstanding() == 0)
     }
 
-    /// Stops all queue pairs, because of `cause`, unless this was done before. Those with nothing posted are destroyed at
-    /// once.
+    /// Stops all queue pairs, because of `cause`, unless this was done before. Those with nothing posted are destroyed
+    /// at once.
     pub(super) fn give_up(&self, cause: Error, now_ms: u64) {
         if self.cause.set(cause).is_err() {
             return;

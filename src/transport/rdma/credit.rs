@@ -15,7 +15,7 @@ impl Credit {
         Credit { depth: i64::from(depth), free: AtomicI64::new(i64::from(depth)) }
     }
 
-    /// Takes credit for up to `wanted` work requests; how many may be posted.
+    /// Takes credit for up to `wanted` work requests; returns how many may be posted.
     pub(super) fn reserve(&self, wanted: usize) -> usize {
         let wanted = wanted as i64;
         let left = self.free.fetch_sub(wanted, Ordering::SeqCst) - wanted;

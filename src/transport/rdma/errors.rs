@@ -4,7 +4,8 @@ use super::flight::Loss;
 use super::verbs::wc_status_text;
 use crate::error::{Class, Code, Error};
 
-/// The error that a completion on the rail `name` to `peer` stands for; `None` for a flush, which is a consequence.
+/// The error that a completion on the rail `name` to `peer` stands for; `None` for a flight that had no completion with
+/// an error of its own.
 pub(super) fn completion_error(name: &str, peer: &str, loss: Loss) -> Option<Error> {
     let Loss::Completion(status, vendor) = loss else { return None };
     let text = format!("{name} ended with {} (vendor code {vendor:#x})", wc_status_text(status));
@@ -16,14 +17,16 @@ pub(super) fn destroyed() -> Error {
     Error::new(Code::Endpoint, "the engine is being destroyed").permanent(Class::Canceled)
 }
 
-/// The deadline passed, after `cause` or without any cause.
+/// The deadline passed; `cause` is the last failure before.
 pub(super) fn timed_out(cause: &Error) -> Error {
-    let text =
-        format!("not done in time (MC_SLICE_TIMEOUT, MC_RDMA_TASK_TIMEOUT_SEC); last: {}", cause.text());
+    let text = format!(
+        "not done in time (MC_SLICE_TIMEOUT, MC_RDMA_TASK_TIMEOUT_SEC); last failure: {}",
+        cause.text()
+    );
     Error::new(cause.code(), text).transient(Class::Timeout).peer(cause.peer_name())
 }
 
-/// Why a connection is stopped that nobody waits for any more.
+/// Why a connection that nobody waits for any more is stopped.
 pub(super) fn unwanted() -> Error {
-    Error::new(Code::Endpoint, "the attempt to connect was over before").transient(Class::Canceled)
+    Error::new(Code::Endpoint, "the attempt to connect had ended before").transient(Class::Canceled)
 }

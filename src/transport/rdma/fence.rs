@@ -1,6 +1,6 @@
-//! Before a WRITE that was posted goes another way, the peer is asked to give up its end of the connection that failed:
-//! packets of it that are still under way then find no queue pair, and cannot overtake the second posting. Peers of this
-//! project only; upstream's do not know the message.
+//! Before a WRITE that was posted is posted again, the peer is asked to give up its end of the connection that failed:
+//! packets of it that are still under way then find no queue pair, and cannot overtake the second posting. Peers of
+//! this project only; upstream's do not know the message.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,10 +8,11 @@ use std::time::Duration;
 use super::route::Route;
 use crate::handshake::ConnectionMessage;
 
-/// How long the peer has for an answer. One that is dead has no end left; of one that is only slow the risk stays.
+/// How long the peer has for an answer. Chosen: a peer that works answers within milliseconds; a dead one has no end
+/// that could receive anything; with one that is only slow the risk of a late packet stays.
 const LIMIT: Duration = Duration::from_secs(1);
 
-/// A connection whose other end is to go.
+/// A connection whose other end the peer is to give up.
 #[derive(PartialEq)]
 pub(super) struct Fence {
     /// Path of our NIC.
@@ -37,7 +38,7 @@ impl Fence {
     }
 }
 
-/// Asks the peer that `route` leads to for all of them at once.
+/// Asks the peer that `route` leads to to give up all these ends, by one message for each at the same time.
 pub(super) async fn raise(route: &Arc<dyn Route>, fences: Vec<Fence>) {
     let mut asked = tokio::task::JoinSet::new();
     for fence in fences {
@@ -46,7 +47,10 @@ pub(super) async fn raise(route: &Arc<dyn Route>, fences: Vec<Fence>) {
     }
     while let Some(answer) = asked.join_next().await {
         if !matches!(answer, Ok(Ok(Ok(_)))) {
-            tracing::debug!("{} was not heard to give up its end of a failed connection", route.peer());
+            tracing::debug!(
+                "{} did not confirm that it gave up its end of a failed connection",
+                route.peer()
+            );
         }
     }
 }

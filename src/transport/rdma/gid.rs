@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use super::verbs::{GidEntry, GidKind};
 
-/// Network devices whose addresses other hosts cannot reach.
+/// Beginnings of the names of network devices whose addresses other hosts cannot reach; upstream's list.
 const OVERLAYS: &[&str] = &["flannel", "cni", "calico", "vxlan", "docker", "tunl0"];
 
 /// One entry of the GID table that could be used.

@@ -4,13 +4,15 @@ use super::flight::Loss;
 use super::verbs::wc;
 use crate::error::{Class, Code};
 
-/// What no other rail to the peer could do better costs all attempts.
+/// Attempts that it costs when no other rail to the peer can do better: all of them.
 const ALL: u8 = u8::MAX;
-/// A peer that does not answer gets another chance or two. Chosen: with `MC_RETRY_CNT` of 9 it is asked three times.
+/// Attempts that it costs when the peer does not answer. Chosen: with `MC_RETRY_CNT` of 9 it is asked three times.
 const NO_ANSWER: u8 = 3;
-/// Local memory may be unmapped, or one NIC may have lost its key: as above.
+/// Attempts that it costs when a NIC cannot use the local memory. Chosen: with `MC_RETRY_CNT` of 9 three NICs may try.
+/// If one has lost its key another will do; memory that is not mapped any more is not tried on all of them.
 const BAD_MEMORY: u8 = 3;
-/// Without a completion each attempt lasts `MC_RDMA_STALL_TIMEOUT_MS`, so fewer of them. Chosen.
+/// Attempts that it costs when no completion comes. Chosen: each lasts `MC_RDMA_STALL_TIMEOUT_MS`, so with
+/// `MC_RETRY_CNT` of 9 there are five.
 const SILENCE: u8 = 2;
 
 /// A flight that came back.
@@ -26,7 +28,7 @@ pub(super) struct View {
     pub reread: bool,
     /// It moves bytes to the peer.
     pub is_write: bool,
-    /// Another rail to the peer carries data or may. Asked only of a flight that was never posted.
+    /// Another rail to the peer may carry data. Found out only for a flight that was never posted.
     pub has_others: bool,
 }
 

@@ -24,11 +24,12 @@ use crate::error::{Class, Code, Error, Result};
 use choose::View;
 use returned::Returned;
 
-/// Longest work request: its length is 32 bits, and devices take 2^31.
+/// Longest work request, bytes. Chosen: half of what InfiniBand allows for a message, 2^31.
 const LONGEST_SLICE: u64 = 1 << 30;
-/// Wait before slices are placed anew that no rail takes now.
+/// Wait before slices that no rail takes now are placed anew. Chosen: with `MC_RETRY_CNT` of 9 they wait more than a
+/// second for a NIC to come back.
 const PLACE_INTERVAL: Duration = Duration::from_millis(200);
-/// Longest wait for a peer's descriptor.
+/// Longest wait for a peer's descriptor. Chosen: the default limit of a store's operation and of a connect.
 const REREAD_LIMIT: Duration = Duration::from_secs(5);
 
 /// Link to one segment; kept by the segment, and by batches with work on it.
@@ -49,7 +50,7 @@ pub(super) struct RdmaLink {
 }
 
 thread_local! {
-    /// For MC_PATH_ROUNDROBIN.
+    /// Counts this thread's choices, for MC_PATH_ROUNDROBIN.
     static TURN: Cell<usize> = const { Cell::new(0) };
 }
 
@@ -65,6 +66,7 @@ impl RdmaLink {
         let target = Target::new(shared, desc, version, &affinity);
         let config = &shared.config;
         let block = config.slice_bytes.min(LONGEST_SLICE);
+        // 16384 is upstream's default.
         let fragment = config.fragment_ratio.map_or(16384, |ratio| block / ratio);
         Arc::new_cyclic(|me| RdmaLink {
             shared: shared.clone(),
@@ -108,7 +110,7 @@ impl RdmaLink {
         Error::new(Code::AddressNotRegistered, text).transient(Class::Rejected).peer(peer)
     }
 
-    /// No NIC of ours is active, or none of the two sides' matrices fit.
+    /// No NIC of ours is active, or no pair of NICs follows from the two matrices.
     fn no_rail(&self, target: &Target) -> Error {
         let peer = self.route.peer();
         let text = format!(
@@ -127,8 +129,9 @@ impl RdmaLink {
         named.join(", ")
     }
 
-    /// The best pair: of the first tier the one that will be through first; if none of it can be used, of the rest.
-    /// Rails that failed get to know that they are wanted. `extra` is what this call has given a pair already, bytes.
+    /// The best pair: in the first tier the one that will be through first; if none of the tier is fit, one of the
+    /// rest. Rails that failed are told that they are wanted. `extra` gives the bytes that this call has already put on
+    /// the pair of a number.
     fn choose(
         &self,
         target: &Target,
@@ -163,7 +166,8 @@ impl RdmaLink {
         choice.pairs.get(place).copied()
     }
 
-    /// Places a flight, unless no NIC of ours is active: then it comes back, until its attempts are used up.
+    /// Places a flight. While no NIC of ours is active, the flight is returned, to be kept, until its attempts are used
+    /// up.
     fn place_or_keep(&self, mut flight: Flight) -> Option<Flight> {
         if let Err(error) = self.check_open() {
             flight.fail(error);

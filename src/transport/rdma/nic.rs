@@ -15,9 +15,9 @@ use crate::error::{Code, Error, Result};
 use crate::runtime::wakeup::Wakeup;
 use crate::transport::report::NicReport;
 
-/// Depth of RDMA READs under way per queue pair, as upstream asks for.
+/// RDMA READs under way per queue pair; upstream's value.
 const RD_ATOMIC: u8 = 16;
-/// Bytes per second assumed of a port that does not tell its rate.
+/// Bytes per second assumed of a port that does not tell its rate. Chosen: nearly 10 Gbit/s, a slow port for RDMA.
 const UNKNOWN_RATE: u64 = 1 << 30;
 
 /// A NIC of this host. Any thread.
@@ -42,7 +42,7 @@ pub(super) struct Nic {
     pub pkey_index: u16,
     /// READs under way that both the device and upstream's setting allow.
     pub rd_atomic: u8,
-    /// Connections that there may be at once.
+    /// Most connections at once.
     pub most_connections: usize,
     /// Ends the NIC thread's sleep.
     pub wakeup: Wakeup,
@@ -63,7 +63,7 @@ pub(super) struct Nic {
     /// The device is dead: it is never used again.
     gone: AtomicBool,
     next_completions: AtomicUsize,
-    /// When a GID that is missing is to be looked for, ms; 0: not.
+    /// When to look again for a GID that is missing, ms; 0: none is missing.
     pub refresh_at_ms: AtomicU64,
 }
 
@@ -179,7 +179,7 @@ impl Nic {
         self.port.lock().last_error = why.to_string();
     }
 
-    /// Reads port and GID again. Whether anything changed that peers have to know.
+    /// Reads port and GID again. Returns whether anything changed that peers have to know.
     pub(super) fn refresh(&self, config: &Config) -> Result<bool> {
         if self.is_gone() {
             return Err(Error::new(Code::DeviceNotFound, format!("NIC {} failed for good", self.name)));
@@ -204,8 +204,8 @@ impl Nic {
         Some(found.gid)
     }
 
-    /// Whether packets may get to a peer's GID: with Ethernet, a link-local one is good only on one link, and hosts say
-    /// that they are on one by using link-local ones both. The reason if not.
+    /// Whether packets can get to a peer's GID; if not, why. On Ethernet a link-local GID is good on one link only, and
+    /// two hosts are taken to be on one link if both use link-local GIDs.
     pub(super) fn check_reach(&self, peer: &[u8; 16]) -> std::result::Result<(), String> {
         let port = self.port();
         if !gid::is_link_local(peer) || port.takes_link_local() {

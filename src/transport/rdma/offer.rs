@@ -89,7 +89,7 @@ impl RdmaOffer {
         Ok(Some(RdmaOffer { desc: Arc::new(peer), server, ranges, incarnation }))
     }
 
-    /// The offer of another transport is none.
+    /// `offer` as RDMA's own; `None` if it is another transport's.
     pub(super) fn of(offer: &dyn Offer) -> Option<&Self> {
         offer.as_any().downcast_ref()
     }
@@ -114,7 +114,7 @@ fn buffer(members: &Members<'_>, devices: usize) -> Result<PeerBuffer> {
     Ok(PeerBuffer { location: name, addr, len, rkey })
 }
 
-/// A matrix that is of no use is none: the NICs can be used without.
+/// The peer's matrix. One that is malformed counts as none: the NICs can be used without.
 fn matrix(desc: &SegmentDesc) -> Matrix {
     let Some(value) = desc.typed().get(MATRIX) else { return Matrix::default() };
     Matrix::from_value(value).unwrap_or_else(|error| {

@@ -8,7 +8,7 @@ use super::route::Route;
 use crate::error::Result;
 use crate::transport::Link;
 
-/// A link, as those who work on its flights see it.
+/// A link, as the code that works on its flights sees it.
 pub(super) trait Origin: Link {
     /// Leads to the peer.
     fn route(&self) -> &Arc<dyn Route>;
@@ -19,7 +19,7 @@ pub(super) trait Origin: Link {
     /// Bit in `Flight::avoid` of the rail from the NIC with index `nic` to `peer`; 0 if it is none of this link's.
     fn bit_of(&self, nic: usize, peer: &str) -> u64;
 
-    /// Whether some rail that carries data now is left besides those that the flight is to avoid.
+    /// Whether there is a rail that may carry data now and that the flight does not avoid.
     fn has_other_rail(&self, flight: &Flight) -> bool;
 
     /// Id of the peer's start, if it is an engine of this project.
@@ -28,13 +28,13 @@ pub(super) trait Origin: Link {
     /// Puts a flight on a rail.
     fn place(&self, flight: Flight);
 
-    /// Keeps a flight for [`Origin::place_later`], which raises the fence before. `false`: the link is closed, and the
-    /// flight has failed.
+    /// Keeps a flight for [`Origin::place_later`], which raises the fence `behind` first. `false`: the link is closed,
+    /// and the flight has failed.
     fn keep(&self, flight: Flight, behind: Option<Fence>) -> bool;
 
     /// Places what is kept, on the control plane. The descriptor is read again first if `reread`.
     fn place_later(&self, reread: bool);
 
-    /// Takes those that are kept and for which `wanted` holds.
+    /// Takes out the kept flights for which `wanted` holds.
     fn take_kept(&self, wanted: &dyn Fn(&Flight) -> bool) -> Vec<Flight>;
 }

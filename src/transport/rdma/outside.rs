@@ -67,7 +67,7 @@ impl Host for Engine {
             let unknown = |why: &str| Error::new(Code::Metadata, format!("NIC path '{path}': {why}"));
             let (server, nic) =
                 path.split_once('@').ok_or_else(|| unknown("it has no '@' before the NIC"))?;
-            // A server name that is no address is known from the segment that was opened.
+            // A server name may differ from the segment's name: an open segment whose offer has it tells which.
             let is_its =
                 |offer: &dyn Offer| RdmaOffer::of(offer).is_some_and(|o| o.server.as_deref() == Some(server));
             let segment = self.0.opened_as(NAME, &is_its).unwrap_or_else(|| server.to_string());

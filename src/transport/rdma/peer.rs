@@ -59,7 +59,7 @@ pub(super) struct Target {
 }
 
 impl Window {
-    /// `[addr, addr+len)` lies inside; `addr` does.
+    /// Whether `[addr, addr+len)` lies inside, given that `addr` does.
     pub(super) fn holds(&self, addr: u64, len: u64) -> bool {
         len <= self.len - (addr - self.addr)
     }
@@ -144,9 +144,8 @@ impl Target {
         })
     }
 
-    /// First tier: each NIC of the larger preferred side once, paired by affinity (with any NIC that the rules bring to
-    /// the front of the peer's row) or by position. Then every other
-    /// pair: preferred on both sides, on one, on none.
+    /// First tier: each NIC of the side with more preferred NICs once, paired with the peer's NICs that affinity names,
+    /// or else by position. Then every other pair: preferred on both sides, on one, on none.
     fn choose(
         &self,
         nics: &[Arc<Nic>],
@@ -161,7 +160,7 @@ impl Target {
         if left.is_empty() || right.is_empty() {
             return choice;
         }
-        // The peer's descriptor says how many there are.
+        // The peer's descriptor says how many pairs there are, so finding one must be cheap.
         let mut known = vec![false; nics.len() * self.desc.nics.len()];
         let mut add = |pairs: &mut Vec<Pair>, pair: Pair| {
             let known = known.get_mut(self.number(pair));

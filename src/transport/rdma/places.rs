@@ -1,4 +1,4 @@
-//! The table from keys in the numbers of work requests to what they belong to. A key is the place in the table and the
+//! A table of values by the keys that stand in the ids of work requests. A key is the place in the table and the
 //! generation of the place, so that completions of something that is gone find nothing.
 
 use std::sync::Arc;
@@ -7,12 +7,13 @@ use parking_lot::Mutex;
 
 use crate::error::{Code, Error, Result};
 
-/// Bits of a key that say the place; the others are the generation.
+/// Bits of a key that say the place; the other 12 are the generation. Chosen: room for eight times as many queue
+/// pairs as a NIC may have by default.
 const PLACE_BITS: u32 = 20;
 
 /// Values by key.
 pub(super) struct Places<T> {
-    /// Short; nothing is dropped under it.
+    /// Held briefly; no value is dropped under it.
     table: Mutex<Table<T>>,
 }
 

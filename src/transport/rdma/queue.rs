@@ -14,7 +14,8 @@ use super::places::Places;
 use super::verbs::{self, wc, Chain, Qp};
 use crate::error::Result;
 
-/// Within a chain, each so many-th work request asks for a completion, and the last.
+/// In a chain every work request whose place is a multiple of this asks for a completion, and the last. Chosen: one
+/// completion retires eight, and room comes back in eighths of a full chain.
 const SIGNAL_EVERY: usize = 8;
 
 /// What happened to a queue as a whole.
@@ -30,9 +31,9 @@ pub(super) enum State {
 pub(super) struct Queue {
     /// Of the completion queue.
     credit: Arc<Credit>,
-    /// Leads from the numbers of work requests to queues.
+    /// Leads from the ids of work requests to queues.
     places: Arc<Places<Queue>>,
-    /// Key in that table; in the numbers of work requests.
+    /// Key in that table; the upper half of the ids of its work requests.
     key: u32,
     number: u32,
     ring: Mutex<Ring>,
@@ -126,9 +127,9 @@ impl Queue {
         self.ring.lock().flights.len()
     }
 
-    /// Posts up to `most` from the front of `flights`, as many as there is room for and up to the first that does not
-    /// suit `incarnation`, in one chain. The number posted; an error when the queue is not open, or refused some: it is
-    /// stopped then and those posted will come back.
+    /// Posts flights from the front of `flights` in one chain: at most `most`, as many as there is room for, and none
+    /// from the first on that does not suit `incarnation`. Returns how many. Errno when the queue is not open, or
+    /// refused some: then it is stopped, and those that it took will come back.
     pub(super) fn post(
         &self,
         flights: &mut VecDeque<Flight>,
@@ -177,8 +178,8 @@ impl Queue {
         }
     }
 
-    /// Takes what a completion of work request `number` says out of the ring. `None` for a stale one.
-    /// The second value: the queue is stopped and empty now.
+    /// Moves what the completion of work request `number` retires from the ring to `into`. Returns how many work
+    /// requests that are, and whether the queue is stopped and empty now; `None` for a stale completion.
     pub(super) fn retire(
         &self,
         number: u32,
@@ -209,7 +210,8 @@ impl Queue {
         Some((count, ring.state != State::Open && ring.flights.is_empty()))
     }
 
-    /// Stops the queue pair: what is posted comes back by its flush completions. True if it was open and nothing is posted.
+    /// Stops the queue pair: what is posted comes back by its flush completions. True if nothing is posted
+    /// on it.
     pub(super) fn stop(&self, now_ms: u64) -> bool {
         let mut ring = self.ring.lock();
         stop(&mut ring, now_ms);
@@ -226,8 +228,8 @@ impl Queue {
         self.ring.lock().flights.iter().any(wanted)
     }
 
-    /// Time since when nothing completed, and the bytes that may have to move until something does; `None` if nothing is
-    /// under way or it is stopped.
+    /// Since when nothing has completed, ms, and how many bytes may have to move until something does; `None` if
+    /// nothing is under way or the queue is stopped.
     pub(super) fn stalled_since(&self) -> Option<(u64, u64)> {
         let ring = self.ring.lock();
         let busy = ring.state == State::Open && !ring.flights.is_empty();

@@ -50,7 +50,7 @@ pub(super) trait Keeper: Send + Sync {
     /// The rail has no connection any more.
     fn disconnected(&self, rail: &Rail);
 
-    /// Tells of a failure.
+    /// Logs a failure.
     fn note_failure(&self, rail: &Rail, error: &Error);
 }
 
@@ -79,7 +79,7 @@ pub(super) struct Rail {
     /// A link would have used it since the last look, had it not failed.
     wanted: AtomicBool,
     completed: AtomicU64,
-    /// Guards the machine and the way to the peer. Short.
+    /// Guards the machine and the route to the peer. Held briefly.
     state: Mutex<State>,
     /// Guards making and connecting queue pairs; held while the driver works. Never taken on a data path.
     pub setup: Mutex<()>,
@@ -143,7 +143,7 @@ impl Rail {
             }
         }
         self.waiting.append(flights);
-        // After they were added: either `stop` takes them, or this sees that it was there before.
+        // After they were added: either `stop` takes them, or this sees that `stop` came before.
         if self.keeper.upgrade().is_none_or(|keeper| keeper.is_stopped()) {
             return fail_all(self.take_waiting(|_| true), &destroyed());
         }
@@ -282,7 +282,7 @@ impl Rail {
         }
     }
 
-    /// Traffic that goes elsewhere because this rail failed could use it.
+    /// Traffic that goes elsewhere, because this rail failed, would use it again.
     pub(super) fn want(&self, route: &Arc<dyn Route>) {
         // Once between two looks: this is the data path.
         if !self.wanted.load(Ordering::Relaxed) {
@@ -311,12 +311,12 @@ impl Rail {
         !self.waiting.is_empty()
     }
 
-    /// So many flights wait here.
+    /// How many flights wait here.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.len()
     }
 
-    /// Takes those that wait and for which `wanted` holds.
+    /// Takes out the waiting flights for which `wanted` holds.
     pub(super) fn take_waiting(&self, wanted: impl Fn(&Flight) -> bool) -> Vec<Flight> {
         self.waiting.take(wanted)
     }
@@ -334,7 +334,7 @@ impl Rail {
         self.nic.meter.withdraw(bytes);
     }
 
-    /// May carry data now or soon; a rail that failed has to be asked for as a last resort.
+    /// May be chosen as any other. A rail that failed is the last resort until it has proved itself.
     pub(super) fn is_trusted(&self) -> bool {
         self.trusted.load(Ordering::Relaxed)
     }

@@ -9,7 +9,7 @@ use super::rail::Rail;
 
 /// All rails of a NIC.
 pub(super) struct Rails {
-    /// Guards both; never held while a rail is worked on.
+    /// Guards the rails and the order of eviction; never held while a rail is fed an event.
     table: Mutex<Table>,
     most: usize,
     fifo: bool,
@@ -56,12 +56,12 @@ impl Rails {
         *self.table.lock() = Table::default();
     }
 
-    /// Forgets rails that nobody uses or is connected to.
+    /// Forgets rails that nobody uses and that have no connection.
     pub(super) fn sweep(&self) {
         self.table.lock().by_peer.retain(|_, rail| Arc::strong_count(rail) > 1 || !rail.is_forgettable());
     }
 
-    /// Counts a rail as connected. The one whose connection has to go for it, if there are too many.
+    /// Counts a rail as connected. Returns the rail whose connection has to go, if there are too many.
     pub(super) fn connected(&self, rail: &Arc<Rail>) -> Option<Arc<Rail>> {
         let mut table = self.table.lock();
         if table.connected.iter().any(|known| Arc::ptr_eq(known, rail)) {
@@ -72,7 +72,7 @@ impl Rails {
         victim
     }
 
-    /// Crosses off the rail whose connection can best be missed.
+    /// Chooses the rail whose connection can be spared best; it counts as connected no more.
     pub(super) fn spare(&self) -> Option<Arc<Rail>> {
         self.table.lock().evict(self.fifo)
     }

@@ -37,7 +37,7 @@ pub(super) fn poll(shared: &Shared, nic: &Nic) -> bool {
 /// Hears what a poll found.
 struct Reaper<'a> {
     shared: &'a Shared,
-    /// Given up after the poll, because all that waits for them is placed anew then.
+    /// Given up after the poll, because what waits for them is then placed anew.
     failed: Vec<(Arc<Rail>, Arc<Connection>, Error)>,
     /// Worked on after the poll: it posts elsewhere.
     lost: Vec<(Arc<Rail>, Option<Arc<Connection>>, Lost)>,
@@ -95,7 +95,7 @@ impl Reaper<'_> {
             return;
         }
         let error = lost.iter().find_map(|(_, loss)| completion_error(&rail.name(), &rail.peer, *loss));
-        // A NIC stops a queue pair by itself on which the peer did what it must not; there is no other sign.
+        // If the peer did on a queue pair what it must not, the NIC stops the queue pair and gives no other sign.
         let stopped = || {
             let text =
                 format!("{}: a queue pair had stopped, perhaps for a bad request of the peer", rail.name());

@@ -14,8 +14,8 @@ use super::rail::Rail;
 use super::shared::Shared;
 use crate::error::{Class, Code, Error};
 
-/// Decides about flights that came back from `rail`. `posted` is the connection that they were posted on; `None` if they
-/// only waited. The caller holds no lock of the rail.
+/// Decides about flights that came back from `rail`. `posted` is the connection that they were posted on; `None` if
+/// they only waited. The caller holds no lock of the rail.
 pub(super) fn recover(shared: &Shared, rail: &Rail, lost: Lost, posted: Option<&Connection>, keys: Keys) {
     if lost.is_empty() {
         return;
@@ -54,7 +54,8 @@ pub(super) fn recover(shared: &Shared, rail: &Rail, lost: Lost, posted: Option<&
         shared.stats.reposted.fetch_add(1, Ordering::Relaxed);
         flight.reread |= again;
         let fence = posted.and_then(|connection| fence(shared, rail, connection, &flight, loss, &*link));
-        // If there is none, the rail may lead to a process that is gone: its keys with it.
+        // If there is no other rail, the descriptor is read again first: the peer may have been started anew, and then
+        // its keys are stale.
         let elsewhere = !again && link.has_other_rail(&flight);
         if fence.is_none() && elsewhere {
             link.place(flight);
@@ -74,8 +75,8 @@ pub(super) fn recover(shared: &Shared, rail: &Rail, lost: Lost, posted: Option<&
     }
 }
 
-/// What has to go before `flight`, lost on `connection`, is posted again; `None` if nothing of it can be under way, or
-/// it does no harm, or the peer would not understand.
+/// The end of `connection` that the peer has to give up before `flight`, which was lost on it, is posted again. `None`
+/// if no packet of it can be under way, or if one does no harm, or if the peer would not understand the message.
 fn fence(
     shared: &Shared,
     rail: &Rail,

@@ -1,11 +1,11 @@
-//! Plain data between the transport and the engine: who we are, and what is published.
+//! Plain data between the transport and the engine: our identity, and what is published.
 
 use crate::error::Result;
 use crate::runtime::BoxFuture;
 use crate::topology::Matrix;
 use crate::transport::report::NicReport;
 
-/// Who this engine is to its peers.
+/// This engine's identity, as its peers see it.
 #[derive(Clone, Debug)]
 pub(super) struct Identity {
     /// Server part of our NIC paths: the segment name, unless `MC_RDMA_BIND_ADDRESS` says otherwise.

@@ -51,7 +51,7 @@ pub(super) trait Route: Send + Sync {
     /// The peer's name, for messages.
     fn peer(&self) -> String;
 
-    /// The descriptor as last read, and its version: it changes whenever the descriptor was read again and differs.
+    /// The descriptor as last read, and its version, which changes whenever a reading differs from the one before.
     fn desc(&self) -> Result<(Arc<PeerDesc>, u64)>;
 
     /// Reads the descriptor again.

@@ -26,7 +26,7 @@ pub(super) fn make(
     };
     let open = || Connection::open(&rail.nic, &shared.config, count, gid, owner);
     let made = match open() {
-        // Not for a stranger that asks for many.
+        // Nothing is evicted for a stranger that asks for more queue pairs than usual.
         Err(error) if error.errno() == libc::ENOMEM && count <= shared.config.qps_per_endpoint => {
             match shared.rails(&rail.nic).spare() {
                 // The device has fewer queue pairs than it says, or others use it too.
@@ -40,7 +40,7 @@ pub(super) fn make(
         outcome => outcome?,
     };
     rail.keep(&made, by)?;
-    // After it was kept: either `stop` takes it away, or this sees that it was there before.
+    // After it was kept: either `stop` takes it away, or this sees that `stop` came before.
     if shared.is_stopped() {
         rail.feed(Event::Stopped(destroyed()));
         return Err(destroyed());
@@ -48,15 +48,16 @@ pub(super) fn make(
     Ok(made)
 }
 
-/// The next GID to try after the driver refused the path with those at the indices `tried`: perhaps it leads there.
+/// The next GID to try after the driver refused the path with those at the indices `tried`. `None` if the refusal has
+/// another cause, or enough were tried.
 pub(super) fn other_gid(shared: &Shared, nic: &Nic, refusal: &Error, tried: &[u8]) -> Option<LocalGid> {
     let of_gid = refusal.code() == Code::Endpoint && matches!(refusal.errno(), libc::EINVAL | libc::ENODATA);
     let more = shared.config.gid_index.is_none() && tried.len() <= shared.config.auto_gid_retries;
     (of_gid && more).then(|| nic.other_gid(&shared.config, tried)).flatten()
 }
 
-/// Makes the GID that worked at the `attempts`-th attempt the NIC's. Not before it did: a peer that no GID of ours
-/// leads to must not move the one that others use.
+/// Makes the GID that worked the NIC's own, if it took more than one attempt. Not before it has worked: a peer that no
+/// GID of ours reaches must not change the one that others use.
 pub(super) fn adopt_gid(shared: &Shared, rail: &Rail, gid: LocalGid, attempts: usize) {
     if attempts > 1 && rail.nic.adopt_gid(gid) {
         tracing::info!("NIC {} uses GID {} from now on", rail.nic.name, gid::text(&gid.bytes));
@@ -68,7 +69,7 @@ pub(super) fn adopt_gid(shared: &Shared, rail: &Rail, gid: LocalGid, attempts: u
 pub(super) fn make_room(shared: &Shared, rail: &Arc<Rail>) {
     let victim = shared.rails(&rail.nic).connected(rail);
     if rail.connection().is_none() {
-        // Lost meanwhile, and perhaps crossed off before it was entered.
+        // The connection was lost meanwhile, perhaps before the rail was counted.
         shared.rails(&rail.nic).disconnected(rail);
     }
     if let Some(victim) = victim {

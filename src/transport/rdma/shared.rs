@@ -20,7 +20,7 @@ use crate::runtime::control::Control;
 use crate::topology::select::Selector;
 use crate::topology::Matrix;
 
-/// Requests of peers that may be in the driver at once.
+/// Requests of peers that may be in the driver at once. Chosen: a quarter of the engine's blocking threads.
 pub(super) const ACCEPT_AT_ONCE: usize = 4;
 
 /// One installed transport.
@@ -31,7 +31,7 @@ pub(super) struct Shared {
     pub control: Arc<Control>,
     /// What the engine does for us.
     pub host: Arc<dyn Host>,
-    /// Who we are.
+    /// Our identity.
     pub identity: Identity,
     /// Every NIC that could be opened; the index space of keys and rows.
     pub nics: Vec<Arc<Nic>>,
@@ -54,7 +54,7 @@ pub(super) struct Shared {
     pub log: RateLimit,
     /// No more work is taken.
     pub stopped: AtomicBool,
-    /// For rails that are made on behalf of this.
+    /// Given to the rails, which call back.
     pub me: OnceLock<Weak<Shared>>,
     /// Zero of the transport's clock.
     pub started: Instant,
@@ -88,7 +88,7 @@ impl Shared {
         self.started.elapsed().as_nanos() as u64 + 1_000_000
     }
 
-    /// Not for secrets.
+    /// A random number; not for secrets.
     pub(super) fn random(&self) -> u32 {
         let step = |x: u32| Some(x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223));
         self.seed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step).unwrap_or(0) >> 8
@@ -125,7 +125,7 @@ impl Shared {
         format!("{}@{}", self.identity.server, nic.name)
     }
 
-    /// Tells of a rail's failure, once per rail and interval.
+    /// Logs a rail's failure, once per peer and interval.
     pub(super) fn note_failure(&self, rail: &Rail, error: &Error) {
         if self.log.admit("rail", &rail.peer) && !self.is_stopped() {
             tracing::warn!("rail {} failed: {error}", rail.name());

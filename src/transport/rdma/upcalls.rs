@@ -1,4 +1,4 @@
-//! What rails ask of the transport, answered by those who stand above the rails.
+//! The answers to what rails ask of the transport ([`Keeper`]); they come from files above the rails.
 
 use std::sync::Arc;
 

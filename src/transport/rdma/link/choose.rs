@@ -15,8 +15,8 @@ pub(super) struct View {
 type Rank = (bool, bool, bool, u64);
 
 /// Position of the best rail. `rails` are in order of preference, `None` for one that cannot be used; the first
-/// `first_tier` are as good as each other. The rest is looked at only if none of these is fit: rails that are avoided or
-/// failed are the last resort, but one of them in the first tier comes before its like in the rest.
+/// `first_tier` are as good as each other. The rest is looked at only if none of these is fit. Rails that are avoided
+/// or failed are the last resort; of two that are alike in this, the one in the first tier comes first.
 pub(super) fn best(first_tier: usize, mut rails: impl Iterator<Item = Option<View>>) -> Option<usize> {
     let mut best: Option<(Rank, usize)> = None;
     for place in 0.. {

@@ -25,7 +25,8 @@ struct Kept {
 }
 
 impl Returned {
-    /// Keeps flights, and a fence for them; true if there are some now. If `open` says that the link is closed, they fail.
+    /// Keeps flights, and a fence for them; true if there are some now. If `open` says that the link is closed, they
+    /// fail.
     pub(super) fn keep(
         &self,
         flights: impl IntoIterator<Item = Flight>,
@@ -37,7 +38,7 @@ impl Returned {
             kept.fences.push(fence);
         }
         kept.flights.extend(flights);
-        // Under the lock: either `close` takes them, or this sees that it was there before.
+        // Under the lock: either `close` takes them, or this sees that `close` came before.
         if let Err(error) = open() {
             let refused = std::mem::take(&mut kept.flights);
             drop(kept);
@@ -61,7 +62,7 @@ impl Returned {
         }
     }
 
-    /// Takes those for which `wanted` holds.
+    /// Takes out the flights for which `wanted` holds.
     pub(super) fn take(&self, wanted: &dyn Fn(&Flight) -> bool) -> Vec<Flight> {
         let mut kept = self.kept.lock();
         let (taken, left) = std::mem::take(&mut kept.flights).into_iter().partition(wanted);
@@ -80,8 +81,8 @@ impl Returned {
         !self.placing.swap(true, Ordering::SeqCst)
     }
 
-    /// The task has found nothing more. `true` if it has to go on all the same: a flight that came in between has found
-    /// the task at work.
+    /// The task has found nothing more. `true` if it has to go on all the same: a flight has come meanwhile, and nobody
+    /// else will place it.
     pub(super) fn end(&self) -> bool {
         self.placing.store(false, Ordering::SeqCst);
         !self.is_empty() && self.begin()

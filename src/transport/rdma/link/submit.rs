@@ -16,8 +16,7 @@ use crate::memory::Region;
 use crate::transport::slice::Slice;
 use crate::transport::Link;
 
-/// Lists of flights longer than this are not kept for the thread's next call. Chosen: so many
-/// are 320 KiB.
+/// Lists of flights longer than this are not kept for the thread's next call. Chosen: a list of so many takes 320 KiB.
 const SPARE_FLIGHTS: usize = 4096;
 
 /// Slices of one submit call by rail; kept per thread so that a call allocates nothing.

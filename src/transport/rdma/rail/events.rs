@@ -8,7 +8,7 @@ use super::super::flight::Loss;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Attempt(pub u64);
 
-/// Who made a connection.
+/// Which side began a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum By {
     /// An own attempt.
@@ -28,7 +28,7 @@ pub(crate) enum Event<C, E> {
     Made {
         /// The new connection.
         connection: C,
-        /// Who wants it.
+        /// Which side began it.
         by: By,
     },
     /// The driver has connected the queue pairs to those of a peer that asked for it.
@@ -37,7 +37,7 @@ pub(crate) enum Event<C, E> {
     Connected(Attempt, C),
     /// The peer has said that its end is ready, or says so by asking.
     Ready(C),
-    /// Probes were posted: on all queue pairs, or on those only for which there was room.
+    /// Probes were posted: on all queue pairs, or only where there was room.
     Probed {
         /// The connection.
         connection: C,
@@ -100,7 +100,7 @@ pub(crate) enum Action<C, E> {
     Stop(C, Why<E>),
     /// The rail has no connection any more that could be evicted.
     Vacate,
-    /// Tell of a failure.
+    /// Log a failure.
     Report(E),
     /// The peer has not said in time that it is ready: make an error of it.
     Expire(C),

@@ -21,18 +21,19 @@ use super::super::flight::Loss;
 use super::events::{Action, Attempt, By, Event, Now, Pauses, Why};
 use crate::runtime::backoff::Backoff;
 
-/// Pauses after failures. Chosen: the first about what a switch needs to send packets another way; the longest, whatever
-/// the setting, because asking costs a handshake, and traffic is to be back soon after the cause is gone.
+/// Pauses after failures. Chosen: the first about what a switch needs to send packets another way; the longest,
+/// whatever the setting, because asking costs a handshake, and traffic is to be back soon after the cause is gone.
 const PAUSES: Backoff = Backoff { first: Duration::from_millis(100), longest: Duration::from_secs(2) };
 /// Pause of a failed rail whose connection was taken away while it was being proved. Chosen: it was taken away for good
 /// reason, so its proof is not urgent.
 const RETIRED_PAUSE_MS: u64 = 1000;
-/// How long a peer may take to say that it is ready, as upstream waits.
+/// How long a peer may take to say that it is ready; upstream's value.
 const READY_LIMIT_MS: u64 = 10_000;
 /// How long the driver may take to connect the queue pairs that a peer asked for. Chosen: 64 of them may wait a second
 /// each for the peer's address. Only a bug of ours can take longer; the rail is not to hang for it.
 const JOIN_LIMIT_MS: u64 = 100_000;
-/// A failed rail is proved as long as it was used within this time. Chosen: a batch job's pause between two steps.
+/// A failed rail is tried again and again if it was used within this time. Chosen: a batch job's pause between two
+/// steps.
 const USED_WITHIN_MS: u64 = 60_000;
 
 /// Where a rail stands.
@@ -58,7 +59,7 @@ pub(super) enum Phase<C> {
     Up(C),
     /// Failed.
     Paused {
-        /// Not before.
+        /// Not tried again before.
         retry_at_ms: u64,
     },
     /// For good.
@@ -75,9 +76,9 @@ pub(super) struct Machine<C, E> {
     /// Attempts so far.
     attempts: u64,
     port_up: bool,
-    /// In a row. With none the rail is trusted: a new connection carries data without a proof.
+    /// Failures in a row. With none the rail is trusted: a new connection carries data without a proof.
     failures: u32,
-    /// Ever.
+    /// Failures ever.
     failed: u64,
     last_error: Option<E>,
 }
@@ -265,7 +266,7 @@ impl<C: Clone + PartialEq, E: Clone> Machine<C, E> {
         let before = self.connection().cloned();
         let ready_by_ms = (by == By::Peer).then_some(now.ms + JOIN_LIMIT_MS);
         self.phase = Phase::Connecting { connection: Some(connection), ready_by_ms };
-        // One that stopped by itself, which nobody has taken up yet.
+        // No other is made while one is open, so that one had stopped by itself, and nobody has noticed yet.
         out.extend(before.map(|before| Action::Stop(before, Why::Renewed)));
     }
 
@@ -351,8 +352,8 @@ impl<C: Clone + PartialEq, E: Clone> Machine<C, E> {
         self.release(connection, cause, out);
     }
 
-    /// An attempt has ended and left the rail to what else there is: a connection that the peer asked for is waited
-    /// for, any other would never become ready.
+    /// An attempt has ended without a connection. One that the peer asked for is still waited for; any other would
+    /// never become ready, and is stopped.
     fn settle(&mut self, now: Now, out: &mut Actions<C, E>) {
         if let Phase::Connecting { connection, ready_by_ms: None } = &self.phase {
             let connection = connection.clone();

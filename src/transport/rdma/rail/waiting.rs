@@ -11,12 +11,12 @@ use super::super::flight::Flight;
 #[derive(Default)]
 pub(super) struct Waiting {
     list: Mutex<VecDeque<Flight>>,
-    /// Its length, for those who do not want to wait for the lock; written under it.
+    /// Its length, to be read without waiting for the lock; written under it.
     len: AtomicUsize,
 }
 
 impl Waiting {
-    /// So many wait.
+    /// How many wait.
     pub(super) fn len(&self) -> usize {
         self.len.load(Ordering::SeqCst)
     }
@@ -44,7 +44,7 @@ impl Waiting {
         self.list.lock().front().map(|flight| flight.link)
     }
 
-    /// Takes those for which `wanted` holds.
+    /// Takes out the flights for which `wanted` holds.
     pub(super) fn take(&self, wanted: impl Fn(&Flight) -> bool) -> Vec<Flight> {
         self.change(|list| {
             if !list.iter().any(&wanted) {

@@ -214,7 +214,7 @@ impl Drop for Context {
     }
 }
 
-/// Makes reads of `fd` return instead of wait; the errno if that fails.
+/// Makes reads of `fd` return instead of wait; fails with errno.
 pub(super) fn set_nonblocking(fd: RawFd) -> std::result::Result<(), i32> {
     // SAFETY: no memory arguments.
     let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };

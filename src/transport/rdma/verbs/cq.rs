@@ -46,8 +46,8 @@ impl Channel {
         self.fd
     }
 
-    /// Takes and acknowledges all pending events; how many there were. A queue has at most one for each time it was
-    /// armed.
+    /// Takes and acknowledges all pending events; returns how many there were. A queue has at most one for each time it
+    /// was armed.
     pub fn drain(&self) -> Result<usize> {
         let library = self.context.library;
         let mut events = 0;
@@ -128,7 +128,7 @@ impl Cq {
         Ok(Arc::new(Cq { raw, poll, notify, channel: channel.clone() }))
     }
 
-    /// Takes completions into the front of `into`; how many. Does not block.
+    /// Takes completions into the front of `into`; returns how many. Does not block.
     pub fn poll(&self, into: &mut [Wc]) -> Result<usize> {
         let room = c_int::try_from(into.len()).unwrap_or(c_int::MAX);
         // SAFETY: a live queue and as many entries, of the library's layout, as is said.

@@ -62,6 +62,7 @@ const NAMES: [&str; 20] = [
     "WQ_FATAL",
 ];
 
+/// Values of `enum ibv_event_type`; the next eight too.
 const CQ_ERR: u32 = 0;
 const QP_FATAL: u32 = 1;
 const PATH_MIG_ERR: u32 = 7;

@@ -17,9 +17,11 @@ use super::event::RawEvent;
 use super::port::RawGidEntry;
 use crate::error::{Code, Error, Result};
 
+/// The library's file; its major version is the ABI that the types of rdma-sys describe.
 const FILE: &CStr = c"libibverbs.so.1";
 
-/// Declares the table. `needed` must be exported; of `optional` ones, versions of rdma-core before 1.11 (v32) lack some.
+/// Declares the table. `needed` must be exported; of `optional` ones, versions of rdma-core before 1.11 (v32) lack
+/// some.
 macro_rules! functions {
     (
         needed { $($need:ident($($need_arg:ty),*) $(-> $need_ret:ty)?;)* }

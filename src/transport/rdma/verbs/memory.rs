@@ -42,7 +42,7 @@ impl Drop for Pd {
     }
 }
 
-/// Who may do what with a region. This host may always read and write it.
+/// Rights to a region. This host may always read and write it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Access {
     /// Peers may read and write it.

@@ -89,6 +89,7 @@ impl RawGidEntry {
 
 impl Port {
     pub(super) fn from_raw(raw: &ibv_port_attr, folder: &PortFolder) -> Self {
+        /// `IBV_LINK_LAYER_ETHERNET`.
         const ETHERNET: u8 = 2;
         let bits_per_second = lane_rate(raw.active_speed) * lanes(raw.active_width);
         Port {

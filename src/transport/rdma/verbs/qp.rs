@@ -73,11 +73,12 @@ unsafe impl Send for Qp {}
 // SAFETY: as above; we never write to the struct.
 unsafe impl Sync for Qp {}
 
-/// Local acknowledge timeout code: 4.096 µs × 2^14 = 67 ms. Sources of these: upstream's values, which peers expect.
+/// Code of the local acknowledge timeout: 4.096 µs × 2^14 = 67 ms. Upstream's value, as the next two are.
 const TIMEOUT: u8 = 14;
-/// Most that three bits hold; for receiver-not-ready it means for ever.
+/// How often a packet is sent again without an acknowledgement, and to a peer that is not ready to receive. The most
+/// that three bits hold; for the second it means for ever.
 const RETRIES: u8 = 7;
-/// Code for 0.64 ms.
+/// Code of the pause that a peer makes when our end was not ready to receive: 0.64 ms.
 const MIN_RNR_TIMER: u8 = 12;
 
 impl Qp {

@@ -50,7 +50,7 @@ pub struct PostError {
 }
 
 impl Chain {
-    /// Most work requests of a chain.
+    /// Most work requests of a chain. Chosen: 9 KiB, which a thread keeps and its core caches.
     pub const CAPACITY: usize = 64;
 
     /// An empty chain.
@@ -91,8 +91,8 @@ impl Chain {
         self.len += 1;
     }
 
-    /// Links the work requests and empties the chain; the first one, or null if there is none. What it points to is
-    /// valid until the chain is used or moved again.
+    /// Links the work requests and empties the chain; returns the first one, or null if there is none. What it points
+    /// to is valid until the chain is used or moved again.
     #[inline]
     pub(super) fn take(&mut self) -> *mut ibv_send_wr {
         let len = std::mem::take(&mut self.len);

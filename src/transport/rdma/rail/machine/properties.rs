@@ -11,7 +11,7 @@ use super::*;
 const CASES: u32 = 2_000;
 /// Most steps of a sequence. Chosen: a failure, a pause, a proof and a second failure with bystanders fit.
 const STEPS: usize = 48;
-/// Longest pause, with jitter.
+/// Longest pause: that of the machine, and a quarter of it for the jitter.
 const LONGEST_PAUSE_MS: u64 = 2500;
 
 /// What the world does. Numbers choose among what there is.
