@@ -133,11 +133,11 @@ config! {
     notify_queue_max: usize = 65536, "65536", "MC_NOTIFY_QUEUE_MAX", int(1..=16777216),
         "notifications kept until the caller fetches them; more are refused with -200 at the sender";
     notify_queue_bytes: usize = 64 << 20, "67108864", "MC_NOTIFY_QUEUE_BYTES", int(4096..=1 << 40),
-        "bytes of text they may have in all";
+        "bytes of text that these notifications may have in all";
     slice_timeout: Option<Duration> = None, "unset", "MC_SLICE_TIMEOUT", slice_timeout,
         "seconds from submit until a task that is not done becomes FAILED (class TIMEOUT); unset: the per-request deadlines below";
     report_timeout: bool = false, "0", "MC_REPORT_TIMEOUT", on_off,
-        "report STATUS_TIMEOUT instead of STATUS_FAILED for tasks that ran out of time, as upstream does";
+        "1: report STATUS_TIMEOUT instead of STATUS_FAILED for tasks that ran out of time, as upstream does";
     force_hca: bool = false, "unset", "MC_FORCE_HCA", present,
         "when set: auto-discovery installs RDMA or fails";
     disable_metacache: bool = false, "unset", "MC_DISABLE_METACACHE", present,
@@ -157,7 +157,7 @@ config! {
     metadata_ca_file: Option<String> = None, "unset", "MC_METADATA_CA_FILE", text,
         "etcd, https: PEM file with the authorities to trust instead of the system's; with etcd it also turns TLS on";
     metadata_cert_file: Option<String> = None, "unset", "MC_METADATA_CERT_FILE", text,
-        "etcd, https: PEM file with the client's certificate; needs the next row too";
+        "etcd, https: PEM file with the client's certificate; needs MC_METADATA_KEY_FILE too";
     metadata_key_file: Option<String> = None, "unset", "MC_METADATA_KEY_FILE", text,
         "etcd, https: PEM file with its private key";
     metadata_http_proxy: Option<String> = None, "unset", "MC_METADATA_HTTP_PROXY", text,
@@ -201,7 +201,7 @@ config! {
     tcp_sockbuf_bytes: usize = 0, "0", "MC_TCP_SOCKET_BUFFER", int(0..=1 << 30),
         "socket buffer size asked for on data connections, bytes; 0 leaves it to the kernel";
     tcp_allow_unregistered_source: bool = false, "0", "MC_TCP_ALLOW_UNREGISTERED_SOURCE", on_off,
-        "let submits through whose local buffer is not registered, as upstream does over TCP";
+        "1: accept submits whose local buffer is not registered, as upstream does over TCP";
     ib_port: u8 = 1, "1", "MC_IB_PORT", int(1..=255),
         "rdma: port of each NIC";
     gid_index: Option<u8> = None, "-1", "MC_GID_INDEX" or "NCCL_IB_GID_INDEX", minus_one(int(0..=255)),
@@ -229,7 +229,7 @@ config! {
     slice_bytes: u64 = 65536, "65536", "MC_SLICE_SIZE", int(1..=1 << 40),
         "rdma: bytes per work request";
     fragment_ratio: Option<u64> = None, "unset", "MC_FRAGMENT_RATIO", |t: &str| int(1..=1 << 40)(t).map(Some),
-        "rdma: a rest of up to slice size / this is added to the last slice; unset: 16384 bytes";
+        "rdma: a rest of up to MC_SLICE_SIZE divided by this is added to the last slice; unset: a rest of up to 16384 bytes";
     retry_cnt: u8 = 9, "9", "MC_RETRY_CNT", int(1..=127),
         "rdma: attempts per slice";
     max_mr_bytes: u64 = 1 << 40, "1099511627776", "MC_MAX_MR_SIZE", int(4096..=1 << 62),
@@ -239,15 +239,15 @@ config! {
     auto_gid_retries: usize = 2, "2", "MC_AUTO_GID_MAX_RETRIES", int(0..=16),
         "rdma: other GIDs tried when a connection cannot be made with the best one";
     rail_pause: Duration = s(30), "30", "MC_RDMA_RAIL_PAUSE_SECONDS", secs(1..=3599),
-        "rdma: longest time a failing rail is left out; it is probed earlier, with back-off from 100 ms";
+        "rdma: longest pause before a rail that failed is tried again, seconds; pauses double from 100 ms to 2 s at most, whatever this allows";
     conn_pause: Duration = Duration::ZERO, "0", "MC_CONN_PAUSE_TTL_MS", millis(0..=600000),
         "rdma: milliseconds without new handshakes to a rail after its connection failed";
     dest_device_affinity: bool = false, "unset", "MC_ENABLE_DEST_DEVICE_AFFINITY", present,
         "rdma: when set: prefer the peer's NIC of the same name";
     hca_peer_affinity: bool = false, "0", "MC_ENABLE_HCA_PEER_AFFINITY", on_off,
-        "rdma: prefer the peer NICs that MC_NIC_PEER_AFFINITY lists; with the previous one both are off";
+        "rdma: prefer the peer NICs that MC_NIC_PEER_AFFINITY lists; set together with MC_ENABLE_DEST_DEVICE_AFFINITY both are off";
     nic_peer_affinity: Option<String> = None, "unset", "MC_NIC_PEER_AFFINITY", text,
-        "rdma: local=peer,peer;...";
+        "rdma: local=peer,peer;...: for each local NIC the peer's NICs to prefer; acts on GPU rows of the peer's matrix only (memory at cuda:0 and the like), for those of the NICs that the row prefers";
     traffic_class: u8 = 0, "-1", "MC_IB_TC", |t: &str| minus_one(int(0..=255))(t).map(Option::unwrap_or_default),
         "rdma: traffic class; -1: 0";
     service_level: u8 = 0, "-1", "MC_IB_SL", |t: &str| minus_one(int(0..=15))(t).map(Option::unwrap_or_default),
@@ -271,7 +271,7 @@ config! {
     rdma_repost_writes: bool = true, "1", "MC_RDMA_REPOST_WRITES", on_off,
         "rdma: 0: a WRITE whose first posting failed without a completion is FAILED instead of posted on another rail, so that no copy can arrive late";
     strict: bool = false, "0", "MC_STRICT", on_off,
-        "turn counted fall-backs (v1 framing, loss of the pool, tcp because no NIC works) into errors";
+        "1: turn counted fall-backs (v1 framing, loss of the pool, tcp because no NIC works) into errors";
     log_level: LogLevel = LogLevel::Info, "INFO", "MC_LOG_LEVEL", log_level,
         "least severe line written: TRACE, INFO, WARNING or ERROR";
     log_dir: Option<String> = None, "unset", "MC_LOG_DIR", text,

@@ -1,7 +1,6 @@
-//! The control plane: one thread (`mte-ctl`) with a tokio event loop that runs the
-//! handshake server and clients, metadata and lane set-up. Callers hand it a future and
-//! sleep on a channel; they never run a tokio runtime themselves, because they may live
-//! inside one.
+//! The control plane: one thread (`mte-ctl`) with a tokio event loop that runs the handshake server and clients, the
+//! store, and the set-up of TCP's lanes and RDMA's connections. Callers hand it a future and sleep on a channel; they
+//! never run a tokio runtime themselves, because they may live inside one.
 
 use std::future::Future;
 use std::sync::mpsc;

@@ -27,7 +27,7 @@ pub fn hca_order(matrix: &Matrix) -> Vec<String> {
 pub fn iteration_order(keys: &[String]) -> Vec<usize> {
     let hashes: Vec<u64> = keys.iter().map(|key| hash(key.as_bytes())).collect();
     let mut sizes = BUCKETS.into_iter();
-    let mut table = Table::new(sizes.next().unwrap_or(1));
+    let mut table = HashTable::new(sizes.next().unwrap_or(1));
     let mut seen = HashSet::new();
     for (index, key) in keys.iter().enumerate() {
         if !seen.insert(key.as_str()) {
@@ -35,7 +35,7 @@ pub fn iteration_order(keys: &[String]) -> Vec<usize> {
         }
         if seen.len() > table.buckets() {
             if let Some(size) = sizes.next() {
-                let mut larger = Table::new(size);
+                let mut larger = HashTable::new(size);
                 table.walk().for_each(|index| larger.insert(index, hashes[index]));
                 table = larger;
             }
@@ -45,17 +45,17 @@ pub fn iteration_order(keys: &[String]) -> Vec<usize> {
     table.walk().collect()
 }
 
-/// The map's one list of all keys. It consists of one run per bucket in use; a new run goes to the front of the
-/// list and a new key to the front of its run, so both are kept here in the reverse order of the walk.
-struct Table {
+/// The map's hash table, which is one list of all keys. It consists of one run per bucket in use; a new run goes to the
+/// front of the list and a new key to the front of its run, so both are kept here in the reverse order of the walk.
+struct HashTable {
     runs: Vec<Vec<usize>>,
     /// Per bucket, the index of its run.
     run_of: Vec<Option<usize>>,
 }
 
-impl Table {
+impl HashTable {
     fn new(buckets: usize) -> Self {
-        Table { runs: Vec::new(), run_of: vec![None; buckets] }
+        HashTable { runs: Vec::new(), run_of: vec![None; buckets] }
     }
 
     fn buckets(&self) -> usize {

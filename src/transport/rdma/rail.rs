@@ -1,6 +1,6 @@
 //! A rail: one local NIC to one NIC of a peer. It outlives its connections: waits, connects, posts, pauses after a
-//! failure, proves itself before it carries data again. The machine in `machine` says what comes next; this file feeds
-//! it events, publishes where data goes, and performs its actions.
+//! failure, proves itself before it carries data again. The machine in `machine` says what comes next. This file feeds
+//! it events, copies its outputs to where the data path reads them without a lock, and performs its actions.
 
 pub(super) mod events;
 mod machine;
@@ -65,9 +65,9 @@ pub(super) struct Rail {
     pub peer: String,
     me: Weak<Rail>,
     keeper: Weak<dyn Keeper>,
-    /// Published by the machine: where data is posted. The hot path reads only this.
+    /// Output of the machine: the connection on which data is posted. The data path reads only this.
     up: ArcSwapOption<Connection>,
-    /// Published by the machine: may be chosen as any other.
+    /// Output of the machine: the rail may be chosen as any other.
     trusted: AtomicBool,
     waiting: Waiting,
     /// Bytes posted or waiting, and bandwidth.
@@ -203,7 +203,7 @@ impl Rail {
         }
     }
 
-    /// One step of the machine: what it publishes is published under the lock, what it asks for is done without.
+    /// One step of the machine. Its outputs are copied under the lock; its actions are performed without.
     pub(super) fn feed(&self, event: Event) {
         let Some(keeper) = self.keeper.upgrade() else { return };
         let now = Now { ms: keeper.now_ms(), random: keeper.random() };

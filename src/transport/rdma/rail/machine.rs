@@ -100,7 +100,7 @@ impl<C: Clone + PartialEq, E: Clone> Machine<C, E> {
         }
     }
 
-    /// Published output: where data is posted.
+    /// Output: the connection on which data is posted.
     pub(super) fn up(&self) -> Option<&C> {
         match &self.phase {
             Phase::Up(connection) => Some(connection),
@@ -108,7 +108,7 @@ impl<C: Clone + PartialEq, E: Clone> Machine<C, E> {
         }
     }
 
-    /// Published output: whether the rail may be chosen as any other.
+    /// Output: whether the rail may be chosen as any other.
     pub(super) fn is_trusted(&self) -> bool {
         self.failures == 0
     }

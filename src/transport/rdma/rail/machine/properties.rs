@@ -130,7 +130,7 @@ impl World {
         let proves = matches!(event, Event::Proved(_));
         let now = Now { ms: self.now_ms, random: (self.now_ms as u32).wrapping_mul(2_654_435_761) };
         let actions = self.machine.on(event, now);
-        // What is published at once, before any action is performed.
+        // The outputs change at once, before any action is performed.
         if let Some(connection) = self.machine.up().copied().filter(|up| before != Some(*up)) {
             assert!(!self.is_suspect || proves, "a failed rail carries data before it is proved");
             let proved = self.connections[&connection].proved;
