@@ -12,10 +12,11 @@ use transfer_engine::config::Config;
 use transfer_engine::error::{Class, Code, Error};
 use transfer_engine::handshake::{server, wire, Client, ConnectionMessage, Handler, Limits, Notification};
 use transfer_engine::host_port::HostPort;
-use transfer_engine::metadata::{self, SegmentDesc};
+use transfer_engine::metadata;
 use transfer_engine::runtime::fork::Tracked;
 use transfer_engine::runtime::ports::BoundPort;
 use transfer_engine::runtime::BoxFuture;
+use transfer_engine::segment_desc::SegmentDesc;
 
 fn run<T>(test: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

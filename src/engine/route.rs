@@ -55,7 +55,8 @@ impl Route for SegmentRoute {
         let known = segment.known();
         // A version is never used for two texts, so the same version means the same text.
         if known.version != last.version {
-            self.last.store(known.clone());
+            // Of two threads, the one with the older text may come last.
+            self.last.rcu(|last| if known.version > last.version { known.clone() } else { last.clone() });
         }
         offered(&known)
     }

@@ -72,9 +72,13 @@ impl Transports {
                 None => row.describe_absence(&mut desc),
             }
         }
-        if desc.protocol.is_empty() {
-            desc.protocol = first.name().into();
-        }
+        let forms = |extension| {
+            let rows = PROTOCOLS.iter().zip(&self.installed);
+            rows.filter(move |(row, _)| row.is_extension() == extension)
+        };
+        let mut forms = forms(false).chain(forms(true));
+        let listed = forms.find(|(_, installed)| installed.get().is_some_and(|t| t.list_buffers(&mut desc)));
+        desc.protocol = listed.map_or(first.name(), |(row, _)| row.name()).into();
         Some(desc)
     }
 
@@ -85,7 +89,8 @@ impl Transports {
 
     /// Answers a connection request (type 0); `None` before a transport is installed.
     pub async fn answer(&self, request: ConnectionMessage) -> Option<ConnectionMessage> {
-        if let Some(answer) = self.iter().find_map(|transport| transport.answer(&request)) {
+        let asked = self.iter().filter(|transport| transport.is_asked(&request));
+        if let Some(answer) = asked.chain(self.iter()).find_map(|transport| transport.answer(&request)) {
             return Some(answer.await);
         }
         (!self.is_empty()).then(|| ConnectionMessage::rejection(NO_CONNECTIONS))

@@ -161,6 +161,13 @@ impl Etcd {
         Ok(granted.id())
     }
 
+    /// Whether the server does not know the lease any more. Asked after a refusal: that error has no code of its own.
+    async fn has_lost(&self, id: i64) -> bool {
+        let left =
+            self.call("look at the lease", |mut c| async move { c.lease_time_to_live(id, None).await });
+        left.await.is_ok_and(|left| left.ttl() <= 0)
+    }
+
     async fn forget_lease(&self, id: i64) {
         let mut lease = self.lease.lock().await;
         if *lease == Some(id) {
@@ -189,7 +196,7 @@ impl Etcd {
         let txn = Txn::new().when([expected]).and_then([put]);
         let wrote = self.call("put", |mut c| async move { c.txn(txn).await }).await;
         let wrote = match wrote {
-            Err(error) if error.text().contains("lease not found") => {
+            Err(error) if !error.retryable() && self.has_lost(lease).await => {
                 self.forget_lease(lease).await;
                 return Err(unreachable(format!(
                     "the lease is gone; another is asked for: {}",
@@ -241,8 +248,7 @@ impl Backend for Etcd {
             let kept =
                 self.call("keep the lease", |mut c| async move { c.lease_keep_alive(id).await.map(drop) });
             match kept.await {
-                // The client says so of a lease that the server does not know.
-                Err(error) if error.text().contains("lease not found") => {
+                Err(error) if !error.retryable() && self.has_lost(id).await => {
                     tracing::warn!("etcd has lost the lease of this engine; a new one is asked for");
                     self.forget_lease(id).await;
                     Ok(())

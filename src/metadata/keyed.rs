@@ -10,7 +10,7 @@ use tokio::sync::{Mutex, Notify};
 
 use super::backend::{Backend, Entry, Patience, Watch};
 use super::keys::Keys;
-use super::store::{Change, Changed, Own, SegmentDesc, Store};
+use super::store::{Change, Changed, Own, Store};
 use crate::config::Config;
 use crate::error::{Class, Code, Error, Result};
 use crate::handshake::Client;
@@ -19,6 +19,7 @@ use crate::json;
 use crate::json::members::Members;
 use crate::observe::log::RateLimit;
 use crate::runtime::BoxFuture;
+use crate::segment_desc::SegmentDesc;
 use claims::Claims;
 
 /// How often in the life of a key its owner looks after it. Chosen: one look may fail, and the next still comes in

@@ -5,12 +5,13 @@ use std::future::ready;
 
 use serde_json::Value;
 
-use super::store::{OwnDescriptor, SegmentDesc, Store};
+use super::store::{OwnDescriptor, Store};
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::handshake::Client;
 use crate::host_port::{self, HostPort};
 use crate::runtime::BoxFuture;
+use crate::segment_desc::SegmentDesc;
 
 /// The connection string that selects this store.
 pub const CONNECTION: &str = "P2PHANDSHAKE";

@@ -8,7 +8,7 @@ pub use super::backend::Watch;
 use crate::error::Result;
 use crate::host_port::HostPort;
 use crate::runtime::BoxFuture;
-pub use crate::segment_desc::SegmentDesc;
+use crate::segment_desc::SegmentDesc;
 
 /// Makes the local descriptor without its buffers, sent along when a peer's is fetched; null while no
 /// transport is installed.

@@ -67,14 +67,27 @@ pub trait Transport: Send + Sync {
     /// when that is under way; the caller waits for the region's use count.
     fn abort(&self, region: &Arc<Region>);
 
-    /// Adds this transport's members to the descriptor. The first transport that can work names the protocol and lists
-    /// the buffers in its form; the others add members of their own.
-    fn describe(&self, desc: &mut SegmentDesc);
+    /// Adds what the transport says in every descriptor, whichever form the buffers have.
+    fn describe(&self, desc: &mut SegmentDesc) {
+        let _ = desc;
+    }
+
+    /// Lists the regions that peers may access in this transport's form, with what belongs to the form; `false`, and
+    /// nothing is added, if it has no region to offer now. Called until one transport says `true`: that one is the
+    /// descriptor's protocol.
+    fn list_buffers(&self, desc: &mut SegmentDesc) -> bool;
 
     /// A link to the peer that `route` leads to.
     fn link(&self, route: Arc<dyn Route>) -> Arc<dyn Link>;
 
-    /// Answers a peer's connection request (type 0); `None` if this transport has no such connections.
+    /// Whether a connection request is for this transport, because it names a NIC of it.
+    fn is_asked(&self, request: &ConnectionMessage) -> bool {
+        let _ = request;
+        false
+    }
+
+    /// Answers a peer's connection request (type 0); `None` if this transport has no such connections. What no transport
+    /// [is asked](Transport::is_asked) for is refused by the first that has them.
     fn answer(&self, request: &ConnectionMessage) -> Option<BoxFuture<'static, ConnectionMessage>> {
         let _ = request;
         None

@@ -1,10 +1,15 @@
 //! What a peer's descriptor offers one transport.
 
 use std::any::Any;
+use std::sync::Arc;
+
+use serde_json::{json, Value};
 
 use super::ranges::Ranges;
 use crate::error::{Code, Error, Result};
 use crate::json::members::Members;
+use crate::memory::Region;
+use crate::segment_desc::{SegmentDesc, BUFFERS};
 
 /// A buffer that a peer publishes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,6 +38,36 @@ impl PeerBuffer {
         }
         Ok(PeerBuffer { addr, len, name })
     }
+}
+
+/// Lists regions in the plain form: the segment's name, address and length of each.
+pub fn list_plain(regions: &[Arc<Region>], desc: &mut SegmentDesc) {
+    let name = desc.name.clone();
+    let buffer = |region: &Arc<Region>| json!({"name": name, "addr": region.addr, "length": region.len});
+    desc.put(BUFFERS, regions.iter().map(buffer).collect::<Value>());
+}
+
+/// The buffers that a peer offers a transport which needs no more than address and length, and the ranges that a request
+/// may lie in. In the form of `protocol` itself a request lies in one buffer; in another transport's form a region may be
+/// several entries, and an entry with an empty list of keys is not for peers.
+pub fn plain_buffers(desc: &SegmentDesc, protocol: &str) -> Result<(Vec<PeerBuffer>, Ranges)> {
+    let own_form = desc.protocol == protocol;
+    let buffers = if own_form { desc.list(BUFFERS, PeerBuffer::read)? } else { of_other_form(desc)? };
+    let each = buffers.iter().map(|buffer| (buffer.addr, buffer.len));
+    let ranges = if own_form { Ranges::single(each)? } else { Ranges::joined(each)? };
+    Ok((buffers, ranges))
+}
+
+/// Whether the form is right is for its own transport to say.
+fn of_other_form(desc: &SegmentDesc) -> Result<Vec<PeerBuffer>> {
+    let open = |value: &Value| !value["rkey"].as_array().is_some_and(|keys| keys.is_empty());
+    let items = desc.members.get(BUFFERS).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let mut buffers = Vec::new();
+    buffers.try_reserve_exact(items.len()).map_err(|_| Error::out_of_memory(BUFFERS))?;
+    for item in items.iter().filter(|item| open(item)) {
+        buffers.extend(Members::of(item, "element").and_then(|members| PeerBuffer::read(&members)).ok());
+    }
+    Ok(buffers)
 }
 
 /// A peer's descriptor as one transport reads it. Immutable.

@@ -15,6 +15,12 @@ pub trait Protocol: Sync {
     /// The name in C and in descriptors.
     fn name(&self) -> &'static str;
 
+    /// Whether only this project knows it. Then peers of other projects have to find another transport's form in a
+    /// descriptor, and this one's is used where no other has one.
+    fn is_extension(&self) -> bool {
+        false
+    }
+
     /// The members of descriptors that are this transport's own.
     fn members(&self) -> &'static [&'static str];
 

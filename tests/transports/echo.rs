@@ -6,17 +6,15 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
-use serde_json::{json, Value};
-
 use super::host::{Host, Route};
-use super::offer::{Offer, PeerBuffer};
+use super::offer::{list_plain, plain_buffers, Offer, PeerBuffer};
 use super::protocol::Protocol;
 use super::ranges::Ranges;
 use super::slice::Slice;
 use super::{local, Link, Transport};
 use crate::error::{Class, Code, Error, Result};
 use crate::memory::{Region, Registry};
-use crate::segment_desc::{SegmentDesc, BUFFERS};
+use crate::segment_desc::SegmentDesc;
 use crate::topology::Matrix;
 
 const NAME: &str = "echo";
@@ -34,14 +32,17 @@ impl Protocol for Row {
         NAME
     }
 
+    fn is_extension(&self) -> bool {
+        true
+    }
+
     fn members(&self) -> &'static [&'static str] {
         &[ID]
     }
 
     fn read(&self, desc: &SegmentDesc) -> Result<Option<Arc<dyn Offer>>> {
         let Some(id) = desc.typed().uint(ID)? else { return Ok(None) };
-        let buffers = if desc.protocol == NAME { desc.list(BUFFERS, PeerBuffer::read)? } else { Vec::new() };
-        let ranges = Ranges::single(buffers.iter().map(|buffer| (buffer.addr, buffer.len)))?;
+        let (buffers, ranges) = plain_buffers(desc, NAME)?;
         Ok(Some(Arc::new(EchoOffer { id, buffers, ranges })))
     }
 
@@ -108,13 +109,11 @@ impl Transport for Echo {
 
     fn describe(&self, desc: &mut SegmentDesc) {
         desc.put(ID, self.id);
-        if desc.protocol.is_empty() {
-            desc.protocol = NAME.into();
-            let name = desc.name.clone();
-            let buffer =
-                |region: &Arc<Region>| json!({"name": name, "addr": region.addr, "length": region.len});
-            desc.put(BUFFERS, self.host.registry().published().iter().map(buffer).collect::<Value>());
-        }
+    }
+
+    fn list_buffers(&self, desc: &mut SegmentDesc) -> bool {
+        list_plain(&self.host.registry().published(), desc);
+        true
     }
 
     fn link(&self, route: Arc<dyn Route>) -> Arc<dyn Link> {

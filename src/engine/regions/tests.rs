@@ -39,7 +39,9 @@ impl Transport for Fake {
         self.note(&format!("aborts {}", region.addr));
     }
 
-    fn describe(&self, _: &mut crate::segment_desc::SegmentDesc) {}
+    fn list_buffers(&self, _: &mut crate::segment_desc::SegmentDesc) -> bool {
+        false
+    }
 
     fn link(&self, _: Arc<dyn crate::transport::host::Route>) -> Arc<dyn crate::transport::Link> {
         unreachable!("nothing is submitted here")

@@ -4,7 +4,7 @@ use serde_json::{json, Value};
 
 use super::table::Segments;
 use super::*;
-use crate::metadata::SegmentDesc;
+use crate::segment_desc::SegmentDesc;
 
 struct NoStore;
 

@@ -92,19 +92,24 @@ fn moved(bytes: isize) -> io::Result<u64> {
 }
 
 fn bad_source(addr: u64, error: &io::Error) -> Error {
-    let what = format!(
-        "the source address {addr:#x} is registered but cannot be read, it is not mapped any more; unregister memory \
-         before it is unmapped or freed"
-    );
-    Error::io(Code::InvalidArgument, what, error)
+    let what = format!("the source address {addr:#x} is registered but cannot be read");
+    bad(what, "it is not mapped any more; unregister memory before it is unmapped or freed", error)
 }
 
 fn bad_destination(addr: u64, error: &io::Error) -> Error {
-    let what = format!(
-        "the destination address {addr:#x} is registered but cannot be written, it is not mapped any more or mapped \
-         read-only; unregister memory before it is unmapped or freed, and map destinations with PROT_WRITE"
-    );
-    Error::io(Code::InvalidArgument, what, error)
+    let what = format!("the destination address {addr:#x} is registered but cannot be written");
+    let fault =
+        "it is not mapped any more, or read-only; unregister memory before it is unmapped or freed, and map \
+                 destinations with PROT_WRITE";
+    bad(what, fault, error)
+}
+
+/// Only EFAULT speaks of the memory; anything else is the kernel's refusal to copy.
+fn bad(what: String, fault: &str, error: &io::Error) -> Error {
+    match error.raw_os_error() {
+        Some(libc::EFAULT) => Error::io(Code::InvalidArgument, format!("{what}, {fault}"), error),
+        _ => Error::io(Code::InvalidArgument, what, error),
+    }
 }
 
 #[cfg(test)]

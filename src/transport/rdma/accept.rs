@@ -104,10 +104,11 @@ fn addressed(shared: &Shared, path: &str) -> Result<Arc<Nic>, Refusal> {
     let name = path.split_once('@').map(|(_, name)| name).filter(|name| !name.is_empty());
     let name = name.ok_or_else(|| refusal(format!("Invalid peer_nic_path: {path:.80}")))?;
     let nic = shared.nics.iter().find(|nic| nic.name == name);
-    let unusable = |text| Refusal::new(Reason::Nic, text);
-    let nic = nic.ok_or_else(|| unusable(format!("this node has no NIC '{name:.80}' in use")))?;
+    let unknown = || Refusal::new(Reason::Nic, format!("this node has no NIC '{name:.80}' in use"));
+    let nic = nic.ok_or_else(unknown)?;
     if !nic.is_active() {
-        return Err(unusable(format!("NIC '{name}' is not active: {}", nic.port().last_error)));
+        let text = format!("NIC '{name}' is not active: {}", nic.port().last_error);
+        return Err(Refusal::new(Reason::Inactive, text));
     }
     Ok(nic.clone())
 }
@@ -164,7 +165,9 @@ fn acknowledged(
     let rail = shared.rails(nic).find(&request.local_nic_path).ok_or_else(unknown)?;
     let connection = rail.connection().ok_or_else(unknown)?;
     if connection.peer_numbers() != Some(request.qp_num.as_slice()) {
-        return Err(refusal("ready message of another connection: the queue pair numbers differ".into()));
+        // As if there were none: the peer's was evicted, and this one was made since.
+        let text = "ready message of another connection: the queue pair numbers differ";
+        return Err(Refusal::new(Reason::NoConnection, text));
     }
     rail.feed(Event::Ready(connection));
     Ok(ConnectionMessage::default())

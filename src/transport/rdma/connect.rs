@@ -10,7 +10,7 @@ use super::gid::{self, LocalGid};
 use super::peer::incarnation_number;
 use super::rail::events::{Attempt, By};
 use super::rail::{Event, Rail};
-use super::refusal::{by_peer, refused, Reason, LAST_QP_NUMBER};
+use super::refusal::{by_peer, unusable, Reason, LAST_QP_NUMBER};
 use super::route::{PeerDesc, PeerNic, Route};
 use super::setup::{self, blocking};
 use super::shared::Shared;
@@ -103,7 +103,7 @@ async fn shake_hands(
     check_reply(&request, &reply)?;
     let gid = gid::parse(if reply.local_gid.is_empty() { &remote.gid } else { &reply.local_gid })
         .ok_or_else(|| protocol(format!("the peer's GID '{}' is none", reply.local_gid)))?;
-    rail.nic.check_reach(&gid).map_err(|text| refused(Some(Reason::LinkLocal), &text))?;
+    rail.nic.check_reach(&gid).map_err(|text| unusable(Reason::LinkLocal, &text))?;
     let to = Remote {
         gid,
         lid: if reply.local_gid.is_empty() { remote.lid } else { reply.local_lid },
@@ -198,7 +198,7 @@ fn check_reply(request: &ConnectionMessage, reply: &ConnectionMessage) -> Result
             "the reply speaks for '{}' to '{}' (upstream up to v0.3.11 refuses so without a reason)",
             reply.local_nic_path, reply.peer_nic_path
         );
-        return Err(refused(None, &text));
+        return Err(unusable(Reason::Request, &text));
     }
     if reply.qp_num.iter().any(|number| *number > LAST_QP_NUMBER) {
         return Err(protocol("the peer's queue pair numbers have more than 24 bits".into()));
@@ -207,7 +207,7 @@ fn check_reply(request: &ConnectionMessage, reply: &ConnectionMessage) -> Result
     if ours != theirs {
         let text =
             format!("{theirs} queue pairs offered for {ours}; set MC_NUM_QP_PER_EP alike on both sides");
-        return Err(refused(None, &text));
+        return Err(unusable(Reason::Request, &text));
     }
     Ok(())
 }

@@ -23,22 +23,20 @@ const MATRIX: &str = "priority_matrix";
 /// The members that are RDMA's own.
 pub(super) const MEMBERS: &[&str] = &[SERVER, DEVICES, MATRIX];
 
-/// Adds our members. `is_published` tells whether the region at an address is open to peers: the transport learns of
-/// regions before they are open. With every NIC dead there is nothing to describe, and another transport may speak for
-/// the segment.
-pub(super) fn describe(
+/// Lists the buffers, with the NICs that their keys are for. `is_published` tells whether the region at an address is open
+/// to peers: the transport learns of regions before they are open. `false` with every NIC dead.
+pub(super) fn list(
     publication: Publication,
     is_published: impl Fn(u64) -> bool,
     server: String,
     desc: &mut SegmentDesc,
-) {
+) -> bool {
     let Publication { nics, matrix, buffers } = publication;
     if nics.is_empty() {
-        return;
+        return false;
     }
     // Upstream up to 0.3.12 drops the whole descriptor for one buffer without keys.
     let open = |buffer: &PublishedBuffer| !buffer.rkey.is_empty() && is_published(buffer.addr);
-    desc.protocol = NAME.into();
     if server != desc.name {
         desc.put(SERVER, server);
     }
@@ -53,6 +51,7 @@ pub(super) fn describe(
     };
     desc.put(BUFFERS, buffers.into_iter().filter(open).map(buffer).collect::<Value>());
     desc.put(MATRIX, matrix.to_value());
+    true
 }
 
 /// What a peer offers.

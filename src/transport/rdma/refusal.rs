@@ -12,37 +12,52 @@ pub(super) const LAST_QP_NUMBER: u32 = 0xff_ffff;
 pub(super) enum Reason {
     /// The request is not well-formed, or does not suit this node's settings.
     Request,
-    /// The NIC that is asked for is not there or not active.
+    /// The NIC that is asked for is not in use here.
     Nic,
+    /// The NIC that is asked for is not active now.
+    Inactive,
     /// The engine that is asked for is gone; another one has its address.
     Stale,
     /// The GID is link-local, and this side's is not. A port has only that one for a moment while its address changes.
     LinkLocal,
     /// A ready message for a connection that is not there: it was evicted meanwhile.
     NoConnection,
+    /// Something of this node failed, and may work next time.
+    Busy,
     /// Something of this node failed.
     Local,
 }
 
 impl Reason {
-    const ALL: [Reason; 6] =
-        [Reason::Request, Reason::Nic, Reason::Stale, Reason::LinkLocal, Reason::NoConnection, Reason::Local];
+    const ALL: [Reason; 8] = [
+        Reason::Request,
+        Reason::Nic,
+        Reason::Inactive,
+        Reason::Stale,
+        Reason::LinkLocal,
+        Reason::NoConnection,
+        Reason::Busy,
+        Reason::Local,
+    ];
 
     /// The value of the member `refusal`.
     fn word(self) -> &'static str {
         match self {
             Reason::Request => "request",
             Reason::Nic => "nic",
+            Reason::Inactive => "inactive",
             Reason::Stale => "stale",
             Reason::LinkLocal => "link_local",
             Reason::NoConnection => "no_connection",
+            Reason::Busy => "busy",
             Reason::Local => "local",
         }
     }
 
     /// Whether the next attempt may succeed: it is made with a fresh descriptor, another GID, or a new connection.
     fn passes(self) -> bool {
-        matches!(self, Reason::Stale | Reason::LinkLocal | Reason::NoConnection)
+        use Reason::{Busy, Inactive, LinkLocal, NoConnection, Stale};
+        matches!(self, Inactive | Stale | LinkLocal | NoConnection | Busy)
     }
 }
 
@@ -69,7 +84,11 @@ impl Refusal {
 
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
-        let reason = if error.code() == Code::RejectHandshake { Reason::Request } else { Reason::Local };
+        let reason = match error.code() {
+            _ if error.retryable() => Reason::Busy,
+            Code::RejectHandshake => Reason::Request,
+            _ => Reason::Local,
+        };
         Refusal { reason, error }
     }
 }
@@ -78,12 +97,17 @@ impl From<Error> for Refusal {
 pub(super) fn by_peer(reply: &ConnectionMessage) -> Error {
     let word = reply.refusal.as_deref();
     let reason = Reason::ALL.into_iter().find(|reason| Some(reason.word()) == word);
-    refused(reason, &reply.reply_msg)
+    let text = format!("the peer refused the connection: {}", reply.reply_msg);
+    classed(reason, text)
 }
 
-/// The error of a connection that one of the two sides refuses.
-pub(super) fn refused(reason: Option<Reason>, text: &str) -> Error {
-    let error = Error::new(Code::RejectHandshake, format!("the peer refused the connection: {text}"));
+/// The error of a reply that this side cannot use.
+pub(super) fn unusable(reason: Reason, text: &str) -> Error {
+    classed(Some(reason), format!("the peer's reply cannot be used: {text}"))
+}
+
+fn classed(reason: Option<Reason>, text: String) -> Error {
+    let error = Error::new(Code::RejectHandshake, text);
     match reason {
         Some(reason) if reason.passes() => error.transient(Class::Network),
         _ => error,
@@ -99,9 +123,11 @@ mod tests {
         let expected = [
             (Reason::Request, false),
             (Reason::Nic, false),
+            (Reason::Inactive, true),
             (Reason::Stale, true),
             (Reason::LinkLocal, true),
             (Reason::NoConnection, true),
+            (Reason::Busy, true),
             (Reason::Local, false),
         ];
         assert_eq!(expected.map(|(reason, _)| reason), Reason::ALL);

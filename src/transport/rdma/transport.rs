@@ -148,9 +148,9 @@ impl Transport for Rdma {
         offer::NAME
     }
 
-    fn describe(&self, desc: &mut SegmentDesc) {
+    fn list_buffers(&self, desc: &mut SegmentDesc) -> bool {
         let is_published = |addr| self.registry.is_published(addr);
-        offer::describe(self.publication(), is_published, self.shared.identity.server.clone(), desc);
+        offer::list(self.publication(), is_published, self.shared.identity.server.clone(), desc)
     }
 
     fn link(&self, route: Arc<dyn host::Route>) -> Arc<dyn Link> {
@@ -160,6 +160,11 @@ impl Transport for Rdma {
         let origin: Arc<dyn Origin> = link.clone();
         links.push(Arc::downgrade(&origin));
         link
+    }
+
+    fn is_asked(&self, request: &ConnectionMessage) -> bool {
+        let name = request.peer_nic_path.split_once('@').map(|(_, name)| name);
+        self.shared.nics.iter().any(|nic| Some(nic.name.as_str()) == name)
     }
 
     /// A refusal is a reply too.

@@ -1,19 +1,14 @@
 //! TCP's members of the descriptor: written for this engine, read from a peer's.
 
 use std::any::Any;
-use std::sync::Arc;
-
-use serde_json::{json, Value};
 
 use super::shared::Endpoint;
 use super::wire;
 use crate::error::{Code, Error, Result};
-use crate::json::members::Members;
-use crate::memory::Region;
-use crate::segment_desc::{SegmentDesc, BUFFERS};
+use crate::segment_desc::SegmentDesc;
 use crate::transport::host::Route;
 use crate::transport::incarnation;
-use crate::transport::offer::{Offer, PeerBuffer};
+use crate::transport::offer::{self, Offer, PeerBuffer};
 use crate::transport::ranges::Ranges;
 
 /// The name in descriptors.
@@ -40,18 +35,12 @@ pub(super) struct Ours<'a> {
     pub cell: u64,
 }
 
-/// Adds our members; `regions` are listed if no other transport has listed its own.
-pub(super) fn describe(ours: &Ours<'_>, regions: &[Arc<Region>], desc: &mut SegmentDesc) {
+/// Adds our members.
+pub(super) fn describe(ours: &Ours<'_>, desc: &mut SegmentDesc) {
     desc.put(HOST, ours.host);
     desc.put(PORT, ours.port);
     desc.put(PROTO_VERSION, OUR_VERSION);
     desc.put(CELL, ours.cell);
-    if desc.protocol.is_empty() {
-        desc.protocol = NAME.into();
-        let name = desc.name.clone();
-        let buffer = |region: &Arc<Region>| json!({"name": name, "addr": region.addr, "length": region.len});
-        desc.put(BUFFERS, regions.iter().map(buffer).collect::<Value>());
-    }
 }
 
 /// Upstream writes these in every descriptor.
@@ -85,10 +74,7 @@ impl TcpOffer {
         if !own_form && port == 0 {
             return Ok(None);
         }
-        let buffers = if own_form { desc.list(BUFFERS, PeerBuffer::read)? } else { of_other_form(desc)? };
-        let each = buffers.iter().map(|buffer| (buffer.addr, buffer.len));
-        // In another transport's form a region may be several entries.
-        let ranges = if own_form { Ranges::single(each)? } else { Ranges::joined(each)? };
+        let (buffers, ranges) = offer::plain_buffers(desc, NAME)?;
         let incarnation = desc.incarnation.as_deref().and_then(incarnation::unhex);
         Ok(Some(TcpOffer { host, port, proto_version, incarnation, cell, buffers, ranges }))
     }
@@ -98,19 +84,6 @@ impl TcpOffer {
     fn proof(&self) -> Option<([u8; wire::INCARNATION_LEN], u64)> {
         self.incarnation.filter(|_| self.cell != 0).map(|id| (id, self.cell))
     }
-}
-
-/// The buffers of a descriptor in another transport's form: entries that have an address, a length, and, where such
-/// entries have keys, at least one. Whether the form is right is for that transport to say.
-fn of_other_form(desc: &SegmentDesc) -> Result<Vec<PeerBuffer>> {
-    let open = |value: &Value| !value["rkey"].as_array().is_some_and(|keys| keys.is_empty());
-    let items = desc.members.get(BUFFERS).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    let mut buffers = Vec::new();
-    buffers.try_reserve_exact(items.len()).map_err(|_| Error::out_of_memory(BUFFERS))?;
-    for item in items.iter().filter(|item| open(item)) {
-        buffers.extend(Members::of(item, "element").and_then(|members| PeerBuffer::read(&members)).ok());
-    }
-    Ok(buffers)
 }
 
 impl Offer for TcpOffer {

@@ -15,6 +15,7 @@ use crate::runtime::fork::Tracked;
 use crate::runtime::ports::BoundPort;
 use crate::segment_desc::SegmentDesc;
 use crate::transport::host::{Host, Route};
+use crate::transport::offer::list_plain;
 use crate::transport::{Link, Transport};
 
 /// The installed transport.
@@ -72,7 +73,12 @@ impl Transport for Tcp {
 
     fn describe(&self, desc: &mut SegmentDesc) {
         let ours = offer::Ours { host: &self.host.address().host, port: self.port, cell: self.shared.cell() };
-        offer::describe(&ours, &self.shared.registry.published(), desc);
+        offer::describe(&ours, desc);
+    }
+
+    fn list_buffers(&self, desc: &mut SegmentDesc) -> bool {
+        list_plain(&self.shared.registry.published(), desc);
+        true
     }
 
     fn link(&self, route: Arc<dyn Route>) -> Arc<dyn Link> {

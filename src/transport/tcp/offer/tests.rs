@@ -1,6 +1,8 @@
-use serde_json::json;
+use serde_json::{json, Value};
 
 use super::*;
+use crate::segment_desc::BUFFERS;
+use crate::transport::offer::list_plain;
 
 fn recorded() -> Value {
     json!({"name": "10.0.0.1:15428", "protocol": "tcp", "tcp_data_port": 16001, "tcp_proto_version": 2,
@@ -21,7 +23,9 @@ fn read(value: Value) -> Result<Option<TcpOffer>> {
 fn what_is_described_is_read_back() {
     let mut desc =
         SegmentDesc { name: "a:1".into(), incarnation: Some("00".repeat(16)), ..SegmentDesc::default() };
-    describe(&Ours { host: "h", port: 7, cell: u64::MAX }, &[], &mut desc);
+    describe(&Ours { host: "h", port: 7, cell: u64::MAX }, &mut desc);
+    list_plain(&[], &mut desc);
+    desc.protocol = NAME.into();
     let json = desc.clone().encode();
     assert_eq!(
         (&json["protocol"], &json[PROTO_VERSION], &json[BUFFERS]),
@@ -32,14 +36,6 @@ fn what_is_described_is_read_back() {
     assert_eq!((offer.host.as_deref(), offer.port, offer.proto_version), (Some("h"), 7, 2));
     assert_eq!(offer.proof(), Some(([0; 16], u64::MAX)));
     assert_eq!(offer.incarnation(), incarnation::key(&[0; 16]));
-}
-
-#[test]
-fn another_transports_form_stays() {
-    let mut desc = SegmentDesc { protocol: "other".into(), ..SegmentDesc::default() };
-    desc.put(BUFFERS, json!(["theirs"]));
-    describe(&Ours { host: "h", port: 7, cell: 9 }, &[], &mut desc);
-    assert_eq!((desc.protocol.as_str(), &desc.members[BUFFERS]), ("other", &json!(["theirs"])));
 }
 
 #[test]
