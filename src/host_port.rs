@@ -32,6 +32,33 @@ pub fn parse(text: &str, default_port: u16) -> HostPort {
     HostPort { host: host.to_string(), port }
 }
 
+/// As [`parse`] for an address in a setting or a connection string, where a slip must not lead to another server: the port
+/// is a number from 1 to 65535 or is not given. The error is one sentence without `text`, which may hold a password.
+pub fn parse_strictly(text: &str, default_port: u16) -> Result<HostPort, String> {
+    if text.contains('@') {
+        return Err("a login in the address is not read".into());
+    }
+    if let Some(odd) = text.chars().find(|c| c.is_whitespace() || c.is_control() || "/?#\\".contains(*c)) {
+        return Err(format!("{odd:?} has no place in an address"));
+    }
+    let (host, port_text) = split(text);
+    let port = match port_text {
+        None => default_port,
+        Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => {
+            let port = digits.parse().ok().filter(|port| *port != 0);
+            port.ok_or_else(|| format!("port '{digits}' is not a number from 1 to 65535"))?
+        }
+        Some(other) => return Err(format!("port '{other}' is not a number from 1 to 65535")),
+    };
+    if host.is_empty() {
+        return Err("the host is missing".into());
+    }
+    if host.contains([':', '[', ']', ',']) && !is_ipv6(host) {
+        return Err(format!("'{host}' is neither a name nor an address; IPv6 addresses stand in brackets"));
+    }
+    Ok(HostPort { host: host.to_string(), port })
+}
+
 fn split(text: &str) -> (&str, Option<&str>) {
     if let Some((inside, rest)) = text.strip_prefix('[').and_then(|t| t.split_once(']')) {
         if is_ipv6(inside) {
@@ -100,6 +127,40 @@ mod tests {
             (":123", "", 123),
         ] {
             assert_eq!(parse(text, 12001), HostPort { host: host.into(), port }, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_slip_in_a_strict_address_is_an_error_that_names_it() {
+        for (text, host, port) in [
+            ("h", "h", 7),
+            ("h:2379", "h", 2379),
+            ("1.2.3.4:65535", "1.2.3.4", 65535),
+            ("[::1]:123", "::1", 123),
+            ("::1", "::1", 7),
+            ("[fe80::1%eth0]:1", "fe80::1%eth0", 1),
+        ] {
+            assert_eq!(parse_strictly(text, 7), Ok(HostPort { host: host.into(), port }), "{text}");
+        }
+        for (text, named) in [
+            ("h:99999", "99999"),
+            ("h:2380x", "2380x"),
+            ("h:", "port ''"),
+            ("h:0", "port '0'"),
+            ("h:-1", "-1"),
+            ("h:+1", "+1"),
+            ("h:23790/prefix", "'/'"),
+            ("h?x", "'?'"),
+            ("h #", "' '"),
+            ("h\n", "'\\n'"),
+            ("user:secret@h:1", "a login"),
+            (":1", "host is missing"),
+            ("", "host is missing"),
+            ("[::1", "neither"),
+            ("a:b:1", "neither"),
+        ] {
+            let said = parse_strictly(text, 7).unwrap_err();
+            assert!(said.contains(named) && !said.contains("secret"), "{text}: {said}");
         }
     }
 

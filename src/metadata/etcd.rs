@@ -23,6 +23,7 @@ use super::store::{Own, Store};
 use super::tls::Files;
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::host_port;
 use crate::runtime::BoxFuture;
 use watch::Watches;
 
@@ -97,14 +98,22 @@ struct Etcd {
 fn endpoint(text: &str, files: &Files) -> Result<Endpoint> {
     let (scheme, rest) = match text.split_once("://") {
         Some((scheme @ ("http" | "https"), rest)) => (scheme, rest),
-        Some(_) => return Err(Error::invalid(format!("etcd endpoint '{text}' should be host:port"))),
+        Some(_) => {
+            return Err(Error::invalid("an etcd endpoint should be host:port, without another scheme"))
+        }
         None => ("http", text),
     };
     let scheme = if files.authorities.is_some() || files.identity.is_some() { "https" } else { scheme };
-    let address = crate::host_port::parse(rest.trim_end_matches('/'), DEFAULT_PORT);
+    let wrong = |why: String| {
+        Error::invalid(format!(
+            "an etcd endpoint should be host:port ({why}); login and password are MC_ETCD_USERNAME and MC_ETCD_PASSWORD, \
+             a prefix of all keys is MC_METADATA_CLUSTER_ID"
+        ))
+    };
+    let address = host_port::parse_strictly(rest.trim_end_matches('/'), DEFAULT_PORT).map_err(wrong)?;
     let url = format!("{scheme}://{address}");
-    if address.host.is_empty() || url.parse::<hyper::Uri>().is_err() {
-        return Err(Error::invalid(format!("etcd endpoint '{text}' should be host:port")));
+    if let Err(error) = url.parse::<hyper::Uri>() {
+        return Err(wrong(error.to_string()));
     }
     Ok(Endpoint { url, client: OnceCell::new() })
 }

@@ -61,6 +61,10 @@ pub fn open(connection: &str, config: &Config, own: Own) -> Result<Arc<dyn Store
             "metadata connection string is empty; use P2PHANDSHAKE to run without a store",
         ));
     }
+    if connection.trim().eq_ignore_ascii_case(p2p::CONNECTION) {
+        let text = format!("unknown metadata store '{connection}'; did you mean {}?", p2p::CONNECTION);
+        return Err(Error::invalid(text));
+    }
     let scheme = connection.split_once("://").map_or(DEFAULT_SCHEME, |(scheme, _)| scheme);
     let row = STORES.iter().find(|row| row.scheme == scheme).ok_or_else(|| {
         let known: Vec<_> = STORES.iter().map(|row| row.scheme).collect();
@@ -101,8 +105,6 @@ mod tests {
             ("etcd://h:2379", "etcd"),
             #[cfg(feature = "etcd")]
             ("h:2379, i:2379;[::1]:2379", "etcd"),
-            #[cfg(feature = "etcd")]
-            ("p2phandshake", "etcd"),
         ] {
             let store = open(text).map_err(|e| e.to_string()).unwrap();
             assert_eq!(store.is_peer_to_peer(), name == "peer");
@@ -115,12 +117,30 @@ mod tests {
             "http://",
             "http://h:x/",
             "http://h:70000/",
-            "http://u:p@h/",
+            "http://u:secret@h/",
+            "http://h:0/",
             "http:// h/",
             "redis://",
+            "redis://h:99999",
+            "redis://u:secret@h",
+            "redis://h/1",
             "etcd://,;",
+            "etcd://h:99999",
+            "etcd://h:2380x",
+            "h:23790/prefix",
+            "etcd://u:secret@h:2379",
+            "etcd://h:2379,i:0",
+            "etcd://ftp://h",
+            "P2PHANDSHAKE ",
+            "p2phandshake",
+            " P2pHandshake\n",
         ] {
-            assert_eq!(open(text).err().map(|e| e.code()), Some(Code::InvalidArgument), "{text}");
+            let error = open(text).err().expect(text);
+            assert_eq!(error.code(), Code::InvalidArgument, "{text}");
+            assert!(!error.text().contains("secret"), "{error}");
+            assert!(
+                !text.to_lowercase().contains("p2p") || error.text().contains("did you mean P2PHANDSHAKE?")
+            );
         }
     }
 }

@@ -42,13 +42,12 @@ const KEEP: &str = "local v = redis.call('GET', KEYS[1]) \
 /// Opens `redis://host[:port]`; user, password and database come from the settings.
 pub(super) fn open(connection: &str, config: &Config, own: Own) -> Result<Arc<dyn Store>> {
     let rest = connection.strip_prefix("redis://").unwrap_or(connection).trim_end_matches('/');
-    let address = host_port::parse(rest, config.handshake_port);
-    if address.host.is_empty() || rest.contains('@') || rest.contains('/') {
-        return Err(Error::invalid(format!(
-            "metadata store '{connection}' should be redis://host[:port]; user, password and database are \
+    let address = host_port::parse_strictly(rest, config.handshake_port).map_err(|why| {
+        Error::invalid(format!(
+            "a Redis store should be redis://host[:port] ({why}); user, password and database are \
              MC_REDIS_USERNAME, MC_REDIS_PASSWORD and MC_REDIS_DB_INDEX"
-        )));
-    }
+        ))
+    })?;
     let mut login = RedisConnectionInfo::default()
         .set_db(i64::from(config.redis_db_index))
         // The library's name is nobody's business, and old servers refuse the command.

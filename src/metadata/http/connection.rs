@@ -199,14 +199,17 @@ fn address(uri: &Uri, url: &str) -> Result<HostPort> {
         return Err(Error::invalid(format!("'{url}' has no host; it should be http://host:port/metadata")));
     }
     let authority = uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
+    if authority.contains('@') {
+        // Not repeated: it may hold a password.
+        return Err(Error::invalid("the URL of the store has a login, which is not supported; remove it"));
+    }
     let behind = authority.strip_prefix(uri.host().unwrap_or_default());
     let port = match behind.map(|text| text.strip_prefix(':').unwrap_or(text)) {
         Some("") => Some(usual),
-        Some(digits) => digits.parse().ok(),
+        Some(digits) => digits.parse().ok().filter(|port| *port != 0),
         None => None,
     };
-    let port = port.ok_or_else(|| {
-        Error::invalid(format!("'{url}': '{authority}' is not host or host:port (logins are not supported)"))
-    })?;
+    let port =
+        port.ok_or_else(|| Error::invalid(format!("'{url}': '{authority}' is not host or host:port")))?;
     Ok(HostPort { host: host.to_string(), port })
 }
