@@ -3,9 +3,9 @@
 mod freshness;
 mod hear;
 pub(super) mod table;
+mod turns;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use once_cell::sync::OnceCell;
@@ -18,11 +18,7 @@ use crate::metadata::Store;
 use crate::transport::table::PROTOCOLS;
 use crate::transport::Link;
 use freshness::Freshness;
-
-/// How long submit calls go on with the cached descriptor after one of them has read it again and its range was still
-/// missing. Chosen: ten readings a second for each peer are no load for a store, and memory that a peer registers is
-/// seen soon.
-const COVERAGE_INTERVAL: Duration = Duration::from_millis(100);
+use turns::Turns;
 
 /// An open segment. Shared by the table, links and running calls.
 pub(super) struct Segment {
@@ -34,8 +30,8 @@ pub(super) struct Segment {
     known: ArcSwap<Known>,
     /// Guards the replacement of `known`.
     replacing: Mutex<()>,
-    /// Guards the time of the last refresh after which the range of its submit call was still missing.
-    fruitless_refresh: Mutex<Option<Instant>>,
+    /// Of submit calls whose range is missing.
+    turns: Turns,
     /// When and how changes are heard of.
     freshness: Freshness,
     /// Guards the peer's handshake address; forgotten when nobody answers there or the descriptor changes.
@@ -67,7 +63,7 @@ impl Segment {
             store: store.clone(),
             known: ArcSwap::from_pointee(known),
             replacing: Mutex::new(()),
-            fruitless_refresh: Mutex::new(None),
+            turns: Turns::default(),
             freshness: Freshness::new(settings, store.watches() || store.is_peer_to_peer()),
             rpc: Mutex::default(),
             links: [const { OnceCell::new() }; PROTOCOLS.len()],
@@ -131,15 +127,15 @@ impl Segment {
         rpc.forgotten += 1;
     }
 
-    /// Whether a submit call may refresh now.
-    pub(super) fn may_refresh(&self) -> bool {
-        self.fruitless_refresh.lock().is_none_or(|then| then.elapsed() >= COVERAGE_INTERVAL)
+    /// Has the descriptor read again for a submit call whose range is missing, by `read` or by another call, as [`Turns`]
+    /// allow. What it says afterwards is newer than the call.
+    pub(super) fn read_again(&self, read: impl FnOnce()) {
+        self.turns.take(read);
     }
 
-    /// A submit call has refreshed, and its range is still missing. A refresh that helped does not count: a peer may
-    /// register region after region, and each may be used at once.
-    pub(super) fn note_fruitless_refresh(&self) {
-        *self.fruitless_refresh.lock() = Some(Instant::now());
+    /// The range is still missing.
+    pub(super) fn note_fruitless(&self) {
+        self.turns.note_fruitless();
     }
 }
 

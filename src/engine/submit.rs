@@ -140,9 +140,9 @@ impl Engine {
         }
         // The store, or another call, may have brought it meanwhile.
         let covered = self.remote(remote.segment.clone())?.covers(request);
-        let refreshed = !covered && remote.segment.may_refresh();
-        if refreshed {
-            self.refresh(&remote.segment);
+        if !covered {
+            let segment = &remote.segment;
+            segment.read_again(|| self.refresh(segment));
         }
         // The peer may have come back with another transport.
         *remote = self.remote(remote.segment.clone())?;
@@ -150,9 +150,7 @@ impl Engine {
         if remote.covers(request) {
             return Ok(());
         }
-        if refreshed {
-            remote.segment.note_fruitless_refresh();
-        }
+        remote.segment.note_fruitless();
         Err(remote.not_published(request))
     }
 
@@ -247,6 +245,7 @@ impl Cutter<'_> {
         let op = op(request.opcode)?;
         let target = targets.iter_mut().rfind(|target| target.id == request.target);
         let target = target.ok_or_else(|| Error::invalid("target vanished"))?;
+        let before = (target.slices.len(), self.local_targets.len());
         let mut done = 0;
         while done < request.len {
             let left = request.len - done;
@@ -269,21 +268,30 @@ impl Cutter<'_> {
                     len.clamp(1, covered.min(left))
                 }
                 None => {
-                    let inside = |(held, covered): (RegionUse, u64)| (covered >= left).then_some(held);
-                    let held_target = self.view.use_at(offset, left).and_then(inside);
+                    let held_target = self.view.use_at(offset, left);
                     self.local_targets.try_reserve(1).map_err(|_| Error::out_of_memory("slices"))?;
-                    let held_target = held_target.ok_or_else(|| not_registered("target", offset, left))?;
+                    let (held_target, covered_there) =
+                        held_target.ok_or_else(|| not_registered("target", offset, left))?;
                     let sides = [("source", held.as_ref()), ("target", Some(&held_target))];
                     for (side, held) in sides.into_iter().filter_map(|(side, held)| Some((side, held?))) {
                         check_taken(side, held.region(), local::takes(&held.region().kind), OWN_SEGMENT)?;
                     }
                     self.local_targets.push(held_target);
-                    covered
+                    covered.min(covered_there)
                 }
             };
             target.slices.try_reserve(1).map_err(|_| Error::out_of_memory("slices"))?;
             target.slices.push(Slice::new(work, task, op, source, offset, len, held));
             done += len;
+        }
+        let (from, to) = match op {
+            Op::Read => (request.offset, request.source),
+            Op::Write => (request.source, request.offset),
+        };
+        if target.remote.is_none() && to > from && to - from < request.len {
+            // The end first, as memmove does: a slice is read before another one overwrites it.
+            target.slices[before.0..].reverse();
+            self.local_targets[before.1..].reverse();
         }
         Ok(())
     }

@@ -110,6 +110,37 @@ static void overlapping(unsigned char *area, unsigned char *expected) {
     CHECK_EQ("overlapping ranges end as after memmove, in both directions", wrong, 0);
 }
 
+/* Memory in regions that adjoin, as allocators hand it out piece by piece: a request may cross their borders on either side. */
+static void adjoining(unsigned char *expected) {
+    enum { REGIONS = 3 };
+    const size_t each = MIB + PAGE, whole = REGIONS * each, len = 2 * MIB;
+    unsigned char *area = mmap(NULL, whole + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    int wrong = 0;
+    if (area == MAP_FAILED) harness_give_up("mmap");
+    for (size_t r = 0; r < REGIONS; r++) wrong += registerLocalMemory(engine, area + r * each, each, "*", 1) != 0;
+    CHECK_EQ("three regions that adjoin are registered", wrong, 0);
+    static const size_t distances[] = {1, PAGE, 65537, MIB};
+    for (size_t d = 0; d < COUNT(distances); d++)
+        for (int way = 0; way < 4; way++) {
+            size_t from = way & 1 ? distances[d] : 0, to = way & 1 ? 0 : distances[d];
+            int opcode = way & 2 ? OPCODE_READ : OPCODE_WRITE;
+            transfer_request_t r = opcode == OPCODE_WRITE ? request(opcode, area + from, LOCAL_SEGMENT, (uintptr_t)area + to, len)
+                                                          : request(opcode, area + to, LOCAL_SEGMENT, (uintptr_t)area + from, len);
+            pattern_fill(area, whole, d + 1);
+            pattern_fill(expected, whole, d + 1);
+            memmove(expected + to, expected + from, len);
+            wrong += transfer_once(engine, r, END_MS) != STATUS_COMPLETED;
+            wrong += memcmp(area, expected, whole) != 0;
+        }
+    CHECK_EQ("copies across their borders end as after memmove", wrong, 0);
+    batch_id_t batch = batch_open(engine, 1);
+    transfer_request_t past = request(OPCODE_WRITE, area, LOCAL_SEGMENT, (uintptr_t)area + PAGE, whole);
+    CHECK_EQ("one that leaves the last is refused", submitTransfer(engine, batch, &past, 1), ERR_ADDRESS_NOT_REGISTERED);
+    CHECK_EQ("the batch is freed", freeBatchID(engine, batch), 0);
+    for (size_t r = 0; r < REGIONS; r++) unregisterLocalMemory(engine, area + r * each);
+    munmap(area, whole + PAGE);
+}
+
 static void sizes(unsigned char *source, unsigned char *sink) {
     static const size_t lengths[] = {1, 2, 7, 8, 63, 4095, 4096, 4097, 65535, 65536, 65537, MIB - 1, MIB, MIB + 1, 16 * MIB + 3, BIG};
     int wrong = 0;
@@ -158,6 +189,7 @@ int main(void) {
     read_only();
     sizes(source, sink);
     overlapping(source, sink);
+    adjoining(sink);
     forbidden(source, sink);
     destroyTransferEngine(engine);
     return harness_finish();
