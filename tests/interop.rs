@@ -3,8 +3,11 @@
 //! Needs what `make test` prepares: `target/venv` (upstream's wheel), the release library and the C examples.
 //! `TE_LIB` names another library, `TE_SKIP_INTEROP=1` skips all of it.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use transfer_engine::config::Config;
 
 const V1: (&str, &str) = ("MC_TCP_PROTO", "1");
 // Upstream's wheel pools connections by default; both values are given so that neither case depends on that.
@@ -75,4 +78,57 @@ cases! {
     upstream_notifications_reach_us: "notify.py upstream ours", [];
     killed_upstream_target_fails_our_tasks: "dying_target.py killed ours upstream", [];
     stopped_upstream_target_times_our_tasks_out: "dying_target.py stopped ours upstream", [];
+}
+
+/// Settings of upstream's programs above the engine: its store, its Python logger.
+const ABOVE_THE_ENGINE: &[&str] = &["MC_STORE_", "MC_YLT_"];
+
+#[test]
+fn p34_every_setting_of_upstream_is_honoured_or_named_in_a_warning() {
+    if std::env::var_os("TE_SKIP_INTEROP").is_some_and(|value| value == "1") {
+        println!("SKIP upstream's settings: TE_SKIP_INTEROP=1 is set");
+        return;
+    }
+    let names = settings_in(&prepared(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("target/venv/lib"),
+        "upstream's wheel",
+    ));
+    assert!(names.len() > 80, "the wheel has been read: {names:?}");
+    let silent: Vec<_> = names
+        .iter()
+        .filter(|name| !ABOVE_THE_ENGINE.iter().any(|prefix| name.starts_with(prefix)))
+        .filter(|name| {
+            let asked = std::cell::Cell::new(false);
+            let (_, warnings) = Config::read(|setting| {
+                asked.set(asked.get() || setting == name.as_str());
+                (setting == name.as_str()).then(|| "1".into())
+            });
+            // Asked for by a row, or by the list of those without effect, which then warns.
+            !asked.get() && !warnings.iter().any(|warning| warning.contains(name.as_str()))
+        })
+        .collect();
+    assert!(silent.is_empty(), "neither honoured nor named in a warning: {silent:?}");
+}
+
+/// Every `MC_…` name in the shared objects below `folder`.
+fn settings_in(folder: &Path) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        let path = entry.path();
+        if path.is_dir() {
+            names.append(&mut settings_in(&path));
+        } else if path.to_string_lossy().contains("mooncake") && path.to_string_lossy().contains(".so") {
+            let bytes = std::fs::read(&path).unwrap();
+            let is_name = |byte: &u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || *byte == b'_';
+            for start in
+                bytes.windows(4).enumerate().filter(|(_, four)| four == b"\0MC_").map(|(at, _)| at + 1)
+            {
+                let name: Vec<u8> = bytes[start..].iter().copied().take_while(is_name).collect();
+                if bytes.get(start + name.len()) == Some(&0) && !name.ends_with(b"_") {
+                    names.insert(String::from_utf8(name).unwrap());
+                }
+            }
+        }
+    }
+    names
 }

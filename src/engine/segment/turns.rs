@@ -130,8 +130,8 @@ mod tests {
                 scope.spawn(|| {
                     all.wait();
                     turns.take(|| {
-                readings.fetch_add(1, SeqCst);
-            });
+                        readings.fetch_add(1, SeqCst);
+                    });
                 });
             }
         });
