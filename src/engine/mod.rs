@@ -8,6 +8,7 @@ mod install;
 mod known;
 pub mod local;
 mod membership;
+mod name;
 mod notifications;
 mod place;
 mod publish;
@@ -98,11 +99,7 @@ impl Engine {
         fork::watch();
         let config = Arc::new(config);
         let server = host_port::parse(server_name, config.handshake_port);
-        if server.host.is_empty() {
-            return Err(Error::invalid(format!(
-                "local server name '{server_name}' has no host; pass host or host:port"
-            )));
-        }
+        name::check(connection, server_name, &server, &config)?;
         let mut incarnation = [0; 16];
         getrandom::fill(&mut incarnation).map_err(|e| {
             Error::new(Code::Socket, format!("no random numbers: {e}")).transient(Class::Resource)
