@@ -66,6 +66,31 @@ typedef struct mte_buffer mte_buffer_t;
 #define MTE_CLASS_INTERNAL 11
 
 /**
+ * The batch has no notification.
+ */
+#define MTE_NOTIFICATION_NONE 0
+
+/**
+ * Tasks of the batch are running, or one failed: then it is never sent. A poll that sees the last task end sends it.
+ */
+#define MTE_NOTIFICATION_HELD 1
+
+/**
+ * It is on its way.
+ */
+#define MTE_NOTIFICATION_SENDING 2
+
+/**
+ * The target has taken it.
+ */
+#define MTE_NOTIFICATION_DELIVERED 3
+
+/**
+ * It was not taken; *info says why.
+ */
+#define MTE_NOTIFICATION_LOST 4
+
+/**
  * Why a task failed.
  */
 struct mte_task_error_info {
@@ -140,6 +165,16 @@ int mte_task_error(transfer_engine_t engine,
                    batch_id_t batch_id,
                    size_t task_id,
                    mte_task_error_info_t *info);
+
+/**
+ * Sets *state to MTE_NOTIFICATION_*, what became of the last notification of submitTransferWithNotify for this batch. The
+ * call that sees the batch end only starts to send it. info may be NULL; else it is filled as by mte_task_error, with
+ * code 0 unless the notification is lost. 0; -1 no such batch.
+ */
+int mte_batch_notification(transfer_engine_t engine,
+                           batch_id_t batch_id,
+                           int *state,
+                           mte_task_error_info_t *info);
 
 /**
  * Sleeps until every task of the batch is COMPLETED or FAILED. Counts as a poll. timeout_ms < 0: no

@@ -98,6 +98,7 @@ programs! {
     calls_have_their_meaning_beyond_their_result: "semantics";
     upstreams_declarations_fit: "prototypes";
     a_stores_codes_have_their_triggers: "stores";
+    a_batchs_notification_waits_for_nobody_and_tells_its_fate: "notified";
     freed_batches_and_engines_leave_nothing_behind: "lifetimes";
 }
 

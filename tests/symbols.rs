@@ -38,8 +38,9 @@ const API: [&str; 27] = [
 ];
 
 /// The functions of `transfer_engine_ext.h`.
-const EXTENSIONS: [&str; 7] = [
+const EXTENSIONS: [&str; 8] = [
     "mte_batch_fd",
+    "mte_batch_notification",
     "mte_last_error",
     "mte_segment_buffers",
     "mte_strerror",

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 
+use super::deliveries::Delivery;
 use crate::error::{Code, Error, Result};
 use crate::handshake::Notification;
 use crate::runtime::wakeup::Wakeup;
@@ -48,7 +49,9 @@ struct Inner {
     /// Places taken by submit calls that are still being validated.
     reserved: usize,
     freed: bool,
+    /// Until it is sent.
     notification: Option<Pending>,
+    delivery: Delivery,
 }
 
 impl Batch {
@@ -72,6 +75,7 @@ impl Batch {
                 reserved: 0,
                 freed: false,
                 notification: None,
+                delivery: Delivery::None,
             }),
             waiters: Mutex::new(None),
             all_ended: Condvar::new(),
@@ -151,7 +155,20 @@ impl Batch {
             return None;
         }
         self.has_notification.store(false, Ordering::Release);
+        inner.delivery = Delivery::Sending;
         inner.notification.take()
+    }
+
+    /// What became of the notification that was taken.
+    pub fn note_delivery(&self, outcome: Result<()>) {
+        self.inner.lock().delivery = outcome.map_or_else(Delivery::Lost, |()| Delivery::Delivered);
+    }
+
+    /// What became of the batch's last notification.
+    pub fn delivery(&self) -> Result<Delivery> {
+        let inner = self.inner.lock();
+        check_live(&inner)?;
+        Ok(inner.delivery.clone())
     }
 
     /// Sleeps until every task is terminal or `deadline`; `false` in the latter case.
@@ -266,6 +283,7 @@ impl Reservation<'_> {
         let running = work.tasks.iter().filter(|task| task.status() == Status::Waiting).count();
         if notification.is_some() {
             inner.notification = notification;
+            inner.delivery = Delivery::Held;
             batch.has_notification.store(true, Ordering::Release);
         }
         batch.add_pending(running);

@@ -2,6 +2,7 @@
 //! `createTransferEngine`; every method may be called from any thread.
 
 pub mod batch;
+pub mod deliveries;
 pub mod handles;
 mod host;
 mod install;
@@ -44,6 +45,7 @@ use crate::runtime::slots::{Slots, KEY_BITS};
 use crate::topology::Matrix;
 use crate::transport::{incarnation, table};
 use batch::Batch;
+use deliveries::Deliveries;
 use local::Local;
 use place::Bound;
 use publisher::Publisher;
@@ -53,6 +55,10 @@ use transports::Transports;
 /// How long `destroy` waits for calls of other threads. Chosen: its three limits (this one, that of `membership` and
 /// that of `runtime::control`) add up to two seconds.
 const CALLS_LIMIT: Duration = Duration::from_secs(1);
+
+/// How long `destroy` waits for notifications that are on their way, while it leaves the store. Chosen: a peer that lives
+/// takes one within milliseconds.
+const DELIVERIES_LIMIT: Duration = Duration::from_millis(500);
 
 /// One engine.
 pub struct Engine {
@@ -69,6 +75,7 @@ pub struct Engine {
     /// The NIC priority matrix in use, if there is one, and where it comes from.
     topology: Mutex<Option<(Matrix, &'static str)>>,
     publisher: Arc<Publisher>,
+    deliveries: Arc<Deliveries>,
     /// Guards the state of the handshake port: whether it is bound, and whether it listens.
     bound: Mutex<Bound>,
     calls: Calls,
@@ -123,6 +130,7 @@ impl Engine {
             log: Arc::default(),
             tag: next_tag(),
             topology: Mutex::default(),
+            deliveries: Arc::default(),
             calls: Calls::default(),
             epoch: fork::epoch(),
             release_at_shutdown: AtomicBool::new(false),
@@ -246,9 +254,11 @@ impl Engine {
     /// Fails what is in flight, ends the calls of other threads, joins every thread.
     pub fn destroy(&self) {
         self.calls.closing.store(true, Ordering::SeqCst);
+        let deliveries_end = Instant::now() + DELIVERIES_LIMIT;
         let left = self.leave_store();
         self.transports().all().iter().for_each(|transport| transport.stop());
         left.wait();
+        self.deliveries.wait(deliveries_end);
         self.control.stop();
         self.batches.values().iter().for_each(|batch| batch.abandon());
         let deadline = Instant::now() + CALLS_LIMIT;

@@ -32,6 +32,8 @@ pub(super) struct Segment {
     replacing: Mutex<()>,
     /// Of submit calls whose range is missing.
     turns: Turns,
+    /// Held while a notification is delivered to the peer.
+    pub notifying: tokio::sync::Mutex<()>,
     /// When and how changes are heard of.
     freshness: Freshness,
     /// Guards the peer's handshake address; forgotten when nobody answers there or the descriptor changes.
@@ -64,6 +66,7 @@ impl Segment {
             known: ArcSwap::from_pointee(known),
             replacing: Mutex::new(()),
             turns: Turns::default(),
+            notifying: tokio::sync::Mutex::default(),
             freshness: Freshness::new(settings, store.watches() || store.is_peer_to_peer()),
             rpc: Mutex::default(),
             links: [const { OnceCell::new() }; PROTOCOLS.len()],

@@ -8,6 +8,7 @@ use super::segment::{self, Segment};
 use super::Engine;
 use crate::error::{Class, Code, Error, Result};
 use crate::handshake::{Handler, Notification};
+use crate::runtime::BoxFuture;
 
 /// Id of the engine's own segment; upstream's value.
 pub(super) const LOCAL_SEGMENT: i32 = 0;
@@ -136,8 +137,18 @@ impl Engine {
 
     /// Delivers a notification and waits for the receipt. -200 for an unknown id or a refusal.
     pub fn notify(&self, target: u64, notification: Notification) -> Result<()> {
+        let sent = self.delivery(target, notification)?;
+        self.control.block(sent).map_err(|e| e.context("notify"))
+    }
+
+    /// The delivery of a notification, for the control plane.
+    pub(super) fn delivery(
+        &self,
+        target: u64,
+        notification: Notification,
+    ) -> Result<BoxFuture<'static, Result<()>>> {
         if target == LOCAL_SEGMENT as u64 {
-            return notify_self(&self.local, notification);
+            return Ok(Box::pin(std::future::ready(notify_self(&self.local, notification))));
         }
         let segment = i32::try_from(target).ok().and_then(|id| self.segments.by_id(id));
         let unknown = || {
@@ -149,7 +160,14 @@ impl Engine {
         let segment = segment.ok_or_else(|| unknown().permanent(Class::Argument))?;
         segment.revalidate(&self.control);
         let client = self.client.clone();
-        let done = self.control.block(async move {
+        let limit = self.config.handshake_timeout;
+        Ok(Box::pin(async move {
+            // One after the other, so that they arrive in the order in which they were sent.
+            let turn = tokio::time::timeout(limit, segment.notifying.lock()).await;
+            let _turn = turn.map_err(|_| {
+                let text = "earlier notifications to this peer are still on their way; is it stopped?";
+                Error::new(Code::Socket, text).transient(Class::Timeout).peer(&segment.opened_as)
+            })?;
             let address = segment.rpc_address().await?;
             let failed = match client.notify(&address, &notification).await {
                 Err(error) if matches!(error.code(), Code::Socket | Code::Dns) => error,
@@ -161,8 +179,7 @@ impl Engine {
                 Ok(other) if other != address => client.notify(&other, &notification).await,
                 _ => Err(failed),
             }
-        });
-        done.map_err(|e| e.context("notify"))
+        }))
     }
 
     /// What peers see of this engine, and its queue of notifications.

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::batch::Batch;
+use super::deliveries::Delivery;
+use super::segments::LOCAL_SEGMENT;
 use super::Engine;
 use crate::error::{Class, Code, Error, Result};
 use crate::transport::slice::Status;
@@ -67,14 +69,33 @@ impl Engine {
         self.batch(batch_id)?.descriptor()
     }
 
+    /// What became of the notification that a submit call gave the batch.
+    pub fn batch_delivery(&self, batch_id: u64) -> Result<Delivery> {
+        self.batch(batch_id)?.delivery()
+    }
+
+    /// Hands the notification to the control plane: whoever polls waits for no peer.
     fn send_due_notification(&self, batch: &Arc<Batch>) {
         let Some(due) = batch.take_due_notification() else { return };
-        let name = due.notification.name.clone();
-        if let Err(error) = self.notify(due.target as u64, due.notification) {
-            if self.log.admit("notification", error.peer_name()) {
-                tracing::warn!("notification '{name}' of a completed batch is lost: {error}");
-            }
+        if due.target == LOCAL_SEGMENT {
+            return batch.note_delivery(self.notify(LOCAL_SEGMENT as u64, due.notification));
         }
+        let name = due.notification.name.clone();
+        let sent = self.delivery(due.target as u64, due.notification);
+        let (under_way, batch, log) = (self.deliveries.begin(), batch.clone(), self.log.clone());
+        self.control.spawn(async move {
+            let outcome = match sent {
+                Ok(sent) => sent.await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = &outcome {
+                if log.admit("notification", error.peer_name()) {
+                    tracing::warn!("notification '{name}' of a completed batch is lost: {error}");
+                }
+            }
+            batch.note_delivery(outcome);
+            drop(under_way);
+        });
     }
 }
 

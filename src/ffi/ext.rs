@@ -9,6 +9,7 @@ use once_cell::sync::Lazy;
 
 use super::guard::{copy_field, copy_text, last_error, out, with_engine};
 use super::types::{batch_id_t, segment_id_t, transfer_engine_t};
+use crate::engine::deliveries::Delivery;
 use crate::error::{codes, describe, Error};
 
 /// The caller passed something wrong.
@@ -109,26 +110,72 @@ pub unsafe extern "C" fn mte_task_error(
 ) -> c_int {
     with_engine(engine, |engine| {
         let info = out(info, "info")?;
-        let mut filled = mte_task_error_info {
-            code: 0,
-            error_class: 0,
-            retryable: 0,
-            os_errno: 0,
-            peer: [0; 128],
-            text: [0; 512],
-        };
-        if let Some(error) = engine.task_error(batch_id, task_id)? {
-            filled.code = error.code() as c_int;
-            filled.error_class = error.kind() as c_int;
-            filled.retryable = error.retryable().into();
-            filled.os_errno = error.errno();
-            copy_field(error.peer_name(), &mut filled.peer);
-            copy_field(error.text(), &mut filled.text);
-        }
+        let filled = error_info(engine.task_error(batch_id, task_id)?.as_ref());
         // SAFETY: a valid pointer by the API's contract.
         unsafe { info.write(filled) };
         Ok(0)
     })
+}
+
+/// The batch has no notification.
+pub const MTE_NOTIFICATION_NONE: c_int = 0;
+/// Tasks of the batch are running, or one failed: then it is never sent. A poll that sees the last task end sends it.
+pub const MTE_NOTIFICATION_HELD: c_int = 1;
+/// It is on its way.
+pub const MTE_NOTIFICATION_SENDING: c_int = 2;
+/// The target has taken it.
+pub const MTE_NOTIFICATION_DELIVERED: c_int = 3;
+/// It was not taken; *info says why.
+pub const MTE_NOTIFICATION_LOST: c_int = 4;
+
+/// Sets *state to MTE_NOTIFICATION_*, what became of the last notification of submitTransferWithNotify for this batch. The
+/// call that sees the batch end only starts to send it. info may be NULL; else it is filled as by mte_task_error, with
+/// code 0 unless the notification is lost. 0; -1 no such batch.
+#[no_mangle]
+pub unsafe extern "C" fn mte_batch_notification(
+    engine: transfer_engine_t,
+    batch_id: batch_id_t,
+    state: *mut c_int,
+    info: *mut mte_task_error_info_t,
+) -> c_int {
+    with_engine(engine, |engine| {
+        let state = out(state, "state")?;
+        let delivery = engine.batch_delivery(batch_id)?;
+        let (number, error) = match &delivery {
+            Delivery::None => (MTE_NOTIFICATION_NONE, None),
+            Delivery::Held => (MTE_NOTIFICATION_HELD, None),
+            Delivery::Sending => (MTE_NOTIFICATION_SENDING, None),
+            Delivery::Delivered => (MTE_NOTIFICATION_DELIVERED, None),
+            Delivery::Lost(error) => (MTE_NOTIFICATION_LOST, Some(error)),
+        };
+        if !info.is_null() {
+            // SAFETY: a valid pointer by the API's contract.
+            unsafe { info.write(error_info(error)) };
+        }
+        // SAFETY: as above.
+        unsafe { state.write(number) };
+        Ok(0)
+    })
+}
+
+fn error_info(error: Option<&Error>) -> mte_task_error_info_t {
+    let mut filled = mte_task_error_info {
+        code: 0,
+        error_class: 0,
+        retryable: 0,
+        os_errno: 0,
+        peer: [0; 128],
+        text: [0; 512],
+    };
+    if let Some(error) = error {
+        filled.code = error.code() as c_int;
+        filled.error_class = error.kind() as c_int;
+        filled.retryable = error.retryable().into();
+        filled.os_errno = error.errno();
+        copy_field(error.peer_name(), &mut filled.peer);
+        copy_field(error.text(), &mut filled.text);
+    }
+    filled
 }
 
 /// Sleeps until every task of the batch is COMPLETED or FAILED. Counts as a poll. timeout_ms < 0: no

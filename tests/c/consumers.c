@@ -85,7 +85,8 @@ static void batch_notification(peer_t *peer) {
     CHECK_EQ("a batch with a notification", submitTransferWithNotify(engine, batch, two, 2, note("n", "m")), 0);
     CHECK_EQ("task 0", await_task(engine, batch, 0, 20000), STATUS_COMPLETED);
     CHECK_EQ("task 1", await_task(engine, batch, 1, 20000), STATUS_COMPLETED);
-    CHECK_STR("delivered by the poll that sees every task COMPLETED", peer_notifications(peer).text, "n=m;");
+    CHECK_EQ("its notification is on its way", await_delivery(engine, batch, NULL, 20000), MTE_NOTIFICATION_DELIVERED);
+    CHECK_STR("sent by the poll that saw every task COMPLETED", peer_notifications(peer).text, "n=m;");
     for (int i = 0; i < 5; i++) await_task(engine, batch, (size_t)i % 2, 1000);
     CHECK_EQ("exactly once", peer_notifications(peer).count, 0);
     CHECK_EQ("the batch is freed", freeBatchID(engine, batch), 0);

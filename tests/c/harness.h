@@ -212,6 +212,17 @@ static inline int await_task(transfer_engine_t engine, batch_id_t batch, size_t 
     }
 }
 
+/* What became of the batch's notification, once it is on its way; MTE_NOTIFICATION_SENDING when `ms` pass first. */
+static inline int await_delivery(transfer_engine_t engine, batch_id_t batch, mte_task_error_info_t *why, int64_t ms) {
+    int64_t end = now_ms() + ms;
+    for (;;) {
+        int state = -1, rc = mte_batch_notification(engine, batch, &state, why);
+        if (rc != 0) return rc;
+        if (state != MTE_NOTIFICATION_SENDING || now_ms() >= end) return state;
+        nap();
+    }
+}
+
 /* One request in a batch of its own: the final status, or the negative code of the refused submit. */
 static inline int transfer_once(transfer_engine_t engine, transfer_request_t r, int64_t ms) {
     batch_id_t batch = batch_open(engine, 1);

@@ -53,6 +53,7 @@ static int surprises_with_engine(transfer_engine_t bad, bool print) {
         {"mte_task_error", mte_task_error(bad, 1, 0, &why) == -1},
         {"mte_wait_batch", mte_wait_batch(bad, 1, 0) == -1},
         {"mte_batch_fd", mte_batch_fd(bad, 1, &fd) == -1},
+        {"mte_batch_notification", mte_batch_notification(bad, 1, &fd, &why) == -1},
         {"mte_segment_buffers", mte_segment_buffers(bad, 0, &buffer, &count) == -1},
     };
     int surprises = 0;
@@ -79,6 +80,7 @@ static int surprises_with_batch(transfer_engine_t engine, batch_id_t bad, void *
     surprises += mte_task_error(engine, bad, 0, &why) != -1;
     surprises += mte_wait_batch(engine, bad, 0) != -1;
     surprises += mte_batch_fd(engine, bad, &fd) != -1;
+    surprises += mte_batch_notification(engine, bad, &fd, &why) != -1;
     return surprises;
 }
 
@@ -135,6 +137,7 @@ static void pointers(transfer_engine_t e, unsigned char *bytes) {
     CHECK_ERROR("showLinks into no bytes", showLinks(e, text, 0, 1), -1);
     CHECK_ERROR("mte_task_error into NULL", mte_task_error(e, batch, 0, NULL), -1);
     CHECK_ERROR("mte_batch_fd into NULL", mte_batch_fd(e, batch, NULL), -1);
+    CHECK_ERROR("mte_batch_notification into NULL", mte_batch_notification(e, batch, NULL, NULL), -1);
     CHECK_ERROR("mte_segment_buffers without a count", mte_segment_buffers(e, 0, NULL, NULL), -1);
     CHECK_EQ("mte_segment_buffers only counts", mte_segment_buffers(e, 0, NULL, &count), 0);
     CHECK_EQ("the one region", count, 1);

@@ -54,7 +54,9 @@ static void notified_by_wait(peer_t *peer, segment_id_t target) {
     batch_id_t batch = batch_open(engine, 1);
     CHECK_EQ("a write with a notification", submitTransferWithNotify(engine, batch, &r, 1, note("wait", "1")), 0);
     CHECK_EQ("no poll, no notification", peer_notifications(peer).count, 0);
+    CHECK_EQ("it is held", await_delivery(engine, batch, NULL, 0), MTE_NOTIFICATION_HELD);
     CHECK_EQ("mte_wait_batch", mte_wait_batch(engine, batch, END_MS), 0);
+    CHECK_EQ("its notification is taken", await_delivery(engine, batch, NULL, END_MS), MTE_NOTIFICATION_DELIVERED);
     CHECK_STR("sends it", peer_notifications(peer).text, "wait=1;");
     CHECK_EQ("mte_wait_batch again", mte_wait_batch(engine, batch, END_MS), 0);
     CHECK_EQ("a poll", getTransferStatus(engine, batch, 0, &status), 0);
@@ -68,6 +70,7 @@ static void replaced(peer_t *peer, segment_id_t target) {
     CHECK_EQ("a first notification for a batch", submitTransferWithNotify(engine, batch, &r, 1, note("n", "first")), 0);
     CHECK_EQ("a second one", submitTransferWithNotify(engine, batch, &r, 1, note("n", "second")), 0);
     CHECK_EQ("the batch ends", mte_wait_batch(engine, batch, END_MS), 0);
+    CHECK_EQ("a notification is taken", await_delivery(engine, batch, NULL, END_MS), MTE_NOTIFICATION_DELIVERED);
     CHECK_STR("the second replaced the first", peer_notifications(peer).text, "n=second;");
     CHECK_EQ("freed", freeBatchID(engine, batch), 0);
     CHECK_EQ("and the first never comes", peer_notifications(peer).count, 0);
@@ -83,6 +86,8 @@ static void dropped(peer_t *peer, segment_id_t target) {
     CHECK_EQ("and fails", await_task(engine, batch, 0, END_MS), STATUS_FAILED);
     CHECK_EQ("its error", mte_task_error(engine, batch, 0, &why), 0);
     CHECK_EQ("is -3", why.code, -3);
+    CHECK_EQ("its notification is held for good", await_delivery(engine, batch, &why, END_MS), MTE_NOTIFICATION_HELD);
+    CHECK_EQ("without an error of its own", why.code, 0);
     CHECK_EQ("freed", freeBatchID(engine, batch), 0);
     CHECK_EQ("no notification comes", peer_notifications(peer).count, 0);
     CHECK_EQ("the peer registers the first half", peer_register(peer, 0, HALF, 1), 0);
