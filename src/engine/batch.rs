@@ -270,6 +270,8 @@ impl Reservation<'_> {
     ) -> Result<()> {
         let batch = self.batch;
         let mut inner = batch.inner.lock();
+        // Its engine was destroyed meanwhile: what is added now nobody would ever let go of.
+        check_live(&inner)?;
         let number = inner.works.len() as u32;
         inner.works.try_reserve(1).map_err(|_| Error::out_of_memory("a submit call"))?;
         inner.reserved -= std::mem::take(&mut self.count);
@@ -358,6 +360,19 @@ mod tests {
         assert_eq!(batch.with_task(3, |_| ()).err().unwrap().code(), Code::InvalidArgument);
         batch.free().unwrap();
         assert_eq!(batch.free().err().unwrap().code(), Code::InvalidArgument);
+    }
+
+    #[test]
+    fn p14_a_call_that_its_engines_end_overtakes_leaves_nothing() {
+        let batch = Arc::new(Batch::new(1).unwrap());
+        let reservation = batch.reserve(1).unwrap();
+        let work = Arc::new(Work { tasks: [Task::default()].into(), deadline: None, sink: batch.clone() });
+        batch.abandon();
+        assert_eq!(reservation.commit(&work, &[], None).unwrap_err().code(), Code::InvalidArgument);
+        assert!(batch.reserve(1).is_err());
+        let weak = Arc::downgrade(&batch);
+        drop((batch, work));
+        assert_eq!(weak.strong_count(), 0);
     }
 
     #[test]

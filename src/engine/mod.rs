@@ -260,15 +260,22 @@ impl Engine {
         left.wait();
         self.deliveries.wait(deliveries_end);
         self.control.stop();
-        self.batches.values().iter().for_each(|batch| batch.abandon());
+        self.abandon_batches();
         let deadline = Instant::now() + CALLS_LIMIT;
         let mut guard = self.calls.none.0.lock();
         while self.calls.inside.load(Ordering::SeqCst) != 0 {
             if self.calls.none.1.wait_until(&mut guard, deadline).timed_out() {
                 tracing::warn!("engine {} destroyed while another thread is inside a call", self.local.name);
-                return;
+                break;
             }
         }
+        drop(guard);
+        // Those that the last calls made.
+        self.abandon_batches();
+    }
+
+    fn abandon_batches(&self) {
+        self.batches.values().iter().for_each(|batch| batch.abandon());
     }
 }
 
