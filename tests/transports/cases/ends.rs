@@ -1,0 +1,108 @@
+//! What goes away under traffic: memory, segments, engines, peers. Every task ends, and says why.
+
+use crate::cases::returns::RETURN_LIMIT;
+
+use transfer_engine::error::{Class, Code};
+
+use crate::memory::LEN;
+use crate::node::{Kind, Node, STORELESS, WRITE};
+use crate::pair::{Pair, Target, HALF};
+use crate::peer::{Peer, Seat};
+use crate::traffic::{disturbed_by, retry, End};
+
+pub fn p02_memory_goes_away_under_traffic(kind: Kind) {
+    let pair = Pair::new(kind);
+    for side in [&pair.here, &pair.there] {
+        let mut owned = Vec::new();
+        let end = disturbed_by(pair.target(), || {
+            side.unregister();
+            // From now on it is its owner's alone.
+            side.overwrite();
+            owned = side.bytes(0, LEN);
+        });
+        assert!(side.bytes(0, LEN) == owned, "somebody wrote to memory that was taken back");
+        println!("{kind:?} p02: {end:?}");
+        for error in end.errors() {
+            assert_eq!(error.code(), Code::AddressNotRegistered, "{error:?}");
+        }
+        side.register().unwrap();
+        // A peer's new keys may take a reading or two.
+        retry("registered again", RETURN_LIMIT, || {
+            pair.here.failure(pair.request(WRITE, 0, HALF)).map_or(Ok(()), Err)
+        });
+        pair.check(0, HALF);
+    }
+}
+
+pub fn p15_engines_go_away_under_traffic(kind: Kind) {
+    let pair = Pair::new(kind);
+    let end = disturbed_by(pair.target(), || pair.here.engine.destroy());
+    println!("{kind:?} p15: {end:?}");
+    for error in end.errors() {
+        assert_eq!(error.kind(), Class::Canceled, "{error:?}");
+    }
+}
+
+pub fn a_segment_that_is_removed_under_traffic_ends_it(kind: Kind) {
+    let pair = Pair::new(kind);
+    let end = disturbed_by(pair.target(), || pair.here.engine.remove_segment(pair.there.name()).unwrap());
+    println!("{kind:?} close: {end:?}");
+    // Transfers under way go on.
+    assert!(end.failed.is_empty(), "{end:?}");
+    let refused = end.refused.unwrap();
+    assert_eq!((refused.code(), refused.kind()), (Code::InvalidArgument, Class::Argument), "{refused:?}");
+    let again = Pair::of(pair.here.clone(), pair.there.clone());
+    assert_ne!(again.segment, pair.segment);
+    again.here.move_all(&[again.request(WRITE, 0, HALF)]);
+    again.check(0, HALF);
+}
+
+pub fn a_segment_that_is_removed_at_once_leaves_no_task_behind(kind: Kind) {
+    let (here, there) = (Node::new(kind, 0), Node::new(kind, 1));
+    let mut arrived = 0;
+    for _ in 0..20 {
+        let pair = Pair::of(here.clone(), there.clone());
+        // Whatever has to be set up first is under way when the segment goes.
+        let batch = here.submit(&[pair.request(WRITE, 0, HALF)]).unwrap();
+        here.engine.remove_segment(there.name()).unwrap();
+        match batch.wait().remove(0) {
+            None => {
+                pair.check(0, HALF);
+                arrived += 1;
+            }
+            Some(error) => assert_eq!(error.kind(), Class::Canceled, "{error:?}"),
+        }
+        here.overwrite();
+    }
+    println!("{kind:?}: {arrived} of 20 arrived");
+}
+
+pub fn p03_a_peer_that_leaves_under_traffic_fails_its_tasks(kind: Kind) {
+    let pair = Pair::new(kind);
+    let end = disturbed_by(pair.target(), || pair.there.engine.destroy());
+    check_lost(&end, pair.there.name());
+}
+
+pub fn p03_a_peer_that_is_killed_under_traffic_fails_its_tasks(kind: Kind) {
+    let seat = Seat { name: "127.0.0.1".into(), store: STORELESS.into(), at: 0, ports: None };
+    let mut there = Peer::start(kind, &seat);
+    there.register();
+    let here = Node::new(kind, 0);
+    let segment = here.engine.open_segment(there.name()).unwrap();
+    let target = Target { here: &here, segment, addr: there.addr() };
+    let end = disturbed_by(target, || there.kill());
+    check_lost(&end, there.name());
+}
+
+/// What was under way when the peer went away has failed, and names it.
+fn check_lost(end: &End, peer: &str) {
+    println!("{end:?}");
+    assert!(!end.failed.is_empty(), "nothing was under way: {end:?}");
+    assert!(end.refused.is_none(), "{end:?}");
+    for error in end.errors() {
+        let codes = [Code::Socket, Code::Endpoint, Code::RejectHandshake];
+        assert!(codes.contains(&error.code()), "{error:?}");
+        assert!([Class::Network, Class::Timeout, Class::Rejected].contains(&error.kind()), "{error:?}");
+        assert_eq!(error.peer_name(), peer, "{error:?}");
+    }
+}
