@@ -1,9 +1,9 @@
 //! One suite over every transport: the same cases over TCP, RDMA on the simulated libibverbs, RDMA beside TCP, the own
 //! segment, and a transport that exists for tests only. What only one of them does is tested beside it.
 
+mod cases;
 #[path = "../common/mod.rs"]
 mod common;
-mod cases;
 mod memory;
 mod node;
 mod pair;
@@ -107,6 +107,7 @@ suite! {
         p03_a_peer_that_is_killed_under_traffic_fails_its_tasks,
     }
     to_both {
+        whichever_transport_both_sides_have_is_taken_rdma_first,
 
     }
 }

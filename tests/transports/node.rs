@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use transfer_engine::engine::submit::Request;
 use transfer_engine::engine::Engine;
-use transfer_engine::error::{Error, Result};
+use transfer_engine::error::{Code, Error, Result};
 use transfer_engine::memory::Range;
 
 use crate::memory::{Memory, LEN};
@@ -73,7 +73,7 @@ impl Node {
         node
     }
 
-    fn install(&self, transport: &str, nic: u8) {
+    pub fn install(&self, transport: &str, nic: u8) {
         let matrix = (transport == "rdma").then(|| format!(r#"{{"cpu:0":[["sim{nic}"],[]]}}"#));
         assert_eq!(self.engine.install_transport(transport, matrix.as_deref()).unwrap(), transport);
     }
@@ -121,7 +121,7 @@ impl Node {
 
     /// Submits, waits, and gives what became of each task.
     pub fn run(&self, requests: &[Request]) -> Result<Vec<Option<Error>>> {
-        self.submit(requests).map(Batch::wait)
+        self.submit(requests)?.wait()
     }
 
     /// As `run`, for one request: why it was refused or failed, or `None`.
@@ -150,21 +150,24 @@ pub struct Batch<'a> {
 }
 
 impl Batch<'_> {
-    /// Waits until every task is terminal, and frees the batch: why each failed, or `None`. Does not return if one of them
-    /// never ends. Also on an engine that is destroyed meanwhile, whose tasks have to end all the same.
-    pub fn wait(self) -> Vec<Option<Error>> {
+    /// Waits until every task is terminal, and frees the batch: why each failed, or `None`. An error if the engine is
+    /// destroyed meanwhile, which lets go of its batches.
+    pub fn wait(self) -> Result<Vec<Option<Error>>> {
         let Batch { node: Node { engine, .. }, id, requests } = self;
-        let _inside = engine.enter();
-        engine.wait_batch(id, Some(FOREVER)).expect("every task ends");
-        let ends = requests.iter().enumerate().map(|(task, request)| {
-            let error = engine.task_error(id, task).unwrap();
-            let (status, bytes) = engine.task_status(id, task).unwrap();
+        let _inside = engine.enter()?;
+        if let Err(error) = engine.wait_batch(id, Some(FOREVER)) {
+            assert_ne!(error.code(), Code::BatchBusy, "some task does not end");
+            return Err(error);
+        }
+        let end = |(task, request): (usize, &Request)| {
+            let error = engine.task_error(id, task)?;
+            let (status, bytes) = engine.task_status(id, task)?;
             assert_eq!(status, if error.is_none() { COMPLETED } else { FAILED });
             assert!(error.is_some() || bytes == request.len);
-            error
-        });
-        let ends = ends.collect();
-        engine.free_batch(id).unwrap();
-        ends
+            Ok(error)
+        };
+        let ends = requests.iter().enumerate().map(end).collect::<Result<_>>()?;
+        engine.free_batch(id)?;
+        Ok(ends)
     }
 }

@@ -19,7 +19,7 @@ const SIZE: usize = HALF / BATCHES / REQUESTS;
 /// How traffic ended. Every batch was waited for.
 #[derive(Debug, Default)]
 pub struct End {
-    /// The submit call that was refused.
+    /// The call that was refused.
     pub refused: Option<Error>,
     /// The tasks that failed.
     pub failed: Vec<Error>,
@@ -32,7 +32,11 @@ impl End {
     }
 
     fn wait(&mut self, batch: Option<Batch<'_>>) {
-        self.failed.extend(batch.into_iter().flat_map(Batch::wait).flatten());
+        match batch.map(Batch::wait) {
+            Some(Ok(ends)) => self.failed.extend(ends.into_iter().flatten()),
+            Some(Err(refused)) => self.refused = Some(refused),
+            None => {}
+        }
     }
 }
 
@@ -54,7 +58,7 @@ fn traffic(target: Target<'_>, arrived: &Sender<()>) -> End {
     for round in 0.. {
         if under_way.len() == BATCHES {
             end.wait(under_way.pop_front());
-            if !end.failed.is_empty() {
+            if end.errors().next().is_some() {
                 break;
             }
             // Heard once; nobody listens afterwards.

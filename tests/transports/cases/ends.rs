@@ -21,7 +21,6 @@ pub fn p02_memory_goes_away_under_traffic(kind: Kind) {
             owned = side.bytes(0, LEN);
         });
         assert!(side.bytes(0, LEN) == owned, "somebody wrote to memory that was taken back");
-        println!("{kind:?} p02: {end:?}");
         for error in end.errors() {
             assert_eq!(error.code(), Code::AddressNotRegistered, "{error:?}");
         }
@@ -36,17 +35,25 @@ pub fn p02_memory_goes_away_under_traffic(kind: Kind) {
 
 pub fn p15_engines_go_away_under_traffic(kind: Kind) {
     let pair = Pair::new(kind);
-    let end = disturbed_by(pair.target(), || pair.here.engine.destroy());
-    println!("{kind:?} p15: {end:?}");
-    for error in end.errors() {
+    let mut owned = Vec::new();
+    let end = disturbed_by(pair.target(), || {
+        pair.here.engine.destroy();
+        pair.here.overwrite();
+        owned = pair.here.bytes(0, LEN);
+    });
+    assert!(pair.here.bytes(0, LEN) == owned, "somebody wrote to memory of a destroyed engine");
+    for error in &end.failed {
         assert_eq!(error.kind(), Class::Canceled, "{error:?}");
+    }
+    // The batches of a destroyed engine are gone, too.
+    if let Some(error) = &end.refused {
+        assert!(matches!(error.kind(), Class::Canceled | Class::Argument), "{error:?}");
     }
 }
 
 pub fn a_segment_that_is_removed_under_traffic_ends_it(kind: Kind) {
     let pair = Pair::new(kind);
     let end = disturbed_by(pair.target(), || pair.here.engine.remove_segment(pair.there.name()).unwrap());
-    println!("{kind:?} close: {end:?}");
     // Transfers under way go on.
     assert!(end.failed.is_empty(), "{end:?}");
     let refused = end.refused.unwrap();
@@ -59,22 +66,21 @@ pub fn a_segment_that_is_removed_under_traffic_ends_it(kind: Kind) {
 
 pub fn a_segment_that_is_removed_at_once_leaves_no_task_behind(kind: Kind) {
     let (here, there) = (Node::new(kind, 0), Node::new(kind, 1));
-    let mut arrived = 0;
-    for _ in 0..20 {
-        let pair = Pair::of(here.clone(), there.clone());
+    let reopened = || Pair::of(here.clone(), there.clone());
+    for _ in 0..5 {
+        let pair = reopened();
         // Whatever has to be set up first is under way when the segment goes.
         let batch = here.submit(&[pair.request(WRITE, 0, HALF)]).unwrap();
         here.engine.remove_segment(there.name()).unwrap();
-        match batch.wait().remove(0) {
-            None => {
-                pair.check(0, HALF);
-                arrived += 1;
-            }
+        match batch.wait().unwrap().remove(0) {
+            None => pair.check(0, HALF),
             Some(error) => assert_eq!(error.kind(), Class::Canceled, "{error:?}"),
         }
         here.overwrite();
     }
-    println!("{kind:?}: {arrived} of 20 arrived");
+    let pair = reopened();
+    here.move_all(&[pair.request(WRITE, 0, HALF)]);
+    pair.check(0, HALF);
 }
 
 pub fn p03_a_peer_that_leaves_under_traffic_fails_its_tasks(kind: Kind) {
@@ -96,13 +102,12 @@ pub fn p03_a_peer_that_is_killed_under_traffic_fails_its_tasks(kind: Kind) {
 
 /// What was under way when the peer went away has failed, and names it.
 fn check_lost(end: &End, peer: &str) {
-    println!("{end:?}");
     assert!(!end.failed.is_empty(), "nothing was under way: {end:?}");
     assert!(end.refused.is_none(), "{end:?}");
-    for error in end.errors() {
-        let codes = [Code::Socket, Code::Endpoint, Code::RejectHandshake];
-        assert!(codes.contains(&error.code()), "{error:?}");
-        assert!([Class::Network, Class::Timeout, Class::Rejected].contains(&error.kind()), "{error:?}");
-        assert_eq!(error.peer_name(), peer, "{error:?}");
+    for error in &end.failed {
+        assert_eq!((error.code(), error.kind()), (Code::Socket, Class::Network), "{error:?}");
+        // RDMA says which of its NICs, too.
+        let named = error.peer_name().split('@').next();
+        assert_eq!(named, Some(peer), "{error:?}");
     }
 }

@@ -51,7 +51,7 @@ pub fn p01_many_requests_of_many_batches_arrive(kind: Kind) {
     assert!(!(0..BATCHES).any(|batch| pair.is_same(part(batch), COUNT * SIZE)), "nothing to be seen");
     let under_way: Vec<_> = (0..BATCHES).map(submit).collect();
     for (batch, submitted) in under_way.into_iter().enumerate() {
-        let ends = submitted.wait();
+        let ends = submitted.wait().unwrap();
         assert!(ends.iter().all(Option::is_none), "batch {batch}: {ends:?}");
         pair.check(part(batch), COUNT * SIZE);
     }
