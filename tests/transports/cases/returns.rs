@@ -62,7 +62,6 @@ impl Loss {
         let untouched = back.bytes(0, LEN);
         let error = self.here.failure(self.target(self.lost.addr()).request(WRITE, 0, HALF));
         let error = error.expect("a request to a lost peer's memory does not complete");
-        println!("{error:?} peer {:?} retryable {}", error.peer_name(), error.retryable());
         // Whoever is there now refuses it, or nobody is there, or it is somebody else.
         let expected = [
             (Code::AddressNotRegistered, Class::Rejected),
@@ -70,6 +69,7 @@ impl Loss {
             (Code::Socket, Class::Metadata),
         ];
         assert!(expected.contains(&(error.code(), error.kind())), "{error:?}");
+        assert!(error.retryable(), "{error:?}");
         assert!(back.bytes(0, LEN) == untouched, "bytes for the lost peer went to another one");
     }
 
