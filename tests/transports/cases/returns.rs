@@ -97,6 +97,8 @@ pub fn p04_a_peer_that_comes_back_where_it_was_is_reached(kind: Kind) {
 pub fn p04_a_peer_that_comes_back_elsewhere_is_reached(kind: Kind) {
     let loss = Loss::of(kind);
     let left = matches!(loss.lost, Peer::Engine(_)).then(|| loss.lost.bytes(0, LEN));
+    let away = loss.here.failure(loss.target(AT).request(WRITE, 0, HALF)).expect("nobody is there");
+    assert_eq!((away.code(), away.kind()), (Code::Socket, Class::Network), "{away:?}");
     let mut back = Peer::start(kind, &Seat { at: ELSEWHERE, ports: None, ..loss.seat.clone() });
     back.register();
     loss.is_noticed(&back);
