@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use transfer_engine::error::Error;
 
-use crate::node::{Batch, READ, WRITE};
+use crate::node::{Batch, FOREVER, READ, WRITE};
 use crate::pair::{Target, HALF};
 
 /// Batches under way at a time, each with its own part of the memory.
@@ -55,7 +55,9 @@ pub fn disturbed_by(target: Target<'_>, happen: impl FnOnce()) -> End {
 fn traffic(target: Target<'_>, arrived: &Sender<()>) -> End {
     let mut end = End::default();
     let mut under_way = VecDeque::new();
+    let begun = Instant::now();
     for round in 0.. {
+        assert!(begun.elapsed() < FOREVER, "nothing is refused and nothing fails");
         if under_way.len() == BATCHES {
             end.wait(under_way.pop_front());
             if end.errors().next().is_some() {

@@ -108,7 +108,11 @@ pub fn a_notification_follows_its_batch(kind: Kind) {
             loop {
                 let notes = pair.there.engine.local().notifications.take();
                 if !notes.is_empty() {
-                    // Whoever is notified may look at once.
+                    // Whoever is notified may look at once: here and there first, because all of it takes a while.
+                    let there = |at| pair.there.bytes(HALF + at, 1);
+                    let missing =
+                        (0..HALF).step_by(64 << 10).find(|at| there(*at) != pair.here.bytes(*at, 1));
+                    assert_eq!(missing, None, "notified before the bytes were there");
                     pair.check(0, HALF);
                     return notes;
                 }
