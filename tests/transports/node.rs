@@ -17,6 +17,7 @@ pub const READ: i32 = 0;
 pub const WRITE: i32 = 1;
 pub const COMPLETED: i32 = 4;
 const FAILED: i32 = 6;
+const PAGE: usize = 4096;
 /// The connection string of engines without a store.
 pub const STORELESS: &str = "P2PHANDSHAKE";
 
@@ -93,6 +94,17 @@ impl Node {
     /// The bytes at `offset`, as they are now.
     pub fn bytes(&self, offset: usize, len: usize) -> Vec<u8> {
         self.memory[offset..offset + len].iter().map(|byte| byte.load(Relaxed)).collect()
+    }
+
+    /// Changes a byte of every page, which takes microseconds, and returns what the owner finds there from now on unless
+    /// somebody else writes.
+    pub fn mark(&self) -> Vec<u8> {
+        self.memory.iter().step_by(PAGE).map(|byte| !byte.fetch_xor(0xff, Relaxed)).collect()
+    }
+
+    /// What is at the places of `mark`.
+    pub fn marks(&self) -> Vec<u8> {
+        self.memory.iter().step_by(PAGE).map(|byte| byte.load(Relaxed)).collect()
     }
 
     /// Writes other bytes over all of it.

@@ -4,7 +4,6 @@ use crate::cases::returns::RETURN_LIMIT;
 
 use transfer_engine::error::{Class, Code};
 
-use crate::memory::LEN;
 use crate::node::{Kind, Node, STORELESS, WRITE};
 use crate::pair::{Pair, Target, HALF};
 use crate::peer::{Peer, Seat};
@@ -13,14 +12,13 @@ use crate::traffic::{disturbed_by, retry, End};
 pub fn p02_memory_goes_away_under_traffic(kind: Kind) {
     let pair = Pair::new(kind);
     for side in [&pair.here, &pair.there] {
-        let mut owned = Vec::new();
+        let mut marks = Vec::new();
         let end = disturbed_by(pair.target(), || {
             side.unregister();
             // From now on it is its owner's alone.
-            side.overwrite();
-            owned = side.bytes(0, LEN);
+            marks = side.mark();
         });
-        assert!(side.bytes(0, LEN) == owned, "somebody wrote to memory that was taken back");
+        assert!(side.marks() == marks, "somebody wrote to memory that was taken back");
         for error in end.errors() {
             assert_eq!(error.code(), Code::AddressNotRegistered, "{error:?}");
         }
@@ -35,13 +33,12 @@ pub fn p02_memory_goes_away_under_traffic(kind: Kind) {
 
 pub fn p15_engines_go_away_under_traffic(kind: Kind) {
     let pair = Pair::new(kind);
-    let mut owned = Vec::new();
+    let mut marks = Vec::new();
     let end = disturbed_by(pair.target(), || {
         pair.here.engine.destroy();
-        pair.here.overwrite();
-        owned = pair.here.bytes(0, LEN);
+        marks = pair.here.mark();
     });
-    assert!(pair.here.bytes(0, LEN) == owned, "somebody wrote to memory of a destroyed engine");
+    assert!(pair.here.marks() == marks, "somebody wrote to memory of a destroyed engine");
     for error in &end.failed {
         assert_eq!(error.kind(), Class::Canceled, "{error:?}");
     }
