@@ -117,7 +117,12 @@ impl Transport for Echo {
     }
 
     fn link(&self, route: Arc<dyn Route>) -> Arc<dyn Link> {
-        Arc::new(EchoLink { route, moved: self.moved.clone(), closed: OnceLock::new() })
+        Arc::new(EchoLink {
+            host: self.host.clone(),
+            route,
+            moved: self.moved.clone(),
+            closed: OnceLock::new(),
+        })
     }
 
     fn stop(&self) {
@@ -130,24 +135,20 @@ impl Transport for Echo {
 }
 
 struct EchoLink {
+    host: Arc<dyn Host>,
     route: Arc<dyn Route>,
     moved: Arc<AtomicU64>,
     closed: OnceLock<Error>,
 }
 
 impl EchoLink {
-    fn carry(&self, slice: Slice) {
-        let gone = || {
-            let text = "the peer's engine is gone; open the segment again";
-            Error::new(Code::Socket, text).transient(Class::Network).peer(self.route.peer())
-        };
-        let offer = self.route.offer().offer;
-        let id = offer.as_ref().and_then(|offer| offer.as_any().downcast_ref::<EchoOffer>()).map(|o| o.id);
-        let registry = id.and_then(|id| ENGINES.lock().unwrap().get(&id).and_then(Weak::upgrade));
+    /// Over to the engine of this number only: whoever has come back in its place has another one.
+    fn carry(&self, slice: Slice, id: u64) {
         if let Some(closed) = self.closed.get() {
             return slice.fail(closed.clone());
         }
-        let Some(registry) = registry else { return slice.fail(gone()) };
+        let registry = ENGINES.lock().unwrap().get(&id).and_then(Weak::upgrade);
+        let Some(registry) = registry else { return slice.fail(self.gone()) };
         match registry.use_for_peer(slice.remote, slice.len) {
             Some(held) => {
                 self.moved.fetch_add(1, Relaxed);
@@ -160,6 +161,17 @@ impl EchoLink {
             }
         }
     }
+
+    /// The next request may find the one who came back.
+    fn gone(&self) -> Error {
+        let route = self.route.clone();
+        self.host.control().spawn(async move {
+            // If the peer cannot be read now, the next request tries again.
+            let _ = route.refresh().await;
+        });
+        let text = "the peer's engine is gone; its descriptor is being read again";
+        Error::new(Code::Socket, text).transient(Class::Network).peer(self.route.peer())
+    }
 }
 
 impl Link for EchoLink {
@@ -167,8 +179,8 @@ impl Link for EchoLink {
         covered.min(left)
     }
 
-    fn submit(&self, slices: Vec<Slice>, _: u64) {
-        slices.into_iter().for_each(|slice| self.carry(slice));
+    fn submit(&self, slices: Vec<Slice>, incarnation: u64) {
+        slices.into_iter().for_each(|slice| self.carry(slice, incarnation));
     }
 
     fn poll(&self) -> bool {

@@ -1,42 +1,113 @@
-//! One suite over every transport: the same cases over TCP, RDMA on the simulated libibverbs, the own segment, and a
-//! transport that exists for tests only. What only one of them does is tested beside it.
+//! One suite over every transport: the same cases over TCP, RDMA on the simulated libibverbs, RDMA beside TCP, the own
+//! segment, and a transport that exists for tests only. What only one of them does is tested beside it.
 
+mod cases;
 #[path = "../common/mod.rs"]
 mod common;
-mod suite;
+mod memory;
+mod node;
+mod pair;
+mod peer;
+mod store;
+mod traffic;
 
-use suite::{Kind, CASES};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-/// Runs every case of the suite.
-fn run(kind: Kind) {
-    for (name, case) in CASES {
-        println!("{kind:?}: {name}");
+use node::Kind;
+
+/// Runs a case over a transport, as the test `name`, in a process of its own: its settings and, with NICs, its
+/// libibverbs are others.
+fn run(kind: Kind, name: &str, case: fn(Kind)) {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let registry = format!("te-suite-{}-{}", std::process::id(), NEXT.fetch_add(1, Relaxed));
+    let _removed = Registry(&registry);
+    let environment = [
+        // No test may wait for the descriptor that is read again from time to time.
+        ("MC_METADATA_REVALIDATE_MS", "0"),
+        ("MC_TCP_BIND_ADDRESS", "127.0.0.1"),
+        ("SIMVERBS_DEVICES", "sim0,sim1"),
+        // Slow enough for requests to be under way when something happens.
+        ("SIMVERBS_GBPS", "10"),
+        ("SIMVERBS_QUIET", "1"),
+        // So long a NIC tries to reach a peer that is gone.
+        ("SIMVERBS_RETRY_MS", "100"),
+        ("SIMVERBS_SHM", &registry),
+    ];
+    let parent = match kind {
+        Kind::Rdma | Kind::Both => common::in_simverbs(name, &environment),
+        Kind::Tcp | Kind::Own | Kind::Echo => common::in_child(name, &environment),
+    };
+    if !parent {
         case(kind);
     }
 }
 
-#[test]
-fn over_tcp() {
-    run(Kind::Tcp);
+/// The simulated NICs' registry of one case, removed by the process that has started the case.
+struct Registry<'a>(&'a str);
+
+impl Drop for Registry<'_> {
+    fn drop(&mut self) {
+        for entry in std::fs::read_dir("/dev/shm").into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            if name.to_str().is_some_and(|name| name.starts_with("simverbs-") && name.ends_with(self.0)) {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
+    }
 }
 
-#[test]
-fn over_the_own_segment() {
-    run(Kind::Own);
+/// Makes a test of each case of each list, in a module for the transport.
+macro_rules! tests {
+    ($module:ident: $kind:ident, $({ $($case:ident,)* })*) => {
+        mod $module {
+            $($(
+                #[test]
+                fn $case() {
+                    let name = concat!(stringify!($module), "::", stringify!($case));
+                    super::run(super::Kind::$kind, name, super::cases::$case);
+                }
+            )*)*
+        }
+    };
 }
 
-#[test]
-fn over_a_transport_that_is_one_file_and_one_row() {
-    run(Kind::Echo);
+/// The lists of cases: for every transport, for those that lead to another engine, for those that lead to another
+/// process.
+macro_rules! suite {
+    (everywhere $everywhere:tt to_engines $engines:tt to_processes $processes:tt to_both $both:tt) => {
+        tests! { tcp: Tcp, $everywhere $engines $processes }
+        #[cfg(feature = "rdma")]
+        tests! { rdma: Rdma, $everywhere $engines $processes }
+        #[cfg(feature = "rdma")]
+        tests! { rdma_beside_tcp: Both, $everywhere $engines $processes $both }
+        tests! { own: Own, $everywhere }
+        tests! { echo: Echo, $everywhere $engines }
+    };
 }
 
-#[test]
-#[cfg(feature = "rdma")]
-fn over_rdma() {
-    let registry = format!("te-suite-{}", std::process::id());
-    let environment =
-        [("SIMVERBS_DEVICES", "sim0,sim1"), ("SIMVERBS_QUIET", "1"), ("SIMVERBS_SHM", registry.as_str())];
-    if !common::in_simverbs("over_rdma", &environment) {
-        run(Kind::Rdma);
+suite! {
+    everywhere {
+        every_size_arrives_in_both_directions,
+        p01_many_requests_of_many_batches_arrive,
+        two_threads_do_not_disturb_each_other,
+        p37_addresses_that_nobody_registered_are_refused,
+        a_notification_follows_its_batch,
+        p02_memory_goes_away_under_traffic,
+        p15_engines_go_away_under_traffic,
+    }
+    to_engines {
+        a_segment_that_is_removed_under_traffic_ends_it,
+        a_segment_that_is_removed_at_once_leaves_no_task_behind,
+        p03_a_peer_that_leaves_under_traffic_fails_its_tasks,
+        p04_a_peer_that_comes_back_where_it_was_is_reached,
+        p04_a_peer_that_comes_back_elsewhere_is_reached,
+        p07_a_peer_that_comes_back_without_memory_is_left_alone,
+    }
+    to_processes {
+        p03_a_peer_that_is_killed_under_traffic_fails_its_tasks,
+    }
+    to_both {
+        whichever_transport_both_sides_have_is_taken_rdma_first,
+
     }
 }

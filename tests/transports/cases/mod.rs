@@ -1,0 +1,13 @@
+//! The cases. Each makes its own engines and runs in a process of its own, so none depends on another.
+
+mod ends;
+#[cfg(feature = "rdma")]
+mod preference;
+mod returns;
+mod transfers;
+
+pub use ends::*;
+#[cfg(feature = "rdma")]
+pub use preference::*;
+pub use returns::*;
+pub use transfers::*;
