@@ -191,3 +191,8 @@ impl<C, E: Clone> Machine<C, E> {
         }
     }
 }
+
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;
