@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::offer;
+use super::pipeline::Terms;
 use super::shared::{set_options, Endpoint, Shared};
 use super::sock::Socket;
 use super::wire::{Header, HEADER_LEN, INCARNATION_LEN, OK_FRAME, REJECTED_FRAME, STATUS_LEN};
@@ -21,22 +22,18 @@ use crate::transport::incarnation;
 use crate::transport::slice::Op;
 
 /// A connection ready for requests.
-pub(super) struct Made {
+pub(super) struct Connection {
     /// Non-blocking, with its options set.
     pub socket: Socket,
-    /// Use v2 framing.
-    pub v2: bool,
-    /// More than one request may use it.
-    pub reusable: bool,
-    /// The peer's incarnation, proven; 0 if it has none.
-    pub incarnation: u64,
+    /// What holds for it.
+    pub terms: Terms,
 }
 
 /// Steps of `MC_HANDSHAKE_CONNECT_TIMEOUT` that setting up a connection may take in all.
 const STEPS: u32 = 3;
 
 /// As [`try_connect`], but never longer than a few steps, name look-ups included.
-pub(super) async fn connect(shared: &Shared, route: &dyn Route, reread: bool) -> Result<Made> {
+pub(super) async fn connect(shared: &Shared, route: &dyn Route, reread: bool) -> Result<Connection> {
     let limit = STEPS * shared.config.connect_timeout;
     timeout(limit, try_connect(shared, route, reread)).await.unwrap_or_else(|_| {
         let text = format!("no connection within {} s; check the peer, the route and DNS", limit.as_secs());
@@ -46,14 +43,14 @@ pub(super) async fn connect(shared: &Shared, route: &dyn Route, reread: bool) ->
 
 /// Connects to where `route` points. With `reread`, and after a failure, the descriptor is
 /// read again first: a peer that restarted has another port.
-async fn try_connect(shared: &Shared, route: &dyn Route, reread: bool) -> Result<Made> {
+async fn try_connect(shared: &Shared, route: &dyn Route, reread: bool) -> Result<Connection> {
     if reread {
         // A store that is down must not stop transfers to known peers.
         refresh(shared, route).await;
     }
     let endpoint = offer::endpoint(route).await?;
     let failed = match attempt(shared, &endpoint).await {
-        Ok(made) => return Ok(made),
+        Ok(connection) => return Ok(connection),
         Err(error) => error,
     };
     if reread || !refresh(shared, route).await {
@@ -76,7 +73,7 @@ async fn refresh(shared: &Shared, route: &dyn Route) -> bool {
     false
 }
 
-async fn attempt(shared: &Shared, endpoint: &Endpoint) -> Result<Made> {
+async fn attempt(shared: &Shared, endpoint: &Endpoint) -> Result<Connection> {
     let config = &shared.config;
     let v2 = endpoint.proto_version >= 2 && !config.tcp_force_v1;
     let reusable = endpoint.proto_version >= 2 && config.tcp_pool;
@@ -119,7 +116,7 @@ async fn prepare(
     stream: TcpStream,
     v2: bool,
     reusable: bool,
-) -> Result<Made> {
+) -> Result<Connection> {
     let limit = shared.config.connect_timeout.min(shared.config.tcp_status_timeout);
     let failed = |error: &std::io::Error| {
         Error::io(Code::Socket, "cannot prepare a data connection", error).peer(&endpoint.peer)
@@ -138,7 +135,7 @@ async fn prepare(
     let socket = Socket::new(stream).map_err(|e| failed(&e))?;
     shared.stats.lanes_opened.fetch_add(1, Relaxed);
     let incarnation = endpoint.incarnation.map_or(0, |(id, _)| incarnation::key(&id));
-    Ok(Made { socket, v2, reusable, incarnation })
+    Ok(Connection { socket, terms: Terms { v2, reusable, incarnation } })
 }
 
 /// Reads the 16-byte cell that holds the peer's incarnation id and compares.

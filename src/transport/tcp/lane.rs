@@ -1,56 +1,41 @@
 //! One connection to a peer, as initiator: requests are pipelined, replies come in order.
 //!
-//! A lane is advanced by whoever has reason to: the submitting thread sends, a polling
-//! thread reads replies, the lane's reactor does both when nobody polls. The state is
-//! under one lock, taken once per posted run or poll, and never held while waiting.
+//! Any thread that has reason to advances a lane: the submitting thread sends, a polling thread reads replies, and the
+//! lane's reactor does both when nobody polls. The machine in `machine` says what comes next; this file feeds it events
+//! and performs its actions. The state is under one lock, taken once per posted run or poll, and never held while
+//! waiting.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicU8, AtomicUsize, Ordering::Relaxed};
+mod errors;
+mod events;
+mod interest;
+mod machine;
+mod published;
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::connect::Made;
+use super::connect::Connection;
 use super::ends::Down;
+use super::exchange::Exchange;
 use super::link::TcpLink;
+use super::pipeline::Pipeline;
 use super::reactor::{thread_failed, Reactor, Watched};
 use super::request::Request;
 use super::shared::Shared;
-use super::stream::Stream;
-use crate::error::{Class, Code, Error};
+use crate::error::Error;
 use crate::memory::Region;
 use crate::transport::slice::Slice;
+use errors::closed;
+use events::Why;
+use interest::Interest;
+use machine::{Limits, Machine};
+use published::Published;
 
-/// A caller that polled within this time is expected to poll again, so the reactor
-/// leaves the lane to it.
-const POLLED_RECENTLY: Duration = Duration::from_micros(200);
-
-/// Where the connection stands.
-enum Phase {
-    /// Not connected; the next request connects.
-    Idle,
-    /// A task on the control plane is connecting.
-    Connecting,
-    /// Requests flow.
-    Up(super::sock::Socket),
-    /// The link is closed: requests fail with this.
-    Closed(Error),
-}
-
-/// A phase as other threads see it.
-#[repr(u8)]
-enum Standing {
-    Down,
-    Connecting,
-    Up,
-}
-
-struct State {
-    phase: Phase,
-    stream: Stream,
-    /// When the request whose reply is awaited got its turn.
-    turn_began: Instant,
-}
+type Event = events::Event<Connection, Down, Error>;
+type Action = events::Action<Connection, Down, Error>;
 
 /// A lane; shared by its link, its reactor and the control plane.
 pub(super) struct Lane {
@@ -59,42 +44,34 @@ pub(super) struct Lane {
     link: Weak<TcpLink>,
     shared: Arc<Shared>,
     reactor: Arc<Reactor>,
-    /// Requests on the lane, for a cheap look before locking.
-    pending: AtomicUsize,
-    /// Payload bytes of those requests, for choosing a lane.
-    load: AtomicU64,
-    /// A `Standing`, for choosing a lane without locking.
-    standing: AtomicU8,
-    /// The reactor has it on its list of lanes to look at.
-    listed: AtomicBool,
-    /// Microseconds since the transport started at which a caller last polled.
-    polled_at: AtomicU64,
-    /// The epoll interest that is set; 0 after an event until it is set again.
-    armed: AtomicU32,
+    /// What may be read without the lock.
+    pub published: Published,
+    interest: Interest,
+    /// Guards the machine, the requests and the connection.
     state: Mutex<State>,
 }
 
-const IN: u32 = (libc::EPOLLIN | libc::EPOLLRDHUP) as u32;
-const OUT: u32 = libc::EPOLLOUT as u32;
-const ONESHOT: u32 = libc::EPOLLONESHOT as u32;
+struct State {
+    machine: Machine<Connection, Error>,
+    pipeline: Pipeline,
+    exchange: Exchange,
+}
 
 impl Lane {
     /// An unconnected lane of `link`, watched by `reactor`.
     pub(super) fn new(link: Weak<TcpLink>, shared: Arc<Shared>, reactor: Arc<Reactor>) -> Arc<Self> {
+        let config = &shared.config;
+        let limits = Limits { status_timeout: config.tcp_status_timeout, min_rate: config.tcp_min_rate };
         let lane = Arc::new(Lane {
             id: shared.next_lane_id(),
             link,
             reactor,
-            pending: AtomicUsize::new(0),
-            load: AtomicU64::new(0),
-            standing: AtomicU8::new(Standing::Down as u8),
-            listed: AtomicBool::new(false),
-            polled_at: AtomicU64::new(0),
-            armed: AtomicU32::new(0),
+            published: Published::default(),
+            interest: Interest::default(),
             state: Mutex::new(State {
-                phase: Phase::Idle,
-                stream: Stream::default(),
-                turn_began: Instant::now(),
+                machine: Machine::new(limits),
+                pipeline: Pipeline::default(),
+                exchange: Exchange::default(),
             }),
             shared,
         });
@@ -103,58 +80,26 @@ impl Lane {
         lane
     }
 
-    /// Payload bytes waiting or under way.
-    pub(super) fn load(&self) -> u64 {
-        self.load.load(Relaxed)
-    }
-
-    /// A connection is there.
-    pub(super) fn is_up(&self) -> bool {
-        self.standing.load(Relaxed) == Standing::Up as u8
-    }
-
-    /// A connection is there or being made.
-    pub(super) fn is_rising(&self) -> bool {
-        self.standing.load(Relaxed) != Standing::Down as u8
-    }
-
-    /// Anything waiting or under way.
-    pub(super) fn is_busy(&self) -> bool {
-        self.pending.load(Relaxed) != 0
-    }
-
     /// Appends requests and sends what the socket takes.
     pub(super) fn push(self: &Arc<Self>, requests: impl Iterator<Item = Request>) {
+        if self.reactor.is_dead() {
+            self.close(&thread_failed());
+        }
         let mut state = self.state.lock();
-        if state.stream.is_empty() {
-            state.turn_began = Instant::now();
+        let State { machine, pipeline, .. } = &mut *state;
+        let first = pipeline.is_empty();
+        let refused = pipeline.admit(requests, machine.connection().is_some());
+        if !pipeline.is_empty() {
+            self.feed(state, Event::Pushed { first });
+        } else {
+            drop(state);
         }
-        let mut refused = Vec::new();
-        let up = matches!(state.phase, Phase::Up(_));
-        let closed = match &state.phase {
-            Phase::Closed(error) => Some(error.clone()),
-            _ if self.reactor.is_dead() => Some(thread_failed()),
-            _ => None,
-        };
-        for request in requests {
-            // Under the lock: whoever aborts a region looks at the lanes after revoking it.
-            if closed.is_some() || request.is_revoked() || up && !state.stream.suits(&request) {
-                refused.push(request);
-            } else {
-                state.stream.push(request);
-            }
-        }
-        if matches!(state.phase, Phase::Idle) && !state.stream.is_empty() {
-            state.phase = Phase::Connecting;
-            self.connect();
-        }
-        self.advance(state, false);
-        refuse(refused, closed.as_ref());
+        refused.into_iter().for_each(refuse);
     }
 
     /// Reads replies and sends, if no other thread is at it. `false`: nothing moved.
     pub(super) fn poll(self: &Arc<Self>) -> bool {
-        self.polled_at.store(self.shared.now_us(), Relaxed);
+        self.interest.note_poll(self.shared.now_us());
         match self.state.try_lock() {
             Some(state) => self.advance(state, true),
             None => false,
@@ -163,85 +108,109 @@ impl Lane {
 
     /// Sets the epoll interest, so that the reactor goes on by itself.
     pub(super) fn rely_on_reactor(&self) {
-        self.polled_at.store(0, Relaxed);
-        let state = self.state.lock();
-        self.arm(&state);
+        self.interest.note_sleep();
+        self.arm(&self.state.lock());
     }
 
-    /// A connection for the waiting requests.
-    pub(super) fn attach(self: &Arc<Self>, made: Made) {
-        let Made { socket, v2, reusable, incarnation } = made;
-        let mut state = self.state.lock();
-        if !matches!(state.phase, Phase::Connecting) {
-            return;
-        }
-        // First the note, then the interest: the event may come before this function ends.
-        self.armed.store(IN | OUT, Relaxed);
-        if let Err(error) = self.reactor.watch(socket.fd(), self.id, IN | OUT | ONESHOT) {
-            drop(state);
-            self.connect_failed(Error::io(Code::Socket, "cannot watch a data connection", &error));
-            return;
-        }
-        let strangers = state.stream.open(v2, reusable, incarnation);
-        state.turn_began = Instant::now();
-        state.phase = Phase::Up(socket);
-        self.publish(&state);
-        drop(state);
-        refuse(strangers, None);
+    /// The attempt to connect has succeeded.
+    pub(super) fn attach(self: &Arc<Self>, connection: Connection) {
+        self.feed(self.state.lock(), Event::Attached(connection));
     }
 
-    /// No connection can be had.
+    /// The attempt to connect has failed.
     pub(super) fn connect_failed(self: &Arc<Self>, error: Error) {
-        let mut state = self.state.lock();
-        if matches!(state.phase, Phase::Connecting) {
-            state.phase = Phase::Idle;
-        }
-        let waiting = state.stream.take_all();
-        self.publish(&state);
-        drop(state);
-        match self.link.upgrade() {
-            Some(link) => link.connect_failed(self, waiting, error),
-            None => waiting.into_iter().for_each(|request| request.fail(error.clone())),
-        }
+        self.feed(self.state.lock(), Event::ConnectFailed(error));
     }
 
     /// Fails everything and refuses more.
-    pub(super) fn close(&self, error: &Error) {
-        let mut state = self.state.lock();
-        let waiting = state.stream.take_all();
-        self.unwatch(&state);
-        state.phase = Phase::Closed(error.clone());
-        self.publish(&state);
-        drop(state);
-        self.reactor.forget(self.id);
-        waiting.into_iter().for_each(|request| request.fail(error.clone()));
+    pub(super) fn close(self: &Arc<Self>, error: &Error) {
+        self.feed(self.state.lock(), Event::Closed(error.clone()));
     }
 
     /// Ends every use of a revoked region; the connection survives where it can.
     pub(super) fn abort(self: &Arc<Self>, region: &Region) {
-        let text = format!("the region at {:#x} was unregistered while a request was running", region.addr);
-        let why = Error::new(Code::AddressNotRegistered, text).permanent(Class::Canceled);
-        self.abandon(|slice| slice.is_in(region), &why);
-    }
-
-    fn timeout(&self, text: &str) -> Error {
-        let peer = self.link.upgrade().map(|link| link.peer()).unwrap_or_default();
-        Error::new(Code::Socket, text).transient(Class::Timeout).peer(peer)
+        self.abandon(|slice| slice.is_in(region), &errors::unregistered(region));
     }
 
     /// Fails the slices that `which` picks without touching the others, if possible.
     fn abandon(self: &Arc<Self>, which: impl Fn(&Slice) -> bool, why: &Error) {
         let mut state = self.state.lock();
-        let (ended, stuck) = state.stream.abandon(which);
-        self.publish(&state);
-        if stuck {
-            // Half of a body is sent: the rest can only come from the buffer, so give up
-            // the connection.
-            self.take_down(state, Down::Dropped(why.clone()));
-        } else {
-            drop(state);
+        let taken = state.pipeline.abandon(which);
+        let stuck = taken.stuck.then(|| why.clone());
+        self.feed(state, Event::Abandoned { next: taken.next, stuck });
+        taken.slices.into_iter().for_each(|slice| slice.fail(why.clone()));
+    }
+
+    /// Moves what can be moved. `false`: nothing moved.
+    fn advance(self: &Arc<Self>, mut state: MutexGuard<'_, State>, read: bool) -> bool {
+        let State { machine, pipeline, exchange } = &mut *state;
+        let Some(connection) = machine.connection() else { return false };
+        match exchange.advance(pipeline, &connection.socket, read, &self.shared.stats) {
+            Ok(moved) => {
+                let (spent, more) = (pipeline.is_spent(), !pipeline.is_empty());
+                if moved.blocked && !self.interest.listed.load(Relaxed) {
+                    self.arm(&state);
+                }
+                match moved.replies {
+                    true => self.feed(state, Event::Replied { spent, more }),
+                    false => self.publish(&state),
+                }
+                moved.replies || moved.bytes
+            }
+            Err(down) => {
+                self.feed(state, Event::Down(down));
+                true
+            }
         }
-        ended.into_iter().for_each(|slice| slice.fail(why.clone()));
+    }
+
+    /// One step of the machine.
+    fn feed(self: &Arc<Self>, mut state: MutexGuard<'_, State>, event: Event) {
+        let action = state.machine.on(event, Instant::now);
+        self.perform(state, action);
+    }
+
+    /// Connections are watched, left and asked for under the lock; requests end and go elsewhere without it.
+    fn perform(self: &Arc<Self>, state: MutexGuard<'_, State>, action: Option<Action>) {
+        let Some(action) = action else { return self.publish(&state) };
+        match action {
+            Action::Connect => {
+                self.connect();
+                self.publish(&state);
+            }
+            Action::Send => {
+                self.advance(state, false);
+            }
+            Action::Begin => self.begin(state),
+            // Closes it.
+            Action::Discard(_) => {}
+            Action::Retire { connection, connect } => {
+                self.leave(connection);
+                if connect {
+                    self.connect();
+                }
+                self.publish(&state);
+            }
+            Action::TakeDown(connection, why) => {
+                self.leave(connection);
+                self.take_down(state, why);
+            }
+            Action::HandBack { unwatched, error } => {
+                drop(unwatched);
+                let waiting = self.empty(state);
+                match self.link.upgrade() {
+                    Some(link) => link.connect_failed(self, waiting, error),
+                    None => fail_all(waiting, &error),
+                }
+            }
+            Action::Close(connection, error) => {
+                connection.into_iter().for_each(|connection| self.leave(connection));
+                let waiting = self.empty(state);
+                self.reactor.forget(self.id);
+                fail_all(waiting, &error);
+            }
+            Action::Refuse(error) => fail_all(self.empty(state), &error),
+        }
     }
 
     fn connect(self: &Arc<Self>) {
@@ -256,48 +225,36 @@ impl Lane {
         }
     }
 
-    /// Moves what can be moved; ends the connection if it is dead.
-    fn advance(self: &Arc<Self>, mut state: MutexGuard<'_, State>, read: bool) -> bool {
-        let State { phase, stream, turn_began } = &mut *state;
-        let Phase::Up(socket) = phase else {
-            self.publish(&state);
-            return false;
-        };
-        let moved = stream.advance(socket, read, &self.shared.stats);
-        match moved {
-            Ok(moved) => {
-                if moved.replies {
-                    *turn_began = Instant::now();
-                }
-                if stream.spent() {
-                    // One request per connection: the next needs a fresh one.
-                    let more = !stream.is_empty();
-                    self.reactor.unwatch(socket.fd());
-                    *phase = if more { Phase::Connecting } else { Phase::Idle };
-                    if more {
-                        self.connect();
-                    }
-                } else if moved.blocked && !self.listed.load(Relaxed) {
-                    self.arm(&state);
-                }
-                self.publish(&state);
-                moved.replies || moved.bytes
-            }
-            Err(down) => {
-                self.take_down(state, down);
-                true
-            }
+    fn begin(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
+        let State { machine, pipeline, .. } = &mut *state;
+        let Some(Connection { socket, terms }) = machine.connection() else { return };
+        if let Err(error) = self.interest.watch(&self.reactor, socket.fd(), self.id) {
+            return self.feed(state, Event::AttachRefused(errors::unwatchable(&error)));
         }
+        let strangers = pipeline.open(*terms);
+        self.publish(&state);
+        drop(state);
+        strangers.into_iter().for_each(refuse);
     }
 
-    /// Closes the connection and hands on what may be sent again.
-    fn take_down(self: &Arc<Self>, mut state: MutexGuard<'_, State>, down: Down) {
-        self.unwatch(&state);
-        state.phase = Phase::Idle;
-        let peer = self.link.upgrade();
-        let label = peer.as_ref().map(|link| link.peer()).unwrap_or_default();
-        let idle = state.stream.is_empty();
-        let ends = state.stream.tear_down(&down, &label);
+    /// Closes a connection. Before that the watch on it ends: a copy of it in a child would keep the events coming.
+    fn leave(&self, connection: Connection) {
+        self.reactor.unwatch(connection.socket.fd());
+    }
+
+    /// Hands on what may be sent again.
+    fn take_down(self: &Arc<Self>, mut state: MutexGuard<'_, State>, why: Why<Down, Error>) {
+        let link = self.link.upgrade();
+        let peer = link.as_ref().map(|link| link.peer()).unwrap_or_default();
+        let down = match why {
+            Why::Down(down) => down,
+            Why::Stuck(error) => Down::Dropped(error),
+            Why::Overdue { bytes, allowed } => {
+                Down::Canceled(errors::unanswered(bytes, allowed, peer.clone()))
+            }
+        };
+        let idle = state.pipeline.is_empty();
+        let ends = state.pipeline.tear_down(&down, &peer);
         self.publish(&state);
         drop(state);
         if !idle {
@@ -306,47 +263,38 @@ impl Lane {
         for (request, error) in ends.failed {
             request.fail(error);
         }
-        match peer {
+        match link {
             Some(link) => link.send_again(ends.again),
-            None => ends.again.into_iter().for_each(|request| request.fail(closed())),
+            None => fail_all(ends.again, &closed()),
         }
+    }
+
+    fn peer(&self) -> String {
+        self.link.upgrade().map(|link| link.peer()).unwrap_or_default()
+    }
+
+    /// Takes every request off the lane and lets go of the lock.
+    fn empty(&self, mut state: MutexGuard<'_, State>) -> Vec<Request> {
+        let requests = state.pipeline.take_all();
+        self.publish(&state);
+        requests
     }
 
     fn publish(&self, state: &State) {
-        self.pending.store(state.stream.len(), Relaxed);
-        self.load.store(state.stream.load_bytes(), Relaxed);
-        let standing = match state.phase {
-            Phase::Up(_) => Standing::Up,
-            Phase::Connecting => Standing::Connecting,
-            Phase::Idle | Phase::Closed(_) => Standing::Down,
-        };
-        self.standing.store(standing as u8, Relaxed);
-    }
-
-    /// Before the socket is closed: a copy of it in a child would keep the events coming.
-    fn unwatch(&self, state: &State) {
-        if let Phase::Up(socket) = &state.phase {
-            self.reactor.unwatch(socket.fd());
-        }
+        self.published.update(state.machine.stage(), &state.pipeline);
     }
 
     fn arm(&self, state: &State) {
-        let Phase::Up(socket) = &state.phase else { return };
-        let want = if state.stream.wants_to_send() { IN | OUT } else { IN };
-        if self.armed.swap(want, Relaxed) != want {
-            self.reactor.rewatch(socket.fd(), self.id, want | ONESHOT);
+        if let Some(connection) = state.machine.connection() {
+            let wants_to_send = state.pipeline.wants_to_send();
+            self.interest.arm(&self.reactor, connection.socket.fd(), self.id, wants_to_send);
         }
-    }
-
-    fn polled_recently(&self) -> bool {
-        let polled = self.polled_at.load(Relaxed);
-        polled != 0 && self.shared.now_us().saturating_sub(polled) < POLLED_RECENTLY.as_micros() as u64
     }
 }
 
 impl Watched for Lane {
     fn on_ready(self: Arc<Self>) -> bool {
-        self.armed.store(0, Relaxed);
+        self.interest.note_event();
         self.look()
     }
 
@@ -355,18 +303,17 @@ impl Watched for Lane {
         let Some(state) = self.state.try_lock() else {
             return false;
         };
-        if self.polled_recently() {
+        if self.interest.is_polled(|| self.shared.now_us()) {
             return false;
         }
         self.advance(state, true);
         // Locked anew: after a teardown there is nothing to arm.
-        let state = self.state.lock();
-        self.arm(&state);
+        self.arm(&self.state.lock());
         true
     }
 
     fn listed(&self) -> &AtomicBool {
-        &self.listed
+        &self.interest.listed
     }
 
     fn abort(self: Arc<Self>, region: &Region) {
@@ -374,30 +321,21 @@ impl Watched for Lane {
     }
 
     fn check_deadlines(self: Arc<Self>, now: Instant) {
-        if !self.is_busy() {
+        if !self.published.is_busy() {
             return;
         }
         if self.shared.config.slice_timeout.is_some() {
             let due = |slice: &Slice| slice.work().deadline.is_some_and(|deadline| deadline <= now);
-            self.abandon(due, &self.timeout("the task's deadline (MC_SLICE_TIMEOUT) passed"));
+            self.abandon(due, &errors::late(self.peer()));
         }
-        let state = self.state.lock();
-        let Phase::Up(_) = state.phase else { return };
-        let Some(bytes) = state.stream.awaited_bytes() else { return };
-        let config = &self.shared.config;
-        let allowed = config.tcp_status_timeout + Duration::from_secs(bytes / config.tcp_min_rate);
-        if now.saturating_duration_since(state.turn_began) > allowed {
-            let text = format!(
-                "no answer to a request of {bytes} bytes within {} s (MC_TCP_STATUS_TIMEOUT_SEC, MC_TCP_MIN_RATE); \
-                 the peer may be stopped or unreachable, and bytes of a WRITE may still arrive there",
-                allowed.as_secs()
-            );
-            self.take_down(state, Down::Canceled(self.timeout(&text)));
-        }
+        let mut state = self.state.lock();
+        let awaited = state.pipeline.awaited_bytes();
+        let action = state.machine.on(Event::Tick { awaited }, || now);
+        self.perform(state, action);
     }
 
-    fn close(&self, error: &Error) {
-        Lane::close(self, error);
+    fn close(self: Arc<Self>, error: &Error) {
+        Lane::close(&self, error);
     }
 }
 
@@ -407,20 +345,14 @@ impl Drop for Lane {
     }
 }
 
-/// Fails requests that never got onto the lane.
-fn refuse(requests: Vec<Request>, closed: Option<&Error>) {
-    for request in requests {
-        match closed {
-            Some(error) => request.fail(error.clone()),
-            None if request.is_revoked() => request.fail_revoked(),
-            None => {
-                let text = "the peer restarted after its descriptor was read; open the segment again";
-                request.fail(Error::new(Code::Socket, text).transient(Class::Metadata));
-            }
-        }
+/// Fails a request that cannot go over this connection.
+fn refuse(request: Request) {
+    match request.is_revoked() {
+        true => request.fail_revoked(),
+        false => request.fail(errors::restarted()),
     }
 }
 
-fn closed() -> Error {
-    Error::new(Code::Socket, "the segment was closed").permanent(Class::Canceled)
+fn fail_all(requests: Vec<Request>, error: &Error) {
+    requests.into_iter().for_each(|request| request.fail(error.clone()));
 }

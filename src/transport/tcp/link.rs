@@ -52,10 +52,10 @@ impl TcpLink {
         let reread = self.stale.swap(false, Relaxed);
         self.shared.control.spawn(async move {
             let guard = ConnectGuard(Some(lane));
-            let made = connect::connect(&shared, &*route, reread).await;
+            let outcome = connect::connect(&shared, &*route, reread).await;
             let Some(lane) = guard.done() else { return };
-            match made {
-                Ok(made) => lane.attach(made),
+            match outcome {
+                Ok(connection) => lane.attach(connection),
                 Err(error) => lane.connect_failed(error),
             }
         });
@@ -65,8 +65,8 @@ impl TcpLink {
     /// Not to one that is connecting: they could be handed around for ever.
     pub(super) fn connect_failed(&self, failed: &Arc<Lane>, waiting: Vec<Request>, error: Error) {
         self.stale.store(true, Relaxed);
-        let others = self.lanes.iter().filter(|lane| !Arc::ptr_eq(lane, failed) && lane.is_up());
-        match others.min_by_key(|lane| lane.load()) {
+        let others = self.lanes.iter().filter(|lane| !Arc::ptr_eq(lane, failed) && lane.published.is_up());
+        match others.min_by_key(|lane| lane.published.load()) {
             Some(lane) => lane.push(waiting.into_iter()),
             None => waiting.into_iter().for_each(|request| request.fail(error.clone())),
         }
@@ -89,7 +89,9 @@ impl TcpLink {
     }
 
     fn choose(&self) -> &Arc<Lane> {
-        let cost = |lane: &&Arc<Lane>| lane.load() + if lane.is_rising() { 0 } else { CONNECT_COST };
+        let cost = |lane: &&Arc<Lane>| {
+            lane.published.load() + if lane.published.is_rising() { 0 } else { CONNECT_COST }
+        };
         // A link has at least one lane: the config row starts at 1.
         self.lanes.iter().min_by_key(cost).unwrap_or(&self.lanes[0])
     }
@@ -114,12 +116,12 @@ impl Link for TcpLink {
     }
 
     fn poll(&self) -> bool {
-        let busy = self.lanes.iter().filter(|lane| lane.is_busy());
+        let busy = self.lanes.iter().filter(|lane| lane.published.is_busy());
         busy.fold(false, |moved, lane| lane.poll() | moved)
     }
 
     fn rely_on_threads(&self) {
-        self.lanes.iter().filter(|lane| lane.is_busy()).for_each(|lane| lane.rely_on_reactor());
+        self.lanes.iter().filter(|lane| lane.published.is_busy()).for_each(|lane| lane.rely_on_reactor());
     }
 
     fn close(&self, error: &Error) {

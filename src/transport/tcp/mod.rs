@@ -3,17 +3,18 @@
 mod accept;
 mod connect;
 mod ends;
+mod exchange;
 mod inbound;
 mod lane;
 mod link;
 mod offer;
+mod pipeline;
 mod reactor;
 mod request;
 mod row;
 mod shared;
 mod sock;
 mod stats;
-mod stream;
 mod transport;
 pub mod wire;
 

@@ -48,7 +48,7 @@ pub(super) trait Watched: Send + Sync {
     fn check_deadlines(self: Arc<Self>, now: Instant);
 
     /// Everything fails with `error`, and so does what comes later.
-    fn close(&self, error: &Error);
+    fn close(self: Arc<Self>, error: &Error);
 }
 
 /// What only this thread touches: a connection that it owns.
@@ -139,7 +139,7 @@ impl Reactor {
         };
         let on_panic = move || {
             panicked.dead.store(true, Relaxed);
-            panicked.all_watched().iter().for_each(|watched| watched.close(&thread_failed()));
+            panicked.all_watched().into_iter().for_each(|watched| watched.close(&thread_failed()));
         };
         thread::spawn(&format!("mte-tcp-{index}"), body, on_panic)
     }

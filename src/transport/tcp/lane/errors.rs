@@ -1,0 +1,47 @@
+//! What requests of a lane fail with.
+
+use std::time::Duration;
+
+use crate::error::{Class, Code, Error};
+use crate::memory::Region;
+
+/// The link is gone: its segment was closed.
+pub(super) fn closed() -> Error {
+    Error::new(Code::Socket, "the segment was closed").permanent(Class::Canceled)
+}
+
+/// The region was revoked.
+pub(super) fn unregistered(region: &Region) -> Error {
+    let text = format!("the region at {:#x} was unregistered while a request was running", region.addr);
+    Error::new(Code::AddressNotRegistered, text).permanent(Class::Canceled)
+}
+
+/// The connection leads to another incarnation of the peer than the one that the request was checked for.
+pub(super) fn restarted() -> Error {
+    let text = "the peer restarted after its descriptor was read; open the segment again";
+    Error::new(Code::Socket, text).transient(Class::Metadata)
+}
+
+/// The epoll instance does not take the connection.
+pub(super) fn unwatchable(cause: &std::io::Error) -> Error {
+    Error::io(Code::Socket, "cannot watch a data connection", cause)
+}
+
+/// The task has a deadline of its own, which has passed.
+pub(super) fn late(peer: String) -> Error {
+    timeout("the task's deadline (MC_SLICE_TIMEOUT) passed", peer)
+}
+
+/// The peer has not answered the request that had its turn.
+pub(super) fn unanswered(bytes: u64, allowed: Duration, peer: String) -> Error {
+    let text = format!(
+        "no answer to a request of {bytes} bytes within {} s (MC_TCP_STATUS_TIMEOUT_SEC, MC_TCP_MIN_RATE); \
+         the peer may be stopped or unreachable, and bytes of a WRITE may still arrive there",
+        allowed.as_secs()
+    );
+    timeout(&text, peer)
+}
+
+fn timeout(text: &str, peer: String) -> Error {
+    Error::new(Code::Socket, text).transient(Class::Timeout).peer(peer)
+}

@@ -1,0 +1,230 @@
+//! The life of a lane, told as events and answers. Connections are numbers; reasons and errors are words.
+
+use super::super::events::{Action, Event, Why};
+use super::*;
+use Action::{Begin, Close, Connect, Discard, HandBack, Refuse, Retire, Send, TakeDown};
+
+type Told = Event<u32, &'static str, &'static str>;
+type Answer = Option<Action<u32, &'static str, &'static str>>;
+
+/// A lane, and the time at which it was made.
+struct Lane {
+    machine: Machine<u32, &'static str>,
+    start: Instant,
+}
+
+impl Lane {
+    fn new() -> Self {
+        let limits = Limits { status_timeout: Duration::from_secs(30), min_rate: 1024 };
+        Lane { machine: Machine::new(limits), start: Instant::now() }
+    }
+
+    /// A lane with one request, connected by connection 1 at `ms`.
+    fn up(ms: u64) -> Self {
+        let mut lane = Lane::new();
+        assert_eq!(lane.unread(pushed(true)), Some(Connect));
+        assert_eq!(lane.at(ms, Event::Attached(1)), Some(Begin));
+        lane
+    }
+
+    /// What happens at `ms`.
+    fn at(&mut self, ms: u64, event: Told) -> Answer {
+        self.machine.on(event, || self.start + Duration::from_millis(ms))
+    }
+
+    /// What happens without a look at the clock.
+    fn unread(&mut self, event: Told) -> Answer {
+        self.machine.on(event, || panic!("the clock was read"))
+    }
+
+    fn tick(&mut self, ms: u64, awaited: Option<u64>) -> Answer {
+        self.at(ms, Event::Tick { awaited })
+    }
+
+    fn is_down(&self) -> bool {
+        self.machine.connection().is_none() && self.machine.stage() == Stage::Down
+    }
+}
+
+fn pushed(first: bool) -> Told {
+    Event::Pushed { first }
+}
+
+fn replied(more: bool) -> Told {
+    Event::Replied { spent: false, more }
+}
+
+fn spent(more: bool) -> Told {
+    Event::Replied { spent: true, more }
+}
+
+fn abandoned(next: bool, stuck: Option<&'static str>) -> Told {
+    Event::Abandoned { next, stuck }
+}
+
+fn overdue(bytes: u64, secs: u64) -> Answer {
+    Some(TakeDown(1, Why::Overdue { bytes, allowed: Duration::from_secs(secs) }))
+}
+
+#[test]
+fn the_first_request_connects_and_those_that_come_meanwhile_wait() {
+    let mut lane = Lane::new();
+    assert_eq!(lane.machine.stage(), Stage::Down);
+    assert_eq!(lane.unread(pushed(true)), Some(Connect));
+    assert_eq!(lane.machine.stage(), Stage::Rising);
+    assert_eq!(lane.unread(pushed(false)), None);
+    assert_eq!(lane.at(5, Event::Attached(1)), Some(Begin));
+    assert_eq!((lane.machine.stage(), lane.machine.connection()), (Stage::Up, Some(&1)));
+    assert_eq!(lane.unread(pushed(false)), Some(Send));
+}
+
+#[test]
+fn all_may_leave_while_the_lane_connects_and_the_connection_is_kept_for_the_next() {
+    let mut lane = Lane::new();
+    lane.unread(pushed(true));
+    assert_eq!(lane.unread(abandoned(false, None)), None);
+    assert_eq!(lane.unread(pushed(true)), None, "the attempt is under way");
+    assert_eq!(lane.at(5, Event::Attached(1)), Some(Begin));
+}
+
+#[test]
+fn a_failed_attempt_hands_back_what_waits_and_the_next_request_tries_again() {
+    let mut lane = Lane::new();
+    lane.unread(pushed(true));
+    let failed = lane.unread(Event::ConnectFailed("no route"));
+    assert_eq!(failed, Some(HandBack { unwatched: None, error: "no route" }));
+    assert!(lane.is_down());
+    assert_eq!(lane.unread(Event::ConnectFailed("told twice")), None);
+    assert_eq!(lane.unread(pushed(true)), Some(Connect));
+}
+
+#[test]
+fn a_connection_that_cannot_be_watched_is_as_good_as_none() {
+    let mut lane = Lane::up(5);
+    let refused = lane.unread(Event::AttachRefused("no memory"));
+    assert_eq!(refused, Some(HandBack { unwatched: Some(1), error: "no memory" }));
+    assert!(lane.is_down());
+    assert_eq!(lane.unread(pushed(true)), Some(Connect));
+}
+
+#[test]
+fn a_connection_for_one_request_is_left_after_its_reply() {
+    let mut lane = Lane::up(5);
+    assert_eq!(lane.unread(spent(false)), Some(Retire { connection: 1, connect: false }));
+    assert!(lane.is_down());
+    assert_eq!(lane.unread(pushed(true)), Some(Connect));
+    lane.at(6, Event::Attached(2));
+    assert_eq!(lane.unread(spent(true)), Some(Retire { connection: 2, connect: true }));
+    assert_eq!((lane.machine.connection(), lane.machine.stage()), (None, Stage::Rising));
+    assert_eq!(lane.unread(pushed(false)), None, "there is an attempt already");
+}
+
+#[test]
+fn a_dead_connection_is_taken_down_once() {
+    let mut lane = Lane::up(5);
+    assert_eq!(lane.unread(Event::Down("reset")), Some(TakeDown(1, Why::Down("reset"))));
+    assert!(lane.is_down());
+    assert_eq!(lane.unread(Event::Down("told twice")), None);
+    assert_eq!(lane.unread(pushed(true)), Some(Connect));
+}
+
+#[test]
+fn half_a_body_that_must_not_be_read_any_more_costs_the_connection() {
+    let mut lane = Lane::up(5);
+    assert_eq!(lane.unread(abandoned(false, None)), None);
+    assert_eq!(lane.machine.connection(), Some(&1));
+    let stuck = lane.unread(abandoned(true, Some("unregistered")));
+    assert_eq!(stuck, Some(TakeDown(1, Why::Stuck("unregistered"))));
+    assert!(lane.is_down());
+}
+
+#[test]
+fn a_request_has_the_status_timeout_and_its_bytes_at_the_least_rate() {
+    let limits = Limits { status_timeout: Duration::from_secs(30), min_rate: 1 << 20 };
+    for (bytes, secs) in [(0, 30), ((1 << 20) - 1, 30), (1 << 20, 31), (10 << 30, 30 + 10 * 1024)] {
+        assert_eq!(limits.allowed(bytes), Duration::from_secs(secs), "{bytes}");
+    }
+    let slow = Limits { status_timeout: Duration::MAX, min_rate: 1 };
+    assert_eq!(slow.allowed(u64::MAX), Duration::MAX);
+}
+
+#[test]
+fn the_deadline_counts_from_the_connection_for_what_waited_for_it() {
+    let mut lane = Lane::up(100_000);
+    assert_eq!(lane.tick(130_000, Some(8)), None, "30 s are over, but not exceeded");
+    assert_eq!(lane.tick(130_001, Some(8)), overdue(8, 30));
+    assert!(lane.is_down());
+}
+
+#[test]
+fn the_deadline_starts_anew_with_each_reply() {
+    let mut lane = Lane::up(0);
+    assert_eq!(lane.at(29_000, replied(true)), None);
+    assert_eq!(lane.tick(58_000, Some(8)), None);
+    assert_eq!(lane.at(58_000, replied(true)), None);
+    assert_eq!(lane.tick(88_001, Some(8)), overdue(8, 30));
+}
+
+#[test]
+fn the_deadline_grows_with_the_bytes_of_the_request_that_has_its_turn() {
+    let mut lane = Lane::up(0);
+    assert_eq!(lane.tick(40_000, Some(10 * 1024)), None);
+    assert_eq!(lane.tick(40_001, Some(10 * 1024)), overdue(10 * 1024, 40));
+}
+
+#[test]
+fn an_idle_connection_has_no_deadline_and_a_later_request_has_its_own() {
+    let mut lane = Lane::up(0);
+    assert_eq!(lane.unread(replied(false)), None, "nobody has a turn");
+    assert_eq!(lane.tick(1_000_000, None), None);
+    assert_eq!(lane.at(2_000_000, pushed(true)), Some(Send));
+    assert_eq!(lane.unread(pushed(false)), Some(Send), "not its turn");
+    assert_eq!(lane.tick(2_030_000, Some(8)), None);
+    assert_eq!(lane.tick(2_030_001, Some(8)), overdue(8, 30));
+}
+
+#[test]
+fn the_next_request_begins_its_turn_when_the_first_is_taken_out_unsent() {
+    let mut lane = Lane::up(0);
+    assert_eq!(lane.at(29_000, abandoned(true, None)), None);
+    assert_eq!(lane.tick(59_000, Some(8)), None);
+    assert_eq!(lane.tick(59_001, Some(8)), overdue(8, 30));
+}
+
+#[test]
+fn without_a_connection_time_has_no_meaning() {
+    let mut lane = Lane::new();
+    assert_eq!(lane.unread(Event::Tick { awaited: Some(8) }), None);
+    lane.unread(pushed(true));
+    assert_eq!(lane.unread(Event::Tick { awaited: Some(8) }), None, "the attempt has limits of its own");
+}
+
+#[test]
+fn a_closed_lane_refuses_what_comes_and_stays_closed() {
+    let mut lane = Lane::up(0);
+    assert_eq!(lane.unread(Event::Closed("destroyed")), Some(Close(Some(1), "destroyed")));
+    assert!(lane.is_down());
+    assert_eq!(lane.unread(Event::Closed("again")), None);
+    assert_eq!(lane.unread(pushed(true)), Some(Refuse("destroyed")));
+    for late in [
+        spent(true),
+        replied(true),
+        Event::Down("reset"),
+        Event::ConnectFailed("no route"),
+        Event::AttachRefused("no memory"),
+        abandoned(true, Some("unregistered")),
+        Event::Tick { awaited: Some(8) },
+    ] {
+        assert_eq!(lane.unread(late.clone()), None, "{late:?}");
+        assert!(lane.is_down());
+    }
+}
+
+#[test]
+fn a_connection_that_comes_after_the_end_is_closed() {
+    let mut lane = Lane::new();
+    lane.unread(pushed(true));
+    assert_eq!(lane.unread(Event::Closed("destroyed")), Some(Close(None, "destroyed")));
+    assert_eq!(lane.unread(Event::Attached(1)), Some(Discard(1)));
+    assert!(lane.is_down());
+}

@@ -1,0 +1,329 @@
+//! The pipeline of one connection: what is sent, what is awaited, and what becomes of the requests when the connection
+//! dies. Bookkeeping only, under the lane's lock: no I/O, no clock.
+
+use std::collections::{vec_deque, VecDeque};
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::ends::{self, Down, Ends, Standing};
+use super::request::{Attempt, Request};
+use super::sock::IOV_MAX;
+use super::stats::Stats;
+use super::wire::{verdict, Verdict, STATUS_LEN};
+use crate::transport::slice::{Op, Slice};
+
+/// Requests of one send, and replies of one receive, at the most. Each takes two pieces of memory, a header or a frame
+/// and a body, so this is half of what one call takes.
+pub(super) const RUN: usize = IOV_MAX / 2;
+
+/// The status frames of one receive, in reply order.
+pub(super) type Frames = [[u8; STATUS_LEN]; RUN];
+
+/// What holds for a connection as long as it lives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Terms {
+    /// v2 framing.
+    pub v2: bool,
+    /// More than one request may use it.
+    pub reusable: bool,
+    /// The peer's incarnation, proven; 0 if it has none.
+    pub incarnation: u64,
+}
+
+/// What one call moved.
+#[derive(Default)]
+pub(super) struct Moved {
+    /// At least one request was finished.
+    pub replies: bool,
+    /// At least one byte went either way.
+    pub bytes: bool,
+    /// The socket takes no more now, and there is more to send.
+    pub blocked: bool,
+}
+
+/// What was taken out of a pipeline.
+pub(super) struct Abandoned {
+    /// Nothing touches their memory any more.
+    pub slices: Vec<Slice>,
+    /// One more is half sent, and cannot be taken out while the connection lives.
+    pub stuck: bool,
+    /// The oldest request went, and the next one has its turn.
+    pub next: bool,
+}
+
+/// The next requests to be sent, or whose replies are to come.
+pub(super) struct Run<'a> {
+    /// Oldest first.
+    pub requests: vec_deque::Iter<'a, Request>,
+    /// Bytes of the first one, or of its reply, that are through already.
+    pub skip: u64,
+}
+
+/// The requests of a lane.
+#[derive(Default)]
+pub(super) struct Pipeline {
+    terms: Terms,
+    /// One request at a time.
+    cautious: bool,
+    /// Oldest first: `sent` whole ones, one partly sent, the rest waiting.
+    requests: VecDeque<Request>,
+    sent: usize,
+    /// Bytes sent of `requests[sent]`.
+    sent_bytes: u64,
+    /// Bytes received of the oldest request's reply.
+    got: u64,
+    /// Replies finished since the pipeline was last empty.
+    replies_in_burst: u64,
+    /// Replies finished since the connection was made.
+    replies_ever: u64,
+    /// Payload bytes of all requests.
+    load: u64,
+}
+
+impl Pipeline {
+    /// A fresh connection for the waiting requests. Returns those that are meant for another
+    /// incarnation of the peer.
+    pub(super) fn open(&mut self, terms: Terms) -> Vec<Request> {
+        self.terms = terms;
+        self.cautious = false;
+        (self.replies_in_burst, self.replies_ever) = (0, 0);
+        let (suited, strangers): (Vec<_>, Vec<_>) =
+            self.take_all().into_iter().partition(|request| self.suits(request));
+        suited.into_iter().for_each(|request| self.push(request));
+        strangers
+    }
+
+    /// Appends `requests`, and returns those that must not be sent: their region was revoked, or the connection, if it
+    /// is there (`is_open`), leads to another incarnation of the peer. Only under the lane's lock: whoever revokes a
+    /// region looks at the lanes afterwards.
+    pub(super) fn admit(&mut self, requests: impl Iterator<Item = Request>, is_open: bool) -> Vec<Request> {
+        let mut refused = Vec::new();
+        for request in requests {
+            if request.is_revoked() || is_open && !self.suits(&request) {
+                refused.push(request);
+            } else {
+                self.push(request);
+            }
+        }
+        refused
+    }
+
+    /// The peer at the other end is the one the request was checked for.
+    fn suits(&self, request: &Request) -> bool {
+        request.incarnation == 0 || request.incarnation == self.terms.incarnation
+    }
+
+    /// Status frames come before answers.
+    pub(super) fn is_v2(&self) -> bool {
+        self.terms.v2
+    }
+
+    /// Requests waiting or under way.
+    pub(super) fn len(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// None at all.
+    pub(super) fn is_empty(&self) -> bool {
+        self.requests.is_empty()
+    }
+
+    /// Their payload bytes.
+    pub(super) fn load_bytes(&self) -> u64 {
+        self.load
+    }
+
+    /// Payload of the request whose reply is awaited.
+    pub(super) fn awaited_bytes(&self) -> Option<u64> {
+        self.requests.front().map(Request::len)
+    }
+
+    /// There is something that may be sent now.
+    pub(super) fn wants_to_send(&self) -> bool {
+        self.sent_bytes > 0 || self.may_begin(self.sent)
+    }
+
+    /// The connection is for one request only, and has answered it.
+    pub(super) fn is_spent(&self) -> bool {
+        !self.terms.reusable && self.replies_ever > 0
+    }
+
+    /// Empties the pipeline.
+    pub(super) fn take_all(&mut self) -> Vec<Request> {
+        self.load = 0;
+        (self.sent, self.sent_bytes, self.got) = (0, 0, 0);
+        std::mem::take(&mut self.requests).into()
+    }
+
+    fn push(&mut self, request: Request) {
+        if self.requests.is_empty() {
+            self.replies_in_burst = 0;
+        }
+        self.load += request.len();
+        self.requests.push_back(request);
+    }
+
+    /// Requests of which at least a byte is sent.
+    fn begun(&self) -> usize {
+        self.sent + usize::from(self.sent_bytes > 0)
+    }
+
+    /// Whether request number `index` may be started on this connection now.
+    fn may_begin(&self, index: usize) -> bool {
+        let Some(request) = self.requests.get(index).filter(|_| !self.is_spent()) else { return false };
+        if index == 0 {
+            return true;
+        }
+        let alone = request.attempt == Attempt::Alone || self.requests[index - 1].attempt == Attempt::Alone;
+        self.terms.reusable && !alone
+    }
+
+    /// What the next send consists of, headers filled in. Only while there is something to send.
+    pub(super) fn outgoing(&mut self) -> Run<'_> {
+        let most = if self.cautious { 1 } else { RUN };
+        let v2 = self.terms.v2;
+        let mut end = self.sent;
+        while end - self.sent < most && (end == self.sent || self.may_begin(end)) {
+            self.requests[end].encode(v2);
+            end += 1;
+        }
+        Run { requests: self.requests.range(self.sent..end), skip: self.sent_bytes }
+    }
+
+    /// The requests whose replies may come.
+    pub(super) fn incoming(&self) -> Run<'_> {
+        let most = if self.cautious { 1 } else { RUN };
+        Run { requests: self.requests.range(..self.begun().min(most)), skip: self.got }
+    }
+
+    /// A buffer of the last call was not mapped: one request at a time from now on, to find out whose.
+    pub(super) fn be_cautious(&mut self) {
+        self.cautious = true;
+    }
+
+    /// The socket took `n` bytes.
+    pub(super) fn note_sent(&mut self, mut n: u64, moved: &mut Moved, stats: &Stats) {
+        self.cautious = false;
+        moved.bytes = true;
+        stats.bytes_sent.fetch_add(n, Relaxed);
+        while n > 0 {
+            let left = self.requests[self.sent].send_len() - self.sent_bytes;
+            if n < left {
+                self.sent_bytes += n;
+                break;
+            }
+            n -= left;
+            self.sent += 1;
+            self.sent_bytes = 0;
+        }
+        self.retire(moved, stats);
+    }
+
+    /// Finishes the oldest requests whose reply is complete and which are sent whole.
+    fn retire(&mut self, moved: &mut Moved, stats: &Stats) {
+        while self.sent > 0
+            && self.requests.front().is_some_and(|request| self.got == request.reply_len(self.terms.v2))
+        {
+            let Some(request) = self.requests.pop_front() else { return };
+            self.sent -= 1;
+            self.got = 0;
+            self.load -= request.len();
+            self.replies_in_burst += 1;
+            self.replies_ever += 1;
+            stats.requests.fetch_add(1, Relaxed);
+            request.complete();
+            moved.replies = true;
+        }
+    }
+
+    /// The socket brought `n` bytes; `frames` has those of them that belong to frames, one frame for each request of
+    /// [`Pipeline::incoming`].
+    pub(super) fn note_received(
+        &mut self,
+        mut n: u64,
+        frames: &mut Frames,
+        moved: &mut Moved,
+        stats: &Stats,
+    ) -> Result<(), Down> {
+        self.cautious = false;
+        moved.bytes = true;
+        stats.bytes_received.fetch_add(n, Relaxed);
+        let mut frame = 0;
+        while n > 0 {
+            let Some(front) = self.requests.front() else { break };
+            let (before, front_op) = (self.got, front.op());
+            let take = n.min(front.reply_len(self.terms.v2) - before);
+            n -= take;
+            self.got += take;
+            if self.terms.v2 && before < STATUS_LEN as u64 && self.got >= STATUS_LEN as u64 {
+                check_frame(frames[frame])?;
+                if self.sent == 0 && front_op == Op::Write {
+                    let text = "the peer answered a WRITE before it had all of it";
+                    return Err(Down::Protocol(text.into()));
+                }
+            }
+            let remaining = self.requests.len();
+            self.retire(moved, stats);
+            if self.requests.len() == remaining {
+                break;
+            }
+            frame += 1;
+        }
+        if frame > 0 && self.got > 0 && self.got < STATUS_LEN as u64 {
+            // The next receive goes on with this frame, and puts it first.
+            frames[0] = frames[frame];
+        }
+        Ok(())
+    }
+
+    /// Takes out the slices that `which` picks, as far as that can be done while the connection lives. A request that
+    /// was begun stays in its place without its slice, for the reply that is still to come.
+    pub(super) fn abandon(&mut self, which: impl Fn(&Slice) -> bool) -> Abandoned {
+        let begun = self.begun();
+        let half_sent = (self.sent_bytes > 0).then_some(self.sent);
+        let mut out = Abandoned { slices: Vec::new(), stuck: false, next: false };
+        for (index, request) in self.requests.iter_mut().enumerate() {
+            if !request.slice().is_some_and(&which) {
+                continue;
+            }
+            if Some(index) == half_sent && request.op() == Op::Write {
+                out.stuck = true;
+            } else {
+                out.slices.extend(request.take_slice());
+            }
+        }
+        let (mut index, mut first_goes) = (0, false);
+        let load = &mut self.load;
+        self.requests.retain(|request| {
+            let keep = index < begun || request.slice().is_some();
+            if !keep {
+                *load -= request.len();
+                first_goes |= index == 0;
+            }
+            index += 1;
+            keep
+        });
+        out.next = first_goes && !self.requests.is_empty();
+        out
+    }
+
+    /// Empties the pipeline of a dead connection and decides about each request.
+    pub(super) fn tear_down(&mut self, down: &Down, peer: &str) -> Ends {
+        let standing = Standing {
+            sent: self.sent,
+            begun: self.begun(),
+            unanswered: self.replies_ever == 0 || self.replies_in_burst == 0,
+        };
+        ends::sort(self.take_all(), down, &standing, peer)
+    }
+}
+
+fn check_frame(frame: [u8; STATUS_LEN]) -> Result<(), Down> {
+    match verdict(frame) {
+        Verdict::Ok => Ok(()),
+        Verdict::Rejected => Err(Down::Rejected),
+        Verdict::UnknownCode(code) => Err(Down::Protocol(format!("the peer answered with unknown status {code}"))),
+        Verdict::NotAFrame => Err(Down::Protocol(format!(
+            "the peer answered {frame:02x?} where a status frame belongs; does it speak v2? (MC_TCP_PROTO=1 forces v1)"
+        ))),
+    }
+}
