@@ -214,7 +214,9 @@ impl<C: Clone + PartialEq, E: Clone> Machine<C, E> {
             }
             Event::PortDown(cause) => {
                 self.port_up = false;
-                if self.connection().is_some() {
+                // An attempt without queue pairs too: those that it makes now would be refused, for no reason that
+                // says anything to whoever waits.
+                if matches!(self.phase, Phase::Connecting { .. } | Phase::Proving { .. } | Phase::Up(_)) {
                     self.fail(cause, now, &mut out);
                 }
             }

@@ -205,6 +205,27 @@ fn while_the_port_is_down_nothing_begins_and_nothing_waits() {
 }
 
 #[test]
+fn an_attempt_without_queue_pairs_fails_with_its_port() {
+    let mut rail = rail();
+    rail.on(Event::Wanted, at(0));
+    let actions = rail.on(Event::PortDown("no link"), at(1));
+    assert_eq!(actions, [Report("no link"), HandBack(Loss::Unconnected)]);
+    assert_eq!((pause_of(&rail, 1), rail.last_error()), (100, Some(&"no link")));
+    let late = rail.on(Event::Made { connection: 1, by: By::Own(Attempt(1)) }, at(2));
+    assert_eq!(late, [Stop(1, Why::Unwanted)]);
+    let unwanted =
+        Event::AttemptFailed { attempt: Attempt(1), connection: None, usable: false, cause: "unwanted" };
+    assert_eq!(rail.on(unwanted, at(3)), []);
+    assert_eq!((rail.failed(), rail.last_error()), (1, Some(&"no link")));
+    for at_rest in [Phase::Idle, Phase::Stopped] {
+        let mut rail = self::rail();
+        rail.phase = at_rest.clone();
+        assert_eq!(rail.on(Event::PortDown("no link"), at(1)), []);
+        assert_eq!((rail.phase(), rail.failed()), (&at_rest, 0));
+    }
+}
+
+#[test]
 fn an_attempt_goes_on_with_other_queue_pairs() {
     let mut rail = rail();
     rail.on(Event::Wanted, at(0));
