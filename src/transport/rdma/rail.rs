@@ -44,8 +44,9 @@ pub(super) trait Keeper: Send + Sync {
     /// Begins a handshake; the rail is told how the attempt ended.
     fn connect(&self, rail: Arc<Rail>, attempt: Attempt, route: Arc<dyn Route>);
 
-    /// Decides what becomes of flights that waited for the rail.
-    fn recover(&self, rail: &Rail, lost: Lost, keys: Keys);
+    /// Decides what becomes of flights that waited for the rail, which failed because of `cause`; `None`: it did not
+    /// fail them.
+    fn recover(&self, rail: &Rail, lost: Lost, cause: Option<Error>, keys: Keys);
 
     /// The rail has no connection any more.
     fn disconnected(&self, rail: &Rail);
@@ -190,7 +191,7 @@ impl Rail {
                 self.interrupt(&connection, Error::new(Code::Endpoint, text).transient(Class::Network));
             }
             let lost = stale.into_iter().map(|flight| (flight, Loss::Flushed)).collect();
-            keeper.recover(self, lost, Keys::Stale);
+            keeper.recover(self, lost, None, Keys::Stale);
         }
     }
 
@@ -231,9 +232,9 @@ impl Rail {
                 Err(errno) => self.post_failed(&connection, errno),
             },
             Action::Pump => self.pump(),
-            Action::HandBack(loss) => {
+            Action::HandBack(loss, cause) => {
                 let lost = self.take_waiting(|_| true).into_iter().map(|flight| (flight, loss)).collect();
-                keeper.recover(self, lost, Keys::Good);
+                keeper.recover(self, lost, cause, Keys::Good);
             }
             Action::Fail(error) => fail_all(self.take_waiting(|_| true), &error),
             Action::Stop(connection, why) => connection.give_up(self.explain(why), now_ms),

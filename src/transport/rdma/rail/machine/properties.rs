@@ -160,7 +160,7 @@ impl World {
                 self.feed(Event::Probed { connection, all });
             }
             Action::Pump => self.pump(),
-            Action::HandBack(loss) => {
+            Action::HandBack(loss, _) => {
                 assert!(matches!(loss, Loss::Flushed | Loss::Unconnected));
                 self.elsewhere.extend(self.waiting.drain(..));
             }
