@@ -152,6 +152,8 @@ struct Connection {
     /// Some queue pair has stopped by itself.
     broken: bool,
     stopped: bool,
+    /// The peer has asked for it too.
+    asked: bool,
     probes: u8,
     arrived: u8,
     posted: usize,
@@ -248,7 +250,11 @@ impl World {
             {
                 self.attempt = None;
             }
-            Event::Made { connection, .. } => self.made = *connection,
+            Event::Made { connection, by } => {
+                self.made = *connection;
+                self.at(*connection).asked = *by == By::Peer;
+            }
+            Event::Accepted(connection) | Event::Ready(connection) => self.at(*connection).asked = true,
             Event::Retired(_) | Event::Stopped(_) => self.attempt = None,
             Event::Interrupted(connection, _) if before == Some(*connection) => self.attempt = None,
             _ => {}
@@ -308,9 +314,11 @@ impl World {
                 let is_rails = rails == Some(*connection);
                 (is_rails, is_rails)
             }
-            Event::AttemptFailed { attempt, connection, .. } => {
+            Event::AttemptFailed { attempt, connection, usable, .. } => {
                 let counts = self.attempt == Some(*attempt);
-                (counts, counts && connection.is_none() && rails.is_none())
+                let asked = |used: u32| self.connections[used as usize - 1].asked;
+                let spared = *usable && *connection == rails && connection.is_some_and(asked);
+                (counts && !spared, counts && connection.is_none() && rails.is_none())
             }
             Event::PortDown(_) => {
                 let begun = rails.is_some() || self.attempt.is_some();
@@ -683,6 +691,8 @@ impl World {
     fn stop(mut self) {
         self.stopped = true;
         self.happen(Event::Stopped("destroyed"), None);
+        self.finish();
+        assert!(self.waiting.is_empty(), "flights wait for a rail that is stopped");
         for what in [What::PortUp, What::Submit, What::Ask, What::Make, What::Connect, What::Wait] {
             self.step(Step { what, which: 0, ms: u16::MAX, is_late: false });
         }
