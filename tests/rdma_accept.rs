@@ -7,6 +7,7 @@ mod common;
 mod rdma_node;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rdma_node::{apart, descriptors, soon, with, Node, Traffic, GID};
 use serde_json::{json, Value};
@@ -169,6 +170,31 @@ fn a_connection_is_given_up_when_its_own_peer_asks() {
     assert!(node.rails()[0]["last_error"].as_str().unwrap().contains("gave this connection up"));
     quiet(node.connect(&good(&node)));
     assert_eq!(state(), "connecting");
+}
+
+/// The peer posts again as soon as it has the answer: an old packet must not find a queue pair then.
+#[test]
+fn p10_an_end_that_another_thread_is_giving_up_is_gone_when_the_peer_is_told_so() {
+    let name = "p10_an_end_that_another_thread_is_giving_up_is_gone_when_the_peer_is_told_so";
+    let each = Duration::from_millis(500);
+    if apart(name, &[("SIMVERBS_DESTROY_MS", "500")]) {
+        return;
+    }
+    let node = Arc::new(Node::new("sim0"));
+    let first = node.connect(&good(&node)).unwrap();
+    let count = first["qp_num"].as_array().unwrap().len() as u32;
+    assert_eq!(node.connect(&with(good(&node), "ready_ack", true.into())).unwrap()["reply_msg"], "");
+    let start = Instant::now();
+    let (other, again) = (node.clone(), with(good(&node), "qp_num", json!([300, 301])));
+    let renewed = std::thread::spawn(move || other.connect(&again).unwrap());
+    soon("the first connection is given up", || node.rails()[0]["state"] != "up");
+    let withdraw = with(good(&node), "withdraw", true.into());
+    assert_eq!(node.connect(&withdraw).unwrap()["reply_msg"], "");
+    assert!(start.elapsed() >= each * count, "answered after {:?}", start.elapsed());
+    assert_eq!(renewed.join().unwrap()["reply_msg"], "");
+    let numbers = with(with(good(&node), "ready_ack", true.into()), "qp_num", json!([300, 301]));
+    assert_eq!(node.connect(&numbers).unwrap()["reply_msg"], "", "the next connection is not touched");
+    assert_eq!(node.rails()[0]["state"], "up");
 }
 
 #[test]

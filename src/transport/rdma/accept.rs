@@ -170,19 +170,18 @@ fn acknowledged(
     Ok(ConnectionMessage::default())
 }
 
-/// The peer gives its end of a connection up.
+/// The peer gives its end of a connection up. It is told so when no packet of it can arrive any more.
 fn withdrawn(shared: &Shared, request: &ConnectionMessage) -> ConnectionMessage {
     let name = request.peer_nic_path.split_once('@').map_or("", |(_, name)| name);
     // Whether or not it is active: its port may be what failed.
     let nic = shared.nics.iter().find(|nic| nic.name == name);
     let rail = nic.and_then(|nic| shared.rails(nic).find(&request.local_nic_path));
-    let known = |rail: &Arc<Rail>| {
-        let connection = rail.connection();
-        connection.is_some_and(|known| known.peer_numbers() == Some(request.qp_num.as_slice()))
-    };
-    if let Some(rail) = rail.filter(known) {
-        let text = format!("{} gave this connection up", rail.peer);
-        rail.feed(Event::Retired(Error::new(Code::Endpoint, text).transient(Class::Network)));
+    for connection in rail.iter().flat_map(|rail| rail.connections_to(&request.qp_num)) {
+        let text = format!("{} gave this connection up", request.local_nic_path);
+        let why = Error::new(Code::Endpoint, text).transient(Class::Network);
+        rail.iter().for_each(|rail| rail.feed(Event::Interrupted(connection.clone(), why.clone())));
+        // The rail may have lost it a moment ago, and another thread may not have come to stopping it.
+        connection.give_up(why, shared.now_ms());
     }
     ConnectionMessage::default()
 }

@@ -307,6 +307,17 @@ impl Rail {
         self.state.lock().machine.connection().cloned()
     }
 
+    /// Every connection, also one that the rail has lost, whose other end are the queue pairs `peers`.
+    pub(super) fn connections_to(&self, peers: &[u32]) -> Vec<Arc<Connection>> {
+        let mut found: Vec<Arc<Connection>> = Vec::new();
+        for queue in self.nic.completions.iter().flat_map(|completions| completions.queues()) {
+            let owner = queue.owner::<Owner>().filter(|owner| std::ptr::eq(&*owner.rail, self));
+            let connection = owner.and_then(|owner| owner.connection.upgrade());
+            found.extend(connection.filter(|it| it.peer_numbers() == Some(peers) && !found.contains(it)));
+        }
+        found
+    }
+
     /// Flights wait here.
     pub(super) fn has_waiting(&self) -> bool {
         !self.waiting.is_empty()
