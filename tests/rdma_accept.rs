@@ -172,6 +172,36 @@ fn a_connection_is_given_up_when_its_own_peer_asks() {
     assert_eq!(state(), "connecting");
 }
 
+/// The queue pairs of a request that was overtaken are gone: to take it up would cut off those of the later one.
+#[test]
+fn a_request_that_a_later_one_of_the_same_engine_has_overtaken_changes_nothing() {
+    let name = "a_request_that_a_later_one_of_the_same_engine_has_overtaken_changes_nothing";
+    if apart(name, &[]) {
+        return;
+    }
+    let node = Node::new("sim0");
+    let request = |life: u8, attempt: Value, numbers: [u32; 2]| {
+        let incarnation = format!("{life:032x}");
+        let request = with(with(good(&node), "own_incarnation", incarnation.into()), "attempt", attempt);
+        node.connect(&with(request, "qp_num", json!(numbers))).unwrap()
+    };
+    let state = || node.rails()[0]["state"].as_str().unwrap().to_string();
+    assert_eq!(request(1, json!(5), [300, 301])["reply_msg"], "");
+    let ready = with(with(good(&node), "ready_ack", true.into()), "qp_num", json!([300, 301]));
+    assert_eq!(node.connect(&ready).unwrap()["reply_msg"], "");
+    let late = request(1, json!(4), [257, 258]);
+    assert_eq!(late["refusal"], "no_connection", "{late}");
+    assert_eq!((state().as_str(), request(1, json!(5), [300, 301])["reply_msg"].as_str()), ("up", Some("")));
+    assert_eq!(state(), "up", "the same request again");
+    // Newer ones, those of another life, and those of engines that do not count.
+    for (life, attempt, numbers) in
+        [(1, json!(6), [400, 401]), (2, json!(1), [500, 501]), (2, Value::Null, [600, 601])]
+    {
+        assert_eq!(request(life, attempt, numbers)["reply_msg"], "", "{numbers:?}");
+        assert_eq!(state(), "connecting");
+    }
+}
+
 /// The peer posts again as soon as it has the answer: an old packet must not find a queue pair then.
 #[test]
 fn p10_an_end_that_another_thread_is_giving_up_is_gone_when_the_peer_is_told_so() {

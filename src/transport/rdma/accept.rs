@@ -75,15 +75,17 @@ async fn answer(shared: Arc<Shared>, request: ConnectionMessage) -> Result<Conne
     let _turn = shared.accepting.acquire().await.map_err(|_| destroyed())?;
     // All of it in one piece, because the peer may hang up, after which nobody waits for this.
     let connection = blocking(move || {
-        let connection = join(&of, &rail, &to, incarnation)?;
-        setup::make_room(&of, &rail);
-        // Whoever does not announce a message of readiness is ready.
-        if !will_confirm {
-            rail.feed(Event::Ready(connection.clone()));
+        let joined = join(&of, &rail, &to, incarnation, request.attempt);
+        if let Ok(connection) = &joined {
+            setup::make_room(&of, &rail);
+            // Whoever does not announce a message of readiness is ready.
+            if !will_confirm {
+                rail.feed(Event::Ready(connection.clone()));
+            }
         }
-        Ok(connection)
+        Ok(joined)
     })
-    .await?;
+    .await??;
     let port = nic.port();
     let reply = ConnectionMessage {
         local_nic_path: shared.own_path(&nic),
@@ -114,8 +116,18 @@ fn addressed(shared: &Shared, path: &str) -> Result<Arc<Nic>, Refusal> {
 
 /// Connects queue pairs to the peer's: those of our own request that is under way, or new ones. If the
 /// driver refuses the path with our GID, new ones with another GID. Blocks on the driver.
-fn join(shared: &Shared, rail: &Arc<Rail>, to: &Remote, incarnation: u64) -> Result<Arc<Connection>> {
-    let _setup = rail.setup.lock();
+fn join(
+    shared: &Shared,
+    rail: &Arc<Rail>,
+    to: &Remote,
+    incarnation: u64,
+    number: Option<u64>,
+) -> Result<Arc<Connection>, Refusal> {
+    let mut setup = rail.setup.lock();
+    if !setup.admits(incarnation, number) {
+        let text = "connection request for queue pairs that do not exist: a later request of the same engine was faster";
+        return Err(Refusal::new(Reason::NoConnection, text));
+    }
     let mut current = rail.connection().filter(|connection| connection.is_open());
     if let Some(connection) = &current {
         match connection.peer_numbers() {
@@ -123,13 +135,14 @@ fn join(shared: &Shared, rail: &Arc<Rail>, to: &Remote, incarnation: u64) -> Res
             Some(_) => {
                 // The peer has given its end up; ours is destroyed before the new one is made.
                 let text = format!("{} connected anew", rail.peer);
-                rail.feed(Event::Retired(Error::new(Code::Endpoint, text).transient(Class::Network)));
+                let why = Error::new(Code::Endpoint, text).transient(Class::Network);
+                rail.feed(Event::Interrupted(connection.clone(), why));
                 current = None;
             }
             None if connection.queues.len() != to.qp_numbers.len() => {
                 let (ours, theirs) = (connection.queues.len(), to.qp_numbers.len());
                 let text = format!("{theirs} queue pairs asked for, {ours} here; set MC_NUM_QP_PER_EP alike");
-                return Err(Error::new(Code::RejectHandshake, text));
+                return Err(refusal(text));
             }
             None => {}
         }
@@ -148,7 +161,7 @@ fn join(shared: &Shared, rail: &Arc<Rail>, to: &Remote, incarnation: u64) -> Res
             setup::adopt_gid(shared, rail, connection.gid, tried.len());
             return Ok(connection);
         };
-        rail.feed(Event::Retired(error.clone()));
+        rail.feed(Event::Interrupted(connection, error.clone()));
         gid = setup::other_gid(shared, &rail.nic, &error, &tried).ok_or_else(|| error.clone())?;
         tracing::warn!("{}: {error}; trying GID {}", rail.name(), gid::text(&gid.bytes));
     }

@@ -12,6 +12,7 @@ use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
 
 use super::connection::Connection;
 use super::errors::{destroyed, unwanted};
@@ -83,7 +84,7 @@ pub(super) struct Rail {
     /// Guards the machine and the route to the peer. Held briefly.
     state: Mutex<State>,
     /// Guards making and connecting queue pairs; held while the driver works. Never taken on a data path.
-    pub setup: Mutex<()>,
+    pub setup: Mutex<Asked>,
 }
 
 /// What the queues of a rail's connections belong to.
@@ -96,8 +97,30 @@ pub(super) struct Owner {
 
 impl queue::Owner for Owner {}
 
+/// The last connection request of an engine of this project.
+#[derive(Default)]
+pub(super) struct Asked {
+    incarnation: u64,
+    number: u64,
+}
+
+impl Asked {
+    /// Whether the request is newer than the last one of the same engine, or that one again; it is the last one then.
+    /// An older one was overtaken: its queue pairs are gone. An incarnation of 0 is unknown, and so is its order.
+    pub(super) fn admits(&mut self, incarnation: u64, number: Option<u64>) -> bool {
+        let (Some(number), true) = (number, incarnation != 0) else { return true };
+        let admitted = self.incarnation != incarnation || number >= self.number;
+        if admitted {
+            *self = Asked { incarnation, number };
+        }
+        admitted
+    }
+}
+
 struct State {
     machine: Machine<Arc<Connection>, Error>,
+    /// The attempt under way; its task hears when this is dropped.
+    task: Option<(Attempt, oneshot::Sender<()>)>,
     /// Leads to the peer, as long as a link uses it.
     route: Option<Weak<dyn Route>>,
 }
@@ -119,8 +142,12 @@ impl Rail {
             used_ms: AtomicU64::new(0),
             wanted: AtomicBool::new(false),
             completed: AtomicU64::new(0),
-            state: Mutex::new(State { machine: Machine::new(pauses, nic.is_active()), route: None }),
-            setup: Mutex::new(()),
+            state: Mutex::new(State {
+                machine: Machine::new(pauses, nic.is_active()),
+                task: None,
+                route: None,
+            }),
+            setup: Mutex::default(),
         })
     }
 
@@ -208,7 +235,7 @@ impl Rail {
     pub(super) fn feed(&self, event: Event) {
         let Some(keeper) = self.keeper.upgrade() else { return };
         let now = Now { ms: keeper.now_ms(), random: keeper.random() };
-        let actions = {
+        let (actions, _abandoned) = {
             let mut state = self.state.lock();
             let actions = state.machine.on(event, now);
             let up = state.machine.up();
@@ -216,7 +243,8 @@ impl Rail {
                 self.up.store(up.cloned());
             }
             self.trusted.store(state.machine.is_trusted(), Ordering::Relaxed);
-            actions
+            let State { machine, task, .. } = &mut *state;
+            (actions, task.take_if(|(attempt, _)| !machine.is_current(*attempt)))
         };
         actions.into_iter().for_each(|action| self.perform(&*keeper, action, now.ms));
     }
@@ -267,6 +295,16 @@ impl Rail {
         self.feed(Event::Made { connection: connection.clone(), by });
         let kept = self.connection().is_some_and(|known| known == *connection);
         kept.then_some(()).ok_or_else(unwanted)
+    }
+
+    /// For the task of an attempt: ends when the attempt does not count any more.
+    pub(super) fn abandoned(&self, attempt: Attempt) -> oneshot::Receiver<()> {
+        let (task, abandoned) = oneshot::channel();
+        let mut state = self.state.lock();
+        if state.machine.is_current(attempt) {
+            state.task = Some((attempt, task));
+        }
+        abandoned
     }
 
     /// An error unless this is the attempt that counts.
