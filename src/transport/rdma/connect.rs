@@ -48,6 +48,8 @@ pub(super) fn start(shared: Arc<Shared>, rail: Arc<Rail>, attempt: Attempt, rout
             }
             Err(error) => {
                 let error = error.context(format!("connect {}", rail.name())).peer(&rail.peer);
+                // The rail may have a connection that the peer asked for, and then nobody else tells.
+                tracing::debug!("{error}");
                 let usable = used.as_ref().is_some_and(|connection| connection.is_open());
                 rail.feed(Event::AttemptFailed { attempt, connection: used, usable, cause: error });
             }

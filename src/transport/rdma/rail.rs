@@ -28,7 +28,9 @@ use events::{Action, Attempt, By, Now, Pauses, Why};
 use machine::{Machine, Phase};
 use waiting::Waiting;
 
-/// What rails ask of the transport that they belong to. Called without any lock of the rail.
+/// What rails ask of the transport that they belong to. Called without the locks of the rail's state and of its waiting
+/// list. The thread may hold `setup`, of this rail or another, and the lock of a completion queue's poller; so nothing
+/// here takes the one, or waits for the other.
 pub(super) trait Keeper: Send + Sync {
     /// Milliseconds of the transport's clock.
     fn now_ms(&self) -> u64;

@@ -530,7 +530,7 @@ impl World {
             What::Ask if !self.is_making() => {
                 let known = self.machine.connection().copied();
                 match known.filter(|known| self.at(*known).is_open()) {
-                    Some(known) if which % 2 == 0 => self.happen(Event::Accepted(known), None),
+                    Some(known) if which & 1 == 0 => self.happen(Event::Accepted(known), None),
                     Some(_) => self.happen(Event::Retired("connected anew"), None),
                     None => self.make(By::Peer),
                 }
@@ -575,7 +575,7 @@ impl World {
             }
             What::Make | What::Ask => {}
             What::Room => self.room = which % (QUEUES + 1),
-            What::Route => self.has_route = which % 4 != 0,
+            What::Route => self.has_route = which & 3 != 0,
         }
         Some(())
     }
