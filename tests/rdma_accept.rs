@@ -7,6 +7,7 @@ mod common;
 mod rdma_node;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rdma_node::{apart, descriptors, soon, with, Node, Traffic, GID};
 use serde_json::{json, Value};
@@ -174,6 +175,61 @@ fn a_connection_is_given_up_when_its_own_peer_asks() {
     assert!(node.rails()[0]["last_error"].as_str().unwrap().contains("gave this connection up"));
     quiet(node.connect(&good(&node)));
     assert_eq!(state(), "connecting");
+}
+
+/// The queue pairs of a request that was overtaken are gone: to take it up would cut off those of the later one.
+#[test]
+fn a_request_that_a_later_one_of_the_same_engine_has_overtaken_changes_nothing() {
+    let name = "a_request_that_a_later_one_of_the_same_engine_has_overtaken_changes_nothing";
+    if apart(name, &[]) {
+        return;
+    }
+    let node = Node::new("sim0");
+    let request = |life: u8, attempt: Value, numbers: [u32; 2]| {
+        let incarnation = format!("{life:032x}");
+        let request = with(with(good(&node), "own_incarnation", incarnation.into()), "attempt", attempt);
+        node.connect(&with(request, "qp_num", json!(numbers))).unwrap()
+    };
+    let state = || node.rails()[0]["state"].as_str().unwrap().to_string();
+    assert_eq!(request(1, json!(5), [300, 301])["reply_msg"], "");
+    let ready = with(with(good(&node), "ready_ack", true.into()), "qp_num", json!([300, 301]));
+    assert_eq!(node.connect(&ready).unwrap()["reply_msg"], "");
+    let late = request(1, json!(4), [257, 258]);
+    assert_eq!(late["refusal"], "no_connection", "{late}");
+    assert_eq!((state().as_str(), request(1, json!(5), [300, 301])["reply_msg"].as_str()), ("up", Some("")));
+    assert_eq!(state(), "up", "the same request again");
+    // Newer ones, those of another life, and those of engines that do not count.
+    for (life, attempt, numbers) in
+        [(1, json!(6), [400, 401]), (2, json!(1), [500, 501]), (2, Value::Null, [600, 601])]
+    {
+        assert_eq!(request(life, attempt, numbers)["reply_msg"], "", "{numbers:?}");
+        assert_eq!(state(), "connecting");
+    }
+}
+
+/// The peer posts again as soon as it has the answer: an old packet must not find a queue pair then.
+#[test]
+fn p10_an_end_that_another_thread_is_giving_up_is_gone_when_the_peer_is_told_so() {
+    let name = "p10_an_end_that_another_thread_is_giving_up_is_gone_when_the_peer_is_told_so";
+    let each = Duration::from_millis(500);
+    if apart(name, &[("SIMVERBS_DESTROY_MS", "500")]) {
+        return;
+    }
+    let node = Arc::new(Node::new("sim0"));
+    let first = node.connect(&good(&node)).unwrap();
+    let count = first["qp_num"].as_array().unwrap().len() as u32;
+    assert_eq!(node.connect(&with(good(&node), "ready_ack", true.into())).unwrap()["reply_msg"], "");
+    let start = Instant::now();
+    let (other, again) = (node.clone(), with(good(&node), "qp_num", json!([300, 301])));
+    let renewed = std::thread::spawn(move || other.connect(&again).unwrap());
+    soon("the first connection is given up", || node.rails()[0]["state"] != "up");
+    let withdraw = with(good(&node), "withdraw", true.into());
+    assert_eq!(node.connect(&withdraw).unwrap()["reply_msg"], "");
+    assert!(start.elapsed() >= each * count, "answered after {:?}", start.elapsed());
+    assert_eq!(renewed.join().unwrap()["reply_msg"], "");
+    let numbers = with(with(good(&node), "ready_ack", true.into()), "qp_num", json!([300, 301]));
+    assert_eq!(node.connect(&numbers).unwrap()["reply_msg"], "", "the next connection is not touched");
+    assert_eq!(node.rails()[0]["state"], "up");
 }
 
 #[test]

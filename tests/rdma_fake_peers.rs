@@ -11,6 +11,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use rdma_node::{apart, descriptors, soon, with, Node, Traffic, FOREVER, GID};
 use serde_json::{json, Value};
@@ -81,6 +82,8 @@ impl Drop for Fake {
     }
 }
 
+/// How long an engine waits for the answer to a connection request.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 const FAKE_BASE: u64 = 0x7f00_0000_0000;
 
 /// Two NICs and one buffer.
@@ -245,6 +248,42 @@ fn p10_a_write_is_posted_again_only_after_the_peer_was_asked_to_give_its_end_up(
             );
         }
     }
+}
+
+#[test]
+fn an_attempt_that_the_rail_has_abandoned_says_nothing_more_to_the_peer() {
+    let name = "an_attempt_that_the_rail_has_abandoned_says_nothing_more_to_the_peer";
+    let control = std::env::temp_dir().join(format!("te-abandoned-{}", std::process::id()));
+    if apart(name, &[("MC_RETRY_CNT", "2"), ("SIMVERBS_CTL", control.to_str().unwrap())]) {
+        let _ = std::fs::remove_file(&control);
+        return;
+    }
+    let node = Arc::new(Node::new("sim0"));
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let peer = listener.local_addr().unwrap().to_string();
+    let (descriptor, from, to) = (published(&peer), node.clone(), peer.clone());
+    let write = std::thread::spawn(move || from.write(&to, FAKE_BASE, 4096));
+    let (nobody, never) = (AtomicU32::new(0), |_: &Value| -> Option<Value> { unreachable!() });
+    let mut stream = loop {
+        let (stream, _) = listener.accept().unwrap();
+        // Its ninth byte says what a frame is.
+        let mut head = [0; 9];
+        while stream.peek(&mut head).unwrap() < head.len() {}
+        if head[8] != METADATA {
+            break stream;
+        }
+        answer(stream, &descriptor, &never, &nobody).unwrap();
+    };
+    let (start, file) = (Instant::now(), std::env::var("SIMVERBS_CTL").unwrap());
+    std::fs::write(format!("{file}.new"), "port sim0 down\n").unwrap();
+    std::fs::rename(format!("{file}.new"), file).unwrap();
+    // It hangs up instead of waiting for the answer.
+    stream.set_read_timeout(Some(FOREVER)).unwrap();
+    let _ = stream.read_to_end(&mut Vec::new());
+    assert!(start.elapsed() < HANDSHAKE_LIMIT / 2, "given up after {:?}", start.elapsed());
+    // Nobody answers any more.
+    drop((stream, listener));
+    assert!(write.join().unwrap().unwrap().is_some());
 }
 
 #[test]

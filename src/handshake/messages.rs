@@ -67,6 +67,9 @@ pub struct ConnectionMessage {
     /// `Some(true)`: the receiver is to give up its end of the connection with the sender's queue pairs `qp_num`; only
     /// this project sends it, and only to itself.
     pub withdraw: Option<bool>,
+    /// Number of the request, which grows with every one that the sender's engine makes: one that comes after a greater
+    /// one was overtaken. Only this project sends it.
+    pub attempt: Option<u64>,
     /// With `reply_msg`: a word that says why, for the other engine to act on; only this project sends it.
     pub refusal: Option<String>,
 }
@@ -103,6 +106,9 @@ impl ConnectionMessage {
         if let Some(withdraw) = self.withdraw {
             put("withdraw", withdraw.into());
         }
+        if let Some(attempt) = self.attempt {
+            put("attempt", attempt.into());
+        }
         if let Some(refusal) = &self.refusal {
             put("refusal", refusal.as_str().into());
         }
@@ -127,6 +133,7 @@ impl ConnectionMessage {
             own_incarnation: members.optional_text("own_incarnation")?,
             path_mtu: members.uint("path_mtu")?,
             withdraw: members.flag("withdraw")?,
+            attempt: members.uint("attempt")?,
             refusal: members.optional_text("refusal")?,
         })
     }
@@ -160,6 +167,7 @@ mod tests {
             path_mtu: Some(4096),
             ready_ack: Some(true),
             refusal: Some("stale".into()),
+            attempt: Some(u64::MAX),
             ..ConnectionMessage::rejection("no")
         };
         assert_eq!(ConnectionMessage::decode(&ours.encode()).unwrap(), ours);

@@ -75,15 +75,17 @@ async fn answer(shared: Arc<Shared>, request: ConnectionMessage) -> Result<Conne
     let _turn = shared.accepting.acquire().await.map_err(|_| destroyed())?;
     // All of it in one piece, because the peer may hang up, after which nobody waits for this.
     let connection = blocking(move || {
-        let connection = join(&of, &rail, &to, incarnation)?;
-        setup::make_room(&of, &rail);
-        // Whoever does not announce a message of readiness is ready.
-        if !will_confirm {
-            rail.feed(Event::Ready(connection.clone()));
+        let joined = join(&of, &rail, &to, incarnation, request.attempt);
+        if let Ok(connection) = &joined {
+            setup::make_room(&of, &rail);
+            // Whoever does not announce a message of readiness is ready.
+            if !will_confirm {
+                rail.feed(Event::Ready(connection.clone()));
+            }
         }
-        Ok(connection)
+        Ok(joined)
     })
-    .await?;
+    .await??;
     let port = nic.port();
     let reply = ConnectionMessage {
         local_nic_path: shared.own_path(&nic),
@@ -115,8 +117,18 @@ fn addressed(shared: &Shared, path: &str) -> Result<Arc<Nic>, Refusal> {
 
 /// Connects queue pairs to the peer's: those of our own request that is under way, or new ones. If the
 /// driver refuses the path with our GID, new ones with another GID. Blocks on the driver.
-fn join(shared: &Shared, rail: &Arc<Rail>, to: &Remote, incarnation: u64) -> Result<Arc<Connection>> {
-    let _setup = rail.setup.lock();
+fn join(
+    shared: &Shared,
+    rail: &Arc<Rail>,
+    to: &Remote,
+    incarnation: u64,
+    number: Option<u64>,
+) -> Result<Arc<Connection>, Refusal> {
+    let mut setup = rail.setup.lock();
+    if !setup.admits(incarnation, number) {
+        let text = "connection request for queue pairs that do not exist: a later request of the same engine was faster";
+        return Err(Refusal::new(Reason::NoConnection, text));
+    }
     let mut current = rail.connection().filter(|connection| connection.is_open());
     if let Some(connection) = &current {
         match connection.peer_numbers() {
@@ -124,13 +136,14 @@ fn join(shared: &Shared, rail: &Arc<Rail>, to: &Remote, incarnation: u64) -> Res
             Some(_) => {
                 // The peer has given its end up; ours is destroyed before the new one is made.
                 let text = format!("{} connected anew", rail.peer);
-                rail.feed(Event::Retired(Error::new(Code::Endpoint, text).transient(Class::Network)));
+                let why = Error::new(Code::Endpoint, text).transient(Class::Network);
+                rail.feed(Event::Interrupted(connection.clone(), why));
                 current = None;
             }
             None if connection.queues.len() != to.qp_numbers.len() => {
                 let (ours, theirs) = (connection.queues.len(), to.qp_numbers.len());
                 let text = format!("{theirs} queue pairs asked for, {ours} here; set MC_NUM_QP_PER_EP alike");
-                return Err(Error::new(Code::RejectHandshake, text));
+                return Err(refusal(text));
             }
             None => {}
         }
@@ -149,7 +162,7 @@ fn join(shared: &Shared, rail: &Arc<Rail>, to: &Remote, incarnation: u64) -> Res
             setup::adopt_gid(shared, rail, connection.gid, tried.len());
             return Ok(connection);
         };
-        rail.feed(Event::Retired(error.clone()));
+        rail.feed(Event::Interrupted(connection, error.clone()));
         gid = setup::other_gid(shared, &rail.nic, &error, &tried).ok_or_else(|| error.clone())?;
         tracing::warn!("{}: {error}; trying GID {}", rail.name(), gid::text(&gid.bytes));
     }
@@ -173,19 +186,18 @@ fn acknowledged(
     Ok(ConnectionMessage::default())
 }
 
-/// The peer gives its end of a connection up.
+/// The peer gives its end of a connection up. It is told so when no packet of it can arrive any more.
 fn withdrawn(shared: &Shared, request: &ConnectionMessage) -> ConnectionMessage {
     let name = request.peer_nic_path.split_once('@').map_or("", |(_, name)| name);
     // Whether or not it is active: its port may be what failed.
     let nic = shared.nics.iter().find(|nic| nic.name == name);
     let rail = nic.and_then(|nic| shared.rails(nic).find(&request.local_nic_path));
-    let known = |rail: &Arc<Rail>| {
-        let connection = rail.connection();
-        connection.is_some_and(|known| known.peer_numbers() == Some(request.qp_num.as_slice()))
-    };
-    if let Some(rail) = rail.filter(known) {
-        let text = format!("{} gave this connection up", rail.peer);
-        rail.feed(Event::Retired(Error::new(Code::Endpoint, text).transient(Class::Network)));
+    for connection in rail.iter().flat_map(|rail| rail.connections_to(&request.qp_num)) {
+        let text = format!("{} gave this connection up", request.local_nic_path);
+        let why = Error::new(Code::Endpoint, text).transient(Class::Network);
+        rail.iter().for_each(|rail| rail.feed(Event::Interrupted(connection.clone(), why.clone())));
+        // The rail may have lost it a moment ago, and another thread may not have come to stopping it.
+        connection.give_up(why, shared.now_ms());
     }
     ConnectionMessage::default()
 }

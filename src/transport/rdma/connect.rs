@@ -1,7 +1,7 @@
 //! Connecting a rail as the side that has something to post: queue pairs, handshake, ready message. Runs on the control
 //! plane; what blocks in the driver runs on its blocking threads.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,12 +20,22 @@ use crate::handshake::ConnectionMessage;
 /// Longest handshake, as upstream waits for one.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 
-/// Connects `rail` to the peer that `route` leads to; the rail is told how it ended.
+/// Connection requests of this process so far.
+static REQUESTS: AtomicU64 = AtomicU64::new(0);
+
+/// Connects `rail` to the peer that `route` leads to; the rail is told how it ended, unless it has abandoned the attempt
+/// before.
 pub(super) fn start(shared: Arc<Shared>, rail: Arc<Rail>, attempt: Attempt, route: Arc<dyn Route>) {
+    let abandoned = rail.abandoned(attempt);
     shared.control.clone().spawn(async move {
         let mut used = None;
         let attempts = set_up(shared.clone(), rail.clone(), attempt, route, &mut used);
-        let limited = tokio::time::timeout(HANDSHAKE_LIMIT, attempts).await;
+        let limited = tokio::select! {
+            biased;
+            // What it made is the rail's, which has stopped it or goes on with it. The peer must not hear of it any more.
+            _ = abandoned => return tracing::debug!("connect {}: abandoned", rail.name()),
+            limited = tokio::time::timeout(HANDSHAKE_LIMIT, attempts) => limited,
+        };
         let outcome = limited.unwrap_or_else(|_| {
             let text = format!("no answer of {} within {HANDSHAKE_LIMIT:?}", rail.peer);
             Err(Error::new(Code::Endpoint, text).transient(Class::Timeout))
@@ -38,6 +48,8 @@ pub(super) fn start(shared: Arc<Shared>, rail: Arc<Rail>, attempt: Attempt, rout
             }
             Err(error) => {
                 let error = error.context(format!("connect {}", rail.name())).peer(&rail.peer);
+                // The rail may have a connection that the peer asked for, and then nobody else tells.
+                tracing::debug!("{error}");
                 let usable = used.as_ref().is_some_and(|connection| connection.is_open());
                 rail.feed(Event::AttemptFailed { attempt, connection: used, usable, cause: error });
             }
@@ -97,6 +109,7 @@ async fn shake_hands(
         incarnation: desc.incarnation.clone(),
         own_incarnation: Some(shared.identity.incarnation.clone()),
         path_mtu: Some(rail.nic.path_mtu(&shared.config, None)),
+        attempt: Some(REQUESTS.fetch_add(1, Ordering::Relaxed) + 1),
         ..ConnectionMessage::default()
     };
     let reply = route.exchange(request.clone()).await?;

@@ -187,12 +187,11 @@ impl Connection {
         self.queues.iter().all(|queue| queue.outstanding() == 0)
     }
 
-    /// Stops all queue pairs, because of `cause`, unless this was done before. Those with nothing posted are destroyed
-    /// at once.
+    /// Stops all queue pairs, because of `cause` unless it has another one already. Those with nothing posted are
+    /// destroyed at once. No packet of the peer gets through any more when this returns, also where another thread has
+    /// begun with it.
     pub(super) fn give_up(&self, cause: Error, now_ms: u64) {
-        if self.cause.set(cause).is_err() {
-            return;
-        }
+        let _ = self.cause.set(cause);
         for queue in &self.queues {
             if queue.stop(now_ms) {
                 queue.destroy();

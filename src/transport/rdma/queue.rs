@@ -40,6 +40,8 @@ pub(super) struct Queue {
     /// Time of the last post to an empty ring, or of the last completion, ms.
     progress_ms: AtomicU64,
     depth: usize,
+    /// Held while the queue pair is destroyed: whoever destroys it too returns no sooner than it is gone.
+    ending: Mutex<()>,
     /// Set right after the connection is made.
     owner: OnceLock<Arc<dyn Owner>>,
 }
@@ -87,6 +89,7 @@ impl Queue {
             }),
             progress_ms: AtomicU64::new(0),
             depth,
+            ending: Mutex::new(()),
             owner: OnceLock::new(),
         })
     }
@@ -237,8 +240,10 @@ impl Queue {
         busy.then(|| (self.progress_ms.load(Relaxed), unsignaled()))
     }
 
-    /// Destroys the queue pair, after which the NIC touches nothing of it, and gives back what was still posted.
+    /// Destroys the queue pair, after which the NIC touches nothing of it, and gives back what was still posted. Again
+    /// is no harm.
     pub(super) fn destroy(&self) -> Vec<Flight> {
+        let _ending = self.ending.lock();
         let (qp, flights) = {
             let mut ring = self.ring.lock();
             // Completions that come all the same are stale by their numbers.

@@ -12,6 +12,7 @@ use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
 
 use super::connection::Connection;
 use super::errors::{destroyed, unwanted};
@@ -27,7 +28,9 @@ use events::{Action, Attempt, By, Now, Pauses, Why};
 use machine::{Machine, Phase};
 use waiting::Waiting;
 
-/// What rails ask of the transport that they belong to. Called without any lock of the rail.
+/// What rails ask of the transport that they belong to. Called without the locks of the rail's state and of its waiting
+/// list. The thread may hold `setup`, of this rail or another, and the lock of a completion queue's poller; so nothing
+/// here takes the one, or waits for the other.
 pub(super) trait Keeper: Send + Sync {
     /// Milliseconds of the transport's clock.
     fn now_ms(&self) -> u64;
@@ -44,8 +47,9 @@ pub(super) trait Keeper: Send + Sync {
     /// Begins a handshake; the rail is told how the attempt ended.
     fn connect(&self, rail: Arc<Rail>, attempt: Attempt, route: Arc<dyn Route>);
 
-    /// Decides what becomes of flights that waited for the rail.
-    fn recover(&self, rail: &Rail, lost: Lost, keys: Keys);
+    /// Decides what becomes of flights that waited for the rail, which failed because of `cause`; `None`: it did not
+    /// fail them.
+    fn recover(&self, rail: &Rail, lost: Lost, cause: Option<Error>, keys: Keys);
 
     /// The rail has no connection any more.
     fn disconnected(&self, rail: &Rail);
@@ -82,7 +86,7 @@ pub(super) struct Rail {
     /// Guards the machine and the route to the peer. Held briefly.
     state: Mutex<State>,
     /// Guards making and connecting queue pairs; held while the driver works. Never taken on a data path.
-    pub setup: Mutex<()>,
+    pub setup: Mutex<Asked>,
 }
 
 /// What the queues of a rail's connections belong to.
@@ -95,8 +99,30 @@ pub(super) struct Owner {
 
 impl queue::Owner for Owner {}
 
+/// The last connection request of an engine of this project.
+#[derive(Default)]
+pub(super) struct Asked {
+    incarnation: u64,
+    number: u64,
+}
+
+impl Asked {
+    /// Whether the request is newer than the last one of the same engine, or that one again; it is the last one then.
+    /// An older one was overtaken: its queue pairs are gone. An incarnation of 0 is unknown, and so is its order.
+    pub(super) fn admits(&mut self, incarnation: u64, number: Option<u64>) -> bool {
+        let (Some(number), true) = (number, incarnation != 0) else { return true };
+        let admitted = self.incarnation != incarnation || number >= self.number;
+        if admitted {
+            *self = Asked { incarnation, number };
+        }
+        admitted
+    }
+}
+
 struct State {
     machine: Machine<Arc<Connection>, Error>,
+    /// The attempt under way; its task hears when this is dropped.
+    task: Option<(Attempt, oneshot::Sender<()>)>,
     /// Leads to the peer, as long as a link uses it.
     route: Option<Weak<dyn Route>>,
 }
@@ -118,8 +144,12 @@ impl Rail {
             used_ms: AtomicU64::new(0),
             wanted: AtomicBool::new(false),
             completed: AtomicU64::new(0),
-            state: Mutex::new(State { machine: Machine::new(pauses, nic.is_active()), route: None }),
-            setup: Mutex::new(()),
+            state: Mutex::new(State {
+                machine: Machine::new(pauses, nic.is_active()),
+                task: None,
+                route: None,
+            }),
+            setup: Mutex::default(),
         })
     }
 
@@ -190,7 +220,7 @@ impl Rail {
                 self.interrupt(&connection, Error::new(Code::Endpoint, text).transient(Class::Network));
             }
             let lost = stale.into_iter().map(|flight| (flight, Loss::Flushed)).collect();
-            keeper.recover(self, lost, Keys::Stale);
+            keeper.recover(self, lost, None, Keys::Stale);
         }
     }
 
@@ -207,7 +237,7 @@ impl Rail {
     pub(super) fn feed(&self, event: Event) {
         let Some(keeper) = self.keeper.upgrade() else { return };
         let now = Now { ms: keeper.now_ms(), random: keeper.random() };
-        let actions = {
+        let (actions, _abandoned) = {
             let mut state = self.state.lock();
             let actions = state.machine.on(event, now);
             let up = state.machine.up();
@@ -215,7 +245,8 @@ impl Rail {
                 self.up.store(up.cloned());
             }
             self.trusted.store(state.machine.is_trusted(), Ordering::Relaxed);
-            actions
+            let State { machine, task, .. } = &mut *state;
+            (actions, task.take_if(|(attempt, _)| !machine.is_current(*attempt)))
         };
         actions.into_iter().for_each(|action| self.perform(&*keeper, action, now.ms));
     }
@@ -231,9 +262,9 @@ impl Rail {
                 Err(errno) => self.post_failed(&connection, errno),
             },
             Action::Pump => self.pump(),
-            Action::HandBack(loss) => {
+            Action::HandBack(loss, cause) => {
                 let lost = self.take_waiting(|_| true).into_iter().map(|flight| (flight, loss)).collect();
-                keeper.recover(self, lost, Keys::Good);
+                keeper.recover(self, lost, cause, Keys::Good);
             }
             Action::Fail(error) => fail_all(self.take_waiting(|_| true), &error),
             Action::Stop(connection, why) => connection.give_up(self.explain(why), now_ms),
@@ -266,6 +297,16 @@ impl Rail {
         self.feed(Event::Made { connection: connection.clone(), by });
         let kept = self.connection().is_some_and(|known| known == *connection);
         kept.then_some(()).ok_or_else(unwanted)
+    }
+
+    /// For the task of an attempt: ends when the attempt does not count any more.
+    pub(super) fn abandoned(&self, attempt: Attempt) -> oneshot::Receiver<()> {
+        let (task, abandoned) = oneshot::channel();
+        let mut state = self.state.lock();
+        if state.machine.is_current(attempt) {
+            state.task = Some((attempt, task));
+        }
+        abandoned
     }
 
     /// An error unless this is the attempt that counts.
@@ -304,6 +345,17 @@ impl Rail {
     /// The connection that is being set up or is up.
     pub(super) fn connection(&self) -> Option<Arc<Connection>> {
         self.state.lock().machine.connection().cloned()
+    }
+
+    /// Every connection, also one that the rail has lost, whose other end are the queue pairs `peers`.
+    pub(super) fn connections_to(&self, peers: &[u32]) -> Vec<Arc<Connection>> {
+        let mut found: Vec<Arc<Connection>> = Vec::new();
+        for queue in self.nic.completions.iter().flat_map(|completions| completions.queues()) {
+            let owner = queue.owner::<Owner>().filter(|owner| std::ptr::eq(&*owner.rail, self));
+            let connection = owner.and_then(|owner| owner.connection.upgrade());
+            found.extend(connection.filter(|it| it.peer_numbers() == Some(peers) && !found.contains(it)));
+        }
+        found
     }
 
     /// Flights wait here.

@@ -17,10 +17,29 @@ use crate::error::{Class, Code, Error};
 /// Decides about flights that came back from `rail`. `posted` is the connection that they were posted on; `None` if
 /// they only waited. The caller holds no lock of the rail.
 pub(super) fn recover(shared: &Shared, rail: &Rail, lost: Lost, posted: Option<&Connection>, keys: Keys) {
+    let cause = posted.and_then(Connection::cause).cloned();
+    decide_all(shared, rail, lost, posted, cause, keys);
+}
+
+/// Decides about flights that waited for `rail` and are handed back because of `cause`; `None`: for no failure of the
+/// rail. The caller holds no lock of the rail.
+pub(super) fn hand_back(shared: &Shared, rail: &Rail, lost: Lost, cause: Option<Error>, keys: Keys) {
+    decide_all(shared, rail, lost, None, cause, keys);
+}
+
+/// Where there is no `cause`, errors name the last one that the rail has met.
+fn decide_all(
+    shared: &Shared,
+    rail: &Rail,
+    lost: Lost,
+    posted: Option<&Connection>,
+    cause: Option<Error>,
+    keys: Keys,
+) {
     if lost.is_empty() {
         return;
     }
-    let cause = rail.last_error();
+    let cause = cause.or_else(|| rail.last_error());
     rail.withdraw(lost.iter().map(|(flight, _)| flight.len()).sum());
     let mut later: Vec<(u32, Arc<dyn Origin>, bool)> = Vec::new();
     for (mut flight, loss) in lost {

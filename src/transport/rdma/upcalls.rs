@@ -6,7 +6,7 @@ use super::connect;
 use super::flight::{Keys, Lost};
 use super::rail::events::Attempt;
 use super::rail::{Keeper, Rail};
-use super::recover::recover;
+use super::recover::hand_back;
 use super::route::Route;
 use super::shared::Shared;
 use crate::error::Error;
@@ -34,8 +34,8 @@ impl Keeper for Shared {
         }
     }
 
-    fn recover(&self, rail: &Rail, lost: Lost, keys: Keys) {
-        recover(self, rail, lost, None, keys);
+    fn recover(&self, rail: &Rail, lost: Lost, cause: Option<Error>, keys: Keys) {
+        hand_back(self, rail, lost, cause, keys);
     }
 
     fn disconnected(&self, rail: &Rail) {

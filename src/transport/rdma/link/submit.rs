@@ -105,7 +105,8 @@ impl Link for RdmaLink {
     }
 }
 
-/// Chooses rails for all slices and fills the buckets; those that cannot be moved are given back with the reason.
+/// Chooses rails for all slices and fills the buckets; those that cannot be moved are given back with the reason, and
+/// those that find no rail are kept.
 fn sort(
     link: &RdmaLink,
     target: &Target,
@@ -113,7 +114,7 @@ fn sort(
     incarnation: u64,
     buckets: &mut Buckets,
 ) -> Vec<(Slice, Error)> {
-    let mut refused = Vec::new();
+    let (mut refused, mut kept) = (Vec::new(), Vec::new());
     let mut view = link.shared.memory.view();
     let mut hint = 0;
     for slice in slices {
@@ -140,13 +141,18 @@ fn sort(
         let Some((pair, rail)) = pair.and_then(|pair| Some((pair, target.rail(&link.shared, pair)?))) else {
             let mut flight = Flight::new(slice, link.number, incarnation);
             flight.tries = 1;
-            link.keep(flight, None);
+            kept.push(flight);
             continue;
         };
         let mut flight = Flight::new(slice, link.number, incarnation);
         flight.lkey = keys.lkey(pair.local, flight.slice.as_ref().map_or(0, |slice| slice.local));
         flight.rkey = window.rkey.get(pair.remote).copied().unwrap_or(0);
         buckets.put(target.number(pair), rail, flight);
+    }
+    // First: where the link is closed by now they fail, and that may call back into the library.
+    drop(view);
+    if !kept.is_empty() {
+        link.keep_all(kept);
     }
     refused
 }

@@ -92,8 +92,9 @@ pub(crate) enum Action<C, E> {
     Probe(C),
     /// Post what waits.
     Pump,
-    /// Have what waits placed anew.
-    HandBack(Loss),
+    /// Have what waits placed anew, for this reason. It travels with the action because the rail may have met another
+    /// one by the time the action is performed. `None`: the NIC has been unusable since the rail was made.
+    HandBack(Loss, Option<E>),
     /// Fail what waits.
     Fail(E),
     /// Stop the queue pairs: what is posted comes back by its completions.

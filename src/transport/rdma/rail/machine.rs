@@ -214,7 +214,9 @@ impl<C: Clone + PartialEq, E: Clone> Machine<C, E> {
             }
             Event::PortDown(cause) => {
                 self.port_up = false;
-                if self.connection().is_some() {
+                // An attempt without queue pairs too: those that it makes now would be refused, for no reason that
+                // says anything to whoever waits.
+                if matches!(self.phase, Phase::Connecting { .. } | Phase::Proving { .. } | Phase::Up(_)) {
                     self.fail(cause, now, &mut out);
                 }
             }
@@ -312,7 +314,7 @@ impl<C: Clone + PartialEq, E: Clone> Machine<C, E> {
 
     fn tick(&mut self, waiting: bool, used_ms: u64, now: Now, out: &mut Actions<C, E>) {
         if waiting && !self.port_up && self.phase != Phase::Stopped {
-            out.push(Action::HandBack(Loss::Flushed));
+            out.push(Action::HandBack(Loss::Flushed, self.last_error.clone()));
         }
         if self.is_overdue(now) {
             out.extend(self.connection().cloned().map(Action::Expire));
@@ -337,8 +339,8 @@ impl<C: Clone + PartialEq, E: Clone> Machine<C, E> {
         self.failures = self.failures.saturating_add(1);
         self.failed += 1;
         self.release(connection, cause.clone(), out);
-        out.push(Action::Report(cause));
-        out.push(Action::HandBack(loss));
+        out.push(Action::Report(cause.clone()));
+        out.push(Action::HandBack(loss, Some(cause)));
     }
 
     fn retire(&mut self, cause: E, now: Now, out: &mut Actions<C, E>) {

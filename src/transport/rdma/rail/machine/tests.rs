@@ -67,7 +67,7 @@ fn a_lost_connection_is_stopped_and_what_waits_goes_elsewhere() {
     let mut rail = up();
     let actions = rail.on(Event::Lost(1, "cable"), at(1000));
     let because = Why::Because("cable");
-    assert_eq!(actions, [Stop(1, because), Vacate, Report("cable"), HandBack(Loss::Flushed)]);
+    assert_eq!(actions, [Stop(1, because), Vacate, Report("cable"), HandBack(Loss::Flushed, Some("cable"))]);
     assert_eq!(
         (rail.up(), rail.is_trusted(), rail.failed(), rail.last_error()),
         (None, false, 1, Some(&"cable"))
@@ -76,6 +76,19 @@ fn a_lost_connection_is_stopped_and_what_waits_goes_elsewhere() {
     let again = rail.on(Event::Lost(1, "late"), at(1001));
     assert_eq!(again, [Stop(1, Why::Because("late"))], "told twice, it is one failure");
     assert_eq!(rail.failed(), 1);
+}
+
+#[test]
+fn what_is_handed_back_is_judged_by_the_failure_that_it_waited_for() {
+    let mut rail = rail();
+    rail.on(Event::Wanted, at(0));
+    let refused =
+        Event::AttemptFailed { attempt: Attempt(1), connection: None, usable: false, cause: "refused" };
+    let failure = rail.on(refused, at(1));
+    // Another thread, before the actions are performed.
+    rail.on(Event::Retired("evicted"), at(1));
+    assert_eq!(rail.last_error(), Some(&"evicted"));
+    assert_eq!(failure, [Report("refused"), HandBack(Loss::Unconnected, Some("refused"))]);
 }
 
 #[test]
@@ -111,7 +124,7 @@ fn pauses_double_up_to_two_seconds_and_the_settings_bound_them() {
             assert!(matches!(rail.on(Event::Wanted, at(now))[..], [Connect(_)]));
             let attempt = rail.attempt.unwrap();
             let failure = Event::AttemptFailed { attempt, connection: None, usable: false, cause: "no" };
-            assert_eq!(rail.on(failure, at(now)), [Report("no"), HandBack(Loss::Unconnected)]);
+            assert_eq!(rail.on(failure, at(now)), [Report("no"), HandBack(Loss::Unconnected, Some("no"))]);
             let pause = pause_of(&rail, now);
             now += pause;
             pause
@@ -197,11 +210,32 @@ fn while_the_port_is_down_nothing_begins_and_nothing_waits() {
     assert_eq!(actions[..2], [Stop(1, Why::Because("no link")), Vacate]);
     assert_eq!(rail.on(Event::Wanted, at(9000)), []);
     let tick = || Event::Tick { waiting: true, used_ms: 9000 };
-    assert_eq!(rail.on(tick(), at(9000)), [HandBack(Loss::Flushed)]);
+    assert_eq!(rail.on(tick(), at(9000)), [HandBack(Loss::Flushed, Some("no link"))]);
     let asked = rail.on(Event::Made { connection: 2, by: By::Peer }, at(9001));
     assert_eq!(asked, [Stop(2, Why::Unwanted)]);
     rail.on(Event::PortUp, at(9100));
     assert_eq!(rail.on(tick(), at(9100)), [Connect(Attempt(2))], "the pause is over");
+}
+
+#[test]
+fn an_attempt_without_queue_pairs_fails_with_its_port() {
+    let mut rail = rail();
+    rail.on(Event::Wanted, at(0));
+    let actions = rail.on(Event::PortDown("no link"), at(1));
+    assert_eq!(actions, [Report("no link"), HandBack(Loss::Unconnected, Some("no link"))]);
+    assert_eq!((pause_of(&rail, 1), rail.last_error()), (100, Some(&"no link")));
+    let late = rail.on(Event::Made { connection: 1, by: By::Own(Attempt(1)) }, at(2));
+    assert_eq!(late, [Stop(1, Why::Unwanted)]);
+    let unwanted =
+        Event::AttemptFailed { attempt: Attempt(1), connection: None, usable: false, cause: "unwanted" };
+    assert_eq!(rail.on(unwanted, at(3)), []);
+    assert_eq!((rail.failed(), rail.last_error()), (1, Some(&"no link")));
+    for at_rest in [Phase::Idle, Phase::Stopped] {
+        let mut rail = self::rail();
+        rail.phase = at_rest.clone();
+        assert_eq!(rail.on(Event::PortDown("no link"), at(1)), []);
+        assert_eq!((rail.phase(), rail.failed()), (&at_rest, 0));
+    }
 }
 
 #[test]
