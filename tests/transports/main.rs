@@ -72,16 +72,18 @@ macro_rules! tests {
 }
 
 /// The lists of cases: for every transport, for those that lead to another engine, for those that lead to another
-/// process.
+/// process, for RDMA beside TCP, for those that only this project knows.
 macro_rules! suite {
-    (everywhere $everywhere:tt to_engines $engines:tt to_processes $processes:tt to_both $both:tt) => {
+    (
+        everywhere $everywhere:tt to_engines $engines:tt to_processes $processes:tt to_both $both:tt to_extensions $extensions:tt
+    ) => {
         tests! { tcp: Tcp, $everywhere $engines $processes }
         #[cfg(feature = "rdma")]
         tests! { rdma: Rdma, $everywhere $engines $processes }
         #[cfg(feature = "rdma")]
         tests! { rdma_beside_tcp: Both, $everywhere $engines $processes $both }
         tests! { own: Own, $everywhere }
-        tests! { echo: Echo, $everywhere $engines }
+        tests! { echo: Echo, $everywhere $engines $extensions }
     };
 }
 
@@ -102,12 +104,15 @@ suite! {
         p04_a_peer_that_comes_back_where_it_was_is_reached,
         p04_a_peer_that_comes_back_elsewhere_is_reached,
         p07_a_peer_that_comes_back_without_memory_is_left_alone,
+        memory_that_a_peer_registers_after_a_refusal_is_reached_at_once,
     }
     to_processes {
         p03_a_peer_that_is_killed_under_traffic_fails_its_tasks,
     }
     to_both {
         whichever_transport_both_sides_have_is_taken_rdma_first,
-
+    }
+    to_extensions {
+        buffers_in_another_transports_form_are_reached,
     }
 }

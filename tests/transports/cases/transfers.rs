@@ -1,13 +1,14 @@
 //! Requests that arrive, and requests that are refused.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use transfer_engine::engine::submit::Request;
 use transfer_engine::error::Code;
 use transfer_engine::handshake::Notification;
 
-use crate::memory::LEN;
-use crate::node::{Batch, Kind, COMPLETED, FOREVER, READ, WRITE};
+use crate::memory::{Memory, LEN};
+use crate::node::{Batch, Kind, Node, COMPLETED, FOREVER, READ, STORELESS, WRITE};
 use crate::pair::{Pair, HALF};
 
 pub fn every_size_arrives_in_both_directions(kind: Kind) {
@@ -128,4 +129,37 @@ pub fn a_notification_follows_its_batch(kind: Kind) {
         engine.free_batch(batch).unwrap();
         assert_eq!(notified.join().unwrap(), [note]);
     });
+}
+
+/// One refusal must not stand in the way of what comes after it.
+pub fn memory_that_a_peer_registers_after_a_refusal_is_reached_at_once(kind: Kind) {
+    let pair = Pair::new(kind);
+    let request = pair.request(WRITE, 0, 4096);
+    pair.here.move_all(&[request]);
+    for _ in 0..5 {
+        pair.there.unregister();
+        // What is known here of the peer may lag behind, so this may fail later than in the call.
+        pair.here.engine.sync_segments();
+        let refused = pair.here.run(&[request]).expect_err("nobody has registered it");
+        assert_eq!(refused.code(), Code::AddressNotRegistered, "{refused}");
+        pair.there.register().unwrap();
+        pair.here.move_all(&[request]);
+        pair.check(0, 4096);
+    }
+}
+
+/// A peer's descriptor has one form, which is that of a transport that others know too, if it has one.
+pub fn buffers_in_another_transports_form_are_reached(kind: Kind) {
+    let there = Node::unregistered(kind, 1, STORELESS, "127.0.0.1", Memory::new(None, 1));
+    there.install("tcp", 1);
+    there.register().unwrap();
+    assert_eq!(there.engine.local().descriptor().unwrap().protocol, "tcp");
+    let pair = Pair::of(Node::new(kind, 0), Arc::new(there));
+    for opcode in [WRITE, READ] {
+        pair.here.move_all(&[pair.request(opcode, 0, HALF)]);
+        pair.check(0, HALF);
+    }
+    let past = pair.there.addr() + LEN as u64 - 1;
+    let refused = pair.here.run(&[Request { offset: past, ..pair.request(WRITE, 0, 2) }]).unwrap_err();
+    assert_eq!(refused.code(), Code::AddressNotRegistered, "{refused}");
 }
