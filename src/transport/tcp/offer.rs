@@ -16,7 +16,7 @@ use crate::transport::incarnation;
 use crate::transport::offer::{Offer, PeerBuffer};
 use crate::transport::ranges::Ranges;
 
-/// The name in descriptors.
+/// The name in descriptors; as the members below, upstream's.
 pub(super) const NAME: &str = "tcp";
 const HOST: &str = "tcp_data_host";
 const PORT: &str = "tcp_data_port";
@@ -26,7 +26,8 @@ const CELL: &str = "incarnation_addr";
 /// The members that are TCP's own.
 pub(super) const MEMBERS: &[&str] = &[HOST, PORT, PROTO_VERSION, CELL];
 
-/// The framing that this project speaks, and that of a peer which does not say.
+/// Upstream's numbers of the framings: the one with status frames, which this project speaks, and the one of a peer
+/// whose descriptor names none.
 const OUR_VERSION: u32 = 2;
 const OLDEST_VERSION: u32 = 1;
 
@@ -100,8 +101,9 @@ impl TcpOffer {
     }
 }
 
-/// The buffers of a descriptor in another transport's form: entries that have an address, a length, and, where such
-/// entries have keys, at least one. Whether the form is right is for that transport to say.
+/// The buffers of a descriptor in another transport's form: entries that have an address and a length. An entry whose
+/// list of keys is empty is left out, since its owner opens it to nobody. Whether the form is right is for that
+/// transport to say.
 fn of_other_form(desc: &SegmentDesc) -> Result<Vec<PeerBuffer>> {
     let open = |value: &Value| !value["rkey"].as_array().is_some_and(|keys| keys.is_empty());
     let items = desc.members.get(BUFFERS).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
@@ -126,12 +128,13 @@ impl Offer for TcpOffer {
         self.buffers.clone()
     }
 
-    /// The peer's cell is read when a connection is made; without one nothing is proven.
+    /// A connection proves the incarnation by reading the peer's cell. Without a cell nothing is proven, and this is 0.
     fn incarnation(&self) -> u64 {
         self.proof().map_or(0, |(id, _)| incarnation::key(&id))
     }
 
-    /// The framing may differ: upstream does not compare it either, and a connection is made with what is read then.
+    /// The framing may differ: each connection uses the one that the descriptor names when it is made, and upstream does
+    /// not compare it either.
     fn same_as(&self, other: &dyn Offer) -> bool {
         let Some(other) = other.as_any().downcast_ref::<Self>() else { return false };
         let TcpOffer { host, port, proto_version: _, incarnation, cell, buffers, ranges } = other;
