@@ -1,4 +1,5 @@
-//! What becomes of the connections that peers open: each goes to the next thread, as long as there is room.
+//! What becomes of the connections that peers open: each goes to the next data-plane thread, as long as there is room.
+//! Runs on the thread that listens.
 
 use std::io;
 use std::net::TcpStream;
@@ -9,8 +10,8 @@ use super::inbound::Inbound;
 use super::shared::{set_options, Shared};
 use super::sock::Socket;
 
-/// Hands an accepted connection to a reactor, or closes it when there are too many. An error is logged only: the
-/// listener is tried again.
+/// Hands an accepted connection to a reactor, or closes it when too many are open. An error is only logged, because the
+/// reactor tries its listener again at the next tick.
 pub(super) fn distribute(shared: &Arc<Shared>, accepted: io::Result<TcpStream>) {
     let stream = match accepted {
         Ok(stream) => stream,

@@ -1,5 +1,5 @@
-//! Setting up a data connection, on the control plane: descriptor, address, connect,
-//! socket options, and the proof that the peer is the one the descriptor speaks of.
+//! Setting up a data connection: descriptor, address, connect, socket options, and the proof that the peer is the process
+//! that the descriptor speaks of. Runs on the control plane.
 
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
@@ -25,14 +25,15 @@ use crate::transport::slice::Op;
 pub(super) struct Connection {
     /// Non-blocking, with its options set.
     pub socket: Socket,
-    /// What holds for it.
+    /// Its framing, and what may be sent on it.
     pub terms: Terms,
 }
 
-/// Steps of `MC_HANDSHAKE_CONNECT_TIMEOUT` that setting up a connection may take in all.
+/// How many times `MC_HANDSHAKE_CONNECT_TIMEOUT` setting up a connection may take in all. Chosen: reading the descriptor,
+/// connecting and the proof may take it once each; a second address or attempt has what the first left of it.
 const STEPS: u32 = 3;
 
-/// As [`try_connect`], but never longer than a few steps, name look-ups included.
+/// As [`try_connect`], but never longer than [`STEPS`] allow, name look-ups included.
 pub(super) async fn connect(shared: &Shared, route: &dyn Route, reread: bool) -> Result<Connection> {
     let limit = STEPS * shared.config.connect_timeout;
     timeout(limit, try_connect(shared, route, reread)).await.unwrap_or_else(|_| {
@@ -41,11 +42,11 @@ pub(super) async fn connect(shared: &Shared, route: &dyn Route, reread: bool) ->
     })
 }
 
-/// Connects to where `route` points. With `reread`, and after a failure, the descriptor is
-/// read again first: a peer that restarted has another port.
+/// Connects to where `route` points. The descriptor is read again before the attempt with `reread`, else after a failed
+/// one, because a peer that restarted has another port.
 async fn try_connect(shared: &Shared, route: &dyn Route, reread: bool) -> Result<Connection> {
     if reread {
-        // A store that is down must not stop transfers to known peers.
+        // Whether that succeeds does not matter: a store that is down must not stop transfers to known peers.
         refresh(shared, route).await;
     }
     let endpoint = offer::endpoint(route).await?;
@@ -67,8 +68,8 @@ async fn try_connect(shared: &Shared, route: &dyn Route, reread: bool) -> Result
 async fn refresh(shared: &Shared, route: &dyn Route) -> bool {
     match timeout(shared.config.connect_timeout, route.refresh()).await {
         Ok(Ok(())) => return true,
-        Ok(Err(error)) => tracing::debug!("descriptor of {} not re-read: {error}", route.peer()),
-        Err(_) => tracing::debug!("descriptor of {} not re-read in time", route.peer()),
+        Ok(Err(error)) => tracing::debug!("descriptor of {} not read again: {error}", route.peer()),
+        Err(_) => tracing::debug!("descriptor of {} not read again in time", route.peer()),
     }
     false
 }
@@ -81,7 +82,7 @@ async fn attempt(shared: &Shared, endpoint: &Endpoint) -> Result<Connection> {
         let what = "v1 framing, whose WRITE completes before it is applied";
         shared.note_fallback(&shared.stats.fallback_v1, what, endpoint)?;
     }
-    // Not when the caller switched the pool off: that is no fall-back.
+    // A pool that the caller switched off is no fall-back.
     if !reusable && config.tcp_pool {
         let what = "a connection per request";
         shared.note_fallback(&shared.stats.fallback_one_shot, what, endpoint)?;
@@ -138,7 +139,7 @@ async fn prepare(
     Ok(Connection { socket, terms: Terms { v2, reusable, incarnation } })
 }
 
-/// Reads the 16-byte cell that holds the peer's incarnation id and compares.
+/// Reads the 16-byte cell that holds the peer's incarnation id, and compares it with the descriptor's.
 async fn prove(
     stream: &mut TcpStream,
     expected: [u8; INCARNATION_LEN],

@@ -8,21 +8,21 @@ use crate::transport::slice::Op;
 
 /// Why a connection ended.
 pub(super) enum Down {
-    /// The peer refused the address of the oldest request; it executes nothing behind it.
+    /// The peer refused the address of the oldest request. It executes no request behind that one.
     Rejected,
     /// The peer is gone: end of stream, reset, broken pipe.
     Closed(Option<io::Error>),
     /// The peer sent something that is not the protocol.
     Protocol(String),
-    /// A local buffer is not mapped; `sending` tells which one.
+    /// A local buffer is not mapped.
     Fault {
-        /// The buffer being sent, else the one being received into.
+        /// It is the one being sent; else the one being received into.
         sending: bool,
     },
-    /// We give up everything on it, for this reason.
+    /// We give up every request on it, for this reason.
     Canceled(Error),
-    /// It ended from our side (the network failed, or one request had to be taken off it): the
-    /// others go on where that is safe.
+    /// It ended from our side, because the network failed or one request had to be taken off it. The other requests go
+    /// on where that is safe.
     Dropped(Error),
 }
 
@@ -45,10 +45,10 @@ pub(super) struct Standing {
     pub unanswered: bool,
 }
 
-/// Sorts the requests, oldest first. WRITEs that may still be executed because it was not the
-/// peer who hung up are never sent again.
+/// Sorts the requests, oldest first. A peer that did not hang up may still execute a WRITE that it was sent, so such a
+/// WRITE is never sent again.
 pub(super) fn sort(requests: Vec<Request>, down: &Down, standing: &Standing, peer: &str) -> Ends {
-    // A peer that hangs up at once has touched the first request, or this goes on for ever.
+    // The first request counts as begun even if no byte of it left: else a peer that hangs up at once is tried for ever.
     let begun = standing.begun.max(1);
     let culprit = match down {
         Down::Rejected | Down::Fault { sending: false } => Some(0),
@@ -85,8 +85,8 @@ pub(super) fn sort(requests: Vec<Request>, down: &Down, standing: &Standing, pee
     ends
 }
 
-/// The connection failed. Only what the peer itself sends (a reset, or its end behind a broken
-/// pipe) proves that it executes nothing more; after any other failure it may.
+/// What an error of the socket means. Only a reset or a broken pipe comes from the peer itself, and proves that it
+/// executes nothing more; after any other failure it may go on executing.
 pub(super) fn lost(error: io::Error) -> Down {
     match error.raw_os_error() {
         Some(libc::ECONNRESET | libc::EPIPE) => Down::Closed(Some(error)),
@@ -118,8 +118,8 @@ fn blame(down: &Down, request: &Request, peer: &str) -> Error {
         .permanent(Class::Rejected),
         Down::Protocol(text) => Error::new(Code::Socket, text.clone()).permanent(Class::Protocol),
         Down::Fault { .. } => Error::invalid(format!(
-            "a local buffer on this connection is not mapped, at the latest that of {len} bytes for {addr:#x}; \
-             was it freed before its transfer ended?"
+            "a local buffer of a request on this connection is not mapped: that of {len} bytes for {addr:#x}, or \
+             another one; was it freed before its transfer ended?"
         )),
         Down::Closed(cause) => return hung_up(cause.as_ref(), peer),
         Down::Canceled(error) | Down::Dropped(error) => return error.clone(),

@@ -1,7 +1,6 @@
-//! One connection of a peer: we are the server. Bodies go from the socket straight into
-//! registered memory and back; a region is in use from the check of its address to the
-//! last byte. Replies go out in the order of the requests; requests that arrived together
-//! are not ordered among each other.
+//! One connection of a peer: we are the server. Bodies go from the socket straight into registered memory and back. A
+//! region is in use from the check of the request's address to the last byte. Replies go out in the order of the
+//! requests; requests that arrived together are not ordered among each other. Belongs to one data-plane thread.
 
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
@@ -16,19 +15,24 @@ use super::wire::{Header, HEADER_LEN, INCARNATION_LEN, OK_FRAME, REJECTED_FRAME,
 use crate::memory::{Region, RegionUse};
 use crate::transport::slice::Op;
 
-/// Headers looked for in one receive while the peer only reads.
+/// Headers looked for in one receive while the peer only reads. Chosen: as many as our own lanes send at once, in 1.5 KiB
+/// per connection.
 const LOOKAHEAD: usize = 64;
-/// Replies that may wait; then no more requests are taken.
+/// Replies that may wait before no more requests are taken. Chosen: a peer that does not read its replies can make us
+/// keep only so many, and one that does read never comes near it.
 const MAX_REPLIES: usize = 4 * LOOKAHEAD;
-/// Receives per event, so that one peer does not keep the thread for itself.
+/// Receives per event. Chosen: a peer that never stops sending still leaves the thread to the others soon.
 const ROUNDS: usize = 64;
-/// Payload after which answers are sent although more requests are there.
+/// Payload after which answers are sent although more requests are there. Chosen: half of what a lane of ours is given at
+/// a time (256 KiB), so that its first answers are under way while we receive the rest.
 const FLUSH_BYTES: u64 = 128 << 10;
-/// How long a refused connection is drained before it is closed.
+/// How long a refused connection is drained before it is closed. Chosen: many round trips, within which a peer that reads
+/// has seen the refusal.
 const DRAIN: Duration = Duration::from_secs(2);
-/// How much of it is drained at the most.
+/// How much of a refused connection is drained at the most. Chosen: more than the socket buffers of both ends usually
+/// hold, so a peer that reads while it sends has seen the refusal by then.
 const DRAIN_BYTES: usize = 64 << 20;
-/// Frames that answer several WRITEs in one piece.
+/// Frames that answer several WRITEs in one piece of memory. Chosen: one for each of a peer's 64 requests, in 512 bytes.
 const OK_RUN: usize = 64;
 const OK_FRAMES: [u8; OK_RUN * STATUS_LEN] = {
     let mut frames = [0; OK_RUN * STATUS_LEN];
@@ -82,12 +86,12 @@ pub(super) struct Inbound {
     replies: VecDeque<Reply>,
     /// Bytes sent of the first reply.
     replied: u64,
-    /// A request was refused: nothing more is executed; what arrives is thrown away for a
-    /// while, so that a reset does not overtake the refusal.
+    /// A request was refused, so nothing more is executed. What arrives is thrown away for a while before the connection
+    /// is closed, because a reset could overtake the refusal.
     refused: bool,
-    /// Bytes thrown away since.
+    /// Bytes thrown away since the refusal.
     drained: usize,
-    /// The peer sends nothing more; what it asked for is still answered.
+    /// The peer sends nothing more. What it asked for before is still answered.
     eof: bool,
     /// Payload received since answers were last sent.
     unflushed: u64,
@@ -124,7 +128,7 @@ impl Inbound {
         self.refused && self.replies.is_empty()
     }
 
-    /// `false` when the connection is over.
+    /// Takes what has arrived. `false`: the connection is over.
     fn receive(&mut self, courier: &mut Courier) -> bool {
         for _ in 0..ROUNDS {
             if self.eof || self.replies.len() >= MAX_REPLIES {
@@ -190,7 +194,7 @@ impl Inbound {
         body.left -= n;
         if body.left == 0 {
             let v2 = body.v2;
-            // The use ends before the answer leaves: the peer may ask us to unregister next.
+            // The use ends before the answer leaves: whoever hears the answer may unregister the region at once.
             self.body = None;
             self.shared.stats.inbound_requests.fetch_add(1, Relaxed);
             if v2 {
@@ -199,7 +203,7 @@ impl Inbound {
         }
     }
 
-    /// Takes the requests out of the bytes received so far. `false`: close.
+    /// Takes the requests out of the bytes received so far. `false`: the connection is over.
     fn parse(&mut self, courier: &mut Courier) -> bool {
         let mut at = 0;
         while self.body.is_none() && self.heads_len - at >= HEADER_LEN && !self.refused {
@@ -216,7 +220,7 @@ impl Inbound {
                 self.refused = true;
             }
             if let Some(body) = &self.body {
-                // Body bytes that came in the room for further headers.
+                // Bytes of the body that came where further headers were expected.
                 let n = body.left.min((self.heads_len - at) as u64) as usize;
                 if n > 0 && !courier.deliver(&self.heads[at..at + n], body.addr) {
                     self.shared.note_fault();
@@ -231,7 +235,7 @@ impl Inbound {
         true
     }
 
-    /// Begins a request; `false` when its address is refused.
+    /// Begins a request. `false`: its address is refused.
     fn accept(&mut self, header: &Header) -> bool {
         let Header { size, addr, op, v2 } = *header;
         if op == Op::Read && v2 && self.shared.is_incarnation_cell(addr, size) {
@@ -267,7 +271,7 @@ impl Inbound {
         }
     }
 
-    /// Sends replies as far as the socket goes. `false` when the connection is over.
+    /// Sends replies as far as the socket goes. `false`: the connection is over.
     fn flush(&mut self) -> bool {
         self.unflushed = 0;
         while !self.replies.is_empty() {
@@ -327,8 +331,8 @@ impl Served for Inbound {
             || self.replies.iter().any(|reply| matches!(reply, Reply::Data { held: h, .. } if held(h)))
     }
 
-    /// Something was begun and has not moved for `MC_TCP_BODY_TIMEOUT_SEC`. Between requests a
-    /// peer may be silent for ever: upstream's pooled clients are.
+    /// A request or a reply was begun and has not moved for `MC_TCP_BODY_TIMEOUT_SEC`. Between requests a peer may be
+    /// silent for ever, as upstream's pooled clients are.
     fn overdue(&self, now: Instant) -> bool {
         let begun = self.heads_len > 0 || self.body.is_some() || !self.replies.is_empty();
         let limit = if self.is_draining() { DRAIN } else { self.shared.config.tcp_body_timeout };
@@ -336,7 +340,7 @@ impl Served for Inbound {
     }
 
     fn advance(&mut self, events: u32, courier: &mut Courier) -> Outcome {
-        // An error makes what is buffered worthless: the peer may have sent it again elsewhere.
+        // After an error what is buffered must not be executed: the peer may have sent it again on another connection.
         if events & libc::EPOLLERR as u32 != 0 {
             return Outcome::Close;
         }

@@ -14,9 +14,11 @@ use crate::transport::host::Route;
 use crate::transport::slice::Slice;
 use crate::transport::Link;
 
-/// Requests of a submit call go to one lane until it got this much, then a lane is chosen anew.
+/// Payload bytes of a submit call that go to one lane before a lane is chosen anew. Chosen: small requests of a call stay
+/// together, since many of them leave in one send, and large calls spread over the lanes.
 const RUN_BYTES: u64 = 256 << 10;
-/// A lane that has yet to connect is taken only if the others have this much to do.
+/// What a lane that has yet to connect counts as loaded with. Chosen: as much as a run, so that a second connection is
+/// made only when the first one has more than a run to do.
 const CONNECT_COST: u64 = 256 << 10;
 
 /// Link to one peer; kept by its segment, and by batches with work on it.
@@ -24,7 +26,7 @@ pub(super) struct TcpLink {
     shared: Arc<Shared>,
     route: Arc<dyn Route>,
     lanes: Vec<Arc<Lane>>,
-    /// A lane died since the descriptor was last read.
+    /// A lane died or could not connect since the descriptor was last read, so the next attempt reads it again.
     stale: AtomicBool,
 }
 
@@ -61,8 +63,8 @@ impl TcpLink {
         });
     }
 
-    /// Moves the requests of a lane that cannot connect to one that is connected, or fails them.
-    /// Not to one that is connecting: they could be handed around for ever.
+    /// Moves the requests of a lane that cannot connect to one that is connected, or fails them. A lane that is still
+    /// connecting gets none of them: they could be handed around for ever.
     pub(super) fn connect_failed(&self, failed: &Arc<Lane>, waiting: Vec<Request>, error: Error) {
         self.stale.store(true, Relaxed);
         let others = self.lanes.iter().filter(|lane| !Arc::ptr_eq(lane, failed) && lane.published.is_up());
@@ -129,9 +131,9 @@ impl Link for TcpLink {
     }
 }
 
-/// Fails the lane's requests if the control plane drops the task halfway, as it does when it
-/// stops. A task that never ran needs no guard: the links are closed before the control plane
-/// stops. Making the guard before the task could deadlock: the caller holds the lane's lock.
+/// Fails the lane's requests if the control plane drops the task halfway, as it does when it stops. The task makes the
+/// guard, not its caller: the caller holds the lane's lock, which the guard takes when it is dropped. A task that never
+/// ran leaves no request behind, because the links are closed before the control plane stops.
 struct ConnectGuard(Option<Arc<Lane>>);
 
 impl ConnectGuard {

@@ -11,7 +11,7 @@ use crate::transport::incarnation;
 use crate::transport::offer::{self, Offer, PeerBuffer};
 use crate::transport::ranges::Ranges;
 
-/// The name in descriptors.
+/// The name in descriptors; as the members below, upstream's.
 pub(super) const NAME: &str = "tcp";
 const HOST: &str = "tcp_data_host";
 const PORT: &str = "tcp_data_port";
@@ -21,7 +21,8 @@ const CELL: &str = "incarnation_addr";
 /// The members that are TCP's own.
 pub(super) const MEMBERS: &[&str] = &[HOST, PORT, PROTO_VERSION, CELL];
 
-/// The framing that this project speaks, and that of a peer which does not say.
+/// Upstream's numbers of the framings: the one with status frames, which this project speaks, and the one of a peer
+/// whose descriptor names none.
 const OUR_VERSION: u32 = 2;
 const OLDEST_VERSION: u32 = 1;
 
@@ -99,12 +100,13 @@ impl Offer for TcpOffer {
         self.buffers.clone()
     }
 
-    /// The peer's cell is read when a connection is made; without one nothing is proven.
+    /// A connection proves the incarnation by reading the peer's cell. Without a cell nothing is proven, and this is 0.
     fn incarnation(&self) -> u64 {
         self.proof().map_or(0, |(id, _)| incarnation::key(&id))
     }
 
-    /// The framing may differ: upstream does not compare it either, and a connection is made with what is read then.
+    /// The framing may differ: each connection uses the one that the descriptor names when it is made, and upstream does
+    /// not compare it either.
     fn same_as(&self, other: &dyn Offer) -> bool {
         let Some(other) = other.as_any().downcast_ref::<Self>() else { return false };
         let TcpOffer { host, port, proto_version: _, incarnation, cell, buffers, ranges } = other;

@@ -11,8 +11,8 @@ use super::stats::Stats;
 use super::wire::{verdict, Verdict, STATUS_LEN};
 use crate::transport::slice::{Op, Slice};
 
-/// Requests of one send, and replies of one receive, at the most. Each takes two pieces of memory, a header or a frame
-/// and a body, so this is half of what one call takes.
+/// Most requests of one send, and most replies of one receive. Follows from [`IOV_MAX`]: each takes two pieces of memory, a
+/// header or a frame and a body.
 pub(super) const RUN: usize = IOV_MAX / 2;
 
 /// The status frames of one receive, in reply order.
@@ -44,9 +44,9 @@ pub(super) struct Moved {
 pub(super) struct Abandoned {
     /// Nothing touches their memory any more.
     pub slices: Vec<Slice>,
-    /// One more is half sent, and cannot be taken out while the connection lives.
+    /// The body of one more is half sent, so it cannot be taken out while the connection lives.
     pub stuck: bool,
-    /// The oldest request went, and the next one has its turn.
+    /// The oldest request was taken out unsent, and the next one has its turn.
     pub next: bool,
 }
 
@@ -62,7 +62,7 @@ pub(super) struct Run<'a> {
 #[derive(Default)]
 pub(super) struct Pipeline {
     terms: Terms,
-    /// One request at a time.
+    /// Send one request at a time, and receive one reply at a time.
     cautious: bool,
     /// Oldest first: `sent` whole ones, one partly sent, the rest waiting.
     requests: VecDeque<Request>,
@@ -80,8 +80,8 @@ pub(super) struct Pipeline {
 }
 
 impl Pipeline {
-    /// A fresh connection for the waiting requests. Returns those that are meant for another
-    /// incarnation of the peer.
+    /// There is a fresh connection for the waiting requests. Returns those that are meant for another incarnation of the
+    /// peer than the one it leads to.
     pub(super) fn open(&mut self, terms: Terms) -> Vec<Request> {
         self.terms = terms;
         self.cautious = false;
@@ -107,12 +107,12 @@ impl Pipeline {
         refused
     }
 
-    /// The peer at the other end is the one the request was checked for.
+    /// The peer at the other end is the incarnation that the request was checked for, or the request is for any.
     fn suits(&self, request: &Request) -> bool {
         request.incarnation == 0 || request.incarnation == self.terms.incarnation
     }
 
-    /// Status frames come before answers.
+    /// Each reply begins with a status frame.
     pub(super) fn is_v2(&self) -> bool {
         self.terms.v2
     }
@@ -122,12 +122,12 @@ impl Pipeline {
         self.requests.len()
     }
 
-    /// None at all.
+    /// There is no request, neither waiting nor under way.
     pub(super) fn is_empty(&self) -> bool {
         self.requests.is_empty()
     }
 
-    /// Their payload bytes.
+    /// Payload bytes of the requests waiting or under way.
     pub(super) fn load_bytes(&self) -> u64 {
         self.load
     }
@@ -167,7 +167,8 @@ impl Pipeline {
         self.sent + usize::from(self.sent_bytes > 0)
     }
 
-    /// Whether request number `index` may be started on this connection now.
+    /// Request number `index` may be started on this connection now: the connection is not spent, and a request that is to
+    /// be alone on it is.
     fn may_begin(&self, index: usize) -> bool {
         let Some(request) = self.requests.get(index).filter(|_| !self.is_spent()) else { return false };
         if index == 0 {
@@ -177,7 +178,7 @@ impl Pipeline {
         self.terms.reusable && !alone
     }
 
-    /// What the next send consists of, headers filled in. Only while there is something to send.
+    /// What the next send consists of, with headers filled in. Only while there is something to send.
     pub(super) fn outgoing(&mut self) -> Run<'_> {
         let most = if self.cautious { 1 } else { RUN };
         let v2 = self.terms.v2;
@@ -218,7 +219,7 @@ impl Pipeline {
         self.retire(moved, stats);
     }
 
-    /// Finishes the oldest requests whose reply is complete and which are sent whole.
+    /// Finishes the oldest requests that are sent whole and whose reply is complete.
     fn retire(&mut self, moved: &mut Moved, stats: &Stats) {
         while self.sent > 0
             && self.requests.front().is_some_and(|request| self.got == request.reply_len(self.terms.v2))

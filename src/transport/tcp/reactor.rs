@@ -1,7 +1,6 @@
-//! One data-plane thread (`mte-tcp-N`): an epoll loop over lanes of this engine as
-//! initiator ([`Watched`]) and connections of peers ([`Served`]). It sleeps unless
-//! something happens; a lane that a caller polls is left alone and looked at again every
-//! millisecond.
+//! One data-plane thread (`mte-tcp-N`): an epoll loop over lanes of this engine as initiator ([`Watched`]) and over
+//! connections of peers ([`Served`]). It sleeps unless something happens. A lane that a caller polls is left alone, and
+//! looked at again every millisecond.
 
 use std::collections::HashMap;
 use std::io;
@@ -21,21 +20,34 @@ use crate::runtime::fork::Tracked;
 use crate::runtime::thread;
 use crate::runtime::wakeup::Wakeup;
 
+/// Tokens of the epoll instance: this one, those of lanes (1 and up), this one, and those of served connections, which
+/// have the highest bit set.
 const WAKEUP: u64 = 0;
 const LISTENER: u64 = 1 << 62;
 const SERVED: u64 = 1 << 63;
+/// Events of one look, and connections accepted at one event. Chosen: many share the price of a call, and none of the
+/// thread's other duties waits long.
 const EVENTS: usize = 64;
+/// How often deadlines are looked at. Chosen: they are seconds long, so a tenth of a second later does no harm, and ten
+/// wake-ups a second are far below 1 % of a core.
 const TICK: Duration = Duration::from_millis(100);
-/// How often lanes that a caller polls are looked at.
+/// How often lanes that a caller polls are looked at. Chosen: the shortest that epoll_wait(2) can wait; a lane whose
+/// caller stops polling without a word waits no longer than that.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
+/// An event that came within so many times `MC_TCP_BUSY_POLL_US` makes looking for the next one worth it. Chosen: it came
+/// about when a thread that looks would still have been looking.
+const SOON: u32 = 2;
+/// By how much the time to look shrinks after each sleep that was longer. Chosen: with the default setting nothing is
+/// left of it after nine such sleeps, so an idle engine does not spin.
+const WANE: u32 = 4;
 
-/// What this thread looks after together with other threads. It is known by its token, and
-/// its connection is watched one event at a time.
+/// What this thread looks after together with other threads. It is known by its token, and its connection is watched for
+/// one event at a time.
 pub(super) trait Watched: Send + Sync {
-    /// An event came. `false`: not now, look again in a millisecond.
+    /// An event came. `false`: nothing was done now, look again in a millisecond.
     fn on_ready(self: Arc<Self>) -> bool;
 
-    /// The thread looks again. `false`: still not now.
+    /// The thread looks again. `false`: still nothing was done.
     fn look(self: Arc<Self>) -> bool;
 
     /// Set while the thread has it on its list of what to look at again.
@@ -47,7 +59,7 @@ pub(super) trait Watched: Send + Sync {
     /// Called ten times a second: what is overdue ends.
     fn check_deadlines(self: Arc<Self>, now: Instant);
 
-    /// Everything fails with `error`, and so does what comes later.
+    /// Every request fails with `error`, and so does each that comes later.
     fn close(self: Arc<Self>, error: &Error);
 }
 
@@ -76,7 +88,7 @@ pub(super) enum Outcome {
     Close,
 }
 
-/// Called with each connection that a listener accepts, and with an error that keeps it from accepting.
+/// Called with each connection that a listener accepts, and with each error that keeps it from accepting.
 pub(super) type Accepted = Box<dyn FnMut(io::Result<TcpStream>) + Send>;
 
 /// What other threads ask a reactor to do.
@@ -91,13 +103,13 @@ pub(super) struct Reactor {
     epoll: Epoll,
     wakeup: Wakeup,
     stop: AtomicBool,
-    /// How long to look for events before sleeping, at the most.
+    /// How long the thread looks for events before it sleeps, at the most.
     busy_poll: Duration,
-    /// The thread ended by a panic; nobody must wait for it.
+    /// The thread ended by a panic. No request must wait for it.
     dead: AtomicBool,
-    /// Guards what the thread looks after, by token.
+    /// Guards what the thread looks after together with others, by token.
     watched: Mutex<HashMap<u64, Weak<dyn Watched>>>,
-    /// Guards what was asked for since the thread last looked.
+    /// Guards what other threads asked for since this one last looked.
     commands: Mutex<Vec<Command>>,
 }
 
@@ -144,7 +156,7 @@ impl Reactor {
         thread::spawn(&format!("mte-tcp-{index}"), body, on_panic)
     }
 
-    /// Lets the thread end.
+    /// Asks the thread to end; does not wait for it.
     pub(super) fn stop(&self) {
         self.stop.store(true, Relaxed);
         self.wakeup.set();
@@ -160,27 +172,27 @@ impl Reactor {
         self.ask(Command::Listen(listener, accepted));
     }
 
-    /// Drops the connections of peers that use `region`, and the own uses.
+    /// Drops the connections of peers that use `region`, and ends the uses by lanes.
     pub(super) fn abort(&self, region: &Arc<Region>) {
         self.ask(Command::Abort(region.clone()));
     }
 
-    /// Looks after `watched` from now on, whose token is `id`.
+    /// From now on the thread looks after `watched`, whose token is `id`.
     pub(super) fn adopt(&self, id: u64, watched: Weak<dyn Watched>) {
         self.watched.lock().insert(id, watched);
     }
 
-    /// No longer does.
+    /// The thread no longer looks after what has the token `id`.
     pub(super) fn forget(&self, id: u64) {
         self.watched.lock().remove(&id);
     }
 
-    /// Watches a new connection of what has the token `id`.
+    /// Watches a new connection that belongs to what has the token `id`.
     pub(super) fn watch(&self, fd: RawFd, id: u64, interest: u32) -> io::Result<()> {
         self.epoll.add(fd, id, interest)
     }
 
-    /// Before a watched descriptor is closed.
+    /// Ends the watch on a descriptor. Has to come before it is closed.
     pub(super) fn unwatch(&self, fd: RawFd) {
         self.epoll.remove(fd);
     }
@@ -192,7 +204,7 @@ impl Reactor {
 
     /// Changes what a connection is watched for.
     pub(super) fn rewatch(&self, fd: RawFd, id: u64, interest: u32) {
-        // Fails only for a descriptor that is not watched, which `watch` excludes.
+        // Fails only for a descriptor that is not watched, and `watch` came before.
         let _ = self.epoll.modify(fd, id, interest);
     }
 
@@ -201,7 +213,7 @@ impl Reactor {
         self.wakeup.set();
     }
 
-    /// Ends the watch on a connection that is about to be closed; never keeps it.
+    /// Ends the watch on a connection that is about to be closed. Always `false`: it is not to be kept.
     fn let_go(&self, peer: &dyn Served) -> bool {
         self.epoll.remove(peer.fd());
         false
@@ -223,7 +235,7 @@ struct Loop {
     served: HashMap<u64, Box<dyn Served>>,
     next_id: u64,
     listener: Option<(Tracked<TcpListener>, Accepted)>,
-    /// How long to look for events before sleeping; shrinks while that finds none.
+    /// How long to look for events before sleeping. Shrinks while looking finds none.
     patience: Duration,
 }
 
@@ -261,9 +273,8 @@ impl Loop {
         self.reactor.commands.lock().clear();
     }
 
-    /// Waits for events. In a stream of requests the next one comes within microseconds, and
-    /// waking a sleeping thread costs more than that; so this looks a while before it sleeps,
-    /// as long as that has been worth it lately.
+    /// Waits for events. In a stream of requests the next one comes within microseconds, and waking a sleeping thread
+    /// costs more than that. So this looks for a while before it sleeps, as long as that was worth it lately.
     fn wait(&mut self, events: &mut [Event], timeout_ms: i32) -> usize {
         let most = self.reactor.busy_poll;
         let began = Instant::now();
@@ -278,8 +289,8 @@ impl Loop {
             }
         }
         let ready = self.reactor.epoll.wait(events, timeout_ms);
-        let soon = ready > 0 && began.elapsed() < 2 * most;
-        self.patience = if soon { most } else { self.patience / 4 };
+        let soon = ready > 0 && began.elapsed() < SOON * most;
+        self.patience = if soon { most } else { self.patience / WANE };
         ready
     }
 
@@ -310,18 +321,18 @@ impl Loop {
     }
 
     fn accept(&mut self) {
-        // Bounded, so that a flood of connections does not starve the others.
+        // Not more at a time: a flood of connections must not starve those that are there.
         for _ in 0..EVENTS {
             let Some((listener, accepted)) = &mut self.listener else { return };
             match listener.accept() {
                 Ok((stream, _)) => accepted(Ok(stream)),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
-                // Only that connection is gone already.
+                // Only this connection is gone already; the next one may be good.
                 Err(e)
                     if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {}
                 Err(e) => {
-                    // Out of descriptors, mostly: the listener stays ready, so wait for the
-                    // tick instead of spinning.
+                    // Mostly no descriptor is left. The listener stays ready, so waiting for the tick is what keeps
+                    // this thread from spinning.
                     let fd = listener.as_raw_fd();
                     let _ = self.reactor.epoll.modify(fd, LISTENER, 0);
                     accepted(Err(e));
@@ -366,7 +377,7 @@ impl Loop {
     }
 }
 
-/// What everything fails with whose thread has ended by a panic.
+/// What requests fail with whose thread has ended by a panic.
 pub(super) fn thread_failed() -> Error {
     let text = "a data-plane thread of the engine failed; destroy the engine and report this";
     Error::new(Code::Socket, text).permanent(Class::Internal)

@@ -1,18 +1,17 @@
-//! A request on a lane: a slice on its way, or what is left of one that was given up
-//! while its reply is still to come.
+//! A request on a lane: a slice on its way, or the place of a slice that was given up while its reply is still to come.
 
 use super::wire::{Header, HEADER_LEN, STATUS_LEN};
 use crate::error::Error;
 use crate::transport::slice::{Op, Slice};
 
-/// How often a request was sent without an answer, and how it is sent next.
+/// How a request is sent next, which depends on how often it was sent without an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Attempt {
-    /// Not sent yet, or known not to have been executed.
+    /// It was not sent yet, or the peer is known not to have executed it.
     First,
-    /// The connection had been idle and died before any reply: once more, pipelined.
+    /// The connection was new or had been idle, and died before any reply. Once more, pipelined.
     Fresh,
-    /// Something in the pipeline made the peer hang up: alone, to find the culprit.
+    /// Some request in the pipeline made the peer hang up. Alone this time, to find out which.
     Alone,
 }
 
@@ -26,7 +25,7 @@ pub(super) struct Request {
     pub incarnation: u64,
     /// How it is to be sent.
     pub attempt: Attempt,
-    /// Header bytes; valid once sending began.
+    /// Header bytes; valid once sending has begun.
     pub header: [u8; HEADER_LEN],
 }
 
@@ -70,7 +69,7 @@ impl Request {
         self.slice.as_ref().is_some_and(Slice::is_revoked)
     }
 
-    /// Fails it because of that.
+    /// Fails it because its region is being unregistered.
     pub(super) fn fail_revoked(self) {
         if let Some(slice) = self.slice {
             slice.fail_revoked();

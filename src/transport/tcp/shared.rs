@@ -3,7 +3,7 @@
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use socket2::{SockRef, TcpKeepalive};
 
@@ -17,6 +17,17 @@ use crate::memory::Registry;
 use crate::observe::log::RateLimit;
 use crate::runtime::control::Control;
 use crate::transport::host::Host;
+
+/// How the kernel asks whether the peer of an idle connection is still there. Chosen: often enough to keep the entries of
+/// firewalls alive, and too rarely to be noticed. Where the user time-out below is set, it decides when a silent peer is
+/// given up, and the retries do not count (tcp(7)).
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_RETRIES: u32 = 3;
+/// How long the kernel may wait for an acknowledgement: so many times `MC_TCP_STATUS_TIMEOUT_SEC`, or so many times the
+/// time below if that is longer. Chosen: far above the lanes' own deadlines, which know what may be sent again.
+const USER_TIMEOUTS: u32 = 4;
+const LEAST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Where a peer's data port is and what it speaks, from its descriptor.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +52,7 @@ pub(super) struct Shared {
     pub registry: Arc<Registry>,
     /// Runs the tasks that connect.
     pub control: Arc<Control>,
-    /// Published cell that peers read to prove who they talk to.
+    /// The published cell: peers read it to prove that they talk to this process.
     pub incarnation: [u8; wire::INCARNATION_LEN],
     /// Counters.
     pub stats: Stats,
@@ -56,7 +67,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// Nothing is running yet.
+    /// What is shared by a transport of which nothing runs yet.
     pub(super) fn new(host: &dyn Host) -> Self {
         Shared {
             config: host.config().clone(),
@@ -73,7 +84,7 @@ impl Shared {
         }
     }
 
-    /// Takes the threads that lanes and inbound connections are spread over; once.
+    /// Takes the threads that lanes and inbound connections are spread over. Only the first call counts.
     pub(super) fn set_reactors(&self, reactors: Vec<Arc<Reactor>>) {
         let _ = self.reactors.set(reactors);
     }
@@ -83,7 +94,7 @@ impl Shared {
         self.reactors.get().map_or(&[], Vec::as_slice)
     }
 
-    /// One after the other.
+    /// The thread for one more lane or connection: each in turn.
     pub(super) fn next_reactor(&self) -> Arc<Reactor> {
         let reactors = self.reactors();
         reactors[self.next_reactor.fetch_add(1, Relaxed) % reactors.len()].clone()
@@ -133,7 +144,7 @@ impl Shared {
         }
     }
 
-    /// Counts and logs that a connection has to make do with less; an error in strict mode.
+    /// Counts and logs that a connection has to make do with less. In strict mode that is an error.
     pub(super) fn note_fallback(
         &self,
         counter: &AtomicU64,
@@ -158,20 +169,18 @@ pub(super) fn stopping() -> Error {
     Error::new(Code::Socket, "the engine is being destroyed").permanent(Class::Canceled)
 }
 
-/// Options of both ends. A failure only costs speed or a slower detection of a dead peer.
+/// Sets the options of either end. A failure is ignored: it only costs speed, or a slower detection of a dead peer.
 pub(super) fn set_options(stream: &TcpStream, config: &Config) {
     let socket = SockRef::from(stream);
     let _ = socket.set_tcp_nodelay(true);
-    let keepalive = TcpKeepalive::new().with_time(s(30)).with_interval(s(10)).with_retries(3);
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_IDLE)
+        .with_interval(KEEPALIVE_INTERVAL)
+        .with_retries(KEEPALIVE_RETRIES);
     let _ = socket.set_tcp_keepalive(&keepalive);
-    // Far above the lanes' own deadlines, which know more about what may be sent again.
-    let _ = socket.set_tcp_user_timeout(Some(4 * config.tcp_status_timeout.max(s(30))));
+    let _ = socket.set_tcp_user_timeout(Some(USER_TIMEOUTS * config.tcp_status_timeout.max(LEAST_TIMEOUT)));
     if config.tcp_sockbuf_bytes > 0 {
         let _ = socket.set_send_buffer_size(config.tcp_sockbuf_bytes);
         let _ = socket.set_recv_buffer_size(config.tcp_sockbuf_bytes);
     }
-}
-
-const fn s(seconds: u64) -> std::time::Duration {
-    std::time::Duration::from_secs(seconds)
 }

@@ -1,6 +1,6 @@
-//! System calls of the data plane. Payload is described by address and length and touched
-//! by the kernel only, so memory that is not mapped any more gives EFAULT, not a fault.
-//! Sends carry MSG_NOSIGNAL: a dead peer must not raise SIGPIPE in the host.
+//! System calls of the data plane. Payload is described by address and length, and only the kernel touches it, so memory
+//! that is not mapped any more gives EFAULT instead of a fault. Sends carry MSG_NOSIGNAL, because a dead peer must not
+//! raise SIGPIPE in the host.
 
 #![allow(unsafe_code)]
 
@@ -13,15 +13,18 @@ use socket2::SockRef;
 
 use crate::runtime::fork::Tracked;
 
-/// Pieces of one send or receive.
+/// Pieces of one send or receive. Chosen: 64 small requests share the price of a call, and the list takes 2 KiB of stack.
+/// The kernel takes 1024 (readv(2), IOV_MAX).
 pub(super) const IOV_MAX: usize = 128;
+/// Most bytes that one call throws away. Chosen: nothing is copied, so even this much is a short call.
+const DISCARD_BYTES: usize = 1 << 20;
 
 /// Outcome of a send or receive.
 #[derive(Debug)]
 pub(super) enum Io {
     /// So many bytes, at least 1.
     Moved(usize),
-    /// Nothing possible now.
+    /// Nothing can be moved now.
     WouldBlock,
     /// The peer closed its side (receive only).
     Eof,
@@ -31,7 +34,7 @@ pub(super) enum Io {
     Failed(io::Error),
 }
 
-/// A list of memory pieces; borrows what is pushed by reference.
+/// A list of memory pieces. It borrows those that are pushed by reference.
 pub(super) struct Iov<'a> {
     list: [libc::iovec; IOV_MAX],
     used: usize,
@@ -126,11 +129,11 @@ impl Socket {
         address.map_or_else(|| "an unknown peer".into(), |address| address.ip().to_canonical().to_string())
     }
 
-    /// Throws away what has arrived.
+    /// Throws away what has arrived, up to [`DISCARD_BYTES`].
     pub(super) fn discard(&self) -> Io {
         // SAFETY: with MSG_TRUNC a TCP socket drops the bytes and writes nothing.
         let n = unsafe {
-            libc::recv(self.fd(), std::ptr::null_mut(), 1 << 20, libc::MSG_TRUNC | libc::MSG_DONTWAIT)
+            libc::recv(self.fd(), std::ptr::null_mut(), DISCARD_BYTES, libc::MSG_TRUNC | libc::MSG_DONTWAIT)
         };
         outcome(n, true)
     }
@@ -184,7 +187,7 @@ impl Epoll {
 
     /// No longer watches `fd`.
     pub(super) fn remove(&self, fd: RawFd) {
-        // Fails only if it is not watched, which is what was asked for.
+        // Fails only if it is not watched, and that is what is wanted.
         let _ = self.control(libc::EPOLL_CTL_DEL, fd, 0, 0);
     }
 
@@ -207,22 +210,23 @@ impl Epoll {
     }
 }
 
-/// Copies bytes into registered memory through the kernel, so that memory which is gone
-/// gives an error. For the few payload bytes that arrived together with headers.
+/// Copies bytes into registered memory through the kernel, so that memory which is gone gives an error. Only the few
+/// payload bytes that arrived together with headers go this way.
 pub(super) struct Courier {
-    /// Read and write end; `None` after a failure, until a fresh pipe can be had.
+    /// Read end and write end. `None` after a failure, until there is a fresh pipe.
     pipe: Option<(OwnedFd, OwnedFd)>,
 }
 
 impl Courier {
-    /// Makes the pipe the bytes go through.
+    /// Makes the pipe that the bytes go through.
     pub(super) fn new() -> io::Result<Self> {
         Ok(Courier { pipe: Some(pipe()?) })
     }
 
-    /// Puts `bytes` (at most 4096) at `addr`; `false` if the memory is not mapped.
+    /// Puts `bytes` (at most 4096, which a pipe takes whole: pipe(7), PIPE_BUF) at `addr`. `false`: they are not there,
+    /// most likely because the memory is not mapped.
     pub(super) fn deliver(&mut self, bytes: &[u8], addr: u64) -> bool {
-        // Taken out, so that a pipe in which bytes are left is never used again.
+        // The pipe is put back only if it is empty again, so that bytes left in it never reach another address.
         let Some((read, write)) = self.pipe.take().or_else(|| pipe().ok()) else { return false };
         let (from, len) = (bytes.as_ptr().cast(), bytes.len());
         // SAFETY: reads `len` bytes of a live slice; a pipe takes up to 4096 bytes whole.

@@ -18,6 +18,10 @@ use crate::transport::host::{Host, Route};
 use crate::transport::offer::list_plain;
 use crate::transport::{Link, Transport};
 
+/// Threads unless `MC_TCP_THREADS` says otherwise: one for two processors, up to so many. Chosen: callers send and receive
+/// too, and need the other processors; a peer has four lanes by default, which more threads would not make faster.
+const MOST_THREADS: usize = 4;
+
 /// The installed transport.
 pub(super) struct Tcp {
     shared: Arc<Shared>,
@@ -44,7 +48,7 @@ impl Tcp {
         let listener = Tracked::new(bound.listen(config.listen_backlog)?);
         let shared = Arc::new(Shared::new(&*host));
         let threads = match config.tcp_threads {
-            0 => (std::thread::available_parallelism().map_or(1, usize::from) / 2).clamp(1, 4),
+            0 => (std::thread::available_parallelism().map_or(1, usize::from) / 2).clamp(1, MOST_THREADS),
             count => count,
         };
         let reactors: Vec<_> =

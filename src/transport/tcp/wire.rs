@@ -1,17 +1,21 @@
-//! Bytes of the TCP data plane: the 24-byte request header and the 8-byte status frame of
-//! v2 framing. See "TCP data plane" in ARCHITECTURE.md.
+//! Bytes of the TCP data plane: the 24-byte request header, and the 8-byte status frame of v2 framing. All are upstream's,
+//! as recorded from its release 0.3.13. See "TCP data plane" in ARCHITECTURE.md.
 
+use crate::transport::incarnation;
 use crate::transport::slice::Op;
 
-/// Request header on the wire: a C struct written whole, padding included.
+/// Request header on the wire: upstream's C struct, written whole with its padding.
 pub const HEADER_LEN: usize = 24;
-/// Status frame: magic in the high half, code in the low half.
+/// Status frame: the magic in the high half, a code in the low half.
 pub const STATUS_LEN: usize = 8;
-/// Bytes of an incarnation id and of the cell that holds it.
-pub const INCARNATION_LEN: usize = 16;
+/// Bytes of an incarnation id, and of the cell that holds it. This project's own; upstream peers have none.
+pub const INCARNATION_LEN: usize = incarnation::LEN;
 
+/// Added to the opcode to ask for v2 framing.
 const V2_BIT: u8 = 0x80;
+/// "MCTV".
 const MAGIC: u64 = 0x4D43_5456 << 32;
+/// The code for an address that is refused; 0 is good.
 const REJECTED: u64 = 1;
 
 /// The frame that says "applied" (WRITE) or "payload follows" (READ).
