@@ -7,6 +7,7 @@ use std::time::Instant;
 use parking_lot::{Condvar, Mutex};
 
 use super::deliveries::Delivery;
+use super::segment::Segment;
 use crate::error::{Code, Error, Result};
 use crate::handshake::Notification;
 use crate::runtime::wakeup::Wakeup;
@@ -46,6 +47,8 @@ struct Inner {
     slots: Vec<(u32, u32)>,
     works: Vec<Arc<Work>>,
     links: Vec<Arc<dyn Link>>,
+    /// The segments of those links: one that is removed or closed lives on while a batch has work there.
+    segments: Vec<Arc<Segment>>,
     /// Places taken by submit calls that are still being validated.
     reserved: usize,
     freed: bool,
@@ -72,6 +75,7 @@ impl Batch {
                 slots,
                 works: Vec::new(),
                 links: Vec::new(),
+                segments: Vec::new(),
                 reserved: 0,
                 freed: false,
                 notification: None,
@@ -231,6 +235,7 @@ impl Batch {
         inner.works = Vec::new();
         inner.slots = Vec::new();
         inner.links = Vec::new();
+        inner.segments = Vec::new();
         inner.notification = None;
         *self.waiters.lock() = None;
     }
@@ -262,10 +267,10 @@ pub struct Reservation<'a> {
 
 impl Reservation<'_> {
     /// Adds the call's tasks. The caller posts their slices afterwards.
-    pub fn commit(
+    pub(super) fn commit(
         mut self,
         work: &Arc<Work>,
-        links: &[Arc<dyn Link>],
+        ways: &[(Arc<dyn Link>, Arc<Segment>)],
         notification: Option<Pending>,
     ) -> Result<()> {
         let batch = self.batch;
@@ -277,9 +282,12 @@ impl Reservation<'_> {
         inner.reserved -= std::mem::take(&mut self.count);
         inner.works.push(work.clone());
         inner.slots.extend((0..work.tasks.len() as u32).map(|position| (number, position)));
-        for link in links {
+        for (link, segment) in ways {
             if !inner.links.iter().any(|known| Arc::ptr_eq(known, link)) {
                 inner.links.push(link.clone());
+            }
+            if !inner.segments.iter().any(|known| Arc::ptr_eq(known, segment)) {
+                inner.segments.push(segment.clone());
             }
         }
         let running = work.tasks.iter().filter(|task| task.status() == Status::Waiting).count();

@@ -98,10 +98,11 @@ impl Engine {
         drop(view);
         let pending = notification.map(|notification| Pending { target: entry(0).target, notification });
         let remotes = || targets.iter().filter_map(|target| target.remote.as_ref());
-        let links: Vec<_> = remotes().map(|remote| remote.way.link.clone()).collect();
+        let ways: Vec<_> =
+            remotes().map(|remote| (remote.way.link.clone(), remote.segment.clone())).collect();
         let outcome = outcome
             .and_then(|()| remotes().try_for_each(Remote::ready))
-            .and_then(|()| reservation.commit(&work, &links, pending));
+            .and_then(|()| reservation.commit(&work, &ways, pending));
         if let Err(error) = outcome {
             targets.into_iter().flat_map(|target| target.slices).for_each(Slice::discard);
             return Err(error);
@@ -118,7 +119,7 @@ impl Engine {
             }
         }
         if batch.is_watched() {
-            links.iter().for_each(|link| link.rely_on_threads());
+            ways.iter().for_each(|(link, _)| link.rely_on_threads());
         }
         Ok(())
     }

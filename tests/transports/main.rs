@@ -99,7 +99,7 @@ suite! {
     }
     to_engines {
         a_segment_that_is_removed_under_traffic_ends_it,
-        a_segment_that_is_removed_at_once_leaves_no_task_behind,
+        a_segment_that_is_removed_at_once_lives_while_it_has_work,
         p03_a_peer_that_leaves_under_traffic_fails_its_tasks,
         p04_a_peer_that_comes_back_where_it_was_is_reached,
         p04_a_peer_that_comes_back_elsewhere_is_reached,
