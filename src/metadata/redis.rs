@@ -19,7 +19,7 @@ use crate::error::{Class, Error, Result};
 use crate::host_port;
 use crate::runtime::BoxFuture;
 
-/// Writes a key whose value has the digest ARGV[1]; the empty digest stands for an absent key. Answers the new value's
+/// Writes a key whose value has the digest `ARGV[1]`; the empty digest stands for an absent key. Answers the new value's
 /// digest, or an empty text if the key has another value.
 const PUT: &str = "local v = redis.call('GET', KEYS[1]) \
     local is = v and redis.sha1hex(v) or '' \
@@ -30,11 +30,11 @@ const PUT: &str = "local v = redis.call('GET', KEYS[1]) \
 const GET: &str = "local v = redis.call('GET', KEYS[1]) \
     if not v then return {} end \
     return {v, redis.sha1hex(v)}";
-/// Removes a key whose value has the digest ARGV[1]; answers how many keys it removed.
+/// Removes a key whose value has the digest `ARGV[1]`; answers how many keys it removed.
 const DELETE: &str = "local v = redis.call('GET', KEYS[1]) \
     if v and redis.sha1hex(v) == ARGV[1] then return redis.call('DEL', KEYS[1]) end \
     return 0";
-/// Puts off the expiry of a key whose value has the digest ARGV[1]; answers 1 if there is one.
+/// Puts off the expiry of a key whose value has the digest `ARGV[1]`; answers 1 if there is one.
 const KEEP: &str = "local v = redis.call('GET', KEYS[1]) \
     if v and redis.sha1hex(v) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end \
     return 0";
