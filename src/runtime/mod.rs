@@ -3,6 +3,7 @@
 pub mod backoff;
 pub mod clock;
 pub mod control;
+pub mod descriptors;
 pub mod fork;
 pub mod interfaces;
 pub mod poll;
