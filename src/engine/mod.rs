@@ -2,6 +2,7 @@
 //! `createTransferEngine`; every method may be called from any thread.
 
 pub mod batch;
+mod described;
 pub mod handles;
 mod host;
 mod install;
@@ -37,6 +38,7 @@ use crate::metadata::{self, Own, Store};
 use crate::observe::log::{self, RateLimit};
 use crate::runtime::clock;
 use crate::runtime::control::Control;
+use crate::runtime::descriptors;
 use crate::runtime::fork::{self, Tracked};
 use crate::runtime::ports::BoundPort;
 use crate::runtime::slots::{Slots, KEY_BITS};
@@ -93,9 +95,10 @@ impl Engine {
     pub fn create(connection: &str, server_name: &str, auto_discover: bool) -> Result<Arc<Self>> {
         // Before anything that looks at the time, the log included.
         clock::probe()?;
-        let (config, warnings) = Config::from_env();
+        let (mut config, warnings) = Config::from_env();
         log::init(&config, &warnings);
         fork::watch();
+        leave_descriptors(&mut config);
         let config = Arc::new(config);
         let server = host_port::parse(server_name, config.handshake_port);
         if server.host.is_empty() {
@@ -112,9 +115,7 @@ impl Engine {
         let described = local.clone();
         let own = Own {
             incarnation: incarnation::hex(&incarnation),
-            descriptor: Arc::new(move || {
-                described.descriptor().map_or(serde_json::Value::Null, |d| d.encode())
-            }),
+            descriptor: Arc::new(move || described.outline()),
         };
         let store = metadata::open(connection, &config, own)?;
         let engine = Arc::new(Engine {
@@ -294,6 +295,22 @@ fn next_tag() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     // 0 and 0xffff are left out: an id is never 0 or u64::MAX.
     NEXT.fetch_add(1, Ordering::Relaxed) % (u16::MAX - 1) + 1
+}
+
+/// Keeps peers from taking the descriptors that the host needs: of the half that is theirs, a quarter is for handshakes and
+/// the rest for data.
+fn leave_descriptors(config: &mut Config) {
+    let wanted = (config.handshake_max_clients, config.tcp_max_inbound);
+    config.handshake_max_clients = descriptors::cap(wanted.0, 1, 4);
+    config.tcp_max_inbound = descriptors::cap(wanted.1, 3, 4);
+    if wanted != (config.handshake_max_clients, config.tcp_max_inbound) {
+        tracing::info!(
+            "with {} descriptors (ulimit -n), at most {} handshake and {} data connections of peers are served",
+            descriptors::limit(),
+            config.handshake_max_clients,
+            config.tcp_max_inbound
+        );
+    }
 }
 
 fn no_such_batch(id: u64) -> Error {

@@ -1,5 +1,6 @@
 //! Ground floor: threads, the control plane's event loop, handle tables, fork handling.
 
+pub mod aside;
 pub mod backoff;
 pub mod clock;
 pub mod control;
@@ -11,6 +12,7 @@ pub mod ports;
 pub mod resolve;
 pub mod signals;
 pub mod slots;
+pub mod sockets;
 pub mod thread;
 pub mod wakeup;
 
