@@ -12,8 +12,9 @@ use crate::error::{Class, Error, Result};
 /// millisecond, and nearly all messages and descriptors are shorter.
 pub const LARGE: usize = 64 << 10;
 
-/// Threads for this at once, in the process. Chosen: what one text unfolds into is bounded, and so is this many.
-const AT_ONCE: usize = 4;
+/// Threads for this at once, in the process. Chosen: a text may unfold into 24 times its length, and not many of them are
+/// to be in memory at once.
+const AT_ONCE: usize = 2;
 
 static TURNS: Semaphore = Semaphore::const_new(AT_ONCE);
 
