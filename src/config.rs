@@ -286,6 +286,23 @@ impl Config {
         Self::read(|name| std::env::var_os(name))
     }
 
+    /// Keeps peers from taking the descriptors that the host needs: of `limit`, which the process has, a half stays with
+    /// the host, an eighth is for handshakes and the rest for data connections of peers. Says so if that lowers a
+    /// setting. Chosen: with the usual 1024 they are 128 and 384.
+    pub fn leave_descriptors(&mut self, limit: usize) -> Option<String> {
+        let wanted = (self.handshake_max_clients, self.tcp_max_inbound);
+        self.handshake_max_clients = wanted.0.min(limit / 8).max(1);
+        self.tcp_max_inbound = wanted.1.min(limit / 8 * 3).max(1);
+        let now = (self.handshake_max_clients, self.tcp_max_inbound);
+        (now != wanted).then(|| {
+            format!(
+                "of {limit} descriptors (ulimit -n) half are left to the host: at most {} handshake and {} inbound data \
+                 connections are served",
+                now.0, now.1
+            )
+        })
+    }
+
     /// Rules over more than one row.
     fn reconcile(&mut self, warnings: &mut Vec<String>) {
         let ephemeral = 32768..=60999;
@@ -332,6 +349,16 @@ mod tests {
             assert_eq!(warnings.len(), 1, "{name}={value}");
             assert!(warnings[0].contains(name) && warnings[0].contains(value));
             assert_eq!(format!("{config:?}"), format!("{:?}", Config::default()));
+        }
+    }
+
+    #[test]
+    fn peers_get_no_more_than_half_of_the_descriptors() {
+        for (limit, handshakes, data) in [(1 << 20, 256, 4096), (1024, 128, 384), (16, 2, 6), (0, 1, 1)] {
+            let mut config = Config::default();
+            let lowered = config.leave_descriptors(limit);
+            assert_eq!((config.handshake_max_clients, config.tcp_max_inbound), (handshakes, data));
+            assert_eq!(lowered.is_some(), limit < 1 << 20);
         }
     }
 

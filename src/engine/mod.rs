@@ -98,7 +98,9 @@ impl Engine {
         let (mut config, warnings) = Config::from_env();
         log::init(&config, &warnings);
         fork::watch();
-        leave_descriptors(&mut config);
+        if let Some(lowered) = config.leave_descriptors(descriptors::limit()) {
+            tracing::info!("{lowered}");
+        }
         let config = Arc::new(config);
         let server = host_port::parse(server_name, config.handshake_port);
         if server.host.is_empty() {
@@ -295,22 +297,6 @@ fn next_tag() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     // 0 and 0xffff are left out: an id is never 0 or u64::MAX.
     NEXT.fetch_add(1, Ordering::Relaxed) % (u16::MAX - 1) + 1
-}
-
-/// Keeps peers from taking the descriptors that the host needs: of the half that is theirs, a quarter is for handshakes and
-/// the rest for data.
-fn leave_descriptors(config: &mut Config) {
-    let wanted = (config.handshake_max_clients, config.tcp_max_inbound);
-    config.handshake_max_clients = descriptors::cap(wanted.0, 1, 4);
-    config.tcp_max_inbound = descriptors::cap(wanted.1, 3, 4);
-    if wanted != (config.handshake_max_clients, config.tcp_max_inbound) {
-        tracing::info!(
-            "with {} descriptors (ulimit -n), at most {} handshake and {} data connections of peers are served",
-            descriptors::limit(),
-            config.handshake_max_clients,
-            config.tcp_max_inbound
-        );
-    }
 }
 
 fn no_such_batch(id: u64) -> Error {

@@ -5,10 +5,6 @@
 
 use std::os::fd::RawFd;
 
-/// The part of the descriptors that is left to the host when peers fill the ports of one engine: a half. Chosen: an
-/// engine that serves as many peers as the other half allows is well used, and so is a host with as many files.
-const HOST_PART: usize = 2;
-
 /// The part below which descriptors count as scarce: the last eighth. Chosen: 128 of the usual 1024, with which a host
 /// can open its files and this library its own connections.
 const SCARCE_PART: usize = 8;
@@ -24,12 +20,6 @@ pub fn limit() -> usize {
     } else {
         usize::try_from(limits.rlim_cur).unwrap_or(usize::MAX)
     }
-}
-
-/// The largest number of connections for a port that is to take `share` parts of what is not the host's, out of
-/// `of`; at most `wanted`, at least one.
-pub fn cap(wanted: usize, share: usize, of: usize) -> usize {
-    (limit() / HOST_PART / of).saturating_mul(share).clamp(1, wanted.max(1))
 }
 
 /// Whether a descriptor that was just made is one of the last: the kernel gives the lowest number that is free, so all
