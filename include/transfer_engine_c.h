@@ -367,7 +367,7 @@ int submitTransfer(transfer_engine_t engine,
 
 /**
  * As submitTransfer; in addition notify_msg is sent to the first entry's target once, by the
- * poll that sees every task of the batch COMPLETED.
+ * poll that sees every task of the batch COMPLETED. Both texts are UTF-8, else -1.
  */
 int submitTransferWithNotify(transfer_engine_t engine,
                              batch_id_t batch_id,
@@ -401,8 +401,8 @@ notify_msg_t *getNotifsFromEngine(transfer_engine_t engine, int *size);
 int freeNotifsMsgBuf(notify_msg_t *msg, int size);
 
 /**
- * Sends a message to the engine that owns a segment and waits for the receipt. 0; -200 unknown
- * id or refused; -101, -102, -103 as openSegment.
+ * Sends a message to the engine that owns a segment and waits for the receipt. 0; -1 a text that is
+ * not UTF-8; -200 unknown id or refused; -101, -102, -103 as openSegment.
  */
 int genNotifyInEngine(transfer_engine_t engine, uint64_t target_id, notify_msg_t notify_msg);
 

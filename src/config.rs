@@ -172,9 +172,9 @@ config! {
     handshake_timeout: Duration = s(60), "60", "MC_HANDSHAKE_TIMEOUT", secs(1..=3600),
         "seconds for one whole handshake exchange as client";
     handshake_max_length: usize = 1 << 20, "1048576", "MC_HANDSHAKE_MAX_LENGTH", int(1048576..=134217728),
-        "largest handshake request accepted, bytes; replies of peers may be 128 MiB";
+        "largest handshake request accepted, bytes; for replies see MC_METADATA_MAX_BYTES";
     handshake_max_clients: usize = 256, "256", "MC_HANDSHAKE_MAX_CLIENTS", int(1..=65535),
-        "handshake connections served at once; more are closed";
+        "handshake connections served at once, half of them from one address, and fewer where ulimit -n is low; beyond it the oldest without a complete request is closed";
     notify_queue_max: usize = 65536, "65536", "MC_NOTIFY_QUEUE_MAX", int(1..=16777216),
         "notifications kept until the caller fetches them; more are refused with -200 at the sender";
     notify_queue_bytes: usize = 64 << 20, "67108864", "MC_NOTIFY_QUEUE_BYTES", int(4096..=1 << 40),
@@ -197,6 +197,8 @@ config! {
         "stores: seconds until the keys of an engine that died are gone (etcd, redis, mte metadata-server); a live engine looks after its keys three times as often";
     metadata_take_over: bool = true, "1", "MC_METADATA_TAKE_OVER", on_off,
         "stores: 0: never start under a name that the store already has, even if its owner does not answer";
+    metadata_max_bytes: usize = 32 << 20, "33554432", "MC_METADATA_MAX_BYTES", int(1048576..=134217728),
+        "largest descriptor, or other answer, read from a peer or a store, bytes; 32 MiB are 250000 buffers and more";
     metadata_revalidate: Duration = s(5), "5000", "MC_METADATA_REVALIDATE_MS", millis(0..=86400000),
         "stores that cannot tell of changes (http, redis): a descriptor in use that is older than these milliseconds is read again in the background; 0: never";
     metadata_ca_file: Option<String> = None, "unset", "MC_METADATA_CA_FILE", text,
@@ -242,7 +244,7 @@ config! {
     tcp_body_timeout: Duration = s(60), "60", "MC_TCP_BODY_TIMEOUT_SEC", secs(1..=86400),
         "as server: seconds without progress inside a begun header or body before the connection is closed";
     tcp_max_inbound: usize = 4096, "4096", "MC_TCP_MAX_INBOUND", int(1..=1048576),
-        "inbound data connections served at once; more are closed";
+        "inbound data connections served at once, and fewer where ulimit -n is low; more are closed";
     tcp_sockbuf_bytes: usize = 0, "0", "MC_TCP_SOCKET_BUFFER", int(0..=1 << 30),
         "socket buffer size asked for on data connections, bytes; 0 leaves it to the kernel";
     tcp_allow_unregistered_source: bool = false, "0", "MC_TCP_ALLOW_UNREGISTERED_SOURCE", on_off,
@@ -329,6 +331,23 @@ impl Config {
         Self::read(|name| std::env::var_os(name))
     }
 
+    /// Keeps peers from taking the descriptors that the host needs: of `limit`, which the process has, a half stays with
+    /// the host, an eighth is for handshakes and the rest for data connections of peers. Says so if that lowers a
+    /// setting. Chosen: with the usual 1024 they are 128 and 384.
+    pub fn leave_descriptors(&mut self, limit: usize) -> Option<String> {
+        let wanted = (self.handshake_max_clients, self.tcp_max_inbound);
+        self.handshake_max_clients = wanted.0.min(limit / 8).max(1);
+        self.tcp_max_inbound = wanted.1.min(limit / 8 * 3).max(1);
+        let now = (self.handshake_max_clients, self.tcp_max_inbound);
+        (now != wanted).then(|| {
+            format!(
+                "of {limit} descriptors (ulimit -n) half are left to the host: at most {} handshake and {} inbound data \
+                 connections are served",
+                now.0, now.1
+            )
+        })
+    }
+
     /// Rules over more than one row.
     fn reconcile(&mut self, warnings: &mut Vec<String>) {
         let ephemeral = 32768..=60999;
@@ -375,6 +394,16 @@ mod tests {
             assert_eq!(warnings.len(), 1, "{name}={value}");
             assert!(warnings[0].contains(name) && warnings[0].contains(value));
             assert_eq!(format!("{config:?}"), format!("{:?}", Config::default()));
+        }
+    }
+
+    #[test]
+    fn peers_get_no_more_than_half_of_the_descriptors() {
+        for (limit, handshakes, data) in [(1 << 20, 256, 4096), (1024, 128, 384), (16, 2, 6), (0, 1, 1)] {
+            let mut config = Config::default();
+            let lowered = config.leave_descriptors(limit);
+            assert_eq!((config.handshake_max_clients, config.tcp_max_inbound), (handshakes, data));
+            assert_eq!(lowered.is_some(), limit < 1 << 20);
         }
     }
 

@@ -12,22 +12,26 @@ use crate::error::{Code, Error, Result};
 /// Deepest nesting accepted; bounds the stack that a peer's text can use. Chosen: descriptors nest five deep.
 const MAX_DEPTH: u32 = 128;
 
-/// Memory that one text may unfold into, counted in values of 32 bytes. Chosen: 1 GiB, four times what the largest
-/// accepted descriptor needs.
-const MAX_UNITS: u32 = 1 << 25;
+/// Memory that any text may unfold into, counted in values of 32 bytes. Chosen: 2 MiB, which is nothing beside the
+/// buffers of an engine.
+const FREE_UNITS: usize = 1 << 16;
+/// What each byte of a text adds to that, in quarters of a unit. Counted: the shortest buffer of a descriptor unfolds
+/// into 24 units and has 35 bytes.
+const QUARTERS_PER_BYTE: usize = 3;
 
 /// What an object costs beside its values. From std's B-tree: even for one member a node has room for eleven names of
 /// 24 bytes and eleven values.
-const OBJECT_UNITS: u32 = 20;
+const OBJECT_UNITS: usize = 20;
 
 /// Reads the first value of `bytes`.
 ///
 /// Comments, trailing commas, duplicate keys (the last wins), raw control characters in strings, invalid
 /// UTF-8 (replaced) and anything after the value are accepted; integers of 64 bits are exact. Empty text and
-/// everything else is `ERR_MALFORMED_JSON`, text that unfolds into too much memory `ERR_MEMORY`.
+/// everything else is `ERR_MALFORMED_JSON`, text that unfolds into much more memory than it has bytes `ERR_MEMORY`.
 pub fn parse(bytes: &[u8]) -> Result<Value> {
     let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    let mut parser = Parser { text, at: 0, units: MAX_UNITS };
+    let units = FREE_UNITS + text.len() / 4 * QUARTERS_PER_BYTE;
+    let mut parser = Parser { text, at: 0, units };
     parser.value(MAX_DEPTH).map_err(|fault| match fault {
         Fault::Syntax(why) => {
             Error::new(Code::MalformedJson, format!("not JSON at byte {}: {why}", parser.at))
@@ -50,7 +54,7 @@ fn syntax<T>(why: &'static str) -> Parsed<T> {
 struct Parser<'a> {
     text: &'a [u8],
     at: usize,
-    units: u32,
+    units: usize,
 }
 
 impl<'a> Parser<'a> {
@@ -245,7 +249,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn charge(&mut self, units: u32) -> Parsed<()> {
+    fn charge(&mut self, units: usize) -> Parsed<()> {
         self.units = self.units.checked_sub(units).ok_or(Fault::Memory)?;
         Ok(())
     }

@@ -76,5 +76,8 @@ pub mod topology;
 #[cfg(feature = "internals")]
 pub mod transport;
 
+/// Descriptors that this process may have open at once.
+pub use runtime::descriptors::limit as descriptor_limit;
+
 /// Header by which HTTP stores are told how long a key lives.
 pub use metadata::EXPIRE_HEADER;

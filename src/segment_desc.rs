@@ -15,6 +15,9 @@ const TIMESTAMP: &str = "timestamp";
 /// Most elements of a list that are accepted from a peer. Chosen: a terabyte in regions of 1 MiB is as many.
 const MAX_ELEMENTS: usize = 1_000_000;
 
+/// What an element of a list has in the text at least. Counted: a buffer with short numbers.
+const ELEMENT_BYTES: usize = 35;
+
 /// A segment descriptor.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SegmentDesc {
@@ -56,6 +59,12 @@ impl SegmentDesc {
             members.remove(common);
         }
         Ok(SegmentDesc { name, protocol, incarnation, members })
+    }
+
+    /// About how many bytes the text had that its lists were read from.
+    pub fn weight(&self) -> usize {
+        let lists = self.members.values().filter_map(Value::as_array);
+        lists.map(|list| list.len().saturating_mul(ELEMENT_BYTES)).sum()
     }
 
     /// Adds or replaces a member.

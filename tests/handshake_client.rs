@@ -10,7 +10,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use transfer_engine::config::Config;
 use transfer_engine::error::{Class, Code, Error};
-use transfer_engine::handshake::{server, wire, Client, ConnectionMessage, Handler, Limits, Notification};
+use transfer_engine::handshake::{
+    server, wire, Client, ConnectionMessage, Document, Handler, Limits, Notification,
+};
 use transfer_engine::host_port::HostPort;
 use transfer_engine::metadata;
 use transfer_engine::runtime::fork::Tracked;
@@ -144,9 +146,10 @@ fn a_connection_refused_without_a_reason_is_a_rejection() {
 struct Node(Mutex<Value>);
 
 impl Handler for Node {
-    fn metadata(&self, request: &Value) -> Option<Value> {
+    fn metadata(self: Arc<Self>, request: Value) -> BoxFuture<'static, Option<Arc<Document>>> {
         assert_eq!(request["buffers"], json!([]), "requests carry no buffers");
-        Some(self.0.lock().unwrap().clone()).filter(|v| !v.is_null())
+        let descriptor = self.0.lock().unwrap().clone();
+        Box::pin(std::future::ready(Some(descriptor).filter(|v| !v.is_null()).map(|v| Document::new(&v))))
     }
 
     fn notify(&self, _: Notification) -> bool {

@@ -9,7 +9,9 @@ use serde_json::{json, Value};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use transfer_engine::config::Config;
-use transfer_engine::handshake::{server, wire, Client, ConnectionMessage, Handler, Limits, Notification};
+use transfer_engine::handshake::{
+    server, wire, Client, ConnectionMessage, Document, Handler, Limits, Notification,
+};
 use transfer_engine::host_port::HostPort;
 use transfer_engine::json;
 use transfer_engine::runtime::fork::Tracked;
@@ -29,8 +31,8 @@ struct Node {
 }
 
 impl Handler for Node {
-    fn metadata(&self, _: &Value) -> Option<Value> {
-        self.descriptor.clone()
+    fn metadata(self: Arc<Self>, _: Value) -> BoxFuture<'static, Option<Arc<Document>>> {
+        Box::pin(std::future::ready(self.descriptor.as_ref().map(Document::new)))
     }
 
     fn notify(&self, notification: Notification) -> bool {
@@ -74,14 +76,24 @@ async fn send(address: SocketAddr, request: &[u8]) -> TcpStream {
     stream
 }
 
-/// Sends `request` and returns everything up to the server's close, which is a reset if the server has not read
-/// the whole request.
+/// Sends `request` and returns the frame of the reply, then closes, as clients do; nothing if the server does not
+/// reply: it resets the connection then.
 async fn ask(address: SocketAddr, request: &[u8]) -> Vec<u8> {
-    let mut reply = Vec::new();
-    match send(address, request).await.read_to_end(&mut reply).await {
-        Err(e) if e.kind() != std::io::ErrorKind::ConnectionReset => panic!("{e}"),
-        _ => reply,
+    let mut stream = send(address, request).await;
+    let mut reply = vec![0; 8];
+    match stream.read_exact(&mut reply).await {
+        Err(e) if e.kind() == std::io::ErrorKind::ConnectionReset => return Vec::new(),
+        read => drop(read.unwrap()),
     }
+    let length = u64::from_le_bytes(reply[..].try_into().unwrap());
+    reply.resize(8 + length as usize, 0);
+    stream.read_exact(&mut reply[8..]).await.unwrap();
+    reply
+}
+
+/// Whether the server has closed or reset the connection, which is waited for.
+async fn is_closed(stream: &mut TcpStream) -> bool {
+    stream.read(&mut [0]).await.map_or(true, |read| read == 0)
 }
 
 async fn probe(address: SocketAddr) {
@@ -203,32 +215,121 @@ fn a_silent_client_is_closed_after_the_read_time_out() {
 }
 
 #[test]
-fn clients_over_the_limit_are_closed_and_room_is_used_again() {
+fn clients_over_the_limit_are_closed_unless_another_makes_room() {
+    run(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let limits = Limits { max_clients: 1, ..patient() };
+        let node = Arc::new(Undecided::default());
+        tokio::spawn(server::serve(Tracked::new(listener), node.clone(), limits));
+        // A client that is being answered stays.
+        let first = send(address, &wire::Frame::of_json(Some(wire::CONNECTION), &json!({})).encode()).await;
+        node.0.notified().await;
+        let mut second = TcpStream::connect(address).await.unwrap();
+        assert!(is_closed(&mut second).await);
+        drop(first);
+    });
     run(async {
         let (address, _server) = start(Node::default(), Limits { max_clients: 1, ..patient() }).await;
-        let first = TcpStream::connect(address).await.unwrap();
-        let mut second = TcpStream::connect(address).await.unwrap();
-        assert_eq!(second.read(&mut [0]).await.unwrap(), 0);
-        drop(first);
-        // The server notices the close of the first some time after it happened.
-        let request = wire::Frame::of_json(Some(wire::PROBE), &json!({})).encode();
-        loop {
-            let mut reply = Vec::new();
-            let mut stream = TcpStream::connect(address).await.unwrap();
-            let sent = stream.write_all(&request).await;
-            if sent.is_ok() && stream.read_to_end(&mut reply).await.is_ok() && !reply.is_empty() {
-                break;
+        // One without a request makes room.
+        let mut first = TcpStream::connect(address).await.unwrap();
+        probe(address).await;
+        assert!(is_closed(&mut first).await);
+    });
+}
+
+#[test]
+fn p39_a_crowd_that_dribbles_keeps_nobody_out() {
+    run(async {
+        let (address, _server) = start(Node::default(), Limits { max_clients: 16, ..patient() }).await;
+        let mut crowd = Vec::new();
+        for round in 0..300 {
+            // The same host has other addresses.
+            let from = tokio::net::TcpSocket::new_v4().unwrap();
+            from.bind(SocketAddr::from(([127, 0, 0, 2 + (round % 3) as u8], 0))).unwrap();
+            let mut dribbling = from.connect(address).await.unwrap();
+            dribbling.write_all(&[100, 0, 0]).await.unwrap();
+            crowd.push(dribbling);
+            if round % 10 == 9 {
+                probe(address).await;
             }
         }
     });
 }
 
-/// Never has an answer.
-struct Undecided;
+#[test]
+fn a_client_that_stays_after_its_reply_is_reset() {
+    run(async {
+        let limits = Limits { close_timeout: Duration::from_millis(20), ..patient() };
+        let (address, _server) = start(Node::default(), limits).await;
+        let request = wire::Frame::of_json(Some(wire::PROBE), &json!({})).encode();
+        let mut staying = send(address, &request).await;
+        let mut reply = Vec::new();
+        let end = staying.read_to_end(&mut reply).await.unwrap_err();
+        assert_eq!(end.kind(), std::io::ErrorKind::ConnectionReset);
+        assert!(reply.ends_with(b"{\"status\":\"success\"}\n"));
+        // One that closes its own direction only still gets the whole reply and a proper end.
+        let mut half = send(address, &request).await;
+        half.shutdown().await.unwrap();
+        let mut reply = Vec::new();
+        half.read_to_end(&mut reply).await.unwrap();
+        assert!(reply.ends_with(b"{\"status\":\"success\"}\n"));
+    });
+}
 
-impl Handler for Undecided {
-    fn metadata(&self, _: &Value) -> Option<Value> {
-        None
+#[test]
+fn a_large_reply_is_waited_for_as_long_as_the_client_reads() {
+    run(async {
+        let large = Value::Array(vec![json!("x".repeat(1 << 10)); 4 << 10]);
+        let node = Node { descriptor: Some(large.clone()), ..Node::default() };
+        let limits = Limits { close_timeout: Duration::from_millis(20), ..patient() };
+        let (address, _server) = start(node, limits).await;
+        let mut slow = send(address, &wire::Frame::of_json(Some(wire::METADATA), &json!({})).encode()).await;
+        let mut reply = vec![0; 9];
+        slow.read_exact(&mut reply).await.unwrap();
+        reply.resize(8 + u64::from_le_bytes(reply[..8].try_into().unwrap()) as usize, 0);
+        for chunk in reply[9..].chunks_mut(64 << 10) {
+            slow.read_exact(chunk).await.unwrap();
+            // Slower than the time to close.
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        assert_eq!(json::parse(&reply[9..]).unwrap(), large);
+    });
+}
+
+#[test]
+fn a_document_is_shared_and_ends_when_it_is_withdrawn() {
+    run(async {
+        let document = Document::new(&json!("x".repeat(8 << 20)));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let node = Arc::new(Published(document.clone()));
+        tokio::spawn(server::serve(Tracked::new(listener), node, patient()));
+        let request = wire::Frame::of_json(Some(wire::METADATA), &json!({})).encode();
+        let mut unread = Vec::new();
+        for _ in 0..50 {
+            unread.push(send(address, &request).await);
+        }
+        for stream in &mut unread {
+            stream.read_exact(&mut [0; 9]).await.unwrap();
+        }
+        // One for this test, one for the node, one for each reply.
+        assert_eq!(Arc::strong_count(&document), 52);
+        document.withdraw();
+        for mut stream in unread {
+            let mut rest = Vec::new();
+            let end = stream.read_to_end(&mut rest).await.unwrap_err();
+            assert_eq!(end.kind(), std::io::ErrorKind::ConnectionReset);
+        }
+        probe(address).await;
+    });
+}
+
+struct Published(Arc<Document>);
+
+impl Handler for Published {
+    fn metadata(self: Arc<Self>, _: Value) -> BoxFuture<'static, Option<Arc<Document>>> {
+        Box::pin(std::future::ready(Some(self.0.clone())))
     }
 
     fn notify(&self, _: Notification) -> bool {
@@ -236,6 +337,25 @@ impl Handler for Undecided {
     }
 
     fn connection(&self, _: ConnectionMessage) -> BoxFuture<'_, Option<ConnectionMessage>> {
+        Box::pin(std::future::ready(None))
+    }
+}
+
+/// Never has an answer; tells when it is asked.
+#[derive(Default)]
+struct Undecided(tokio::sync::Notify);
+
+impl Handler for Undecided {
+    fn metadata(self: Arc<Self>, _: Value) -> BoxFuture<'static, Option<Arc<Document>>> {
+        Box::pin(std::future::ready(None))
+    }
+
+    fn notify(&self, _: Notification) -> bool {
+        false
+    }
+
+    fn connection(&self, _: ConnectionMessage) -> BoxFuture<'_, Option<ConnectionMessage>> {
+        self.0.notify_one();
         Box::pin(std::future::pending())
     }
 }
@@ -246,13 +366,11 @@ fn a_connection_that_is_being_set_up_delays_nobody_and_not_for_ever() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let limits = Limits { answer_timeout: Duration::from_millis(300), ..patient() };
-        tokio::spawn(server::serve(Tracked::new(listener), Arc::new(Undecided), limits));
+        tokio::spawn(server::serve(Tracked::new(listener), Arc::new(Undecided::default()), limits));
         let request = wire::Frame { kind: Some(wire::CONNECTION), body: b"{}".to_vec() }.encode();
         let mut waiting = send(address, &request).await;
         probe(address).await;
-        let mut reply = Vec::new();
-        waiting.read_to_end(&mut reply).await.unwrap();
-        assert_eq!(reply, b"");
+        assert!(is_closed(&mut waiting).await);
     });
 }
 

@@ -8,6 +8,8 @@ mod common;
 
 use common::in_child;
 use std::ffi::{c_void, CStr, CString};
+use std::io::{BufRead, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -16,12 +18,12 @@ use transfer_engine::ffi::engine::{
     createTransferEngine, destroyTransferEngine, getLocalIpAndPort, installTransport,
 };
 use transfer_engine::ffi::ext::{mte_last_error, mte_wait_batch};
-use transfer_engine::ffi::memory::{registerLocalMemory, unregisterLocalMemory};
+use transfer_engine::ffi::memory::{registerLocalMemory, registerLocalMemoryBatch, unregisterLocalMemory};
 use transfer_engine::ffi::segment::openSegment;
 use transfer_engine::ffi::transfer::{allocateBatchID, freeBatchID, getTransferStatus, submitTransfer};
 use transfer_engine::ffi::types::{
-    transfer_request, transfer_status, INVALID_BATCH, LOCAL_SEGMENT, OPCODE_READ, OPCODE_WRITE,
-    STATUS_COMPLETED,
+    buffer_entry_t, transfer_request, transfer_status, INVALID_BATCH, LOCAL_SEGMENT, OPCODE_READ,
+    OPCODE_WRITE, STATUS_COMPLETED,
 };
 
 /// Far longer than anything here takes.
@@ -252,6 +254,168 @@ fn p25_an_idle_engine_takes_no_processor_time() {
     assert!(asleep.unwrap().1.timed_out());
     let used = cpu_time() - before;
     assert!(used < WALL / 100, "two idle engines used {used:?} of {WALL:?}");
+    host.destroy();
+    peer.destroy();
+}
+
+/// The port behind the last colon of a name.
+fn port_of(host: &Host) -> u16 {
+    host.name().to_str().unwrap().rsplit_once(':').unwrap().1.parse().unwrap()
+}
+
+/// One request of `kind` with an empty object to a handshake port; the reply's JSON. Closes as clients do.
+fn ask(port: u16, kind: u8) -> serde_json::Value {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.write_all(&[3, 0, 0, 0, 0, 0, 0, 0, kind, b'{', b'}']).unwrap();
+    let mut head = [0; 9];
+    stream.read_exact(&mut head).unwrap();
+    let mut body = vec![0; u64::from_le_bytes(head[..8].try_into().unwrap()) as usize - 1];
+    stream.read_exact(&mut body).unwrap();
+    serde_json::from_slice(&body).unwrap()
+}
+
+/// The first of two free ports in a row, as far as one can know.
+fn two_ports() -> u16 {
+    let free = |port: u16| TcpListener::bind(("0.0.0.0", port)).is_ok();
+    (21_000..30_000).step_by(2).find(|port| free(*port) && free(port + 1)).unwrap()
+}
+
+#[test]
+fn an_engine_starts_again_on_the_ports_of_one_that_was_asked() {
+    let name = "an_engine_starts_again_on_the_ports_of_one_that_was_asked";
+    let first = two_ports();
+    let (min, max) = (first.to_string(), (first + 1).to_string());
+    if in_child(name, &[("MC_MIN_RPC_PORT", &min), ("MC_MAX_RPC_PORT", &max), ("MC_LOG_LEVEL", "ERROR")]) {
+        return;
+    }
+    for _ in 0..10 {
+        let host = Host::create();
+        let port = port_of(&host);
+        assert_eq!(ask(port, 3), serde_json::json!({"status": "success"}));
+        assert!(ask(port, 1)["buffers"].is_array());
+        // A client that is there when the engine goes, and one that has sent nonsense.
+        let silent = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let mut nonsense = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        nonsense.write_all(&[0; 8]).unwrap();
+        let _ = nonsense.read(&mut [0]);
+        ask(port, 3);
+        host.destroy();
+        drop(silent);
+    }
+}
+
+/// Memory of this process that is in use, bytes.
+fn resident() -> usize {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+    text.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}
+
+#[test]
+fn p25_descriptors_that_nobody_reads_cost_little_and_delay_nobody() {
+    let name = "p25_descriptors_that_nobody_reads_cost_little_and_delay_nobody";
+    if in_child(name, &[("MC_LOG_LEVEL", "ERROR")]) {
+        return;
+    }
+    const BUFFERS: usize = 20_000;
+    let host = Host::create();
+    let memory = vec![0u64; BUFFERS];
+    let mut entries: Vec<_> = memory
+        .iter()
+        .map(|word| buffer_entry_t { addr: std::ptr::from_ref(word) as *mut c_void, length: 8 })
+        .collect();
+    // SAFETY: an array of that many entries, whose memory outlives the engine.
+    let code =
+        unsafe { registerLocalMemoryBatch(host.engine, entries.as_mut_ptr(), entries.len(), c"*".as_ptr()) };
+    assert_eq!(code, 0, "{}", last_error());
+    let port = port_of(&host);
+    assert_eq!(ask(port, 1)["buffers"].as_array().unwrap().len(), BUFFERS + 1);
+    let before = resident();
+    let unread: Vec<_> = (0..100)
+        .map(|_| {
+            let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+            stream.write_all(&[3, 0, 0, 0, 0, 0, 0, 0, 1, b'{', b'}']).unwrap();
+            stream
+        })
+        .collect();
+    let begun = Instant::now();
+    ask(port, 3);
+    let took = begun.elapsed();
+    // Each has its turn: the beginning of every reply is there.
+    for mut stream in &unread {
+        stream.read_exact(&mut [0; 9]).unwrap();
+    }
+    let more = resident().saturating_sub(before);
+    assert!(more < 16 << 20, "100 replies that nobody reads take {more} bytes");
+    assert!(took < Duration::from_secs(1), "a probe took {took:?}");
+    // A change is seen at once.
+    // SAFETY: no pointers but the handle and an address that is registered.
+    assert_eq!(unsafe { unregisterLocalMemory(host.engine, entries[0].addr) }, 0);
+    assert_eq!(ask(port, 1)["buffers"].as_array().unwrap().len(), BUFFERS);
+    host.destroy();
+}
+
+/// The port to connect to, in a process that does nothing but stay connected.
+const STAY: &str = "TRANSFER_ENGINE_TEST_STAY";
+const CROWD: usize = 1010;
+
+#[test]
+fn stays_connected_for_another_test() {
+    let Some(port) = std::env::var(STAY).ok() else { return };
+    let port: u16 = port.parse().unwrap();
+    let crowd: Vec<_> = (0..CROWD).map(|_| TcpStream::connect(("127.0.0.1", port))).collect();
+    println!("\nCONNECTED");
+    let _ = std::io::stdin().read(&mut [0]);
+    drop(crowd);
+}
+
+/// Another process with silent connections, killed when it is dropped.
+struct Crowd(std::process::Child);
+
+impl Crowd {
+    /// Connects to `port`, as often as it gets through.
+    fn to(port: u16) -> Self {
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", "ulimit -n 2048; exec \"$0\" --exact stays_connected_for_another_test --nocapture"])
+            .arg(std::env::current_exe().unwrap())
+            .env(STAY, port.to_string())
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = std::io::BufReader::new(child.stdout.as_mut().unwrap()).lines();
+        assert!(lines.any(|line| line.unwrap() == "CONNECTED"));
+        Crowd(child)
+    }
+}
+
+impl Drop for Crowd {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn silent_connections_leave_the_host_its_descriptors() {
+    if in_child("silent_connections_leave_the_host_its_descriptors", &[("MC_LOG_LEVEL", "ERROR")]) {
+        return;
+    }
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: a valid out-parameter.
+    assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) }, 0);
+    limit.rlim_cur = 1024;
+    // SAFETY: a valid argument.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, 0);
+    let (host, peer) = (Host::create(), Host::create());
+    let port = port_of(&host);
+    let data = ask(port, 1)["tcp_data_port"].as_u64().unwrap() as u16;
+    let crowds = [Crowd::to(port), Crowd::to(data)];
+    // Those that were accepted last are waited for: this one comes after them.
+    ask(port, 3);
+    let files: Vec<_> = (0..300).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
+    assert!(host.open(&peer) > 0 && peer.open(&host) > 0);
+    drop(files);
+    drop(crowds);
     host.destroy();
     peer.destroy();
 }

@@ -152,11 +152,13 @@ const RESERVED: &[(&str, &[&str])] = &[
             "transport/local/",
             "transport/rdma/memory.rs",
             "runtime/clock.rs",
+            "runtime/descriptors.rs",
             "runtime/fork.rs",
             "runtime/interfaces.rs",
             "runtime/poll.rs",
             "runtime/thread.rs",
             "runtime/signals.rs",
+            "runtime/sockets.rs",
             "runtime/wakeup.rs",
             "topology/pages.rs",
         ],
@@ -176,7 +178,6 @@ const NAMERS: &[(&str, &str)] = &[
     ("engine/reports.rs", "upstream's words for an empty list"),
     ("topology/discover.rs", "the devices of the kernel's class are called so"),
     ("runtime/ports.rs", "the protocol of a socket"),
-    ("metadata/", "the sockets of the stores"),
 ];
 
 /// One file of `src`.

@@ -42,7 +42,11 @@ fn p39_bad_connection_requests_are_refused_with_a_reason_and_disturb_nobody() {
         (path("127.0.0.1:1@"), "Invalid peer_nic_path"),
         (path(""), "Invalid peer_nic_path"),
         (path(&node.path("nope")), "no NIC 'nope'"),
-        (path(&node.path(&"x".repeat(100_000))), "no NIC"),
+        (path(&node.path(&"x".repeat(100_000))), "Invalid peer_nic_path"),
+        (path(&node.path(&"x".repeat(100))), "no NIC"),
+        (one("incarnation", "0".repeat(100_000).into()), "at most 64 characters"),
+        (one("own_incarnation", "0".repeat(100_000).into()), "at most 64 characters"),
+        (with(from(&"x".repeat(100_000)), "withdraw", true.into()), "Invalid local_nic_path"),
         (from(""), "Invalid local_nic_path"),
         (from("nowhere"), "Invalid local_nic_path"),
         (from("nowhere@"), "Invalid local_nic_path"),
@@ -105,6 +109,37 @@ fn p39_bad_connection_requests_are_refused_with_a_reason_and_disturb_nobody() {
     assert_eq!(node.rails().len(), rails + 1, "only the last one made a rail");
     soon("descriptors are left behind", || descriptors() <= fds);
     traffic.stop();
+}
+
+#[test]
+fn p39_long_texts_of_strangers_stay_out_of_memory_and_log() {
+    let name = "p39_long_texts_of_strangers_stay_out_of_memory_and_log";
+    let folder = std::env::temp_dir().join(format!("te-long-texts-{}", std::process::id()));
+    if std::env::var_os("MC_LOG_DIR").is_none() {
+        std::fs::create_dir_all(&folder).unwrap();
+    }
+    if apart(name, &[("MC_LOG_DIR", folder.to_str().unwrap()), ("MC_LOG_LEVEL", "WARNING")]) {
+        let log = std::fs::read_dir(&folder).unwrap().next().unwrap().unwrap();
+        let text = std::fs::read_to_string(log.path()).unwrap();
+        assert!(text.contains("Invalid local_nic_path") && text.len() < 64 << 10, "{} bytes", text.len());
+        std::fs::remove_dir_all(folder).unwrap();
+        return;
+    }
+    let node = Node::new("sim0");
+    let resident = || {
+        let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+        text.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+    };
+    let long = "x".repeat(900_000);
+    let ask = |n: usize| {
+        let message = with(good(&node), "local_nic_path", format!("{n}{long}@nic").into());
+        assert!(node.connect(&message).unwrap()["reply_msg"].as_str().unwrap().len() < 512);
+    };
+    (0..10).for_each(ask);
+    let before = resident();
+    (10..200).for_each(ask);
+    let more = resident().saturating_sub(before);
+    assert!(more < 32 << 20, "190 requests left {more} bytes");
 }
 
 #[test]

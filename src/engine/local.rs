@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::described::{Described, Made};
 use super::notifications::Notifications;
 use super::transports::Transports;
 use crate::config::Config;
-use crate::handshake::{ConnectionMessage, Handler, Notification};
+use crate::handshake::{ConnectionMessage, Document, Handler, Notification};
 use crate::host_port::HostPort;
 use crate::memory::Registry;
-use crate::runtime::BoxFuture;
+use crate::runtime::{aside, BoxFuture};
 use crate::segment_desc::SegmentDesc;
 use crate::transport::incarnation;
 
@@ -31,7 +32,11 @@ pub struct Local {
     is_peer_to_peer: bool,
     /// Notifications until the caller fetches them.
     pub notifications: Notifications,
+    described: Described,
 }
+
+/// What a buffer counts for when it is decided where a descriptor is encoded. Counted: its shortest text.
+const BUFFER_BYTES: usize = 50;
 
 impl Local {
     /// An engine without transports.
@@ -49,6 +54,7 @@ impl Local {
             transports: Transports::default(),
             is_peer_to_peer: true,
             notifications: Notifications::new(config),
+            described: Described::default(),
         }
     }
 
@@ -67,11 +73,48 @@ impl Local {
         };
         self.transports.describe(desc)
     }
+
+    /// The descriptor has changed: peers who ask from now on get it as it is.
+    pub fn changed(&self) {
+        self.described.changed();
+    }
+
+    /// The descriptor without its buffers, which is sent along when a peer's is fetched; null before a transport is
+    /// installed.
+    pub fn outline(&self) -> Value {
+        let made = self.described.current().or_else(|| self.describe());
+        made.map_or(Value::Null, |made| (*made.outline).clone())
+    }
+
+    /// The descriptor, encoded now.
+    fn describe(&self) -> Option<Made> {
+        let changes = self.described.changes();
+        let made = Made::new(self.descriptor()?, changes);
+        self.described.keep(&made);
+        Some(made)
+    }
+
+    async fn described(self: Arc<Self>) -> Option<Made> {
+        if let Some(made) = self.described.current() {
+            return Some(made);
+        }
+        let _turn = self.described.turn.lock().await;
+        if let Some(made) = self.described.current() {
+            return Some(made);
+        }
+        let (bytes, local) = (self.registry.count() * BUFFER_BYTES, self.clone());
+        aside::run(bytes, move || Ok(local.describe())).await.ok().flatten()
+    }
 }
 
 impl Handler for Local {
-    fn metadata(&self, _: &Value) -> Option<Value> {
-        self.is_peer_to_peer.then(|| self.descriptor())?.map(|descriptor| descriptor.encode())
+    fn metadata(self: Arc<Self>, _: Value) -> BoxFuture<'static, Option<Arc<Document>>> {
+        Box::pin(async move {
+            if !self.is_peer_to_peer {
+                return None;
+            }
+            self.described().await.map(|made| made.document)
+        })
     }
 
     fn notify(&self, notification: Notification) -> bool {

@@ -3,6 +3,7 @@
 
 pub mod batch;
 pub mod deliveries;
+mod described;
 pub mod handles;
 mod host;
 mod install;
@@ -39,6 +40,7 @@ use crate::metadata::{self, Own, Store};
 use crate::observe::log::{self, RateLimit};
 use crate::runtime::clock;
 use crate::runtime::control::Control;
+use crate::runtime::descriptors;
 use crate::runtime::fork::{self, Tracked};
 use crate::runtime::ports::BoundPort;
 use crate::runtime::slots::{Slots, KEY_BITS};
@@ -101,9 +103,12 @@ impl Engine {
     pub fn create(connection: &str, server_name: &str, auto_discover: bool) -> Result<Arc<Self>> {
         // Before anything that looks at the time, the log included.
         clock::probe()?;
-        let (config, warnings) = Config::from_env();
+        let (mut config, warnings) = Config::from_env();
         log::init(&config, &warnings);
         fork::watch();
+        if let Some(lowered) = config.leave_descriptors(descriptors::limit()) {
+            tracing::info!("{lowered}");
+        }
         let config = Arc::new(config);
         let server = host_port::parse(server_name, config.handshake_port);
         name::check(connection, server_name, &server, &config)?;
@@ -116,9 +121,7 @@ impl Engine {
         let described = local.clone();
         let own = Own {
             incarnation: incarnation::hex(&incarnation),
-            descriptor: Arc::new(move || {
-                described.descriptor().map_or(serde_json::Value::Null, |d| d.encode())
-            }),
+            descriptor: Arc::new(move || described.outline()),
         };
         let store = metadata::open(connection, &config, own)?;
         let engine = Arc::new(Engine {

@@ -10,6 +10,7 @@ impl Engine {
     /// caller undoes what it did, and calls [`Engine::publish_soon`]: an attempt may have arrived, or another thread's
     /// publication may have carried what was undone.
     pub(super) fn publish(&self) -> Result<()> {
+        self.local.changed();
         if self.store.is_peer_to_peer() {
             return Ok(());
         }
@@ -25,6 +26,7 @@ impl Engine {
 
     /// As [`Engine::publish`], without waiting; a failure is logged.
     pub(super) fn publish_soon(&self) {
+        self.local.changed();
         if self.store.is_peer_to_peer() {
             return;
         }

@@ -64,8 +64,8 @@ impl Engine {
         first_error.map_or(Ok(()), Err)
     }
 
-    /// Without a store nothing is refused here: a peer of this project takes 128 MiB. Upstream
-    /// peers read 1 MiB unless they are told otherwise.
+    /// Without a store nothing is refused here: a peer of this project takes `MC_METADATA_MAX_BYTES`.
+    /// Upstream peers read 1 MiB unless they are told otherwise.
     fn warn_of_size(&self) {
         if !self.store.is_peer_to_peer() {
             return;

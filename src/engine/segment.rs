@@ -15,6 +15,7 @@ use super::known::Known;
 use crate::error::Result;
 use crate::host_port::HostPort;
 use crate::metadata::Store;
+use crate::runtime::aside;
 use crate::transport::table::PROTOCOLS;
 use crate::transport::Link;
 use freshness::Freshness;
@@ -145,7 +146,8 @@ impl Segment {
 /// Fetches a descriptor and prepares it. An error of the store, or `ERR_MALFORMED_JSON`.
 pub(super) async fn read(store: &dyn Store, name: &str) -> Result<Known> {
     let (desc, revision) = store.get_at(name).await?;
-    Known::new(desc, revision).map_err(|e| e.context(store.place(name)).peer(name))
+    let known = aside::run(desc.weight(), move || Known::new(desc, revision)).await;
+    known.map_err(|e| e.context(store.place(name)).peer(name))
 }
 
 #[cfg(test)]

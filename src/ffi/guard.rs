@@ -80,18 +80,6 @@ pub(super) unsafe fn text<'a>(text: *const c_char, what: &str) -> Result<&'a str
     text.to_str().map_err(|_| Error::invalid(format!("{what} is not UTF-8")))
 }
 
-/// A C string that may hold any bytes; -1 if it is NULL.
-///
-/// # Safety
-/// As for [`text`].
-pub(super) unsafe fn any_text(text: *const c_char, what: &str) -> Result<String> {
-    if text.is_null() {
-        return Err(null(what));
-    }
-    // SAFETY: not NULL, and NUL-terminated by the caller's promise.
-    Ok(unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned())
-}
-
 /// An array that C passes; NULL is fine when it is empty.
 ///
 /// # Safety

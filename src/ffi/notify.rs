@@ -115,8 +115,8 @@ pub unsafe extern "C" fn freeNotifsMsgBuf(msg: *mut notify_msg_t, size: c_int) -
     })
 }
 
-/// Sends a message to the engine that owns a segment and waits for the receipt. 0; -200 unknown
-/// id or refused; -101, -102, -103 as openSegment.
+/// Sends a message to the engine that owns a segment and waits for the receipt. 0; -1 a text that is
+/// not UTF-8; -200 unknown id or refused; -101, -102, -103 as openSegment.
 #[no_mangle]
 pub unsafe extern "C" fn genNotifyInEngine(
     engine: transfer_engine_t,

@@ -2,7 +2,7 @@
 
 use std::ffi::c_int;
 
-use super::guard::{any_text, list, out, with_engine};
+use super::guard::{list, out, text, with_engine};
 use super::types::{batch_id_t, notify_msg_t, transfer_engine_t, transfer_request, transfer_status};
 use crate::engine::submit::Request;
 use crate::engine::Inside;
@@ -31,7 +31,7 @@ pub unsafe extern "C" fn submitTransfer(
 }
 
 /// As submitTransfer; in addition notify_msg is sent to the first entry's target once, by the
-/// poll that sees every task of the batch COMPLETED.
+/// poll that sees every task of the batch COMPLETED. Both texts are UTF-8, else -1.
 #[no_mangle]
 pub unsafe extern "C" fn submitTransferWithNotify(
     engine: transfer_engine_t,
@@ -74,16 +74,16 @@ unsafe fn submit(
     Ok(0)
 }
 
-/// Copies a message that C passes.
+/// Copies a message that C passes; -1 unless both texts are UTF-8, because what travels is JSON, which has no other texts.
 ///
 /// # Safety
 /// Both members are NULL or C strings.
 pub unsafe fn notification(message: &notify_msg_t) -> Result<Notification> {
     // SAFETY: the caller's promise.
-    let name = unsafe { any_text(message.name, "notification name") }?;
+    let name = unsafe { text(message.name, "notification name") }?;
     // SAFETY: the caller's promise.
-    let message = unsafe { any_text(message.msg, "notification msg") }?;
-    Ok(Notification { name, message })
+    let message = unsafe { text(message.msg, "notification msg") }?;
+    Ok(Notification { name: name.into(), message: message.into() })
 }
 
 /// Fills *status with the state of a task and moves data along. 0; -1 no such task, and *status

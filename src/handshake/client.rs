@@ -15,18 +15,17 @@ use crate::config::Config;
 use crate::error::{Class, Code, Error, Result};
 use crate::host_port::HostPort;
 use crate::json;
-
+use crate::runtime::aside;
 use crate::runtime::fork::Tracked;
 use crate::runtime::resolve::{resolve, Family};
-
-/// Largest reply accepted, bytes: the upper end of upstream's `MC_HANDSHAKE_MAX_LENGTH`.
-const MAX_REPLY_LEN: usize = 128 << 20;
 
 /// Settings of outgoing handshakes; holds no connection.
 #[derive(Clone, Debug)]
 pub struct Client {
     connect_timeout: Duration,
     exchange_timeout: Duration,
+    /// Bytes.
+    max_reply: usize,
     family: Family,
 }
 
@@ -36,6 +35,7 @@ impl Client {
         Client {
             connect_timeout: config.connect_timeout,
             exchange_timeout: config.handshake_timeout,
+            max_reply: config.metadata_max_bytes,
             family: Family::of(config),
         }
     }
@@ -139,7 +139,7 @@ impl Client {
             .unwrap_or_else(|_| Err(timed_out()))
             .map_err(|e| refused(&e, format!("send to {address}"), request.len()))?;
         let left = deadline.saturating_duration_since(Instant::now());
-        let limits = ReadLimits { max_length: MAX_REPLY_LEN, read_timeout: left, frame_timeout: left };
+        let limits = ReadLimits { max_length: self.max_reply, read_timeout: left, frame_timeout: left };
         let reply =
             wire::read(&mut *stream, &limits).await.map_err(|why| no_reply(why, address, request.len()))?;
         // Upstream serves one connection at a time and waits for us to close.
@@ -151,7 +151,8 @@ impl Client {
             };
             return Err(Error::new(Code::Socket, text).permanent(Class::Protocol));
         }
-        json::parse(&reply.body).map_err(|e| e.context(format_args!("reply from {address}")))
+        let parsed = aside::run(reply.body.len(), move || json::parse(&reply.body)).await;
+        parsed.map_err(|e| e.context(format_args!("reply from {address}")))
     }
 }
 
@@ -164,8 +165,9 @@ fn no_reply(why: Broken, address: SocketAddr, request_len: usize) -> Error {
         Broken::Closed => Error::new(Code::Socket, format!("{what}: {why}; {}", refusal(request_len))),
         Broken::Truncated => Error::new(Code::Socket, format!("{what}: {why}; did the peer stop?")),
         Broken::Length(..) | Broken::Kind(_) => {
-            Error::new(Code::Socket, format!("{what}: {why}; is it a handshake port?"))
-                .permanent(Class::Protocol)
+            let text =
+                format!("{what}: {why}; is it a handshake port, and is MC_METADATA_MAX_BYTES large enough?");
+            Error::new(Code::Socket, text).permanent(Class::Protocol)
         }
     }
 }

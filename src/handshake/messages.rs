@@ -5,6 +5,11 @@ use serde_json::{json, Map, Value};
 
 use crate::error::Result;
 use crate::json::members::Members;
+use crate::observe::log::cut;
+
+/// Bytes of a peer's reason that are kept: it becomes part of errors and of the log. Chosen: upstream's and ours are
+/// shorter.
+const LONGEST_REASON: usize = 1024;
 
 /// A name and a message sent from one engine to another.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -127,7 +132,7 @@ impl ConnectionMessage {
             local_gid: text("local_gid")?,
             qp_num: members.uints("qp_num")?,
             ready_ack: members.flag("ready_ack")?,
-            reply_msg: text("reply_msg")?,
+            reply_msg: cut(members.text("reply_msg")?, LONGEST_REASON).into(),
             payload: text("payload")?,
             incarnation: members.optional_text("incarnation")?,
             own_incarnation: members.optional_text("own_incarnation")?,
@@ -171,6 +176,12 @@ mod tests {
             ..ConnectionMessage::rejection("no")
         };
         assert_eq!(ConnectionMessage::decode(&ours.encode()).unwrap(), ours);
+    }
+
+    #[test]
+    fn a_reason_is_kept_as_far_as_it_is_read() {
+        let long = ConnectionMessage::decode(&json!({"reply_msg": "\u{e9}".repeat(1 << 20)})).unwrap();
+        assert_eq!(long.reply_msg, "\u{e9}".repeat(LONGEST_REASON / 2));
     }
 
     #[test]

@@ -1,17 +1,23 @@
 //! The handshake daemon: serves every connection in a task of its own, so that a silent client delays nobody.
 //! Runs on the control thread until its future is dropped, which ends the connections too.
+//!
+//! The client closes first. Whoever closes a TCP connection first keeps its port in TIME_WAIT for a minute, in which
+//! nobody could bind our port again; so a connection that we have to end is reset, which leaves nothing behind.
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep, timeout, timeout_at, Instant};
 
+use super::clients::{Clients, Stage};
+use super::document::Document;
 use super::messages::{probe_reply, ConnectionMessage, Notification};
 use super::wire::{self, Frame, ReadLimits};
 use crate::config::Config;
@@ -19,23 +25,44 @@ use crate::error::{Code, Error, Result};
 use crate::json;
 use crate::observe::log::RateLimit;
 use crate::runtime::fork::Tracked;
-use crate::runtime::BoxFuture;
+use crate::runtime::{aside, descriptors, sockets, BoxFuture};
 
 /// Wait before the next accept after one that failed for lack of resources. Chosen: a client hardly notices it, and ten
 /// attempts a second cost nothing.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
-/// Longest wait for the next bytes of a client, and for the client to close; upstream's value.
+/// Longest wait for the first or the next bytes of a client, and for it to take bytes of the reply; upstream's value.
 const STEP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Longest time for a whole request or reply. Chosen: the default of `MC_HANDSHAKE_TIMEOUT`, after which a client of
-/// this project has given up; a request of 1 MiB makes it at 18 KiB/s.
-const FRAME_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest time for a whole request, but for the time that its bytes take at [`REQUEST_RATE`]. Chosen: a request of 1 MiB
+/// makes it at 50 KB/s.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+/// Chosen: as `MC_TCP_MIN_RATE`, bytes per second.
+const REQUEST_RATE: u64 = 1 << 20;
+
+/// Longest time for the engine's answer, and for a whole reply. Chosen: the default of `MC_HANDSHAKE_TIMEOUT`, after
+/// which a client of this project has given up.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Longest wait for the client to close after it has the reply. Chosen: upstream's clients and ours close at once, and a
+/// packet that was lost is sent again within it.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Bytes of a reply that the kernel keeps for one client that does not read, half of what it makes of it. Chosen: 256
+/// such clients hold 64 MiB; a reader that is 10 ms away gets 12 MB/s.
+const SEND_BUFFER: usize = 128 << 10;
+
+/// Bytes of a document that are copied behind the head of its frame, so that a short one goes out as one packet.
+const FIRST_BYTES: usize = 16 << 10;
+
+/// Connections that are served even when the process has hardly a descriptor left. Chosen: peers can still be answered,
+/// one after the other, in a host that needs all the rest itself.
+const FLOOR: usize = 8;
 
 /// What the engine answers. Called on the control thread, so nothing here may block.
 pub trait Handler: Send + Sync + 'static {
     /// The local descriptor; `None` (JSON null) while there is none. `request` is whatever JSON the peer sent.
-    fn metadata(&self, request: &Value) -> Option<Value>;
+    fn metadata(self: Arc<Self>, request: Value) -> BoxFuture<'static, Option<Arc<Document>>>;
 
     /// Queues `notification`; false if the queue is full or the text too large.
     fn notify(&self, notification: Notification) -> bool;
@@ -48,7 +75,7 @@ pub trait Handler: Send + Sync + 'static {
 /// What one client may cost.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Connections served at once; more are closed.
+    /// Connections served at once, half of them from one source; see [`Clients::make_room`] for what happens to more.
     pub max_clients: usize,
     /// Length of a request and how long it may take.
     pub read: ReadLimits,
@@ -56,23 +83,24 @@ pub struct Limits {
     pub answer_timeout: Duration,
     /// Longest time to hand the reply to the kernel.
     pub write_timeout: Duration,
-    /// Longest wait for the client to close after the reply.
+    /// Longest wait for the client to close after it has the reply.
     pub close_timeout: Duration,
 }
 
 impl Limits {
-    /// The limits of `config`, with upstream's 5 s per read and for the close, and 60 s per frame.
+    /// The limits of `config`.
     pub fn new(config: &Config) -> Self {
+        let max_length = config.handshake_max_length;
         Limits {
             max_clients: config.handshake_max_clients,
             read: ReadLimits {
-                max_length: config.handshake_max_length,
+                max_length,
                 read_timeout: STEP_TIMEOUT,
-                frame_timeout: FRAME_TIMEOUT,
+                frame_timeout: REQUEST_TIMEOUT + Duration::from_secs(max_length as u64 / REQUEST_RATE),
             },
-            answer_timeout: FRAME_TIMEOUT,
-            write_timeout: FRAME_TIMEOUT,
-            close_timeout: STEP_TIMEOUT,
+            answer_timeout: REPLY_TIMEOUT,
+            write_timeout: REPLY_TIMEOUT,
+            close_timeout: CLOSE_TIMEOUT,
         }
     }
 }
@@ -80,29 +108,34 @@ impl Limits {
 /// Answers connections of `listener` for as long as the future is polled; it never completes.
 pub async fn serve(listener: Tracked<TcpListener>, handler: Arc<dyn Handler>, limits: Limits) {
     let limits = Arc::new(limits);
-    let mut clients = JoinSet::new();
+    let mut clients = Clients::new(limits.max_clients);
     let log = RateLimit::default();
     loop {
         let accepted = tokio::select! {
-            Some(ended) = clients.join_next() => {
-                if let Err(e) = ended {
-                    tracing::error!("handshake task failed: {e}");
+            Some(ended) = clients.ended() => {
+                if let Some(error) = ended.err().filter(|error| !error.is_cancelled()) {
+                    tracing::error!("handshake task failed: {error}");
                 }
                 continue;
             }
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((_, peer)) if clients.len() >= limits.max_clients => {
-                if log.admit("handshake clients", "") {
-                    let most = limits.max_clients;
+            Ok((stream, peer)) => {
+                let stream = Tracked::new(stream);
+                let is_scarce = descriptors::is_scarce(stream.as_raw_fd()) && clients.len() >= FLOOR;
+                // Closed by a reset, whenever it is dropped.
+                let _ = SockRef::from(&*stream).set_linger(Some(Duration::ZERO));
+                let made_room = clients.make_room(peer.ip()) && (!is_scarce || clients.close_one());
+                if made_room {
+                    let (handler, limits) = (handler.clone(), limits.clone());
+                    clients.add(peer.ip(), |stage| client(stream, peer, stage, handler, limits));
+                } else if log.admit("handshake clients", "") {
+                    let served = clients.len();
                     tracing::warn!(
-                        "handshake of {peer} refused: {most} are served already (MC_HANDSHAKE_MAX_CLIENTS)"
+                        "handshake of {peer} refused: {served} are served already (MC_HANDSHAKE_MAX_CLIENTS, ulimit -n)"
                     );
                 }
-            }
-            Ok((stream, peer)) => {
-                clients.spawn(client(Tracked::new(stream), peer, handler.clone(), limits.clone()));
             }
             Err(e) if only_that_connection(&e) => {}
             Err(e) => {
@@ -111,6 +144,7 @@ pub async fn serve(listener: Tracked<TcpListener>, handler: Arc<dyn Handler>, li
                         "handshake port cannot accept: {e}; trying again (file descriptor limit?)"
                     );
                 }
+                clients.close_one();
                 sleep(BACK_OFF).await;
             }
         }
@@ -126,48 +160,123 @@ fn only_that_connection(error: &io::Error) -> bool {
 async fn client(
     stream: Tracked<TcpStream>,
     peer: SocketAddr,
+    stage: Stage,
     handler: Arc<dyn Handler>,
     limits: Arc<Limits>,
 ) {
-    if let Err(why) = exchange(stream, &*handler, &limits).await {
+    if let Err(why) = exchange(stream, &stage, handler, &limits).await {
         tracing::debug!("handshake of {peer} closed: {why}");
     }
 }
 
-async fn exchange(mut stream: Tracked<TcpStream>, handler: &dyn Handler, limits: &Limits) -> Result<()> {
+async fn exchange(
+    mut stream: Tracked<TcpStream>,
+    stage: &Stage,
+    handler: Arc<dyn Handler>,
+    limits: &Limits,
+) -> Result<()> {
     let request = wire::read(&mut *stream, &limits.read)
         .await
         .map_err(|why| Error::new(Code::Socket, format!("request: {why}")))?;
-    let answered = timeout(limits.answer_timeout, answer(handler, &request))
+    stage.answering();
+    let kind = request.kind;
+    let answered = timeout(limits.answer_timeout, answer(handler, request))
         .await
         .unwrap_or_else(|_| Err(Error::new(Code::Socket, "the engine has no answer in time")));
-    let reply = Frame::of_json(request.kind, &answered?).encode();
-    drop(request);
-    timeout(limits.write_timeout, stream.write_all(&reply))
-        .await
+    let sent = timeout(limits.write_timeout, reply(&mut stream, kind, answered?));
+    sent.await
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-        .and(stream.shutdown().await)
         .map_err(|e| Error::io(Code::Socket, "send reply", &e))?;
-    drop(reply);
-    // Closing with bytes of the client unread would reset the connection and may destroy the reply on its way.
-    let mut rest = [0; 256];
-    let closed = async { while matches!(stream.read(&mut rest).await, Ok(1..)) {} };
-    timeout(limits.close_timeout, closed)
+    stage.closing();
+    timeout(limits.write_timeout, part(stream, limits.close_timeout))
         .await
-        .map_err(|_| Error::new(Code::Socket, "client kept the connection open after the reply"))
+        .unwrap_or_else(|_| Err(Error::new(Code::Socket, "client takes the reply too slowly")))
 }
 
-/// The reply's JSON; an error closes the connection without a reply.
-async fn answer(handler: &dyn Handler, request: &Frame) -> Result<Value> {
-    let body = json::parse(&request.body)?;
-    match request.kind {
-        None | Some(wire::CONNECTION) => {
-            let request = ConnectionMessage::decode(&body)?;
-            Ok(handler.connection(request).await.map_or(Value::Null, |reply| reply.encode()))
+/// What is answered.
+enum Answer {
+    Value(Value),
+    Document(Arc<Document>),
+}
+
+async fn reply(stream: &mut TcpStream, kind: Option<u8>, answer: Answer) -> io::Result<()> {
+    let document = match answer {
+        Answer::Value(value) => return send(stream, &Frame::of_json(kind, &value).encode()).await,
+        Answer::Document(document) => document,
+    };
+    let text = document.text();
+    let _ = SockRef::from(&*stream).set_send_buffer_size(SEND_BUFFER);
+    let (first, rest) = text.split_at(text.len().min(FIRST_BYTES));
+    let mut begin = wire::head(kind, text.len());
+    begin.extend_from_slice(first);
+    let all = async {
+        send(stream, &begin).await?;
+        send(stream, rest).await
+    };
+    tokio::select! {
+        sent = all => sent,
+        () = document.withdrawn() => Err(io::Error::other("the descriptor was replaced many times meanwhile")),
+    }
+}
+
+/// Hands all bytes to the kernel; an error when the client takes none for a while.
+async fn send(stream: &mut TcpStream, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let step = timeout(STEP_TIMEOUT, stream.write(bytes)).await;
+        match step.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            sent => bytes = &bytes[sent..],
         }
-        Some(wire::METADATA) => Ok(handler.metadata(&body).unwrap_or(Value::Null)),
-        Some(wire::NOTIFY) => Ok(Notification::reply(handler.notify(Notification::decode(&body)?))),
-        Some(wire::PROBE) => Ok(probe_reply()),
+    }
+    Ok(())
+}
+
+/// Waits until the client has the reply and closes. An error if it does not, and then the connection is reset.
+async fn part(mut stream: Tracked<TcpStream>, close_timeout: Duration) -> Result<()> {
+    let mut rest = [0; 256];
+    let mut deadline = Instant::now() + close_timeout;
+    let mut missing = usize::MAX;
+    loop {
+        match timeout_at(deadline, stream.read(&mut rest)).await {
+            Ok(Ok(1..)) => {}
+            Ok(_) => break,
+            // A reset now would destroy what of the reply is still on its way.
+            Err(_) => match sockets::unacknowledged(stream.as_raw_fd()) {
+                left if left == 0 || left >= missing => {
+                    return Err(Error::new(Code::Socket, "client kept the connection open after the reply"))
+                }
+                left => (missing, deadline) = (left, Instant::now() + close_timeout),
+            },
+        }
+    }
+    // It may have closed one direction only, and still read the reply.
+    let _ = SockRef::from(&*stream).set_linger(None);
+    Ok(())
+}
+
+/// The reply; an error closes the connection without one.
+async fn answer(handler: Arc<dyn Handler>, request: Frame) -> Result<Answer> {
+    let Frame { kind, body } = request;
+    let parsed = |body: Vec<u8>| aside::run(body.len(), move || json::parse(&body));
+    match kind {
+        None | Some(wire::CONNECTION) => {
+            let request = ConnectionMessage::decode(&parsed(body).await?)?;
+            let reply = handler.connection(request).await;
+            Ok(Answer::Value(reply.map_or(Value::Null, |reply| reply.encode())))
+        }
+        Some(wire::METADATA) => {
+            let document = handler.metadata(parsed(body).await?).await;
+            Ok(document.map_or(Answer::Value(Value::Null), Answer::Document))
+        }
+        Some(wire::NOTIFY) => {
+            let accepted = handler.notify(Notification::decode(&parsed(body).await?)?);
+            Ok(Answer::Value(Notification::reply(accepted)))
+        }
+        Some(wire::PROBE) => {
+            // Nothing of it is used, but what is no JSON is not answered.
+            parsed(body).await?;
+            Ok(Answer::Value(probe_reply()))
+        }
         Some(other) => Err(Error::new(Code::Socket, format!("unknown message type {other}"))),
     }
 }

@@ -41,13 +41,19 @@ impl Frame {
 
     /// The bytes on the wire.
     pub fn encode(&self) -> Vec<u8> {
-        let length = self.body.len() + usize::from(self.kind.is_some());
-        let mut bytes = Vec::with_capacity(8 + length);
-        bytes.extend_from_slice(&(length as u64).to_le_bytes());
-        bytes.extend(self.kind);
+        let mut bytes = head(self.kind, self.body.len());
         bytes.extend_from_slice(&self.body);
         bytes
     }
+}
+
+/// The bytes before a body of `body_len` bytes: the length and, unless it is the old protocol, the type.
+pub(super) fn head(kind: Option<u8>, body_len: usize) -> Vec<u8> {
+    let length = body_len + usize::from(kind.is_some());
+    let mut bytes = Vec::with_capacity(9 + body_len.min(STEP_BYTES));
+    bytes.extend_from_slice(&(length as u64).to_le_bytes());
+    bytes.extend(kind);
+    bytes
 }
 
 /// What a receiver accepts.

@@ -11,9 +11,6 @@ use crate::error::{Class, Code, Error, Result};
 use crate::runtime::backoff::Backoff;
 use crate::runtime::BoxFuture;
 
-/// Largest value read, bytes. Chosen: as large as the largest reply that a peer may give to a handshake.
-pub(super) const MAX_VALUE_BYTES: usize = 128 << 20;
-
 /// Pauses between attempts. Chosen: many of them fit into the default limit of an operation.
 const PAUSES: Backoff = Backoff { first: Duration::from_millis(20), longest: Duration::from_millis(400) };
 /// How long attempts go on where there is only one endpoint. Chosen: five attempts with their pauses, for a connection
@@ -168,6 +165,11 @@ impl Patience {
 pub(super) fn late(limit: Duration) -> Error {
     let text = format!("no answer within {} ms (MC_METADATA_TIMEOUT_MS)", limit.as_millis());
     Error::new(Code::Metadata, text).transient(Class::Timeout)
+}
+
+/// A value over `most` bytes.
+pub(super) fn too_large(most: usize) -> Error {
+    refused(format!("the answer is over {most} bytes (MC_METADATA_MAX_BYTES)"))
 }
 
 /// A failure that may be over soon.

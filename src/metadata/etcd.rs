@@ -16,7 +16,6 @@ use tokio::time::timeout;
 
 use super::backend::{
     causes, late, refused, unreachable, with_causes, Backend, Entry, Put, Seen, Version, Watch,
-    MAX_VALUE_BYTES,
 };
 use super::keyed::Keyed;
 use super::store::{Own, Store};
@@ -32,6 +31,8 @@ const DEFAULT_PORT: u16 = 2379;
 /// Shortest time that one endpoint gets for an answer, however many share the time of an operation. Chosen: far above a
 /// round trip and a write to disk, so that an endpoint that works is not given up.
 const MIN_ATTEMPT: Duration = Duration::from_millis(500);
+/// What an answer has beside the value, bytes. Chosen: far more than key and revisions take.
+const ENVELOPE: usize = 64 << 10;
 /// Status codes of gRPC, by its specification; the next six too.
 const INVALID_ARGUMENT: i32 = 3;
 const DEADLINE_EXCEEDED: i32 = 4;
@@ -39,6 +40,7 @@ const NOT_FOUND: i32 = 5;
 const PERMISSION_DENIED: i32 = 7;
 const RESOURCE_EXHAUSTED: i32 = 8;
 const FAILED_PRECONDITION: i32 = 9;
+const OUT_OF_RANGE: i32 = 11;
 const UNAUTHENTICATED: i32 = 16;
 
 /// Opens `etcd://a:2379,b:2379`, or the same without the scheme.
@@ -68,6 +70,7 @@ pub(super) fn open(connection: &str, config: &Config, own: Own) -> Result<Arc<dy
         endpoints: made,
         tls: files,
         options,
+        most_bytes: config.metadata_max_bytes.saturating_add(ENVELOPE),
         current: AtomicUsize::new(0),
         attempt_limit: (limit / (count as u32 + 1)).max(MIN_ATTEMPT.min(limit)),
         ttl_secs: config.metadata_ttl.as_secs() as i64,
@@ -86,6 +89,8 @@ struct Etcd {
     endpoints: Vec<Endpoint>,
     tls: Files,
     options: ConnectOptions,
+    /// Bytes of one answer.
+    most_bytes: usize,
     /// The endpoint that answered last.
     current: AtomicUsize,
     attempt_limit: Duration,
@@ -185,9 +190,9 @@ impl Etcd {
     }
 
     async fn read(&self, key: String) -> Result<Option<Entry>> {
-        let get = |c: Client| async move {
-            c.kv_client().max_decoding_message_size(MAX_VALUE_BYTES).get(key, None).await
-        };
+        let most = self.most_bytes;
+        let get =
+            |c: Client| async move { c.kv_client().max_decoding_message_size(most).get(key, None).await };
         let mut found = self.call("get", get).await?;
         Ok(found.take_kvs().into_iter().next().map(|kv| {
             let version = Version::Revision(kv.mod_revision());
@@ -316,6 +321,8 @@ fn failed(error: &etcd_client::Error) -> Error {
         }
         // A certificate that is not trusted will not be next time either.
         _ if text.contains("certificate") => refused(text),
+        // Made on this side, when an answer is over the limit.
+        OUT_OF_RANGE => refused(format!("{text}; see MC_METADATA_MAX_BYTES")),
         INVALID_ARGUMENT | NOT_FOUND | FAILED_PRECONDITION => refused(text),
         DEADLINE_EXCEEDED => unreachable(text),
         _ => unreachable(text),

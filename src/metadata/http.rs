@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Bytes;
 use hyper::header::{HeaderValue, ACCEPT, CONTENT_TYPE};
 use hyper::{Method, Request, StatusCode};
 use parking_lot::Mutex;
 
-use super::backend::{late, refused, unreachable, Backend, Entry, Put, Version, MAX_VALUE_BYTES};
+use super::backend::{late, refused, too_large, unreachable, Backend, Entry, Put, Version};
 use super::keyed::Keyed;
 use super::keys::percent_encoded;
 use super::store::{Own, Store};
@@ -39,6 +39,7 @@ pub(super) fn open(connection: &str, config: &Config, own: Own) -> Result<Arc<dy
         base: connection.to_string(),
         connections: Connections::new(connection, config)?,
         limit: REQUEST_LIMIT.min(config.metadata_timeout),
+        most_bytes: config.metadata_max_bytes,
         ttl_secs: config.metadata_ttl.as_secs(),
         expires: AtomicBool::new(false),
         verified: Mutex::default(),
@@ -50,6 +51,8 @@ struct Http {
     base: String,
     connections: Connections,
     limit: Duration,
+    /// Bytes of one answer.
+    most_bytes: usize,
     ttl_secs: u64,
     /// The server lets keys expire when it is asked to.
     expires: AtomicBool,
@@ -89,8 +92,12 @@ impl Http {
         if parts.headers.contains_key(EXPIRE_HEADER) {
             self.expires.store(true, Relaxed);
         }
-        let body = Limited::new(body, MAX_VALUE_BYTES).collect().await;
-        let body = body.map_err(|e| unreachable(format!("the answer broke off: {e}")))?.to_bytes();
+        let body = Limited::new(body, self.most_bytes).collect().await;
+        let body = body.map_err(|e| match e.is::<LengthLimitError>() {
+            true => too_large(self.most_bytes),
+            false => unreachable(format!("the answer broke off: {e}")),
+        })?;
+        let body = body.to_bytes();
         self.connections.keep(sender);
         Ok((parts.status, body))
     }

@@ -18,7 +18,7 @@ use crate::host_port::HostPort;
 use crate::json;
 use crate::json::members::Members;
 use crate::observe::log::RateLimit;
-use crate::runtime::BoxFuture;
+use crate::runtime::{aside, BoxFuture};
 use crate::segment_desc::SegmentDesc;
 use claims::Claims;
 
@@ -87,8 +87,9 @@ impl Keyed {
     async fn segment(&self, name: String) -> Result<(SegmentDesc, i64)> {
         let key = self.keys.segment(&name);
         let entry = self.read(&key, &format!("the descriptor of '{name}'")).await?;
-        let desc = decode(&entry.value).map_err(|e| e.context(format_args!("key '{key}'")).peer(name))?;
-        Ok((desc, entry.version.revision()))
+        let revision = entry.version.revision();
+        let decoded = aside::run(entry.value.len(), move || decode(&entry.value)).await;
+        Ok((decoded.map_err(|e| e.context(format_args!("key '{key}'")).peer(name))?, revision))
     }
 
     async fn address(&self, server: String) -> Result<HostPort> {
@@ -104,6 +105,10 @@ fn encode_address(address: &HostPort) -> Value {
 }
 
 fn decode_address(value: &[u8]) -> Result<HostPort> {
+    if value.len() > aside::LARGE {
+        let text = format!("{} bytes are no handshake address", value.len());
+        return Err(Error::new(Code::MalformedJson, text));
+    }
     let value = json::parse(value)?;
     let members = Members::of(&value, "handshake address")?;
     let missing = || Error::new(Code::MalformedJson, "member 'rpc_port' is missing");
@@ -172,7 +177,10 @@ impl Store for Keyed {
         let (key, name) = (self.keys.segment(segment), segment.to_string());
         let log = RateLimit::default();
         let seen = move |value: Option<(&[u8], i64)>| {
-            let Some((value, revision)) = value else { return changed(Change::Unknown) };
+            // A long one is read again, because that is done beside this thread.
+            let Some((value, revision)) = value.filter(|(value, _)| value.len() < aside::LARGE) else {
+                return changed(Change::Unknown);
+            };
             match decode(value) {
                 Ok(desc) => changed(Change::To(Box::new(desc), revision)),
                 Err(error) if log.admit("watch", &name) => {

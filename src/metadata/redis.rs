@@ -1,23 +1,27 @@
 //! The Redis store. Keys expire; conditional writes are scripts, which name the expected version by the SHA-1 of its
 //! value, computed by the server.
 
+mod metered;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
-use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, FromRedisValue, IntoConnectionInfo,
-    RedisConnectionInfo, RedisError, ServerErrorKind,
-};
+use redis::{AsyncConnectionConfig, Cmd, FromRedisValue, RedisConnectionInfo, RedisError, ServerErrorKind};
+use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
 
-use super::backend::{refused, unreachable, Backend, Entry, Patience, Put, Version};
+use super::backend::{late, refused, too_large, unreachable, Backend, Entry, Patience, Put, Version};
 use super::keyed::Keyed;
 use super::store::{Own, Store};
 use crate::config::Config;
 use crate::error::{Class, Error, Result};
-use crate::host_port;
+use crate::host_port::{self, HostPort};
+use crate::runtime::resolve::{resolve, Family};
 use crate::runtime::BoxFuture;
+use metered::{Allowance, Metered};
 
 /// Writes a key whose value has the digest `ARGV[1]`; the empty digest stands for an absent key. Answers the new value's
 /// digest, or an empty text if the key has another value.
@@ -58,11 +62,11 @@ pub(super) fn open(connection: &str, config: &Config, own: Own) -> Result<Arc<dy
             login = login.set_username(user);
         }
     }
-    let info = ConnectionAddr::Tcp(address.host.clone(), address.port).into_connection_info();
-    let client = info.and_then(|info| Client::open(info.set_redis_settings(login)));
     let backend = Redis {
-        client: client.map_err(|e| Error::invalid(format!("metadata store '{connection}': {e}")))?,
+        login,
         peer: address.to_string(),
+        address,
+        most_bytes: config.metadata_max_bytes,
         limit: Patience::new(config, 1).limit,
         ttl_ms: config.metadata_ttl.as_millis() as u64,
         connection: Mutex::default(),
@@ -71,34 +75,75 @@ pub(super) fn open(connection: &str, config: &Config, own: Own) -> Result<Arc<dy
 }
 
 struct Redis {
-    client: Client,
+    login: RedisConnectionInfo,
+    address: HostPort,
     peer: String,
+    /// Bytes of one answer.
+    most_bytes: usize,
     limit: Duration,
     ttl_ms: u64,
     /// The connection in use, shared by all calls; forgotten when it fails.
-    connection: Mutex<Option<MultiplexedConnection>>,
+    connection: Mutex<Option<Connection>>,
+}
+
+#[derive(Clone)]
+struct Connection {
+    calls: MultiplexedConnection,
+    allowance: Arc<Allowance>,
+    _driver: Arc<Driver>,
+}
+
+/// The task that serves a connection; it ends with the last copy of the connection.
+struct Driver(AbortHandle);
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl Redis {
-    async fn connection(&self) -> Result<MultiplexedConnection> {
+    async fn connection(&self) -> Result<Connection> {
         if let Some(connection) = &*self.connection.lock() {
             return Ok(connection.clone());
         }
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.limit))
-            .set_response_timeout(Some(self.limit));
-        let made = self.client.get_multiplexed_async_connection_with_config(&config).await;
-        let made = made.map_err(|e| self.failed("connect", &e))?;
+        let made = timeout(self.limit, self.connect()).await.unwrap_or_else(|_| {
+            Err(late(self.limit)
+                .context(format_args!("redis {}: connect", self.peer))
+                .peer(self.peer.as_str()))
+        })?;
         *self.connection.lock() = Some(made.clone());
         Ok(made)
     }
 
+    async fn connect(&self) -> Result<Connection> {
+        let failed =
+            |why: &str| unreachable(format!("redis {}: connect: {why}", self.peer)).peer(self.peer.as_str());
+        let resolved = resolve(&self.address.host, self.address.port, Family::Any).await;
+        let resolved = resolved.map_err(|e| failed(e.text()))?;
+        let stream = TcpStream::connect(&*resolved).await.map_err(|e| failed(&e.to_string()))?;
+        let _ = stream.set_nodelay(true);
+        let allowance = Allowance::new(self.most_bytes);
+        let stream = Metered::new(stream, allowance.clone());
+        let config = AsyncConnectionConfig::new().set_response_timeout(Some(self.limit));
+        let made = MultiplexedConnection::new_with_config(&self.login, stream, config).await;
+        let (calls, driver) = made.map_err(|e| self.failed("connect", &e))?;
+        let driver = Arc::new(Driver(tokio::spawn(driver).abort_handle()));
+        Ok(Connection { calls, allowance, _driver: driver })
+    }
+
     async fn call<T: FromRedisValue>(&self, what: &str, command: Cmd) -> Result<T> {
         let mut connection = self.connection().await?;
-        let answer = command.query_async(&mut connection).await;
+        let waiting = connection.allowance.call();
+        let answer = command.query_async(&mut connection.calls).await;
+        drop(waiting);
         answer.map_err(|error| {
             if error.is_unrecoverable_error() || error.is_timeout() || error.is_io_error() {
                 *self.connection.lock() = None;
+            }
+            if connection.allowance.is_used_up() {
+                let text = too_large(self.most_bytes);
+                return text.context(format_args!("redis {}: {what}", self.peer)).peer(self.peer.as_str());
             }
             self.failed(what, &error)
         })

@@ -15,9 +15,11 @@ use crate::config::{Config, LogLevel};
 /// A cause is logged at most once in this time per peer. Chosen: a peer that stays dead writes twelve lines a minute,
 /// and whoever watches the log sees within seconds that it still is.
 const INTERVAL: Duration = Duration::from_secs(5);
-/// Causes and peers remembered; when there are as many, all are forgotten at once. Chosen: more than fail together as a
-/// rule, in some hundred KiB.
-const REMEMBERED: usize = 1024;
+/// Peers of one cause that are logged in this time; of more there is only one line that says so. Chosen: strangers under
+/// many names write 13 lines a second at most, and a person reads no more than so many peers.
+const MOST_PEERS: usize = 64;
+/// Bytes of a peer's name that tell it from others. Chosen: longer than `host:port` is.
+const LONGEST_NAME: usize = 128;
 
 /// Sets the library's log up, once per process. A Rust program that has its own tracing
 /// subscriber keeps it.
@@ -55,27 +57,54 @@ fn open(folder: &str) -> std::io::Result<std::fs::File> {
     OpenOptions::new().create(true).append(true).open(path)
 }
 
-/// Admits one line per cause and peer and interval, so that a dead peer cannot fill a disk.
+/// The beginning of `text`, of at most `most` bytes: for what a stranger may have made long.
+pub fn cut(text: &str, most: usize) -> &str {
+    let end = (0..=most.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or(0)]
+}
+
+/// Admits one line per cause and peer and interval, and few peers per interval, so that neither a dead peer nor strangers
+/// can fill a disk. Its memory is bounded too.
 #[derive(Default)]
 pub struct RateLimit {
-    /// Guards the time of the last line of each cause and peer.
-    last: Mutex<HashMap<(&'static str, String), Instant>>,
+    /// Guards what was logged lately.
+    causes: Mutex<HashMap<&'static str, Lately>>,
+}
+
+/// The lines of one cause.
+#[derive(Default)]
+struct Lately {
+    /// When each peer was logged.
+    last: HashMap<String, Instant>,
+    /// When it was said that there are more.
+    more: Option<Instant>,
 }
 
 impl RateLimit {
     /// Whether to log now.
     pub fn admit(&self, cause: &'static str, peer: &str) -> bool {
-        let now = Instant::now();
-        let mut last = self.last.lock();
-        let key = (cause, peer.to_string());
-        if last.get(&key).is_some_and(|then| now - *then < INTERVAL) {
+        let (now, peer) = (Instant::now(), cut(peer, LONGEST_NAME));
+        let is_fresh = |then: &Instant| now.saturating_duration_since(*then) < INTERVAL;
+        let mut causes = self.causes.lock();
+        let lately = causes.entry(cause).or_default();
+        if lately.last.get(peer).is_some_and(is_fresh) {
             return false;
         }
-        if last.len() >= REMEMBERED {
-            last.clear();
+        if lately.last.len() >= MOST_PEERS {
+            lately.last.retain(|_, then| is_fresh(then));
         }
-        last.insert(key, now);
-        true
+        if lately.last.len() < MOST_PEERS {
+            lately.last.insert(peer.to_string(), now);
+            return true;
+        }
+        if !lately.more.as_ref().is_some_and(is_fresh) {
+            lately.more = Some(now);
+            drop(causes);
+            tracing::warn!(
+                "'{cause}' concerns more than {MOST_PEERS} peers; the others are not logged for now"
+            );
+        }
+        false
     }
 }
 
@@ -89,9 +118,26 @@ mod tests {
         assert!(limit.admit("down", "a"));
         assert!(limit.admit("down", "b"));
         assert!((0..1000).all(|_| !limit.admit("down", "a")));
-        for n in 0..5000 {
-            assert!(limit.admit("down", &format!("peer {n}")));
+    }
+
+    #[test]
+    fn p20_strangers_under_many_long_names_get_few_lines_and_little_memory() {
+        let limit = RateLimit::default();
+        let long = "x".repeat(1 << 20);
+        let admitted = (0..5000).filter(|n| limit.admit("down", &format!("{n}{long}"))).count();
+        assert_eq!(admitted, MOST_PEERS);
+        assert!(limit.admit("another cause", "a"));
+        let causes = limit.causes.lock();
+        assert!(causes["down"].last.keys().all(|name| name.capacity() <= LONGEST_NAME));
+        assert_eq!(causes["down"].last.len(), MOST_PEERS);
+    }
+
+    #[test]
+    fn a_cut_text_is_a_text() {
+        for (text, most, cut_text) in
+            [("abc", 2, "ab"), ("abc", 9, "abc"), ("a\u{e9}b", 2, "a"), ("\u{e9}", 1, "")]
+        {
+            assert_eq!(cut(text, most), cut_text);
         }
-        assert!(limit.last.lock().len() <= REMEMBERED);
     }
 }

@@ -1,8 +1,10 @@
 //! Ground floor: threads, the control plane's event loop, handle tables, fork handling.
 
+pub mod aside;
 pub mod backoff;
 pub mod clock;
 pub mod control;
+pub mod descriptors;
 pub mod fork;
 pub mod interfaces;
 pub mod poll;
@@ -10,6 +12,7 @@ pub mod ports;
 pub mod resolve;
 pub mod signals;
 pub mod slots;
+pub mod sockets;
 pub mod thread;
 pub mod wakeup;
 

@@ -1,5 +1,5 @@
-//! Listening ports: a random free one of the configured range. The socket is bound when the port is chosen; its owner
-//! decides when it listens.
+//! Listening ports: a random free one of the configured range. A handshake port is bound when it is chosen, and its owner
+//! decides when it listens; a data port listens at once.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 
@@ -8,10 +8,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 
-/// Ports tried before giving up; upstream's value.
-const TRIES: usize = 500;
-
-/// A bound, non-blocking socket that does not listen yet.
+/// A bound, non-blocking socket.
 pub struct BoundPort {
     socket: Socket,
     port: u16,
@@ -32,11 +29,17 @@ impl BoundPort {
         Ok(BoundPort { socket, port })
     }
 
-    /// For data: both families, or IPv4 where IPv6 is switched off.
+    /// For data: both families, or IPv4 where IPv6 is switched off. It listens already, because only then the port is
+    /// ours: with SO_REUSEADDR several sockets may be bound to one port, and the first that listens has it.
     pub fn dual_stack(config: &Config) -> Result<Self> {
-        Self::pick(config, |port| bind(Domain::IPV6, port, true)).or_else(|error| {
+        let listening = |family, port| {
+            let socket = bind(family, port, true)?;
+            socket.listen(config.listen_backlog)?;
+            Ok(socket)
+        };
+        Self::pick(config, |port| listening(Domain::IPV6, port)).or_else(|error| {
             tracing::info!("data port on IPv4 only: {error}");
-            Self::pick(config, |port| bind(Domain::IPV4, port, true))
+            Self::pick(config, |port| listening(Domain::IPV4, port))
         })
     }
 
@@ -45,7 +48,7 @@ impl BoundPort {
         self.port
     }
 
-    /// Starts to listen; non-blocking. The port stays taken by this value until it is dropped.
+    /// Starts to listen, if it does not yet; non-blocking. The port stays taken by this value until it is dropped.
     pub fn listen(&self, backlog: i32) -> Result<TcpListener> {
         self.socket
             .listen(backlog)
@@ -55,15 +58,17 @@ impl BoundPort {
         Ok(listener.into())
     }
 
-    fn pick(config: &Config, bind: impl Fn(u16) -> std::io::Result<Socket>) -> Result<Self> {
+    /// Tries the ports of the range from a random one on, each of them once. Upstream tries 500 random ones, which may
+    /// miss the last free port of a range.
+    fn pick(config: &Config, take: impl Fn(u16) -> std::io::Result<Socket>) -> Result<Self> {
         let (min, max) = (config.min_rpc_port, config.max_rpc_port);
         let count = u32::from(max - min) + 1;
+        let first =
+            getrandom::u32().map_err(|e| Error::new(Code::Socket, format!("no random numbers: {e}")))?;
         let mut failure = None;
-        for _ in 0..TRIES {
-            let random =
-                getrandom::u32().map_err(|e| Error::new(Code::Socket, format!("no random numbers: {e}")))?;
-            let port = min + (random % count) as u16;
-            match bind(port) {
+        for step in 0..count {
+            let port = min + ((first % count + step) % count) as u16;
+            match take(port) {
                 Ok(socket) => return Ok(BoundPort { socket, port }),
                 Err(error) if taken(&error) => failure = Some(error),
                 Err(error) => {
@@ -117,5 +122,36 @@ mod tests {
         let error = BoundPort::handshake(&config).err().unwrap();
         assert_eq!(error.code(), Code::Socket);
         assert!(error.text().contains("MC_MIN_RPC_PORT"), "{error}");
+    }
+
+    #[test]
+    fn engines_that_start_at_once_in_a_tight_range_get_a_port_each() {
+        const ENGINES: usize = 16;
+        // Free ports in a row, as far as one can know: bound and given back.
+        let start = (20_000..30_000)
+            .step_by(64)
+            .find(|start| (0..2 * ENGINES as u16).all(|i| bind(Domain::IPV6, start + i, false).is_ok()));
+        let start = start.unwrap();
+        let config =
+            Config { min_rpc_port: start, max_rpc_port: start + 2 * ENGINES as u16 - 1, ..Config::default() };
+        for _ in 0..20 {
+            let barrier = std::sync::Barrier::new(ENGINES);
+            let ports: Vec<_> = std::thread::scope(|scope| {
+                let engine = || {
+                    barrier.wait();
+                    let handshake = BoundPort::handshake(&config).unwrap();
+                    let data = BoundPort::dual_stack(&config).unwrap();
+                    barrier.wait();
+                    let listeners = (handshake.listen(1).unwrap(), data.listen(1).unwrap());
+                    (handshake, data, listeners)
+                };
+                let engines: Vec<_> = (0..ENGINES).map(|_| scope.spawn(engine)).collect();
+                engines.into_iter().map(|engine| engine.join().unwrap()).collect()
+            });
+            let mut all: Vec<_> = ports.iter().flat_map(|(one, two, _)| [one.port(), two.port()]).collect();
+            all.sort_unstable();
+            all.dedup();
+            assert_eq!(all.len(), 2 * ENGINES);
+        }
     }
 }

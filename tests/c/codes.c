@@ -39,6 +39,12 @@ static void invalid_argument(segment_id_t peer, uint64_t remote) {
     CHECK_EQ("the batch is freed once", freeBatchID(engine, batch), 0);
     CHECK_ERROR("-1: free a batch twice", freeBatchID(engine, batch), -1);
     CHECK_ERROR("-1: free an invented batch", freeBatchID(engine, 12345), -1);
+    notify_msg_t bad_name = {"n\xff", "m"}, bad_text = {"n", "m\xc3"};
+    CHECK_ERROR("-1: notify with a name that is not UTF-8", genNotifyInEngine(engine, (uint64_t)peer, bad_name), -1);
+    CHECK_ERROR("-1: notify with a text that is not UTF-8", genNotifyInEngine(engine, (uint64_t)peer, bad_text), -1);
+    batch = batch_open(engine, 1);
+    CHECK_ERROR("-1: the same with a transfer", submitTransferWithNotify(engine, batch, &r, 1, bad_text), -1);
+    CHECK_EQ("which adds no task", freeBatchID(engine, batch), 0);
     CHECK_NULL("-1: install an unknown transport", installTransport(engine, "bogus", NULL), -1);
     CHECK_ERROR("-1: show links into no bytes", showLinks(engine, (char *)bytes, 0, 0), -1);
     CHECK_ERROR("-1: load statistics without a count", getNicLoadStats(engine, NULL, NULL), -1);

@@ -108,6 +108,8 @@ impl Node {
         let mut stream = TcpStream::connect(self.name()).unwrap();
         stream.set_read_timeout(Some(FOREVER)).unwrap();
         stream.write_all(&frame.encode()).unwrap();
+        // The server waits for its clients to close.
+        let _ = stream.shutdown(std::net::Shutdown::Write);
         let mut reply = Vec::new();
         match stream.read_to_end(&mut reply) {
             Err(e) if e.kind() == std::io::ErrorKind::ConnectionReset => return None,

@@ -1,6 +1,9 @@
 //! The HTTP metadata store: `GET`, `PUT` and `DELETE` of `/metadata?key=<key>`, in memory. Answers like upstream's
 //! servers; in addition keys expire if whoever writes them asks for it, and a file keeps them over a restart.
 
+mod budget;
+mod clients;
+mod journal;
 mod table;
 
 use std::convert::Infallible;
@@ -8,25 +11,35 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::{Bytes, Incoming};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Bytes, Incoming};
 use hyper::header::HeaderValue;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
-use transfer_engine::EXPIRE_HEADER;
+use transfer_engine::{descriptor_limit, EXPIRE_HEADER};
 
+use budget::Share;
+use clients::{Activity, Clients};
 use table::{Table, Wrote};
 
 /// Longest time for the head of a request; hyper's default.
 const HEAD_LIMIT: Duration = Duration::from_secs(30);
 /// Longest time for its body. Chosen: the largest value by default, 128 MiB, makes it at 2.2 MB/s.
 const BODY_LIMIT: Duration = Duration::from_secs(60);
+/// How often the connections are looked through for answers that nobody reads. Chosen: often beside [`BODY_LIMIT`].
+const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
+/// Pause after an accept that failed although nothing could be closed. Chosen: a client hardly notices it.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// A failure to accept is printed once in this time. Chosen: as the library's log.
+const LOG_INTERVAL: Duration = Duration::from_secs(5);
+/// Descriptors kept for the file, the listener and the standard streams, with some to spare.
+const OWN_DESCRIPTORS: usize = 32;
 
 /// How it is started.
 #[derive(clap::Args)]
@@ -37,53 +50,83 @@ pub(crate) struct Arguments {
     /// File that keeps the keys over a restart
     #[arg(long)]
     file: Option<PathBuf>,
-    /// Largest value accepted, bytes
+    /// Largest value accepted, bytes; a larger one is answered 413
     #[arg(long, default_value_t = 128 << 20)]
     max_value: usize,
+    /// Memory for all keys and values, bytes; a value beyond it is answered 507
+    #[arg(long, default_value_t = 1 << 30)]
+    max_total: usize,
+    /// Connections at once, or fewer where the limit of descriptors is low; then the one that has been idle longest goes
+    #[arg(long, default_value_t = 1024)]
+    max_connections: usize,
 }
 
 /// Serves until the process ends. Prints `LISTENING host:port` once it does.
 pub(crate) fn run(arguments: Arguments) -> std::io::Result<()> {
-    let table = Arc::new(Mutex::new(Table::open(arguments.file)?));
+    let table = Arc::new(Mutex::new(Table::open(arguments.file, arguments.max_total)?));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+    let most = arguments.max_connections.min(descriptor_limit().saturating_sub(OWN_DESCRIPTORS));
     runtime.block_on(async {
         let listener = TcpListener::bind(arguments.listen).await?;
         println!("LISTENING {}", listener.local_addr()?);
         std::io::stdout().flush()?;
+        let mut clients = Clients::new(most);
+        let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
+        let mut printed: Option<Instant> = None;
         loop {
-            let stream = match listener.accept().await {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    // Out of descriptors, most likely: those in use come back.
-                    eprintln!("mte: accept: {error}");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = sweep.tick() => {
+                    clients.close_late();
                     continue;
                 }
             };
-            let _ = stream.set_nodelay(true);
-            let table = table.clone();
-            let answer = service_fn(move |request| answer(request, table.clone(), arguments.max_value));
-            let connection = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_LIMIT)
-                .serve_connection(TokioIo::new(stream), answer);
-            // A client's failure is the client's business.
-            tokio::spawn(async move { drop(connection.await) });
+            match accepted {
+                Ok((stream, peer)) => {
+                    let activity = Activity::new();
+                    let task =
+                        tokio::spawn(serve(stream, table.clone(), arguments.max_value, activity.clone()));
+                    clients.add(peer.ip(), activity, task.abort_handle());
+                }
+                Err(error) => {
+                    // Out of descriptors, most likely.
+                    if printed.is_none_or(|then| then.elapsed() >= LOG_INTERVAL) {
+                        eprintln!("mte: accept: {error}");
+                        printed = Some(Instant::now());
+                    }
+                    clients.close_one();
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
         }
     })
 }
 
-async fn answer(
-    request: Request<Incoming>,
-    table: Arc<Mutex<Table>>,
-    max_value: usize,
-) -> Result<Response<Full<Bytes>>, Infallible> {
-    Ok(serve(request, &table, max_value).await.unwrap_or_else(|refusal| refusal))
+/// Serves one connection to its end. A client's failure is the client's business.
+async fn serve(stream: TcpStream, table: Arc<Mutex<Table>>, max_value: usize, activity: Activity) {
+    let _ = stream.set_nodelay(true);
+    let answer = service_fn(|request| {
+        let (table, activity) = (table.clone(), activity.clone());
+        async move {
+            activity.serving();
+            let answered = answer(request, &table, max_value).await.unwrap_or_else(|refusal| refusal);
+            Ok::<_, Infallible>(answered.map(|body| Full::new(activity.answering(body))))
+        }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_LIMIT)
+        .serve_connection(TokioIo::new(stream), answer);
+    drop(connection.await);
 }
 
-type Answer = Response<Full<Bytes>>;
+type Answer = Response<Bytes>;
 
-async fn serve(request: Request<Incoming>, table: &Mutex<Table>, max_value: usize) -> Result<Answer, Answer> {
+async fn answer(
+    request: Request<Incoming>,
+    table: &Mutex<Table>,
+    max_value: usize,
+) -> Result<Answer, Answer> {
     if request.uri().path() != "/metadata" {
         return Err(plain(StatusCode::NOT_FOUND, "no such path; the store is at /metadata"));
     }
@@ -92,17 +135,14 @@ async fn serve(request: Request<Incoming>, table: &Mutex<Table>, max_value: usiz
         .ok_or_else(|| plain(StatusCode::BAD_REQUEST, "the query has no key"))?;
     match *request.method() {
         Method::GET => match table.lock().get(&key) {
-            Some(value) => Ok(Response::new(Full::new(value))),
+            Some(value) => Ok(Response::new(value)),
             None => Err(plain(StatusCode::NOT_FOUND, "metadata not found")),
         },
         Method::PUT => {
             let life =
                 request.headers().get(EXPIRE_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
-            let body = timeout(BODY_LIMIT, Limited::new(request.into_body(), max_value).collect()).await;
-            let value = body
-                .map_err(|_| plain(StatusCode::REQUEST_TIMEOUT, "the value took too long"))?
-                .map_err(|_| plain(StatusCode::PAYLOAD_TOO_LARGE, "the value is too large, or broke off"))?
-                .to_bytes();
+            let value = timeout(BODY_LIMIT, receive(request.into_body(), &key, table, max_value)).await;
+            let value = value.unwrap_or(Err(TOO_SLOW)).map_err(|(status, text)| plain(status, text))?;
             let mut answer = match table.lock().put(&key, value, life.map(Duration::from_secs)) {
                 Ok(Wrote::Done) => plain(StatusCode::OK, "metadata updated"),
                 Ok(Wrote::Exists) => plain(StatusCode::BAD_REQUEST, "the key exists with another value"),
@@ -122,8 +162,47 @@ async fn serve(request: Request<Incoming>, table: &Mutex<Table>, max_value: usiz
     }
 }
 
+/// Why a value is not taken.
+type Refusal = (StatusCode, &'static str);
+
+const TOO_SLOW: Refusal = (StatusCode::REQUEST_TIMEOUT, "the value took too long");
+const TOO_LARGE: Refusal = (StatusCode::PAYLOAD_TOO_LARGE, "the value is too large (--max-value)");
+const FULL: Refusal = (StatusCode::INSUFFICIENT_STORAGE, "the store is full (--max-total)");
+
+/// Takes the value for `key` from a body, within the limits for one value and for all.
+async fn receive(
+    mut body: Incoming,
+    key: &str,
+    table: &Mutex<Table>,
+    max_value: usize,
+) -> Result<Bytes, Refusal> {
+    let mut value = Vec::new();
+    let mut begun: Result<Share, Refusal> = if body.size_hint().lower() > max_value as u64 {
+        Err(TOO_LARGE)
+    } else {
+        table.lock().share(key).ok_or(FULL)
+    };
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| (StatusCode::BAD_REQUEST, "the value broke off"))?;
+        let Ok(data) = frame.into_data() else { continue };
+        // A body that is refused is read to its end: closing before that would reset the connection under the answer.
+        let Ok(share) = &mut begun else { continue };
+        if data.len() > max_value - value.len() {
+            begun = Err(TOO_LARGE);
+        } else if !table.lock().grow(share, data.len()) || value.try_reserve(data.len()).is_err() {
+            begun = Err(FULL);
+        } else {
+            value.extend_from_slice(&data);
+            continue;
+        }
+        value = Vec::new();
+    }
+    value.shrink_to_fit();
+    begun.map(|share| share.hold(value))
+}
+
 fn plain(status: StatusCode, text: &str) -> Answer {
-    let mut answer = Response::new(Full::new(Bytes::copy_from_slice(text.as_bytes())));
+    let mut answer = Response::new(Bytes::copy_from_slice(text.as_bytes()));
     *answer.status_mut() = status;
     answer
 }

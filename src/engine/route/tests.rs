@@ -7,7 +7,7 @@ use super::*;
 use crate::config::Config;
 use crate::engine::segment::tests::{open_with, read_again};
 use crate::engine::Engine;
-use crate::handshake::{self, Handler, Limits, Notification};
+use crate::handshake::{self, Document, Handler, Limits, Notification};
 use crate::runtime::fork::Tracked;
 use crate::runtime::ports::BoundPort;
 use crate::runtime::BoxFuture;
@@ -61,8 +61,8 @@ struct Peer {
 }
 
 impl Handler for Peer {
-    fn metadata(&self, _: &Value) -> Option<Value> {
-        Some(self.descriptor.lock().clone())
+    fn metadata(self: Arc<Self>, _: Value) -> BoxFuture<'static, Option<Arc<Document>>> {
+        Box::pin(std::future::ready(Some(Document::new(&self.descriptor.lock()))))
     }
 
     fn notify(&self, _: Notification) -> bool {

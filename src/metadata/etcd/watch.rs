@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc::{unbounded_channel, UnboundedReceiver, UnboundedSender};
 use tokio::time::sleep;
 
-use super::{Etcd, MAX_VALUE_BYTES};
+use super::Etcd;
 use crate::error::Result;
 use crate::metadata::backend::{Seen, Watch};
 use crate::observe::log::RateLimit;
@@ -104,8 +104,9 @@ async fn stream(etcd: &Etcd, orders: &mut UnboundedReceiver<Order>, table: &mut 
     let Some((id, first)) = table.iter().next() else { return Ok(()) };
     let (key, with) = (first.key.clone(), options(*id, first));
     let mut to_send: Vec<i64> = table.keys().copied().filter(|other| other != id).collect();
+    let most = etcd.most_bytes;
     let opened = etcd.call("watch", |c| async move {
-        c.watch_client().max_decoding_message_size(MAX_VALUE_BYTES).watch(key, with).await
+        c.watch_client().max_decoding_message_size(most).watch(key, with).await
     });
     let (mut sender, mut responses) = opened.await?.split();
     while !table.is_empty() {

@@ -11,6 +11,7 @@ use crate::error::{Class, Code, Error, Result};
 use crate::host_port::HostPort;
 use crate::json;
 use crate::metadata::backend::{refused, unreachable, Entry, Put, Version};
+use crate::runtime::aside;
 
 /// How long the owner of a name has to show that it is alive. Chosen: a live engine answers within milliseconds, and an
 /// engine that takes the name of a dead one over starts a second later at most.
@@ -109,7 +110,7 @@ impl Keyed {
             }
             // A write whose answer was lost leaves another version of ours.
             match self.backend.get(key.clone(), true).await? {
-                Some(entry) if self.is_ours(&claim, &entry) => {
+                Some(entry) if self.is_ours(&claim, &entry).await => {
                     self.backend.delete(key.clone(), entry.version).await.map(drop)
                 }
                 _ => Ok(()),
@@ -200,14 +201,12 @@ impl Keyed {
     }
 
     async fn owner(&self, key: &str, value: &[u8], entry: &Entry, take: bool) -> Result<Owner> {
-        if let Some(incarnation) = incarnation_of(&entry.value) {
-            if incarnation == self.own.incarnation {
-                return Ok(Owner::Ours);
-            }
+        let seen = Seen::of(entry, value).await;
+        if seen.incarnation.is_some_and(|incarnation| incarnation == self.own.incarnation) {
+            return Ok(Owner::Ours);
         }
         // This engine holds the port, so nobody else has the address. Not so where the port is bound only later.
-        let same = same_text(&entry.value, value);
-        if same && !(self.legacy_port && take) {
+        if seen.is_same && !(self.legacy_port && take) {
             return Ok(Owner::Ours);
         }
         if !take {
@@ -246,7 +245,7 @@ impl Keyed {
     async fn check_name(&self, rpc: Option<&Claim>) -> Result<()> {
         let Some(rpc) = rpc else { return Ok(()) };
         match self.backend.get(rpc.key.clone(), true).await? {
-            Some(entry) if !self.is_ours(rpc, &entry) => Err(refused(format!(
+            Some(entry) if !self.is_ours(rpc, &entry).await => Err(refused(format!(
                 "key '{}' belongs to another engine now, which took the name over before this one listened; give each \
                  engine a name of its own",
                 rpc.key
@@ -255,9 +254,9 @@ impl Keyed {
         }
     }
 
-    fn is_ours(&self, claim: &Claim, entry: &Entry) -> bool {
-        same_text(&entry.value, &claim.value)
-            || incarnation_of(&entry.value).is_some_and(|incarnation| incarnation == self.own.incarnation)
+    async fn is_ours(&self, claim: &Claim, entry: &Entry) -> bool {
+        let seen = Seen::of(entry, &claim.value).await;
+        seen.is_same || seen.incarnation.is_some_and(|incarnation| incarnation == self.own.incarnation)
     }
 
     fn not_published(&self, error: Error, key: &str, bytes: usize) -> Error {
@@ -265,11 +264,24 @@ impl Keyed {
     }
 }
 
-/// Servers may format JSON anew.
-fn same_text(one: &[u8], other: &[u8]) -> bool {
-    one == other || matches!((json::parse(one), json::parse(other)), (Ok(a), Ok(b)) if a == b)
+/// What an entry of the store says.
+#[derive(Default)]
+struct Seen {
+    incarnation: Option<String>,
+    /// The same as the value it is compared with. Servers may format JSON anew.
+    is_same: bool,
 }
 
-fn incarnation_of(value: &[u8]) -> Option<String> {
-    json::parse(value).ok()?.get("incarnation")?.as_str().map(String::from)
+impl Seen {
+    async fn of(entry: &Entry, value: &[u8]) -> Self {
+        let (theirs, ours) = (entry.value.clone(), value.to_vec());
+        let look = move || {
+            let parsed = json::parse(&theirs).ok();
+            let incarnation =
+                parsed.as_ref().and_then(|value| value.get("incarnation")?.as_str().map(String::from));
+            let is_same = theirs == ours || parsed.is_some() && parsed == json::parse(&ours).ok();
+            Ok(Seen { incarnation, is_same })
+        };
+        aside::run(entry.value.len(), look).await.unwrap_or_default()
+    }
 }

@@ -15,15 +15,20 @@ use super::setup::{self, blocking};
 use super::shared::Shared;
 use crate::error::{Class, Code, Error, Result};
 use crate::handshake::ConnectionMessage;
+use crate::observe::log::cut;
 
 /// Most queue pairs that a peer may ask for.
 const MOST_QUEUE_PAIRS: usize = 64;
 /// Longest NIC path accepted.
 const LONGEST_PATH: usize = 1024;
+/// Longest GID and incarnation accepted. Chosen: a GID has 47 characters, an incarnation 32.
+const LONGEST_WORD: usize = 64;
+/// Bytes of a peer's text that a log line shows. Chosen: server names and NIC names are shorter.
+const SHOWN: usize = 80;
 
 /// The reply to a connection request or ready message. A refusal is a reply with a reason.
 pub(super) async fn accept(shared: Arc<Shared>, request: ConnectionMessage) -> ConnectionMessage {
-    let from = request.local_nic_path.clone();
+    let from = cut(&request.local_nic_path, SHOWN).to_string();
     match answer(shared.clone(), request).await {
         Ok(reply) => reply,
         Err(refusal) => {
@@ -37,6 +42,7 @@ pub(super) async fn accept(shared: Arc<Shared>, request: ConnectionMessage) -> C
 }
 
 async fn answer(shared: Arc<Shared>, request: ConnectionMessage) -> Result<ConnectionMessage, Refusal> {
+    check_lengths(&request)?;
     if request.withdraw == Some(true) {
         return Ok(blocking(move || Ok(withdrawn(&shared, &request))).await?);
     }
@@ -48,15 +54,14 @@ async fn answer(shared: Arc<Shared>, request: ConnectionMessage) -> Result<Conne
         return Err(Refusal::new(Reason::Stale, text));
     }
     let from = &request.local_nic_path;
-    if from.len() > LONGEST_PATH || from.split_once('@').is_none_or(|(_, nic)| nic.is_empty()) {
-        return Err(refusal(format!("Invalid local_nic_path: {:.80}", from)));
+    if from.split_once('@').is_none_or(|(_, nic)| nic.is_empty()) {
+        return Err(refusal(format!("Invalid local_nic_path: {from:.80}")));
     }
     if request.ready_ack == Some(true) {
         return acknowledged(&shared, &nic, &request);
     }
-    let count = request.qp_num.len();
-    if count == 0 || count > MOST_QUEUE_PAIRS {
-        return Err(refusal(format!("{count} queue pairs are not from 1 to {MOST_QUEUE_PAIRS}")));
+    if request.qp_num.is_empty() {
+        return Err(refusal(format!("0 queue pairs are not from 1 to {MOST_QUEUE_PAIRS}")));
     }
     let (gid_text, lid) = match request.local_gid.as_str() {
         "" => shared.host.look_up_nic(from).await?,
@@ -99,6 +104,26 @@ async fn answer(shared: Arc<Shared>, request: ConnectionMessage) -> Result<Conne
         ..ConnectionMessage::default()
     };
     Ok(reply)
+}
+
+/// Refuses what is longer than anything that is meant, before any of it is kept, compared or logged.
+fn check_lengths(request: &ConnectionMessage) -> Result<(), Refusal> {
+    let paths = [("local_nic_path", &request.local_nic_path), ("peer_nic_path", &request.peer_nic_path)];
+    if let Some((name, path)) = paths.iter().find(|(_, path)| path.len() > LONGEST_PATH) {
+        return Err(refusal(format!("Invalid {name}: {path:.80}")));
+    }
+    if request.local_gid.len() > LONGEST_WORD {
+        return Err(refusal(format!("Invalid peer GID: {:.80}", request.local_gid)));
+    }
+    let incarnations = [&request.incarnation, &request.own_incarnation];
+    if incarnations.into_iter().flatten().any(|id| id.len() > LONGEST_WORD) {
+        return Err(refusal(format!("an incarnation has at most {LONGEST_WORD} characters")));
+    }
+    let count = request.qp_num.len();
+    if count > MOST_QUEUE_PAIRS {
+        return Err(refusal(format!("{count} queue pairs are not from 1 to {MOST_QUEUE_PAIRS}")));
+    }
+    Ok(())
 }
 
 /// The NIC that a request is for.

@@ -1,0 +1,216 @@
+//! The connections of the handshake port: how many there may be, and which of them goes when there is one too many.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::sync::Arc;
+
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+
+/// The part of all connections that one source may have: a half. Chosen: a node with many engines has one address, and
+/// no single address keeps all others out.
+const SOURCE_PART: usize = 2;
+
+/// What a connection waits for; published by its task to the one that accepts, in the same thread.
+#[derive(Clone)]
+pub(super) struct Stage(Arc<AtomicU8>);
+
+impl Stage {
+    const READING: u8 = 0;
+    const ANSWERING: u8 = 1;
+    const CLOSING: u8 = 2;
+
+    /// Its request is complete.
+    pub(super) fn answering(&self) {
+        self.0.store(Self::ANSWERING, Relaxed);
+    }
+
+    /// It has its reply.
+    pub(super) fn closing(&self) {
+        self.0.store(Self::CLOSING, Relaxed);
+    }
+}
+
+struct Client {
+    source: IpAddr,
+    /// Grows with each connection.
+    order: u64,
+    stage: Stage,
+    task: AbortHandle,
+}
+
+/// Connections that are open, with their tasks. Dropping it ends them.
+pub(super) struct Clients {
+    most: usize,
+    most_per_source: usize,
+    open: HashMap<Id, Client>,
+    tasks: JoinSet<()>,
+    next: u64,
+}
+
+impl Clients {
+    /// Room for `most`, which is at least one.
+    pub(super) fn new(most: usize) -> Self {
+        Clients {
+            most: most.max(1),
+            most_per_source: (most / SOURCE_PART).max(1),
+            open: HashMap::new(),
+            tasks: JoinSet::new(),
+            next: 0,
+        }
+    }
+
+    /// Connections that are open.
+    pub(super) fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Sees to it that there is room for one more from `address`, and closes another for it if necessary. `false` if
+    /// there is none to close.
+    pub(super) fn make_room(&mut self, address: IpAddr) -> bool {
+        let source = source_of(address);
+        let same = |client: &Client| client.source == source;
+        let crowd = self.open.values().filter(|client| same(client)).count();
+        if crowd >= self.most_per_source {
+            return self.close(same);
+        }
+        self.open.len() < self.most || self.close_one()
+    }
+
+    /// Closes one connection: that without a complete request, of the source with the most connections, which is open
+    /// the longest; else one whose client has its reply and does not close. `false` if every one is being answered.
+    pub(super) fn close_one(&mut self) -> bool {
+        self.close(|_| true)
+    }
+
+    fn close(&mut self, admitted: impl Fn(&Client) -> bool) -> bool {
+        let mut crowds = HashMap::new();
+        self.open.values().for_each(|client| *crowds.entry(client.source).or_insert(0usize) += 1);
+        let victim = self.open.iter().filter(|(_, client)| admitted(client)).filter_map(|(id, client)| {
+            let stage = client.stage.0.load(Relaxed);
+            let rank = (stage == Stage::READING, crowds[&client.source], u64::MAX - client.order);
+            (stage != Stage::ANSWERING).then_some((rank, *id))
+        });
+        let Some((_, id)) = victim.max_by_key(|(rank, _)| *rank) else { return false };
+        if let Some(client) = self.open.remove(&id) {
+            client.task.abort();
+        }
+        true
+    }
+
+    /// Adds a connection from `address`, served by what `serve` makes.
+    pub(super) fn add<F>(&mut self, address: IpAddr, serve: impl FnOnce(Stage) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let stage = Stage(Arc::new(AtomicU8::new(Stage::READING)));
+        let task = self.tasks.spawn(serve(stage.clone()));
+        let client = Client { source: source_of(address), order: self.next, stage, task };
+        self.next += 1;
+        self.open.insert(client.task.id(), client);
+    }
+
+    /// Waits until a connection ends, and says how; `None` if there is none.
+    pub(super) async fn ended(&mut self) -> Option<Result<(), JoinError>> {
+        let ended = self.tasks.join_next_with_id().await?;
+        let id = ended.as_ref().map_or_else(|error| error.id(), |(id, ())| *id);
+        self.open.remove(&id);
+        Some(ended.map(drop))
+    }
+}
+
+/// What counts as one source: an IPv4 address, or the 64 bits of an IPv6 address that name a network, because a host has
+/// all addresses of its network.
+fn source_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            IpAddr::from([a, b, c, d, 0, 0, 0, 0])
+        }
+        v4 => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const READING: fn(&Stage) = |_| {};
+    const ANSWERING: fn(&Stage) = Stage::answering;
+    const CLOSING: fn(&Stage) = Stage::closing;
+
+    fn run(test: impl Future<Output = ()>) {
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(test);
+    }
+
+    /// Adds a connection from 10.0.0.`host` if there is room.
+    fn add(clients: &mut Clients, host: u8, stage: fn(&Stage)) -> bool {
+        let address = IpAddr::from([10, 0, 0, host]);
+        let room = clients.make_room(address);
+        if room {
+            clients.add(address, |handle| {
+                stage(&handle);
+                std::future::pending()
+            });
+        }
+        room
+    }
+
+    fn orders(clients: &Clients) -> Vec<u64> {
+        let mut orders: Vec<_> = clients.open.values().map(|client| client.order).collect();
+        orders.sort_unstable();
+        orders
+    }
+
+    #[test]
+    fn the_oldest_without_a_request_of_the_largest_crowd_goes_first() {
+        run(async {
+            let mut clients = Clients::new(6);
+            for (host, stage) in
+                [(1, READING), (2, ANSWERING), (2, READING), (2, READING), (3, CLOSING), (4, READING)]
+            {
+                assert!(add(&mut clients, host, stage));
+            }
+            // Of 10.0.0.2, which has three, the older one without a request; then the next; then the oldest of all.
+            for gone in [2, 3, 0] {
+                assert!(add(&mut clients, 5, ANSWERING));
+                assert!(!orders(&clients).contains(&gone), "{gone}: {:?}", orders(&clients));
+            }
+            // 10.0.0.5 has its half.
+            assert!(!add(&mut clients, 5, ANSWERING));
+            // One that only has to close, once nothing else is left.
+            for gone in [5, 4] {
+                assert!(add(&mut clients, 6 + gone as u8, ANSWERING));
+                assert!(!orders(&clients).contains(&gone), "{gone}: {:?}", orders(&clients));
+            }
+            assert!(!add(&mut clients, 20, READING));
+            assert_eq!(clients.len(), 6);
+        });
+    }
+
+    #[test]
+    fn a_crowd_makes_room_among_itself() {
+        run(async {
+            let mut clients = Clients::new(4);
+            assert!(add(&mut clients, 1, READING) && add(&mut clients, 2, READING));
+            for _ in 0..100 {
+                assert!(add(&mut clients, 2, READING));
+            }
+            assert_eq!(orders(&clients), [0, 100, 101]);
+        });
+    }
+
+    #[test]
+    fn addresses_of_one_host_are_one_source() {
+        for (one, other, same) in [
+            ("10.0.0.1", "10.0.0.2", false),
+            ("10.0.0.1", "::ffff:10.0.0.1", true),
+            ("2001:db8::1", "2001:db8::ffff:2", true),
+            ("2001:db8::1", "2001:db8:0:1::1", false),
+        ] {
+            let source = |text: &str| source_of(text.parse().unwrap());
+            assert_eq!(source(one) == source(other), same, "{one} {other}");
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! How many descriptors this process may have, and how many of them are left. Connections of strangers must not take
+//! those that the host program needs.
+
+#![allow(unsafe_code)]
+
+use std::os::fd::RawFd;
+
+/// The part below which descriptors count as scarce: the last eighth. Chosen: 128 of the usual 1024, with which a host
+/// can open its files and this library its own connections.
+const SCARCE_PART: usize = 8;
+
+/// Descriptors that this process may have open at once (the soft limit of RLIMIT_NOFILE).
+pub fn limit() -> usize {
+    let mut limits = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: a live out-parameter.
+    let failed = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limits) } != 0;
+    // RLIM_INFINITY is the largest number.
+    if failed {
+        usize::MAX
+    } else {
+        usize::try_from(limits.rlim_cur).unwrap_or(usize::MAX)
+    }
+}
+
+/// Whether a descriptor that was just made is one of the last: the kernel gives the lowest number that is free, so all
+/// below it are in use, whoever has them.
+pub fn is_scarce(fd: RawFd) -> bool {
+    let limit = limit();
+    usize::try_from(fd).is_ok_and(|fd| fd >= limit - limit / SCARCE_PART)
+}
