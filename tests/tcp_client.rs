@@ -804,7 +804,9 @@ fn p07_a_peer_that_restarted_gets_no_request_meant_for_its_predecessor_and_then_
     // Its address was checked against what the predecessor published.
     let end = scene.run(&[scene.request(READ, 0, REMOTE, 64)]).remove(0);
     assert_eq!((end.status, end.bytes), (FAILED, 0), "{end:?}");
-    assert_eq!(end.error.unwrap().kind(), Class::Metadata);
+    let error = end.error.unwrap();
+    assert_eq!((error.kind(), error.retryable()), (Class::Metadata, true));
+    assert!(!error.peer_name().is_empty() && error.text().contains("submit again"), "{error:?}");
     // The descriptor was read again meanwhile.
     scene.completes("restarted", &[scene.request(READ, 64, REMOTE + 64, 64)]);
     assert!(scene.has_read(64, REMOTE + 64, 64));

@@ -163,7 +163,7 @@ async fn prove(
             return Ok(());
         }
     }
-    let text = "another process listens on the peer's data port: the peer restarted; open the segment again";
+    let text = "another process listens on the peer's data port: the peer restarted; submit again";
     Err(Error::new(Code::Socket, text).transient(Class::Metadata).peer(&endpoint.peer))
 }
 

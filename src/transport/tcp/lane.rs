@@ -94,7 +94,7 @@ impl Lane {
         } else {
             drop(state);
         }
-        refused.into_iter().for_each(refuse);
+        refused.into_iter().for_each(|request| self.refuse(request));
     }
 
     /// Reads replies and sends, if no other thread is at it. `false`: nothing moved.
@@ -234,7 +234,7 @@ impl Lane {
         let strangers = pipeline.open(*terms);
         self.publish(&state);
         drop(state);
-        strangers.into_iter().for_each(refuse);
+        strangers.into_iter().for_each(|request| self.refuse(request));
     }
 
     /// Closes a connection. Before that the watch on it ends: a copy of it in a child would keep the events coming.
@@ -266,6 +266,14 @@ impl Lane {
         match link {
             Some(link) => link.send_again(ends.again),
             None => fail_all(ends.again, &closed()),
+        }
+    }
+
+    /// Fails a request that cannot go over this connection.
+    fn refuse(&self, request: Request) {
+        match request.is_revoked() {
+            true => request.fail_revoked(),
+            false => request.fail(errors::restarted(self.peer())),
         }
     }
 
@@ -342,14 +350,6 @@ impl Watched for Lane {
 impl Drop for Lane {
     fn drop(&mut self) {
         self.reactor.forget(self.id);
-    }
-}
-
-/// Fails a request that cannot go over this connection.
-fn refuse(request: Request) {
-    match request.is_revoked() {
-        true => request.fail_revoked(),
-        false => request.fail(errors::restarted()),
     }
 }
 

@@ -17,9 +17,10 @@ pub(super) fn unregistered(region: &Region) -> Error {
 }
 
 /// The connection leads to another incarnation of the peer than the one that the request was checked for.
-pub(super) fn restarted() -> Error {
-    let text = "the peer restarted after its descriptor was read; open the segment again";
-    Error::new(Code::Socket, text).transient(Class::Metadata)
+pub(super) fn restarted(peer: String) -> Error {
+    let text = "the peer restarted after its descriptor was read, and this request was for its predecessor's memory; ask it \
+                for its addresses and submit again";
+    Error::new(Code::Socket, text).transient(Class::Metadata).peer(peer)
 }
 
 /// The epoll instance does not take the connection.
