@@ -266,6 +266,7 @@ fn port_of(host: &Host) -> u16 {
 /// One request of `kind` with an empty object to a handshake port; the reply's JSON. Closes as clients do.
 fn ask(port: u16, kind: u8) -> serde_json::Value {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(FOREVER)).unwrap();
     stream.write_all(&[3, 0, 0, 0, 0, 0, 0, 0, kind, b'{', b'}']).unwrap();
     let mut head = [0; 9];
     stream.read_exact(&mut head).unwrap();
@@ -362,7 +363,9 @@ const CROWD: usize = 1010;
 fn stays_connected_for_another_test() {
     let Some(port) = std::env::var(STAY).ok() else { return };
     let port: u16 = port.parse().unwrap();
-    let crowd: Vec<_> = (0..CROWD).map(|_| TcpStream::connect(("127.0.0.1", port))).collect();
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+    let crowd: Vec<_> =
+        (0..CROWD).map_while(|_| TcpStream::connect_timeout(&address, FOREVER / 4).ok()).collect();
     println!("\nCONNECTED");
     let _ = std::io::stdin().read(&mut [0]);
     drop(crowd);
