@@ -12,7 +12,7 @@ use transfer_engine::config::Config;
 use transfer_engine::handshake::{server, wire, Client, ConnectionMessage, Handler, Limits, Notification};
 use transfer_engine::host_port::HostPort;
 use transfer_engine::json;
-use transfer_engine::runtime::fork::Tracked;
+use transfer_engine::runtime::tracked::Tracked;
 use transfer_engine::runtime::BoxFuture;
 
 const NO_RDMA: &str = "no RDMA transport on this node";
@@ -65,7 +65,7 @@ fn patient() -> Limits {
 async fn start(node: Node, limits: Limits) -> (SocketAddr, tokio::task::JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    (address, tokio::spawn(server::serve(Tracked::new(listener), Arc::new(node), limits)))
+    (address, tokio::spawn(server::serve(Tracked::open(|| Ok(listener)).unwrap(), Arc::new(node), limits)))
 }
 
 async fn send(address: SocketAddr, request: &[u8]) -> TcpStream {
@@ -246,7 +246,7 @@ fn a_connection_that_is_being_set_up_delays_nobody_and_not_for_ever() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let limits = Limits { answer_timeout: Duration::from_millis(300), ..patient() };
-        tokio::spawn(server::serve(Tracked::new(listener), Arc::new(Undecided), limits));
+        tokio::spawn(server::serve(Tracked::open(|| Ok(listener)).unwrap(), Arc::new(Undecided), limits));
         let request = wire::Frame { kind: Some(wire::CONNECTION), body: b"{}".to_vec() }.encode();
         let mut waiting = send(address, &request).await;
         probe(address).await;

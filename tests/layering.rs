@@ -157,6 +157,7 @@ const RESERVED: &[(&str, &[&str])] = &[
             "runtime/poll.rs",
             "runtime/thread.rs",
             "runtime/signals.rs",
+            "runtime/tracked.rs",
             "runtime/wakeup.rs",
             "topology/pages.rs",
         ],
@@ -176,6 +177,7 @@ const NAMERS: &[(&str, &str)] = &[
     ("engine/reports.rs", "upstream's words for an empty list"),
     ("topology/discover.rs", "the devices of the kernel's class are called so"),
     ("runtime/ports.rs", "the protocol of a socket"),
+    ("runtime/sockets.rs", "the protocol of a socket"),
     ("metadata/", "the sockets of the stores"),
 ];
 

@@ -18,7 +18,8 @@ use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::json;
 use crate::observe::log::RateLimit;
-use crate::runtime::fork::Tracked;
+use crate::runtime::sockets::accept;
+use crate::runtime::tracked::Tracked;
 use crate::runtime::BoxFuture;
 
 /// Wait before the next accept after one that failed for lack of resources. Chosen: a client hardly notices it, and ten
@@ -90,7 +91,7 @@ pub async fn serve(listener: Tracked<TcpListener>, handler: Arc<dyn Handler>, li
                 }
                 continue;
             }
-            accepted = listener.accept() => accepted,
+            accepted = accept(&listener) => accepted,
         };
         match accepted {
             Ok((_, peer)) if clients.len() >= limits.max_clients => {
@@ -102,7 +103,7 @@ pub async fn serve(listener: Tracked<TcpListener>, handler: Arc<dyn Handler>, li
                 }
             }
             Ok((stream, peer)) => {
-                clients.spawn(client(Tracked::new(stream), peer, handler.clone(), limits.clone()));
+                clients.spawn(client(stream, peer, handler.clone(), limits.clone()));
             }
             Err(e) if only_that_connection(&e) => {}
             Err(e) => {

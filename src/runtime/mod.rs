@@ -4,13 +4,16 @@ pub mod backoff;
 pub mod clock;
 pub mod control;
 pub mod fork;
+pub mod gate;
 pub mod interfaces;
 pub mod poll;
 pub mod ports;
 pub mod resolve;
 pub mod signals;
 pub mod slots;
+pub mod sockets;
 pub mod thread;
+pub mod tracked;
 pub mod wakeup;
 
 /// A future that may be polled on any thread.

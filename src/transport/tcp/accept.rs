@@ -8,10 +8,11 @@ use std::sync::Arc;
 use super::inbound::Inbound;
 use super::shared::{set_options, Shared};
 use super::sock::Socket;
+use crate::runtime::tracked::Tracked;
 
 /// Hands an accepted connection to a reactor, or closes it when there are too many. An error is logged only: the
 /// listener is tried again.
-pub(super) fn distribute(shared: &Arc<Shared>, accepted: io::Result<TcpStream>) {
+pub(super) fn distribute(shared: &Arc<Shared>, accepted: io::Result<Tracked<TcpStream>>) {
     let stream = match accepted {
         Ok(stream) => stream,
         Err(error) => {

@@ -17,8 +17,8 @@ use parking_lot::Mutex;
 use super::sock::{Courier, Epoll, Event};
 use crate::error::{Class, Code, Error, Result};
 use crate::memory::Region;
-use crate::runtime::fork::Tracked;
 use crate::runtime::thread;
+use crate::runtime::tracked::Tracked;
 use crate::runtime::wakeup::Wakeup;
 
 const WAKEUP: u64 = 0;
@@ -77,7 +77,7 @@ pub(super) enum Outcome {
 }
 
 /// Called with each connection that a listener accepts, and with an error that keeps it from accepting.
-pub(super) type Accepted = Box<dyn FnMut(io::Result<TcpStream>) + Send>;
+pub(super) type Accepted = Box<dyn FnMut(io::Result<Tracked<TcpStream>>) + Send>;
 
 /// What other threads ask a reactor to do.
 enum Command {
@@ -313,8 +313,8 @@ impl Loop {
         // Bounded, so that a flood of connections does not starve the others.
         for _ in 0..EVENTS {
             let Some((listener, accepted)) = &mut self.listener else { return };
-            match listener.accept() {
-                Ok((stream, _)) => accepted(Ok(stream)),
+            match Tracked::open(|| listener.accept().map(|(stream, _)| stream)) {
+                Ok(stream) => accepted(Ok(stream)),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
                 // Only that connection is gone already.
                 Err(e)

@@ -1,0 +1,48 @@
+//! TCP sockets on the control plane, tracked from the moment they exist.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::gate::section;
+use super::tracked::Tracked;
+
+/// Connects to `address`; the caller sets a limit.
+pub async fn connect(address: SocketAddr) -> io::Result<Tracked<TcpStream>> {
+    // tokio's own connect shows the socket only once it is connected.
+    let stream = Tracked::open(|| begin(&address))?;
+    stream.writable().await?;
+    match stream.take_error()? {
+        None => Ok(stream),
+        Some(error) => Err(error),
+    }
+}
+
+fn begin(address: &SocketAddr) -> io::Result<TcpStream> {
+    let kind = Type::STREAM.cloexec().nonblocking();
+    let socket = Socket::new(Domain::for_address(*address), kind, Some(Protocol::TCP))?;
+    match socket.connect(&(*address).into()) {
+        Err(error) if !matches!(error.raw_os_error(), Some(libc::EINPROGRESS | libc::EINTR)) => Err(error),
+        _ => TcpStream::from_std(socket.into()),
+    }
+}
+
+/// Accepts a connection of `listener`.
+pub async fn accept(listener: &TcpListener) -> io::Result<(Tracked<TcpStream>, SocketAddr)> {
+    let mut from = None;
+    let stream = poll_fn(|context| {
+        let _section = section();
+        // In here, because only the future knows when it accepts.
+        let polled = listener.poll_accept(context);
+        polled.map(|accepted| {
+            let (stream, peer) = accepted?;
+            from = Some(peer);
+            Tracked::open(|| Ok(stream))
+        })
+    })
+    .await?;
+    from.map(|from| (stream, from)).ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))
+}
