@@ -6,6 +6,8 @@ pub mod control;
 pub mod fork;
 pub mod gate;
 pub mod interfaces;
+pub mod line;
+pub mod per_process;
 pub mod poll;
 pub mod ports;
 pub mod resolve;
