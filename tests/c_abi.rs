@@ -55,7 +55,7 @@ fn run(program: &str, programs: &Path) {
 fn asan_options(program: &str) -> &'static str {
     match program {
         // A child has the memory of threads that it does not have.
-        "forked" => "detect_leaks=0",
+        "forked" | "forks" => "detect_leaks=0",
         // Asks for more memory than there is.
         "codes" => "allocator_may_return_null=1",
         // Measures its memory, of which freed blocks are a part until the sanitizer lets them go.
@@ -90,6 +90,7 @@ programs! {
     completed_writes_are_visible: "visibility";
     signals_release_the_engine_when_asked_to: "shutdown";
     a_forked_child_is_refused: "forked";
+    forks_at_any_moment_take_nothing_along: "forks";
     garbage_from_peers_is_survived: "garbage";
     faults_of_peers_fail_tasks: "faults";
     a_system_without_a_clock_is_an_error: "noclock";
