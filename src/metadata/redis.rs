@@ -1,6 +1,7 @@
 //! The Redis store. Keys expire; conditional writes are scripts, which name the expected version by the SHA-1 of its
 //! value, computed by the server.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use super::store::{Own, Store};
 use crate::config::Config;
 use crate::error::{Class, Error, Result};
 use crate::host_port;
-use crate::runtime::BoxFuture;
+use crate::runtime::{blocking, BoxFuture};
 
 /// Writes a key whose value has the digest ARGV[1]; the empty digest stands for an absent key. Answers the new value's
 /// digest, or an empty text if the key has another value.
@@ -63,6 +64,7 @@ pub(super) fn open(connection: &str, config: &Config, own: Own) -> Result<Arc<dy
     let backend = Redis {
         client: client.map_err(|e| Error::invalid(format!("metadata store '{connection}': {e}")))?,
         peer: address.to_string(),
+        named: address.host.parse::<IpAddr>().is_err(),
         limit: Patience::new(config, 1).limit,
         ttl_ms: config.metadata_ttl.as_millis() as u64,
         connection: Mutex::default(),
@@ -73,6 +75,8 @@ pub(super) fn open(connection: &str, config: &Config, own: Own) -> Result<Arc<dy
 struct Redis {
     client: Client,
     peer: String,
+    /// The server is given by name.
+    named: bool,
     limit: Duration,
     ttl_ms: u64,
     /// The connection in use, shared by all calls; forgotten when it fails.
@@ -87,6 +91,9 @@ impl Redis {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.limit))
             .set_response_timeout(Some(self.limit));
+        if self.named {
+            blocking::tokio_has_one().await?;
+        }
         let made = self.client.get_multiplexed_async_connection_with_config(&config).await;
         let made = made.map_err(|e| self.failed("connect", &e))?;
         *self.connection.lock() = Some(made.clone());

@@ -1,6 +1,7 @@
 //! Ground floor: threads, the control plane's event loop, handle tables, fork handling.
 
 pub mod backoff;
+pub mod blocking;
 pub mod clock;
 pub mod control;
 pub mod fork;
