@@ -1,10 +1,10 @@
 //! Server names and peer-to-peer segment names: a host and an optional port.
 
-use once_cell::sync::Lazy;
-
-use crate::observe::log::RateLimit;
 use std::fmt;
 use std::net::Ipv6Addr;
+
+use crate::observe::log::RateLimit;
+use crate::runtime::per_process::PerProcess;
 
 /// A host name or address literal (IPv6 without brackets, with its `%scope` if it has one) and a port.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -22,8 +22,8 @@ pub fn parse(text: &str, default_port: u16) -> HostPort {
     let port = port_text.map_or(default_port, |digits| {
         let decimal = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
         digits.parse().ok().filter(|_| decimal).unwrap_or_else(|| {
-            static LOG: Lazy<RateLimit> = Lazy::new(RateLimit::default);
-            if LOG.admit("port", text) {
+            static LOG: PerProcess<RateLimit> = PerProcess::new(RateLimit::default);
+            if LOG.get().admit("port", text) {
                 tracing::warn!("port in '{text}' is not a number from 0 to 65535; using {default_port}");
             }
             default_port

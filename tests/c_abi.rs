@@ -35,10 +35,23 @@ fn run_with_stores(programs: &Path) {
     }
 }
 
+/// The stores whose crates look names up themselves, by name.
+fn run_without_threads(programs: &Path) {
+    for kind in [Kind::Etcd, Kind::Redis] {
+        let server = Server::start(kind);
+        let mut command = Command::new(programs.join("nothreads"));
+        command.arg(server.url().replace("127.0.0.1", "localhost")).env("LD_LIBRARY_PATH", library_folder());
+        succeed(&format!("nothreads with {kind:?}"), &mut command);
+    }
+}
+
 /// Runs one of the built `programs`.
 fn run(program: &str, programs: &Path) {
     if program == "stores" {
         return run_with_stores(programs);
+    }
+    if program == "nothreads" {
+        run_without_threads(programs);
     }
     let mut command = Command::new(programs.join(program));
     match program {
@@ -55,7 +68,7 @@ fn run(program: &str, programs: &Path) {
 fn asan_options(program: &str) -> &'static str {
     match program {
         // A child has the memory of threads that it does not have.
-        "forked" => "detect_leaks=0",
+        "forked" | "forks" => "detect_leaks=0",
         // Asks for more memory than there is.
         "codes" => "allocator_may_return_null=1",
         // Measures its memory, of which freed blocks are a part until the sanitizer lets them go.
@@ -90,6 +103,8 @@ programs! {
     completed_writes_are_visible: "visibility";
     signals_release_the_engine_when_asked_to: "shutdown";
     a_forked_child_is_refused: "forked";
+    forks_at_any_moment_take_nothing_along: "forks";
+    a_host_without_threads_is_an_error: "nothreads";
     garbage_from_peers_is_survived: "garbage";
     faults_of_peers_fail_tasks: "faults";
     a_system_without_a_clock_is_an_error: "noclock";

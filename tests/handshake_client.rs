@@ -15,7 +15,6 @@ use transfer_engine::handshake::{
 };
 use transfer_engine::host_port::HostPort;
 use transfer_engine::metadata;
-use transfer_engine::runtime::fork::Tracked;
 use transfer_engine::runtime::ports::BoundPort;
 use transfer_engine::runtime::BoxFuture;
 use transfer_engine::segment_desc::SegmentDesc;
@@ -166,9 +165,9 @@ fn the_peer_to_peer_store_asks_the_peer_each_time() {
     run(async {
         let bound = BoundPort::handshake(&Config::default()).unwrap();
         let segment = format!("127.0.0.1:{}", bound.port());
-        let listener = TcpListener::from_std(bound.listen(8).unwrap()).unwrap();
+        let listener = bound.listen(8).unwrap().map(TcpListener::from_std).unwrap();
         let node = Arc::new(Node(Mutex::new(Value::Null)));
-        tokio::spawn(server::serve(Tracked::new(listener), node.clone(), Limits::new(&Config::default())));
+        tokio::spawn(server::serve(listener, node.clone(), Limits::new(&Config::default())));
 
         let own = Arc::new(Mutex::new(Value::Null));
         let sent = own.clone();

@@ -14,7 +14,7 @@ use transfer_engine::handshake::{
 };
 use transfer_engine::host_port::HostPort;
 use transfer_engine::json;
-use transfer_engine::runtime::fork::Tracked;
+use transfer_engine::runtime::tracked::Tracked;
 use transfer_engine::runtime::BoxFuture;
 
 const NO_RDMA: &str = "no RDMA transport on this node";
@@ -67,7 +67,7 @@ fn patient() -> Limits {
 async fn start(node: Node, limits: Limits) -> (SocketAddr, tokio::task::JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    (address, tokio::spawn(server::serve(Tracked::new(listener), Arc::new(node), limits)))
+    (address, tokio::spawn(server::serve(Tracked::open(|| Ok(listener)).unwrap(), Arc::new(node), limits)))
 }
 
 async fn send(address: SocketAddr, request: &[u8]) -> TcpStream {
@@ -221,7 +221,7 @@ fn clients_over_the_limit_are_closed_unless_another_makes_room() {
         let address = listener.local_addr().unwrap();
         let limits = Limits { max_clients: 1, ..patient() };
         let node = Arc::new(Undecided::default());
-        tokio::spawn(server::serve(Tracked::new(listener), node.clone(), limits));
+        tokio::spawn(server::serve(Tracked::open(|| Ok(listener)).unwrap(), node.clone(), limits));
         // A client that is being answered stays.
         let first = send(address, &wire::Frame::of_json(Some(wire::CONNECTION), &json!({})).encode()).await;
         node.0.notified().await;
@@ -304,7 +304,7 @@ fn a_document_is_shared_and_ends_when_it_is_withdrawn() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let node = Arc::new(Published(document.clone()));
-        tokio::spawn(server::serve(Tracked::new(listener), node, patient()));
+        tokio::spawn(server::serve(Tracked::open(|| Ok(listener)).unwrap(), node, patient()));
         let request = wire::Frame::of_json(Some(wire::METADATA), &json!({})).encode();
         let mut unread = Vec::new();
         for _ in 0..50 {
@@ -366,7 +366,11 @@ fn a_connection_that_is_being_set_up_delays_nobody_and_not_for_ever() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let limits = Limits { answer_timeout: Duration::from_millis(300), ..patient() };
-        tokio::spawn(server::serve(Tracked::new(listener), Arc::new(Undecided::default()), limits));
+        tokio::spawn(server::serve(
+            Tracked::open(|| Ok(listener)).unwrap(),
+            Arc::new(Undecided::default()),
+            limits,
+        ));
         let request = wire::Frame { kind: Some(wire::CONNECTION), body: b"{}".to_vec() }.encode();
         let mut waiting = send(address, &request).await;
         probe(address).await;

@@ -20,6 +20,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "error",
             "handshake::Notification",
             "memory::Range",
+            "runtime::per_process",
             "runtime::signals",
             "transport::report",
         ],
@@ -113,10 +114,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("topology", &["json", "error", "runtime"]),
     ("memory", &["error", "runtime"]),
     ("segment_desc", &["json", "error"]),
-    ("observe", &["config", "error"]),
+    ("observe", &["runtime", "config", "error"]),
     ("runtime", &["config", "error"]),
     ("json", &["error"]),
-    ("host_port", &["error", "observe"]),
+    ("host_port", &["error", "runtime", "observe"]),
     ("config", &[]),
     ("error", &[]),
 ];
@@ -155,10 +156,13 @@ const RESERVED: &[(&str, &[&str])] = &[
             "runtime/descriptors.rs",
             "runtime/fork.rs",
             "runtime/interfaces.rs",
+            "runtime/line.rs",
+            "runtime/per_process.rs",
             "runtime/poll.rs",
             "runtime/thread.rs",
             "runtime/signals.rs",
-            "runtime/sockets.rs",
+            "runtime/outstanding.rs",
+            "runtime/tracked.rs",
             "runtime/wakeup.rs",
             "topology/pages.rs",
         ],
@@ -178,6 +182,7 @@ const NAMERS: &[(&str, &str)] = &[
     ("engine/reports.rs", "upstream's words for an empty list"),
     ("topology/discover.rs", "the devices of the kernel's class are called so"),
     ("runtime/ports.rs", "the protocol of a socket"),
+    ("runtime/sockets.rs", "the protocol of a socket"),
 ];
 
 /// One file of `src`.

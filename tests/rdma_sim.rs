@@ -95,6 +95,7 @@ programs! {
     memory_is_registered_on_every_nic_or_on_none: "rdma_memory";
     limits_delay_and_cycles_leak_nothing: "rdma_limits";
     every_code_of_rdma_has_its_trigger: "rdma_codes";
+    a_host_without_threads_is_no_end_of_a_rail: "rdma_threads";
 }
 
 #[test]

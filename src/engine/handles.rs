@@ -6,30 +6,32 @@ use std::sync::Arc;
 use super::{Engine, Inside};
 use crate::error::{Class, Error, Result};
 use crate::runtime::fork;
+use crate::runtime::per_process::PerProcess;
 use crate::runtime::slots::{Slots, KEY_BITS};
 
-static ENGINES: once_cell::sync::Lazy<Slots<Engine>> = once_cell::sync::Lazy::new(Slots::default);
+static ENGINES: PerProcess<Slots<Engine>> = PerProcess::new(Slots::default);
 
 /// A token for `engine`, never 0.
 pub fn insert(engine: Arc<Engine>) -> Result<u64> {
-    let key = ENGINES.insert(engine)?;
+    let key = ENGINES.get().insert(engine)?;
     Ok(epoch_bits() | key)
 }
 
 /// Enters the engine behind `token`; -1 for anything else.
 pub fn enter(token: u64) -> Result<Inside> {
-    let engine = ENGINES.get(key(token)?).ok_or_else(|| unknown(token))?;
+    let engine = ENGINES.get().get(key(token)?).ok_or_else(|| unknown(token))?;
     engine.enter()
 }
 
 /// Takes the engine out; later uses of the token find nothing.
 pub fn remove(token: u64) -> Result<Arc<Engine>> {
-    ENGINES.remove(key(token)?).ok_or_else(|| unknown(token))
+    ENGINES.get().remove(key(token)?).ok_or_else(|| unknown(token))
 }
 
 /// Destroys every engine that asked to be released at shutdown.
 pub fn destroy_marked() {
     ENGINES
+        .get()
         .values()
         .iter()
         .filter(|engine| engine.is_released_at_shutdown())

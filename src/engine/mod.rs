@@ -41,7 +41,7 @@ use crate::observe::log::{self, RateLimit};
 use crate::runtime::clock;
 use crate::runtime::control::Control;
 use crate::runtime::descriptors;
-use crate::runtime::fork::{self, Tracked};
+use crate::runtime::fork;
 use crate::runtime::ports::BoundPort;
 use crate::runtime::slots::{Slots, KEY_BITS};
 use crate::topology::Matrix;
@@ -104,8 +104,8 @@ impl Engine {
         // Before anything that looks at the time, the log included.
         clock::probe()?;
         let (mut config, warnings) = Config::from_env();
-        log::init(&config, &warnings);
         fork::watch();
+        log::init(&config, &warnings);
         if let Some(lowered) = config.leave_descriptors(descriptors::limit()) {
             tracing::info!("{lowered}");
         }
@@ -191,10 +191,10 @@ impl Engine {
             Bound::Later(port) => &BoundPort::fixed(&self.config, *port)?,
         };
         let listener = bound.listen(self.config.listen_backlog)?;
-        let listener = self.control.enter(|| tokio::net::TcpListener::from_std(listener));
+        let listener = self.control.enter(|| listener.map(tokio::net::TcpListener::from_std));
         let listener = listener.map_err(|e| Error::io(Code::Socket, "cannot serve handshakes", &e))?;
         let limits = Limits::new(&self.config);
-        self.control.spawn(handshake::serve(Tracked::new(listener), self.local.clone(), limits));
+        self.control.spawn(handshake::serve(listener, self.local.clone(), limits));
         *place = Bound::Listens;
         Ok(())
     }

@@ -5,12 +5,11 @@
 use std::ffi::{c_char, c_int, CString};
 use std::time::Duration;
 
-use once_cell::sync::Lazy;
-
 use super::guard::{copy_field, copy_text, last_error, out, with_engine};
 use super::types::{batch_id_t, segment_id_t, transfer_engine_t};
 use crate::engine::deliveries::Delivery;
 use crate::error::{codes, describe, Error};
+use crate::runtime::per_process::PerProcess;
 
 /// The caller passed something wrong.
 pub const MTE_CLASS_ARGUMENT: c_int = 1;
@@ -86,12 +85,13 @@ pub unsafe extern "C" fn mte_last_error(buf: *mut c_char, len: usize) -> c_int {
 /// The phrase for a code of error.h. Static.
 #[no_mangle]
 pub extern "C" fn mte_strerror(code: c_int) -> *const c_char {
-    static PHRASES: Lazy<Vec<(i32, CString)>> = Lazy::new(|| {
+    static PHRASES: PerProcess<Vec<(i32, CString)>> = PerProcess::new(|| {
         let values = codes::TABLE.iter().map(|row| row.value).chain([0, i32::MIN]);
         values.map(|value| (value, CString::new(describe(value)).unwrap_or_default())).collect()
     });
-    let known = PHRASES.iter().find(|(value, _)| *value == code);
-    known.or(PHRASES.last()).map_or(c"".as_ptr(), |(_, phrase)| phrase.as_ptr())
+    let phrases = PHRASES.get();
+    let known = phrases.iter().find(|(value, _)| *value == code);
+    known.or(phrases.last()).map_or(c"".as_ptr(), |(_, phrase)| phrase.as_ptr())
 }
 
 /// Version of the library, "major.minor.patch". Static.

@@ -16,8 +16,9 @@ use crate::error::{Class, Code, Error, Result};
 use crate::host_port::HostPort;
 use crate::json;
 use crate::runtime::aside;
-use crate::runtime::fork::Tracked;
 use crate::runtime::resolve::{resolve, Family};
+use crate::runtime::sockets;
+use crate::runtime::tracked::Tracked;
 
 /// Settings of outgoing handshakes; holds no connection.
 #[derive(Clone, Debug)]
@@ -119,10 +120,9 @@ impl Client {
 
     async fn connect(&self, deadline: Instant, address: SocketAddr) -> Result<Tracked<TcpStream>> {
         let deadline = deadline.min(Instant::now() + self.connect_timeout);
-        timeout_at(deadline, TcpStream::connect(address))
+        timeout_at(deadline, sockets::connect(address))
             .await
             .unwrap_or_else(|_| Err(timed_out()))
-            .map(Tracked::new)
             .map_err(|e| Error::io(Code::Socket, format!("connect to {address}"), &e))
     }
 

@@ -24,8 +24,10 @@ use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::json;
 use crate::observe::log::RateLimit;
-use crate::runtime::fork::Tracked;
-use crate::runtime::{aside, descriptors, sockets, BoxFuture};
+use crate::runtime::outstanding::unacknowledged;
+use crate::runtime::sockets::accept;
+use crate::runtime::tracked::Tracked;
+use crate::runtime::{aside, descriptors, BoxFuture};
 
 /// Wait before the next accept after one that failed for lack of resources. Chosen: a client hardly notices it, and ten
 /// attempts a second cost nothing.
@@ -118,11 +120,10 @@ pub async fn serve(listener: Tracked<TcpListener>, handler: Arc<dyn Handler>, li
                 }
                 continue;
             }
-            accepted = listener.accept() => accepted,
+            accepted = accept(&listener) => accepted,
         };
         match accepted {
             Ok((stream, peer)) => {
-                let stream = Tracked::new(stream);
                 let is_scarce = descriptors::is_scarce(stream.as_raw_fd()) && clients.len() >= FLOOR;
                 // Closed by a reset, whenever it is dropped.
                 let _ = SockRef::from(&*stream).set_linger(Some(Duration::ZERO));
@@ -241,7 +242,7 @@ async fn part(mut stream: Tracked<TcpStream>, close_timeout: Duration) -> Result
             Ok(Ok(1..)) => {}
             Ok(_) => break,
             // A reset now would destroy what of the reply is still on its way.
-            Err(_) => match sockets::unacknowledged(stream.as_raw_fd()) {
+            Err(_) => match unacknowledged(stream.as_raw_fd()) {
                 left if left == 0 || left >= missing => {
                     return Err(Error::new(Code::Socket, "client kept the connection open after the reply"))
                 }

@@ -4,6 +4,7 @@
 
 mod watch;
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +24,7 @@ use super::tls::Files;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::host_port;
-use crate::runtime::BoxFuture;
+use crate::runtime::{blocking, BoxFuture};
 use watch::Watches;
 
 /// Port of endpoints that name none: etcd's port for clients.
@@ -82,6 +83,8 @@ pub(super) fn open(connection: &str, config: &Config, own: Own) -> Result<Arc<dy
 
 struct Endpoint {
     url: String,
+    /// It is given by name.
+    named: bool,
     client: OnceCell<Client>,
 }
 
@@ -120,7 +123,7 @@ fn endpoint(text: &str, files: &Files) -> Result<Endpoint> {
     if let Err(error) = url.parse::<hyper::Uri>() {
         return Err(wrong(error.to_string()));
     }
-    Ok(Endpoint { url, client: OnceCell::new() })
+    Ok(Endpoint { url, named: address.host.parse::<IpAddr>().is_err(), client: OnceCell::new() })
 }
 
 impl Etcd {
@@ -131,6 +134,9 @@ impl Etcd {
     {
         let index = self.current.load(Relaxed) % self.endpoints.len();
         let endpoint = &self.endpoints[index];
+        if endpoint.named {
+            blocking::tokio_has_one().await?;
+        }
         let attempt = async {
             let client = endpoint.client.get_or_try_init(|| self.connect(&endpoint.url)).await?;
             call(client.clone()).await

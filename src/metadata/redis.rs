@@ -9,7 +9,6 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, FromRedisValue, RedisConnectionInfo, RedisError, ServerErrorKind};
-use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
@@ -20,7 +19,7 @@ use crate::config::Config;
 use crate::error::{Class, Error, Result};
 use crate::host_port::{self, HostPort};
 use crate::runtime::resolve::{resolve, Family};
-use crate::runtime::BoxFuture;
+use crate::runtime::{sockets, BoxFuture};
 use metered::{Allowance, Metered};
 
 /// Writes a key whose value has the digest `ARGV[1]`; the empty digest stands for an absent key. Answers the new value's
@@ -121,7 +120,14 @@ impl Redis {
             |why: &str| unreachable(format!("redis {}: connect: {why}", self.peer)).peer(self.peer.as_str());
         let resolved = resolve(&self.address.host, self.address.port, Family::Any).await;
         let resolved = resolved.map_err(|e| failed(e.text()))?;
-        let stream = TcpStream::connect(&*resolved).await.map_err(|e| failed(&e.to_string()))?;
+        let mut stream = Err(failed("the name has no address"));
+        for address in &*resolved {
+            stream = sockets::connect(*address).await.map_err(|e| failed(&e.to_string()));
+            if stream.is_ok() {
+                break;
+            }
+        }
+        let stream = stream?;
         let _ = stream.set_nodelay(true);
         let allowance = Allowance::new(self.most_bytes);
         let stream = Metered::new(stream, allowance.clone());

@@ -1,16 +1,19 @@
 //! Log lines, on the tracing crate. The only place that prints: to standard error, or to a
-//! file in `MC_LOG_DIR`; never to standard output.
+//! file in `MC_LOG_DIR`; never to standard output. A line is one `write(2)`, and no lock is held meanwhile: a thread of
+//! the host may fork at any time, and a lock would stay held in the child.
 
 use std::collections::HashMap;
 use std::fs::OpenOptions;
 use std::path::Path;
-use std::sync::{Mutex as StdMutex, Once};
+use std::sync::Once;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tracing::Level;
 
 use crate::config::{Config, LogLevel};
+use crate::runtime::gate::section;
+use crate::runtime::line::Stderr;
 
 /// A cause is logged at most once in this time per peer. Chosen: a peer that stays dead writes twelve lines a minute,
 /// and whoever watches the log sees within seconds that it still is.
@@ -25,6 +28,9 @@ const LONGEST_NAME: usize = 128;
 /// subscriber keeps it.
 pub fn init(config: &Config, warnings: &[String]) {
     static ONCE: Once = Once::new();
+    let mut refused = None;
+    // A child has what is done here done, or not begun: the crate takes locks of its own meanwhile.
+    let section = section();
     ONCE.call_once(|| {
         let level = match config.log_level {
             LogLevel::Trace => Level::TRACE,
@@ -32,21 +38,21 @@ pub fn init(config: &Config, warnings: &[String]) {
             LogLevel::Warning => Level::WARN,
             LogLevel::Error => Level::ERROR,
         };
-        let base = || tracing_subscriber::fmt().with_max_level(level).with_ansi(false);
-        let mut refused = None;
+        // A line that cannot be written is lost. The crate would say so through the standard library's lock.
+        let base =
+            || tracing_subscriber::fmt().with_max_level(level).with_ansi(false).log_internal_errors(false);
         let file =
             config.log_dir.as_deref().map(open).and_then(|file| file.map_err(|e| refused = Some(e)).ok());
         // An error means that the host program has a subscriber: it gets the lines.
         let _ = match file {
-            Some(file) => {
-                tracing::subscriber::set_global_default(base().with_writer(StdMutex::new(file)).finish())
-            }
-            None => tracing::subscriber::set_global_default(base().with_writer(std::io::stderr).finish()),
+            Some(file) => tracing::subscriber::set_global_default(base().with_writer(file).finish()),
+            None => tracing::subscriber::set_global_default(base().with_writer(|| Stderr).finish()),
         };
-        if let Some(error) = refused {
-            tracing::warn!("MC_LOG_DIR ignored: {error}; logging to standard error");
-        }
     });
+    drop(section);
+    if let Some(error) = refused {
+        tracing::warn!("MC_LOG_DIR ignored: {error}; logging to standard error");
+    }
     for warning in warnings {
         tracing::warn!("{warning}");
     }

@@ -11,12 +11,16 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use super::thread;
+use super::{blocking, thread};
 use crate::error::{Class, Code, Error, Result};
 
 /// How long a stopping engine waits for its blocking threads. Chosen: the three limits of `Engine::destroy`, of which
 /// this is one, add up to two seconds.
 const LINGER: Duration = Duration::from_millis(300);
+
+/// Most threads of tokio's own for calls that block. Only crates of stores use them, to look names up. Chosen: some may
+/// hang, and there are few stores.
+const TOKIO_THREADS: usize = 4;
 
 /// Handle to the thread; dropping it stops the thread.
 pub struct Control {
@@ -25,10 +29,6 @@ pub struct Control {
     /// Guards the join handle: the first `stop` takes it.
     thread: Mutex<Option<JoinHandle<()>>>,
 }
-
-/// Most threads of one engine for name look-ups and calls of drivers, each of which may take seconds. Chosen: half of
-/// them may look names up, four may serve connection requests of peers, and four are left for connections of our own.
-pub const BLOCKING_THREADS: usize = 16;
 
 impl Control {
     /// Starts the thread; `ERR_MEMORY` if there is no room for one.
@@ -40,7 +40,8 @@ impl Control {
                 .enable_io()
                 .enable_time()
                 .thread_name("mte-dns")
-                .max_blocking_threads(BLOCKING_THREADS)
+                .thread_keep_alive(blocking::FOREVER)
+                .max_blocking_threads(TOKIO_THREADS)
                 .build();
             let runtime = match built {
                 Ok(runtime) => runtime,
@@ -48,7 +49,7 @@ impl Control {
             };
             let _ = ready.send(Ok(runtime.handle().clone()));
             let _ = runtime.block_on(stopped.wait_for(|stop| *stop));
-            // A look-up stuck in libc is left behind; it owns everything it touches.
+            blocking::stop(LINGER);
             runtime.shutdown_timeout(LINGER);
         };
         let thread = thread::spawn("mte-ctl", body, || ())?;
@@ -60,7 +61,7 @@ impl Control {
     }
 
     /// Runs `future` on the control thread and sleeps until it is done. If the engine is
-    /// destroyed meanwhile: an error of class CANCELED.
+    /// destroyed meanwhile: an error of class CANCELED; if it panics: of class INTERNAL.
     pub fn block<T: Send + 'static>(
         &self,
         future: impl Future<Output = Result<T>> + Send + 'static,
@@ -69,7 +70,7 @@ impl Control {
         self.spawn(async move {
             let _ = done.send(future.await);
         });
-        result.recv().unwrap_or_else(|_| Err(broken()))
+        result.recv().unwrap_or_else(|_| Err(if *self.stop.borrow() { broken() } else { failed() }))
     }
 
     /// Runs `future` on the control thread; it is dropped when the engine stops.
@@ -111,6 +112,11 @@ fn broken() -> Error {
     Error::new(Code::Socket, "the engine is being destroyed").permanent(Class::Canceled)
 }
 
+fn failed() -> Error {
+    let text = "a task of the control plane failed inside the library; report the log";
+    Error::invalid(text).permanent(Class::Internal)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,6 +129,8 @@ mod tests {
             let control = control.clone();
             std::thread::spawn(move || control.block(std::future::pending::<Result<()>>()))
         };
+        let broken = control.block(async { panic!("expected by a test") });
+        assert_eq!(Result::<()>::unwrap_err(broken).kind(), Class::Internal);
         control.stop();
         assert_eq!(waiting.join().unwrap().unwrap_err().kind(), Class::Canceled);
         assert_eq!(control.block(async { Ok(()) }).unwrap_err().kind(), Class::Canceled);

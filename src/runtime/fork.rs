@@ -1,114 +1,109 @@
-//! What a forked child finds: handles of its parent refuse every call, and the child's copies of our sockets are
-//! closed, so that a connection ends when the parent closes it.
+//! What a forked child finds: handles of its parent refuse every call, the child's copies of our sockets are closed, so
+//! that a connection ends when the parent closes it, and nothing that it needs is locked by a thread that it does not have.
+//!
+//! A child is known by a page that the kernel empties in it (MADV_WIPEONFORK), so from its first instruction on; the
+//! hooks of `pthread_atfork` only do the rest: they close the gate for sections, and the child's copies of sockets.
 
 #![allow(unsafe_code)]
 
-use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::Once;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, Ordering::SeqCst};
 
-/// Descriptors below this number are tracked. Chosen: the bitmap takes 8 KiB, and a process may usually have 1024 open.
-const TRACKED_FDS: usize = 1 << 16;
+use super::{gate, tracked};
 
 /// Counts the forks between the first process and this one.
 static EPOCH: AtomicU32 = AtomicU32::new(0);
+/// A word that is 1 in the process that counted itself in `EPOCH`, and 0 in a child of it. Null until [`watch`], and
+/// where the kernel does not empty pages at a fork.
+static OWN: AtomicPtr<AtomicU32> = AtomicPtr::new(std::ptr::null_mut());
+/// The process that counted itself; 0 until [`watch`].
+static OWNER: AtomicI32 = AtomicI32::new(0);
 
-/// One bit per descriptor number that the child has to close. A bitmap, because the
-/// child may only do what is safe in a signal handler.
-static TRACKED: [AtomicU64; TRACKED_FDS / 64] = [const { AtomicU64::new(0) }; TRACKED_FDS / 64];
-
-/// Differs between a process and its forked children.
+/// Differs between a process and its forked children. May be called in a signal handler.
 pub fn epoch() -> u32 {
-    EPOCH.load(Relaxed)
+    EPOCH.load(SeqCst).wrapping_add(u32::from(!is_counted()))
 }
 
-/// Installs the fork hook, once per process.
+/// This process, not a parent of it, was counted last.
+fn is_counted() -> bool {
+    // SAFETY: null, or a page that is never unmapped.
+    match unsafe { OWN.load(SeqCst).as_ref() } {
+        Some(own) => own.load(SeqCst) != 0,
+        None => matches!(OWNER.load(SeqCst), 0) || OWNER.load(SeqCst) == pid(),
+    }
+}
+
+/// This process, which is another one in a child even while it shares its parent's memory (`vfork`). May be called in
+/// a signal handler.
+pub(super) fn pid() -> i32 {
+    // SAFETY: no arguments, cannot fail.
+    unsafe { libc::getpid() }
+}
+
+/// Installs the hooks, once per process.
 pub fn watch() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        // SAFETY: `in_child` only touches atomics and calls close(2), both allowed after fork.
-        unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
-    });
-}
-
-/// A socket whose copy a forked child closes. The number is forgotten before the socket is
-/// closed: it may belong to somebody else a moment later.
-pub struct Tracked<T> {
-    // Dropped before `socket`, in the order of the fields.
-    mark: Mark,
-    socket: T,
-}
-
-impl<T: AsRawFd> Tracked<T> {
-    /// Tracks the socket as long as it lives.
-    pub fn new(socket: T) -> Self {
-        Tracked { mark: Mark::new(socket.as_raw_fd()), socket }
+    static HOOKED: AtomicBool = AtomicBool::new(false);
+    if !HOOKED.load(SeqCst) {
+        OWNER.store(pid(), SeqCst);
+        make_page();
+        // Two threads may both come here: hooks that are called twice do no harm, and a `Once` could be left half done
+        // in a child.
+        // SAFETY: the hooks touch atomics and sleep; in a child they touch atomics and call close(2).
+        unsafe { libc::pthread_atfork(Some(before), Some(in_parent), Some(in_child)) };
+        HOOKED.store(true, SeqCst);
     }
-
-    /// Gives the socket back, no longer tracked.
-    pub fn into_inner(self) -> T {
-        drop(self.mark);
-        self.socket
+    if !is_counted() {
+        // A child that was made without the hooks, by `_Fork` or the bare system call.
+        gate::open_in_child();
+        tracked::forget_in_child();
+        count();
     }
 }
 
-impl<T> std::ops::Deref for Tracked<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        &self.socket
+fn make_page() {
+    const BYTES: usize = 4096;
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // SAFETY: a new mapping.
+    let page = unsafe { libc::mmap(std::ptr::null_mut(), BYTES, protection, flags, -1, 0) };
+    if page == libc::MAP_FAILED {
+        return;
+    }
+    let own: *mut AtomicU32 = page.cast();
+    // SAFETY: the mapping made above; a whole page, or more.
+    let wiped = unsafe { libc::madvise(page, BYTES, libc::MADV_WIPEONFORK) } == 0;
+    if wiped {
+        // SAFETY: aligned to a page, mapped, and zero, which is a value of the type.
+        unsafe { &*own }.store(1, SeqCst);
+    }
+    if !wiped || OWN.compare_exchange(std::ptr::null_mut(), own, SeqCst, SeqCst).is_err() {
+        // SAFETY: nobody else knows of the mapping.
+        unsafe { libc::munmap(page, BYTES) };
     }
 }
 
-impl<T> std::ops::DerefMut for Tracked<T> {
-    fn deref_mut(&mut self) -> &mut T {
-        &mut self.socket
+/// Counts this process, which is a child that has not been counted yet.
+fn count() {
+    let epoch = EPOCH.load(SeqCst);
+    let _ = EPOCH.compare_exchange(epoch, epoch.wrapping_add(1), SeqCst, SeqCst);
+    OWNER.store(pid(), SeqCst);
+    // SAFETY: null, or a page that is never unmapped.
+    if let Some(own) = unsafe { OWN.load(SeqCst).as_ref() } {
+        own.store(1, SeqCst);
     }
 }
 
-/// The bit of one descriptor number.
-struct Mark(i32);
-
-impl Mark {
-    fn new(fd: i32) -> Self {
-        track(fd);
-        Mark(fd)
-    }
+extern "C" fn before() {
+    gate::close();
 }
 
-impl Drop for Mark {
-    fn drop(&mut self) {
-        untrack(self.0);
-    }
-}
-
-/// The child is to close its copy of `fd`. Numbers above 65535 are not tracked.
-fn track(fd: i32) {
-    if let Some((word, bit)) = place(fd) {
-        word.fetch_or(bit, Relaxed);
-    }
-}
-
-fn untrack(fd: i32) {
-    if let Some((word, bit)) = place(fd) {
-        word.fetch_and(!bit, Relaxed);
-    }
-}
-
-fn place(fd: i32) -> Option<(&'static AtomicU64, u64)> {
-    let fd = usize::try_from(fd).ok().filter(|fd| *fd < TRACKED_FDS)?;
-    Some((&TRACKED[fd / 64], 1 << (fd % 64)))
+extern "C" fn in_parent() {
+    gate::open();
 }
 
 extern "C" fn in_child() {
-    EPOCH.fetch_add(1, Relaxed);
-    for (index, word) in TRACKED.iter().enumerate() {
-        let mut bits = word.swap(0, Relaxed);
-        while bits != 0 {
-            let fd = index as i32 * 64 + bits.trailing_zeros() as i32;
-            // SAFETY: the descriptor is the child's copy of a socket that only we own.
-            unsafe { libc::close(fd) };
-            bits &= bits - 1;
-        }
+    gate::open_in_child();
+    tracked::close_in_child();
+    if !is_counted() {
+        count();
     }
 }

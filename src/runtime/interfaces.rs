@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::gate::section;
 use crate::error::{Code, Error, Result};
 
 /// The first address of an interface that is up and running and not the loopback; IPv6 if `v6`, else IPv4.
@@ -27,6 +28,8 @@ fn choose(found: &[IpAddr], v6: bool) -> Result<IpAddr> {
 
 /// Addresses of running interfaces, without `lo`.
 fn addresses() -> Result<Vec<IpAddr>> {
+    // The call opens a socket for a moment.
+    let _section = section();
     let mut list: *mut libc::ifaddrs = std::ptr::null_mut();
     // SAFETY: `list` outlives the call.
     if unsafe { libc::getifaddrs(&mut list) } != 0 {

@@ -2,11 +2,16 @@
 
 pub mod aside;
 pub mod backoff;
+pub mod blocking;
 pub mod clock;
 pub mod control;
 pub mod descriptors;
 pub mod fork;
+pub mod gate;
 pub mod interfaces;
+pub mod line;
+pub mod outstanding;
+pub mod per_process;
 pub mod poll;
 pub mod ports;
 pub mod resolve;
@@ -14,6 +19,7 @@ pub mod signals;
 pub mod slots;
 pub mod sockets;
 pub mod thread;
+pub mod tracked;
 pub mod wakeup;
 
 /// A future that may be polled on any thread.

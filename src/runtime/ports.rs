@@ -5,12 +5,13 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::tracked::Tracked;
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 
 /// A bound, non-blocking socket.
 pub struct BoundPort {
-    socket: Socket,
+    socket: Tracked<Socket>,
     port: u16,
 }
 
@@ -49,18 +50,17 @@ impl BoundPort {
     }
 
     /// Starts to listen, if it does not yet; non-blocking. The port stays taken by this value until it is dropped.
-    pub fn listen(&self, backlog: i32) -> Result<TcpListener> {
+    pub fn listen(&self, backlog: i32) -> Result<Tracked<TcpListener>> {
         self.socket
             .listen(backlog)
             .map_err(|e| Error::io(Code::Socket, format!("cannot listen on port {}", self.port), &e))?;
-        let listener = self.socket.try_clone();
-        let listener = listener.map_err(|e| Error::io(Code::Socket, "cannot duplicate a descriptor", &e))?;
-        Ok(listener.into())
+        Tracked::open(|| self.socket.try_clone().map(TcpListener::from))
+            .map_err(|e| Error::io(Code::Socket, "cannot duplicate a descriptor", &e))
     }
 
     /// Tries the ports of the range from a random one on, each of them once. Upstream tries 500 random ones, which may
     /// miss the last free port of a range.
-    fn pick(config: &Config, take: impl Fn(u16) -> std::io::Result<Socket>) -> Result<Self> {
+    fn pick(config: &Config, take: impl Fn(u16) -> std::io::Result<Tracked<Socket>>) -> Result<Self> {
         let (min, max) = (config.min_rpc_port, config.max_rpc_port);
         let count = u32::from(max - min) + 1;
         let first =
@@ -87,8 +87,9 @@ fn taken(error: &std::io::Error) -> bool {
     matches!(error.kind(), std::io::ErrorKind::AddrInUse | std::io::ErrorKind::PermissionDenied)
 }
 
-fn bind(family: Domain, port: u16, reuse: bool) -> std::io::Result<Socket> {
-    let socket = Socket::new(family, Type::STREAM.cloexec().nonblocking(), Some(Protocol::TCP))?;
+fn bind(family: Domain, port: u16, reuse: bool) -> std::io::Result<Tracked<Socket>> {
+    let kind = Type::STREAM.cloexec().nonblocking();
+    let socket = Tracked::open(|| Socket::new(family, kind, Some(Protocol::TCP)))?;
     let address = if family == Domain::IPV6 {
         socket.set_only_v6(!reuse)?;
         SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))

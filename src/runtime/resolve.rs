@@ -4,13 +4,14 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 
 use tokio::sync::Semaphore;
 
-use super::control::BLOCKING_THREADS;
+use super::blocking;
+use super::per_process::PerProcess;
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 
 /// Names looked up at once, in the process. The resolver may hang, and its callers give up before it does. Chosen: the
 /// other half of an engine's blocking threads stays for calls of drivers.
-static LOOK_UPS: Semaphore = Semaphore::const_new(BLOCKING_THREADS / 2);
+static LOOK_UPS: PerProcess<Semaphore> = PerProcess::new(|| Semaphore::new(blocking::THREADS / 2));
 
 /// Which addresses of a name are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,16 +44,19 @@ impl Family {
 
 /// The addresses of `host`, at least one, in the order of the system's resolver and without repeats.
 ///
-/// A literal needs no lookup; a name is looked up on a thread of tokio's blocking pool and may take as long as
-/// the resolver likes, so callers set a deadline. `ERR_DNS` if that fails or no address is of `family`.
+/// A literal needs no lookup; a name is looked up on a thread for calls that block and may take as long as the resolver
+/// likes, so callers set a deadline. `ERR_DNS` if that fails or no address is of `family`; -302, class RESOURCE, if there
+/// is no thread for it.
 pub async fn resolve(host: &str, port: u16, family: Family) -> Result<Vec<SocketAddr>> {
     let mut addresses: Vec<SocketAddr> = Vec::new();
     if let Ok(literal) = host.parse::<IpAddr>() {
         addresses.push((literal, port).into());
     } else {
+        let what = || format!("look up host '{host}'");
         addresses = look_up(host, port)
             .await
-            .map_err(|e| Error::io(Code::Dns, format!("look up host '{host}'"), &e).peer(host))?;
+            .map_err(|e| e.context(what()).peer(host))?
+            .map_err(|e| Error::io(Code::Dns, what(), &e).peer(host))?;
     }
     let found = addresses.len();
     let mut seen = std::collections::HashSet::new();
@@ -63,15 +67,16 @@ pub async fn resolve(host: &str, port: u16, family: Family) -> Result<Vec<Socket
     Ok(addresses)
 }
 
-async fn look_up(host: &str, port: u16) -> std::io::Result<Vec<SocketAddr>> {
-    let turn = LOOK_UPS.acquire().await.map_err(std::io::Error::other)?;
+async fn look_up(host: &str, port: u16) -> Result<std::io::Result<Vec<SocketAddr>>> {
+    // The semaphore is never closed.
+    let turn = LOOK_UPS.get().acquire().await;
     let host = host.to_string();
-    let asked = tokio::task::spawn_blocking(move || {
+    let asked = blocking::run(move || {
         // Held until the resolver has ended, not until the caller gives up.
         let _turn = turn;
         (host.as_str(), port).to_socket_addrs().map(Iterator::collect)
     });
-    asked.await.map_err(std::io::Error::other)?
+    asked.await
 }
 
 fn no_address(host: &str, found: usize, family: Family) -> Error {

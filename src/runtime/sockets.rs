@@ -1,17 +1,48 @@
-//! What the standard library does not tell of sockets.
+//! TCP sockets on the control plane, tracked from the moment they exist.
 
-#![allow(unsafe_code)]
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
 
-use std::os::fd::RawFd;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
 
-/// Bytes that were written to a TCP socket and that the peer has not acknowledged yet; 0 if that cannot be told.
-pub fn unacknowledged(fd: RawFd) -> usize {
-    let mut bytes: libc::c_int = 0;
-    // SAFETY: SIOCOUTQ, which has the number of TIOCOUTQ, writes one int to the live place.
-    let failed = unsafe { libc::ioctl(fd, libc::TIOCOUTQ, &mut bytes) } != 0;
-    if failed {
-        0
-    } else {
-        usize::try_from(bytes).unwrap_or(0)
+use super::gate::section;
+use super::tracked::Tracked;
+
+/// Connects to `address`; the caller sets a limit.
+pub async fn connect(address: SocketAddr) -> io::Result<Tracked<TcpStream>> {
+    // tokio's own connect shows the socket only once it is connected.
+    let stream = Tracked::open(|| begin(&address))?;
+    stream.writable().await?;
+    match stream.take_error()? {
+        None => Ok(stream),
+        Some(error) => Err(error),
     }
+}
+
+fn begin(address: &SocketAddr) -> io::Result<TcpStream> {
+    let kind = Type::STREAM.cloexec().nonblocking();
+    let socket = Socket::new(Domain::for_address(*address), kind, Some(Protocol::TCP))?;
+    match socket.connect(&(*address).into()) {
+        Err(error) if !matches!(error.raw_os_error(), Some(libc::EINPROGRESS | libc::EINTR)) => Err(error),
+        _ => TcpStream::from_std(socket.into()),
+    }
+}
+
+/// Accepts a connection of `listener`.
+pub async fn accept(listener: &TcpListener) -> io::Result<(Tracked<TcpStream>, SocketAddr)> {
+    let mut from = None;
+    let stream = poll_fn(|context| {
+        let _section = section();
+        // In here, because only the future knows when it accepts.
+        let polled = listener.poll_accept(context);
+        polled.map(|accepted| {
+            let (stream, peer) = accepted?;
+            from = Some(peer);
+            Tracked::open(|| Ok(stream))
+        })
+    })
+    .await?;
+    from.map(|from| (stream, from)).ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))
 }

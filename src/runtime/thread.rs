@@ -3,8 +3,10 @@
 
 #![allow(unsafe_code)]
 
-use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 use std::thread::{Builder, JoinHandle};
+
+use parking_lot::Mutex;
 
 use crate::error::{Class, Code, Error, Result};
 
@@ -29,20 +31,31 @@ pub fn spawn(
     })
 }
 
-/// Runs all `jobs` at once, one on this thread and a short-lived thread for each other, and waits for them.
+/// Runs all `jobs` at once, one on this thread and a short-lived thread for each other, and waits for them. Where
+/// threads cannot be made, those that there are do the jobs one after the other.
 pub fn scope<T: Send, F: FnOnce() -> T + Send>(jobs: Vec<F>) -> Vec<T> {
-    let mut jobs = jobs.into_iter();
-    let Some(own) = jobs.next() else { return Vec::new() };
+    let helpers = jobs.len().saturating_sub(1);
+    let results: Vec<Mutex<Option<T>>> = jobs.iter().map(|_| Mutex::default()).collect();
+    // Guards what nobody does yet.
+    let open = Mutex::new(jobs.into_iter().enumerate());
+    let work = || loop {
+        let next = open.lock().next();
+        let Some((index, job)) = next else { return };
+        let result = job();
+        *results[index].lock() = Some(result);
+    };
     std::thread::scope(|scope| {
         let mask = MaskAll::set();
-        let started: Vec<_> = jobs.map(|job| scope.spawn(job)).collect();
+        let started: Vec<_> =
+            (0..helpers).map_while(|_| Builder::new().spawn_scoped(scope, work).ok()).collect();
         drop(mask);
-        let first = own();
-        let others = started
-            .into_iter()
-            .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-        std::iter::once(first).chain(others).collect()
-    })
+        work();
+        for thread in started {
+            thread.join().unwrap_or_else(|panic| resume_unwind(panic));
+        }
+    });
+    // Every job is done: one that panicked has ended this function.
+    results.into_iter().filter_map(Mutex::into_inner).collect()
 }
 
 /// Blocks every signal on this thread until dropped; a new thread inherits the mask.

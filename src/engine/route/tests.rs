@@ -8,7 +8,6 @@ use crate::config::Config;
 use crate::engine::segment::tests::{open_with, read_again};
 use crate::engine::Engine;
 use crate::handshake::{self, Document, Handler, Limits, Notification};
-use crate::runtime::fork::Tracked;
 use crate::runtime::ports::BoundPort;
 use crate::runtime::BoxFuture;
 use crate::transport::table;
@@ -85,11 +84,11 @@ fn pair() -> (Arc<Engine>, Arc<Peer>, String) {
     let bound = BoundPort::handshake(&engine.config).unwrap();
     let name = format!("127.0.0.1:{}", bound.port());
     let listener = bound.listen(8).unwrap();
-    let listener = engine.control.enter(|| tokio::net::TcpListener::from_std(listener)).unwrap();
+    let listener = engine.control.enter(|| listener.map(tokio::net::TcpListener::from_std)).unwrap();
     let mut descriptor = recorded();
     descriptor["name"] = name.as_str().into();
     let peer = Arc::new(Peer { descriptor: Mutex::new(descriptor), asked: Mutex::default() });
-    let serving = handshake::serve(Tracked::new(listener), peer.clone(), Limits::new(&engine.config));
+    let serving = handshake::serve(listener, peer.clone(), Limits::new(&engine.config));
     engine.control.spawn(serving);
     (engine, peer, name)
 }

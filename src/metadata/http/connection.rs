@@ -24,8 +24,9 @@ use crate::error::{Error, Result};
 use crate::host_port::HostPort;
 use crate::metadata::backend::{refused, unreachable, with_causes};
 use crate::metadata::tls::Files;
-use crate::runtime::fork::Tracked;
 use crate::runtime::resolve::{resolve, Family};
+use crate::runtime::sockets::connect;
+use crate::runtime::tracked::Tracked;
 
 /// Longest connect, per address; upstream's value.
 const CONNECT_LIMIT: Duration = Duration::from_millis(1500);
@@ -136,10 +137,10 @@ impl Connections {
         let resolved = resolved.map_err(|e| unreachable(e.text().to_string()))?;
         let mut failed = unreachable(format!("{} has no address", self.address));
         for address in resolved {
-            match timeout(CONNECT_LIMIT, TcpStream::connect(address)).await {
+            match timeout(CONNECT_LIMIT, connect(address)).await {
                 Ok(Ok(stream)) => {
                     let _ = stream.set_nodelay(true);
-                    return Ok(Socket(Tracked::new(stream)));
+                    return Ok(Socket(stream));
                 }
                 Ok(Err(error)) => failed = unreachable(format!("connect to {address}: {error}")),
                 Err(_) => failed = unreachable(format!("connect to {address}: no answer")),

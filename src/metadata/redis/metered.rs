@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::runtime::fork::Tracked;
+use crate::runtime::tracked::Tracked;
 
 /// Bytes that may arrive beside the answers to calls. Chosen: far more than the answers to the login take.
 const SPARE: usize = 64 << 10;
@@ -70,8 +70,8 @@ pub(super) struct Metered {
 
 impl Metered {
     /// `socket`, from which no more than the allowance is read.
-    pub(super) fn new(socket: TcpStream, allowance: Arc<Allowance>) -> Self {
-        Metered { socket: Tracked::new(socket), allowance }
+    pub(super) fn new(socket: Tracked<TcpStream>, allowance: Arc<Allowance>) -> Self {
+        Metered { socket, allowance }
     }
 }
 

@@ -28,18 +28,23 @@ static REQUESTS: AtomicU64 = AtomicU64::new(0);
 pub(super) fn start(shared: Arc<Shared>, rail: Arc<Rail>, attempt: Attempt, route: Arc<dyn Route>) {
     let abandoned = rail.abandoned(attempt);
     shared.control.clone().spawn(async move {
-        let mut used = None;
-        let attempts = set_up(shared.clone(), rail.clone(), attempt, route, &mut used);
+        let mut guard = Guard { rail: Some(rail.clone()), attempt, used: None };
+        let attempts = set_up(shared.clone(), rail.clone(), attempt, route, &mut guard.used);
         let limited = tokio::select! {
             biased;
+            _ = abandoned => None,
+            limited = tokio::time::timeout(HANDSHAKE_LIMIT, attempts) => Some(limited),
+        };
+        let Some(limited) = limited else {
             // What it made is the rail's, which has stopped it or goes on with it. The peer must not hear of it any more.
-            _ = abandoned => return tracing::debug!("connect {}: abandoned", rail.name()),
-            limited = tokio::time::timeout(HANDSHAKE_LIMIT, attempts) => limited,
+            drop(guard.end());
+            return tracing::debug!("connect {}: abandoned", rail.name());
         };
         let outcome = limited.unwrap_or_else(|_| {
             let text = format!("no answer of {} within {HANDSHAKE_LIMIT:?}", rail.peer);
             Err(Error::new(Code::Endpoint, text).transient(Class::Timeout))
         });
+        let used = guard.end();
         match outcome {
             Ok(connection) => {
                 shared.stats.connections.fetch_add(1, Ordering::Relaxed);
@@ -55,6 +60,34 @@ pub(super) fn start(shared: Arc<Shared>, rail: Arc<Rail>, attempt: Attempt, rout
             }
         }
     });
+}
+
+/// An attempt that is dropped before its end, by a panic or with the engine, is told to the rail too. Else the rail would
+/// wait for it for ever.
+struct Guard {
+    /// `None` at the end.
+    rail: Option<Arc<Rail>>,
+    attempt: Attempt,
+    /// The connection of the last attempt.
+    used: Option<Arc<Connection>>,
+}
+
+impl Guard {
+    /// The attempt has come to its end; gives back the connection that it used last.
+    fn end(mut self) -> Option<Arc<Connection>> {
+        self.rail = None;
+        self.used.take()
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let Some(rail) = self.rail.take() else { return };
+        let text = format!("connect {}: the attempt was given up", rail.name());
+        let cause = Error::new(Code::Endpoint, text).transient(Class::Internal).peer(&rail.peer);
+        let (connection, attempt) = (self.used.take(), self.attempt);
+        rail.feed(Event::AttemptFailed { attempt, connection, usable: false, cause });
+    }
 }
 
 /// `used` is the connection of the last attempt.

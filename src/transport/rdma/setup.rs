@@ -12,6 +12,7 @@ use super::rail::events::By;
 use super::rail::{Event, Owner, Rail};
 use super::shared::Shared;
 use crate::error::{Code, Error, Result};
+use crate::runtime::blocking::run;
 
 /// A new connection of `rail`, which keeps it.
 pub(super) fn make(
@@ -82,9 +83,9 @@ fn evict(shared: &Shared, victim: &Rail, why: &str) {
     victim.feed(Event::Retired(Error::new(Code::Endpoint, format!("evicted: {why}"))));
 }
 
-/// Runs what blocks in the driver.
+/// Runs what blocks in the driver. An error of class RESOURCE if there is no thread for it.
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| destroyed())?
+    run(work).await?
 }

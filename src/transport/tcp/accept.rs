@@ -9,10 +9,11 @@ use std::sync::Arc;
 use super::inbound::Inbound;
 use super::shared::{set_options, Shared};
 use super::sock::Socket;
+use crate::runtime::tracked::Tracked;
 
 /// Hands an accepted connection to a reactor, or closes it when too many are open. An error is only logged, because the
 /// reactor tries its listener again at the next tick.
-pub(super) fn distribute(shared: &Arc<Shared>, accepted: io::Result<TcpStream>) {
+pub(super) fn distribute(shared: &Arc<Shared>, accepted: io::Result<Tracked<TcpStream>>) {
     let stream = match accepted {
         Ok(stream) => stream,
         Err(error) => {

@@ -15,8 +15,9 @@ use super::shared::{set_options, Endpoint, Shared};
 use super::sock::Socket;
 use super::wire::{Header, HEADER_LEN, INCARNATION_LEN, OK_FRAME, REJECTED_FRAME, STATUS_LEN};
 use crate::error::{Class, Code, Error, Result};
-use crate::runtime::fork::Tracked;
 use crate::runtime::resolve::{resolve, Family};
+use crate::runtime::sockets;
+use crate::runtime::tracked::Tracked;
 use crate::transport::host::Route;
 use crate::transport::incarnation;
 use crate::transport::slice::Op;
@@ -89,7 +90,7 @@ async fn attempt(shared: &Shared, endpoint: &Endpoint) -> Result<Connection> {
     }
     let mut last = None;
     for address in resolve(&endpoint.host, endpoint.port, Family::Any).await? {
-        match timeout(config.connect_timeout, TcpStream::connect(address)).await {
+        match timeout(config.connect_timeout, sockets::connect(address)).await {
             Ok(Ok(stream)) => return prepare(shared, endpoint, stream, v2, reusable).await,
             Ok(Err(error)) => {
                 let hint = match error.raw_os_error() {
@@ -114,7 +115,7 @@ async fn attempt(shared: &Shared, endpoint: &Endpoint) -> Result<Connection> {
 async fn prepare(
     shared: &Shared,
     endpoint: &Endpoint,
-    stream: TcpStream,
+    mut stream: Tracked<TcpStream>,
     v2: bool,
     reusable: bool,
 ) -> Result<Connection> {
@@ -122,7 +123,6 @@ async fn prepare(
     let failed = |error: &std::io::Error| {
         Error::io(Code::Socket, "cannot prepare a data connection", error).peer(&endpoint.peer)
     };
-    let mut stream = Tracked::new(stream);
     stream.set_nodelay(true).map_err(|e| failed(&e))?;
     if let (true, Some((incarnation, cell))) = (v2 && reusable, endpoint.incarnation) {
         timeout(limit, prove(&mut stream, incarnation, cell, endpoint)).await.unwrap_or_else(|_| {
@@ -131,7 +131,7 @@ async fn prepare(
                 .peer(&endpoint.peer))
         })?;
     }
-    let stream = stream.into_inner().into_std().map_err(|e| failed(&e))?;
+    let stream = stream.map(TcpStream::into_std).map_err(|e| failed(&e))?;
     set_options(&stream, &shared.config);
     let socket = Socket::new(stream).map_err(|e| failed(&e))?;
     shared.stats.lanes_opened.fetch_add(1, Relaxed);

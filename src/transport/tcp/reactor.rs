@@ -16,8 +16,8 @@ use parking_lot::Mutex;
 use super::sock::{Courier, Epoll, Event};
 use crate::error::{Class, Code, Error, Result};
 use crate::memory::Region;
-use crate::runtime::fork::Tracked;
 use crate::runtime::thread;
+use crate::runtime::tracked::Tracked;
 use crate::runtime::wakeup::Wakeup;
 
 /// Tokens of the epoll instance: this one, those of lanes (1 and up), this one, and those of served connections, which
@@ -89,7 +89,7 @@ pub(super) enum Outcome {
 }
 
 /// Called with each connection that a listener accepts, and with each error that keeps it from accepting.
-pub(super) type Accepted = Box<dyn FnMut(io::Result<TcpStream>) + Send>;
+pub(super) type Accepted = Box<dyn FnMut(io::Result<Tracked<TcpStream>>) + Send>;
 
 /// What other threads ask a reactor to do.
 enum Command {
@@ -324,8 +324,8 @@ impl Loop {
         // Not more at a time: a flood of connections must not starve those that are there.
         for _ in 0..EVENTS {
             let Some((listener, accepted)) = &mut self.listener else { return };
-            match listener.accept() {
-                Ok((stream, _)) => accepted(Ok(stream)),
+            match Tracked::open(|| listener.accept().map(|(stream, _)| stream)) {
+                Ok(stream) => accepted(Ok(stream)),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
                 // Only this connection is gone already; the next one may be good.
                 Err(e)

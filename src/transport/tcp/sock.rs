@@ -11,7 +11,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use socket2::SockRef;
 
-use crate::runtime::fork::Tracked;
+use crate::runtime::tracked::Tracked;
 
 /// Pieces of one send or receive. Chosen: 64 small requests share the price of a call, and the list takes 2 KiB of stack.
 /// The kernel takes 1024 (readv(2), IOV_MAX).
@@ -96,9 +96,9 @@ pub(super) struct Socket(Tracked<OwnedFd>);
 
 impl Socket {
     /// Takes over a connected stream and makes it non-blocking.
-    pub(super) fn new(stream: TcpStream) -> io::Result<Self> {
+    pub(super) fn new(stream: Tracked<TcpStream>) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
-        Ok(Socket(Tracked::new(stream.into())))
+        stream.map(|stream| Ok(stream.into())).map(Socket)
     }
 
     /// The descriptor, for epoll.

@@ -11,7 +11,6 @@ use super::shared::{stopping, Shared};
 use super::{accept, offer};
 use crate::error::Result;
 use crate::memory::Region;
-use crate::runtime::fork::Tracked;
 use crate::runtime::ports::BoundPort;
 use crate::segment_desc::SegmentDesc;
 use crate::transport::host::{Host, Route};
@@ -45,7 +44,7 @@ impl Tcp {
         let config = host.config();
         let bound = BoundPort::dual_stack(config)?;
         let port = bound.port();
-        let listener = Tracked::new(bound.listen(config.listen_backlog)?);
+        let listener = bound.listen(config.listen_backlog)?;
         let shared = Arc::new(Shared::new(&*host));
         let threads = match config.tcp_threads {
             0 => (std::thread::available_parallelism().map_or(1, usize::from) / 2).clamp(1, MOST_THREADS),

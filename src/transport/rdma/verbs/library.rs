@@ -16,6 +16,7 @@ use rdma_sys::{
 use super::event::RawEvent;
 use super::port::RawGidEntry;
 use crate::error::{Code, Error, Result};
+use crate::runtime::per_process::PerProcess;
 
 /// The library's file; its major version is the ABI that the types of rdma-sys describe.
 const FILE: &CStr = c"libibverbs.so.1";
@@ -116,8 +117,8 @@ pub fn load() -> Result<()> {
 
 /// The table; loads it when first called.
 pub(super) fn library() -> Result<&'static Library> {
-    static LIBRARY: OnceCell<Library> = OnceCell::new();
-    LIBRARY.get_or_try_init(|| {
+    static LIBRARY: PerProcess<OnceCell<Library>> = PerProcess::new(OnceCell::new);
+    LIBRARY.get().get_or_try_init(|| {
         // SAFETY: a terminated string; the library's initialisers are the system's own.
         let handle = unsafe { libc::dlopen(FILE.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
         let handle = NonNull::new(handle).ok_or_else(|| {
