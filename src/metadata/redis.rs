@@ -119,7 +119,11 @@ impl Redis {
         let failed =
             |why: &str| unreachable(format!("redis {}: connect: {why}", self.peer)).peer(self.peer.as_str());
         let resolved = resolve(&self.address.host, self.address.port, Family::Any).await;
-        let resolved = resolved.map_err(|e| failed(e.text()))?;
+        let resolved = resolved.map_err(|e| match e.kind() {
+            // Not the server's fault.
+            Class::Resource => e.context(format_args!("redis {}: connect", self.peer)),
+            _ => failed(e.text()),
+        })?;
         let mut stream = Err(failed("the name has no address"));
         for address in &*resolved {
             stream = sockets::connect(*address).await.map_err(|e| failed(&e.to_string()));
