@@ -80,7 +80,7 @@ pub(super) fn make_room(shared: &Shared, rail: &Arc<Rail>) {
 
 fn evict(shared: &Shared, victim: &Rail, why: &str) {
     shared.stats.evicted.fetch_add(1, Ordering::Relaxed);
-    victim.feed(Event::Retired(Error::new(Code::Endpoint, format!("evicted: {why}"))));
+    victim.feed(Event::TakenAway(Error::new(Code::Endpoint, format!("evicted: {why}"))));
 }
 
 /// Runs what blocks in the driver. An error of class RESOURCE if there is no thread for it.

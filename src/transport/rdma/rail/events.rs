@@ -65,8 +65,8 @@ pub(crate) enum Event<C, E> {
     Overdue(C, E),
     /// The connection, whichever it is, goes for a reason that is not the rail's fault: evicted, or the peer gave its
     /// end up.
-    Retired(E),
-    /// As [`Event::Retired`], if it is this one.
+    TakenAway(E),
+    /// As [`Event::TakenAway`], if it is this one.
     Interrupted(C, E),
     /// The NIC cannot be used.
     PortDown(E),

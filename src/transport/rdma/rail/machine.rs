@@ -6,7 +6,7 @@
 //!   Idle ───────────► Connecting ─────────────────────► Up
 //!    ▲ ▲    Made by the peer │ │ Ready, and failed before ▲
 //!    │ │                     │ └───────► Proving ─────────┘ Proved
-//!    │ └─ Retired ── (all) ──┤              │
+//!    │ └─ TakenAway ─ (all) ─┤             │
 //!    │                       ▼ Lost, AttemptFailed, Overdue, PortDown
 //!    └── (only trusted)    Paused ── Tick when it is time ──► Connecting
 //! ```
@@ -26,7 +26,7 @@ use crate::runtime::backoff::Backoff;
 const PAUSES: Backoff = Backoff { first: Duration::from_millis(100), longest: Duration::from_secs(2) };
 /// Pause of a failed rail whose connection was taken away while it was being proved. Chosen: it was taken away for good
 /// reason, so its proof is not urgent.
-const RETIRED_PAUSE_MS: u64 = 1000;
+const TAKEN_AWAY_PAUSE_MS: u64 = 1000;
 /// How long a peer may take to say that it is ready; upstream's value.
 const READY_LIMIT_MS: u64 = 10_000;
 /// How long the driver may take to connect the queue pairs that a peer asked for. Chosen: 64 of them may wait a second
@@ -206,10 +206,10 @@ impl<C: Clone + PartialEq, E: Clone> Machine<C, E> {
                     self.fail(cause, now, &mut out);
                 }
             }
-            Event::Retired(cause) => self.retire(cause, now, &mut out),
+            Event::TakenAway(cause) => self.take_away(cause, now, &mut out),
             Event::Interrupted(connection, cause) => {
                 if self.has(&connection) {
-                    self.retire(cause, now, &mut out);
+                    self.take_away(cause, now, &mut out);
                 }
             }
             Event::PortDown(cause) => {
@@ -343,7 +343,7 @@ impl<C: Clone + PartialEq, E: Clone> Machine<C, E> {
         out.push(Action::HandBack(loss, Some(cause)));
     }
 
-    fn retire(&mut self, cause: E, now: Now, out: &mut Actions<C, E>) {
+    fn take_away(&mut self, cause: E, now: Now, out: &mut Actions<C, E>) {
         let connection = self.connection().cloned();
         match self.phase {
             Phase::Stopped => return,
@@ -371,7 +371,7 @@ impl<C: Clone + PartialEq, E: Clone> Machine<C, E> {
     fn rest(&mut self, now: Now) {
         self.phase = match self.is_trusted() {
             true => Phase::Idle,
-            false => Phase::Paused { retry_at_ms: now.ms + RETIRED_PAUSE_MS },
+            false => Phase::Paused { retry_at_ms: now.ms + TAKEN_AWAY_PAUSE_MS },
         };
     }
 

@@ -255,7 +255,7 @@ impl World {
                 self.at(*connection).asked = *by == By::Peer;
             }
             Event::Accepted(connection) | Event::Ready(connection) => self.at(*connection).asked = true,
-            Event::Retired(_) | Event::Stopped(_) => self.attempt = None,
+            Event::TakenAway(_) | Event::Stopped(_) => self.attempt = None,
             Event::Interrupted(connection, _) if before == Some(*connection) => self.attempt = None,
             _ => {}
         }
@@ -531,7 +531,7 @@ impl World {
                 let known = self.machine.connection().copied();
                 match known.filter(|known| self.at(*known).is_open()) {
                     Some(known) if which & 1 == 0 => self.happen(Event::Accepted(known), None),
-                    Some(_) => self.happen(Event::Retired("connected anew"), None),
+                    Some(_) => self.happen(Event::TakenAway("connected anew"), None),
                     None => self.make(By::Peer),
                 }
             }
@@ -560,7 +560,7 @@ impl World {
             What::Lose => self.happen(Event::Lost(self.some(which)?, "cable"), None),
             What::Interrupt => self.happen(Event::Interrupted(self.some(which)?, "ours"), None),
             What::Flush => self.flush(self.some(which)?, 1),
-            What::Retire => self.happen(Event::Retired("evicted"), None),
+            What::Retire => self.happen(Event::TakenAway("evicted"), None),
             What::PortDown => {
                 self.port_up = false;
                 self.happen(Event::PortDown("no link"), None);

@@ -86,7 +86,7 @@ fn what_is_handed_back_is_judged_by_the_failure_that_it_waited_for() {
         Event::AttemptFailed { attempt: Attempt(1), connection: None, usable: false, cause: "refused" };
     let failure = rail.on(refused, at(1));
     // Another thread, before the actions are performed.
-    rail.on(Event::Retired("evicted"), at(1));
+    rail.on(Event::TakenAway("evicted"), at(1));
     assert_eq!(rail.last_error(), Some(&"evicted"));
     assert_eq!(failure, [Report("refused"), HandBack(Loss::Unconnected, Some("refused"))]);
 }
@@ -177,7 +177,7 @@ fn a_peer_that_never_says_ready_is_given_up() {
 #[test]
 fn a_connection_that_is_taken_away_blames_nobody() {
     let mut rail = up();
-    assert_eq!(rail.on(Event::Retired("evicted"), at(5)), [Stop(1, Why::Because("evicted")), Vacate]);
+    assert_eq!(rail.on(Event::TakenAway("evicted"), at(5)), [Stop(1, Why::Because("evicted")), Vacate]);
     assert_eq!((rail.phase(), rail.failed(), rail.is_trusted()), (&Phase::Idle, 0, true));
     assert_eq!(rail.on(Event::Wanted, at(6)), [Connect(Attempt(2))]);
 }
@@ -186,7 +186,7 @@ fn a_connection_that_is_taken_away_blames_nobody() {
 fn a_rail_that_loses_its_connection_while_it_is_proved_still_has_to_be_proved() {
     let mut rail = failed_and_connecting();
     rail.on(Event::Connected(Attempt(2), 2), at(1102));
-    rail.on(Event::Retired("evicted"), at(1103));
+    rail.on(Event::TakenAway("evicted"), at(1103));
     assert_eq!((pause_of(&rail, 1103), rail.is_trusted(), rail.failed()), (1000, false, 1));
     let unused = Event::Tick { waiting: false, used_ms: 0 };
     assert_eq!(rail.on(unused, at(70_000)), [], "nobody has used it for a minute");
@@ -254,7 +254,7 @@ fn an_attempt_that_was_abandoned_only_has_its_connection_stopped() {
     let mut rail = up();
     rail.on(Event::Lost(1, "cable"), at(1000));
     assert_eq!(rail.on(Event::Wanted, at(1100)), [Connect(Attempt(2))]);
-    rail.on(Event::Retired("evicted"), at(1101));
+    rail.on(Event::TakenAway("evicted"), at(1101));
     for late in [
         Event::Made { connection: 5, by: By::Own(Attempt(2)) },
         Event::Connected(Attempt(2), 5),
@@ -284,7 +284,7 @@ fn a_stopped_rail_fails_what_comes_and_takes_no_connection() {
     assert_eq!(rail.on(Event::Wanted, at(6)), [Action::Fail("destroyed")]);
     assert_eq!(rail.on(Event::Made { connection: 2, by: By::Peer }, at(7)), [Stop(2, Why::Unwanted)]);
     rail.on(Event::PortUp, at(8));
-    rail.on(Event::Retired("late"), at(8));
+    rail.on(Event::TakenAway("late"), at(8));
     assert_eq!(rail.on(Event::Tick { waiting: false, used_ms: 8 }, at(9)), []);
     assert_eq!(rail.phase(), &Phase::Stopped);
 }
