@@ -170,6 +170,14 @@ impl Registry {
         let mut map = self.regions.write();
         for range in &sorted {
             if let Some(other) = map.overlapping(range) {
+                if (other.addr, other.len) == (range.addr, range.len) {
+                    let text = format!(
+                        "[{:#x}, {:#x}) is registered already, exactly so; it stays usable, and one unregisterLocalMemory ends it",
+                        range.addr,
+                        range.addr + range.len
+                    );
+                    return Err(Error::new(Code::AddressOverlapped, text));
+                }
                 return Err(overlap(
                     range,
                     other.addr,

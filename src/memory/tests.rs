@@ -11,7 +11,10 @@ fn overlaps_are_refused_and_neighbours_are_not() {
     let registry = Registry::default();
     insert(&registry, 4096, 4096).unwrap();
     for (addr, len) in [(4096, 4096), (4096, 1), (8191, 10), (1, 4096), (1, 1 << 20), (5000, 10)] {
-        assert_eq!(insert(&registry, addr, len).err().unwrap().code(), Code::AddressOverlapped, "{addr}");
+        let error = insert(&registry, addr, len).err().unwrap();
+        assert_eq!(error.code(), Code::AddressOverlapped, "{addr}");
+        let is_same = (addr, len) == (4096, 4096);
+        assert_eq!(error.text().contains("registered already"), is_same, "{error}");
     }
     insert(&registry, 8192, 10).unwrap();
     insert(&registry, 1, 4095).unwrap();
