@@ -9,6 +9,7 @@
 
 typedef struct mte_task_error_info mte_task_error_info_t;
 typedef struct mte_buffer mte_buffer_t;
+typedef struct mte_batch_status mte_batch_status_t;
 
 /**
  * The caller passed something wrong.
@@ -91,6 +92,22 @@ typedef struct mte_buffer mte_buffer_t;
 #define MTE_NOTIFICATION_LOST 4
 
 /**
+ * The task runs, or it has failed and its peer has yet to confirm that it takes no more bytes of it.
+ */
+#define MTE_DRAINED_NO 0
+
+/**
+ * Neither the local nor the remote range is touched by the task any more.
+ */
+#define MTE_DRAINED_YES 1
+
+/**
+ * The task has ended, so the local range is not touched any more; but bytes of its WRITE may still reach the remote range, and
+ * nobody can tell when that is over: the peer does not answer, or is not of this library.
+ */
+#define MTE_DRAINED_UNKNOWN 2
+
+/**
  * Why a task failed.
  */
 struct mte_task_error_info {
@@ -136,6 +153,28 @@ struct mte_buffer {
    * Location or name that the peer published, NUL-terminated.
    */
   char location[64];
+};
+
+/**
+ * How the tasks of a batch stand.
+ */
+struct mte_batch_status {
+  /**
+   * Tasks submitted so far.
+   */
+  size_t tasks;
+  /**
+   * Those that are COMPLETED.
+   */
+  size_t completed;
+  /**
+   * Those that are FAILED. The rest runs.
+   */
+  size_t failed;
+  /**
+   * Bytes at their destination, of all tasks.
+   */
+  uint64_t transferred_bytes;
 };
 
 #ifdef __cplusplus
@@ -197,6 +236,36 @@ int mte_segment_buffers(transfer_engine_t engine,
                         segment_id_t segment_id,
                         mte_buffer_t *buffers,
                         size_t *count);
+
+/**
+ * Fills *summary with how the tasks of a batch stand, and the first room entries of tasks with the status of each, in the
+ * order in which they were submitted. One call in place of getTransferStatus for each task; moves data along as that does.
+ * tasks may be NULL when room is 0. 0; -1 no such batch, or NULL.
+ */
+int mte_batch_status(transfer_engine_t engine,
+                     batch_id_t batch_id,
+                     mte_batch_status_t *summary,
+                     transfer_status_t *tasks,
+                     size_t room);
+
+/**
+ * Gives up every task of a batch that still runs: it becomes FAILED (mte_task_error: class CANCELED), or COMPLETED if it was
+ * just ending. Does not wait; the tasks end shortly after, whatever the peers do, so mte_wait_batch follows, and only then may
+ * the local buffers be used for something else. What was written at the peer by then is not taken back: mte_task_drained tells
+ * when no more arrives. 0; -1 no such batch.
+ */
+int mte_cancel_batch(transfer_engine_t engine,
+                     batch_id_t batch_id);
+
+/**
+ * Sets *drained to MTE_DRAINED_*: whether the ranges of a task may be used for something else. A terminal status says so of the
+ * local range; of the remote range of a WRITE only COMPLETED does. After a failure the peer is asked in the background, for up
+ * to a minute. 0; -1 no such task.
+ */
+int mte_task_drained(transfer_engine_t engine,
+                     batch_id_t batch_id,
+                     size_t task_id,
+                     int *drained);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -241,6 +241,10 @@ config! {
         "seconds a peer may take to answer one request once its turn has come, plus the time its bytes take at the minimum rate";
     tcp_min_rate: u64 = 1 << 20, "1048576", "MC_TCP_MIN_RATE", int(1024..=1 << 40),
         "slowest acceptable payload rate of one connection, bytes per second; scales the deadline with the bytes";
+    tcp_liveness: Duration = s(3), "3", "MC_TCP_LIVENESS_SEC", secs(0..=3600),
+        "seconds a peer may take to answer on its handshake port, where it is asked once nothing has moved on a busy connection for a second; then it is given up; 0: it is not asked";
+    tcp_resend_writes: bool = false, "0", "MC_TCP_RESEND_WRITES", on_off,
+        "1: a WRITE that was begun is sent again after an upstream peer has hung up, although the first copy may come later; peers of this project are asked first, and need no setting";
     tcp_body_timeout: Duration = s(60), "60", "MC_TCP_BODY_TIMEOUT_SEC", secs(1..=86400),
         "as server: seconds without progress inside a begun header or body before the connection is closed";
     tcp_max_inbound: usize = 4096, "4096", "MC_TCP_MAX_INBOUND", int(1..=1048576),

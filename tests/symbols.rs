@@ -38,9 +38,12 @@ const API: [&str; 27] = [
 ];
 
 /// The functions of `transfer_engine_ext.h`.
-const EXTENSIONS: [&str; 8] = [
+const EXTENSIONS: [&str; 11] = [
     "mte_batch_fd",
     "mte_batch_notification",
+    "mte_batch_status",
+    "mte_cancel_batch",
+    "mte_task_drained",
     "mte_last_error",
     "mte_segment_buffers",
     "mte_strerror",

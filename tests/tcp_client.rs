@@ -18,7 +18,7 @@ use serde_json::{json, Value};
 use transfer_engine::engine::submit::Request;
 use transfer_engine::engine::Engine;
 use transfer_engine::error::{Class, Code, Error};
-use transfer_engine::handshake::wire::{Frame, METADATA};
+use transfer_engine::handshake::wire::{Frame, CONNECTION, METADATA, PROBE};
 use transfer_engine::memory::Range;
 use transfer_engine::transport::slice::Op;
 use transfer_engine::transport::tcp::wire::{Header, HEADER_LEN, OK_FRAME, REJECTED_FRAME};
@@ -119,6 +119,8 @@ struct Log {
     open: AtomicUsize,
     most_open: AtomicUsize,
     descriptors_read: AtomicUsize,
+    /// Marks of the connections that the initiator asked to close.
+    withdrawn: Mutex<Vec<u64>>,
     /// The connection that ends the peer. Those before it may still wait to be accepted, with requests that are
     /// COMPLETED already. Locked until it is known.
     last: Mutex<Option<SocketAddr>>,
@@ -199,10 +201,26 @@ fn serve_descriptors(listener: &TcpListener, descriptors: &[Value], log: &Log, s
         stream.read_exact(&mut length).unwrap();
         let mut request = vec![0; u64::from_le_bytes(length) as usize];
         stream.read_exact(&mut request).unwrap();
-        assert_eq!(request[0], METADATA);
-        let count = log.descriptors_read.fetch_add(1, SeqCst);
-        let reply = Frame::of_json(Some(METADATA), &descriptors[count.min(descriptors.len() - 1)]);
-        stream.write_all(&reply.encode()).unwrap();
+        let current =
+            || descriptors[log.descriptors_read.load(SeqCst).clamp(1, descriptors.len()) - 1].clone();
+        let reply = match request[0] {
+            METADATA => {
+                log.descriptors_read.fetch_add(1, SeqCst);
+                current()
+            }
+            PROBE => json!({"status": "success"}),
+            CONNECTION => {
+                let asked: Value = serde_json::from_slice(&request[1..]).unwrap();
+                assert_eq!(asked["withdraw"], true, "{asked}");
+                let marks =
+                    asked["connections"].as_array().unwrap().iter().map(|mark| mark.as_u64().unwrap());
+                log.withdrawn.lock().unwrap().extend(marks);
+                // Its connections end by themselves before that.
+                json!({"withdraw": true, "own_incarnation": current()["incarnation"]})
+            }
+            other => panic!("a request of type {other}"),
+        };
+        let _ = stream.write_all(&Frame::of_json(Some(request[0]), &reply).encode());
         let _ = stream.read(&mut length);
     }
 }
@@ -574,30 +592,71 @@ fn requests_behind_a_rejected_one_are_sent_again_and_succeed() {
 fn a_connection_that_died_idle_is_replaced_without_a_failed_task() {
     const ROUNDS: usize = 100;
     // The peer hangs up after each answer: our engine may have noticed when the next request comes, or not yet.
-    let scene = Scene::v2(|turn| {
-        turn.answer();
-        Next::Close
+    let scene = Scene::new(&[with_incarnation(INCARNATION)], |turn| match serve_incarnation(turn) {
+        Next::Serve if turn.number == 0 => Next::Serve,
+        _ => Next::Close,
     });
     for round in 0..ROUNDS {
         let opcode = (round % 2) as i32;
         scene.completes("hung up after the answer", &[scene.request(opcode, 0, REMOTE + round as u64, 1)]);
     }
     let connections = scene.finish();
-    let addrs: Vec<u64> = headers(&connections).iter().map(|header| header.addr).collect();
+    let addrs: Vec<u64> = headers(&connections).iter().map(|h| h.addr).filter(|addr| *addr != CELL).collect();
     assert_eq!(addrs, (0..ROUNDS as u64).map(|round| REMOTE + round).collect::<Vec<_>>());
 }
 
 #[test]
-fn a_connection_that_dies_at_the_next_request_is_replaced_without_a_failed_task() {
+fn p02_a_connection_that_dies_at_the_next_request_is_replaced_behind_the_peers_word() {
     for opcode in [WRITE, READ] {
-        // The peer sees the second request of each connection and hangs up.
-        let scene = Scene::v2(|turn| if turn.number == 0 { turn.answer() } else { Next::Close });
+        // The peer sees the second request of each connection, after its proof, and hangs up.
+        let scene = Scene::new(&[with_incarnation(INCARNATION)], |turn| match turn.number {
+            0 | 1 => serve_incarnation(turn),
+            _ => Next::Close,
+        });
         for round in 0..50 {
             scene.completes("hung up before the answer", &[scene.request(opcode, 0, REMOTE + round, 1)]);
         }
-        let seen = headers(&scene.finish()).len();
+        let log = scene.peer.log.clone();
+        let connections = scene.finish();
+        let marks = connections.iter().map(|connection| Header::mark(&connection.headers[0]));
+        let seen = headers(&connections).iter().filter(|header| header.addr != CELL).count();
         assert_eq!(seen, 99, "opcode {opcode}: each request but the first was sent twice");
+        // All but the last connection ended with a request on it.
+        let asked: Vec<u64> = marks.take(if opcode == WRITE { connections.len() - 1 } else { 0 }).collect();
+        assert_eq!(
+            *log.withdrawn.lock().unwrap(),
+            asked,
+            "opcode {opcode}: which the peer was asked to close"
+        );
     }
+}
+
+#[test]
+fn p02_a_write_that_an_upstream_peer_hung_up_on_is_sent_once_and_fails() {
+    let scene = Scene::v2(|turn| if turn.number == 0 { turn.answer() } else { Next::Close });
+    for round in 0..10 {
+        scene.completes("a connection's first", &[scene.request(WRITE, 0, REMOTE + 2 * round, 1)]);
+        let end = scene.run(&[scene.request(WRITE, 0, REMOTE + 2 * round + 1, 1)]).remove(0);
+        let error = end.error.expect("COMPLETED though the peer hung up");
+        assert_eq!((error.code(), error.kind()), (Code::Socket, Class::Network), "{error}");
+        assert!(error.retryable() && error.text().contains("not sent again"), "{error}");
+    }
+    let addrs: Vec<u64> = headers(&scene.finish()).iter().map(|header| header.addr).collect();
+    assert_eq!(addrs, (0..20).map(|round| REMOTE + round).collect::<Vec<_>>(), "each exactly once");
+}
+
+#[test]
+fn a_setting_lets_writes_that_an_upstream_peer_hung_up_on_be_sent_again() {
+    let name = "a_setting_lets_writes_that_an_upstream_peer_hung_up_on_be_sent_again";
+    if in_child(name, &[("MC_TCP_RESEND_WRITES", "1")]) {
+        return;
+    }
+    let scene = Scene::v2(|turn| if turn.number == 0 { turn.answer() } else { Next::Close });
+    for round in 0..50 {
+        scene.completes("hung up before the answer", &[scene.request(WRITE, 0, REMOTE + round, 1)]);
+    }
+    let seen = headers(&scene.finish()).len();
+    assert_eq!(seen, 99, "each request but the first was sent twice");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use super::segment::Segment;
 use crate::error::{Code, Error, Result};
 use crate::handshake::Notification;
 use crate::runtime::wakeup::Wakeup;
+pub use crate::transport::slice::Drained;
 use crate::transport::slice::{Sink, Status, Task, Work};
 use crate::transport::Link;
 
@@ -20,6 +21,19 @@ pub struct Pending {
     pub target: i32,
     /// What to send.
     pub notification: Notification,
+}
+
+/// How the tasks of a batch stand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Submitted so far.
+    pub tasks: usize,
+    /// COMPLETED.
+    pub completed: usize,
+    /// FAILED.
+    pub failed: usize,
+    /// Bytes at their destination.
+    pub bytes: u64,
 }
 
 /// One batch. Any thread; the engine's table owns it until it is freed.
@@ -106,13 +120,49 @@ impl Batch {
     pub fn with_task<T>(&self, index: usize, f: impl FnOnce(&Task) -> T) -> Result<T> {
         let inner = self.inner.lock();
         check_live(&inner)?;
-        let (work, position) = *inner.slots.get(index).ok_or_else(|| {
-            Error::invalid(format!(
-                "task {index} does not exist: {} were submitted to this batch",
-                inner.slots.len()
-            ))
-        })?;
+        let (work, position) =
+            *inner.slots.get(index).ok_or_else(|| no_such_task(index, inner.slots.len()))?;
         Ok(f(&inner.works[work as usize].tasks[position as usize]))
+    }
+
+    /// Counts of all tasks submitted so far; `each` sees every one in order, with its status and bytes done.
+    pub fn summary(&self, mut each: impl FnMut(usize, Status, &Task)) -> Result<Summary> {
+        let inner = self.inner.lock();
+        check_live(&inner)?;
+        let mut summary = Summary { tasks: inner.slots.len(), ..Summary::default() };
+        for (index, (work, position)) in inner.slots.iter().enumerate() {
+            let task = &inner.works[*work as usize].tasks[*position as usize];
+            let status = task.status();
+            match status {
+                Status::Waiting => {}
+                Status::Completed => summary.completed += 1,
+                Status::Failed => summary.failed += 1,
+            }
+            summary.bytes += task.done_bytes();
+            each(index, status, task);
+        }
+        Ok(summary)
+    }
+
+    /// Whether the ranges of a task are touched any more.
+    pub fn drained(&self, index: usize) -> Result<Drained> {
+        let inner = self.inner.lock();
+        check_live(&inner)?;
+        let slot = inner.slots.get(index);
+        let drained = slot.and_then(|(work, position)| inner.works[*work as usize].drained(*position));
+        drained.ok_or_else(|| no_such_task(index, inner.slots.len()))
+    }
+
+    /// Gives up every task that is not terminal. They become FAILED, or COMPLETED if they were just ending.
+    pub fn cancel(&self) -> Result<()> {
+        let links = {
+            let inner = self.inner.lock();
+            check_live(&inner)?;
+            inner.works.iter().for_each(|work| work.cancel());
+            inner.links.clone()
+        };
+        links.iter().for_each(|link| link.give_up());
+        Ok(())
     }
 
     /// The links with work of this batch.
@@ -333,6 +383,10 @@ impl Batch {
     }
 }
 
+fn no_such_task(index: usize, count: usize) -> Error {
+    Error::invalid(format!("task {index} does not exist: {count} were submitted to this batch"))
+}
+
 fn check_live(inner: &Inner) -> Result<()> {
     if inner.freed {
         return Err(Error::invalid("the batch was freed"));
@@ -341,66 +395,4 @@ fn check_live(inner: &Inner) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::transport::slice::{Op, Slice};
-    use std::time::Duration;
-
-    fn submit(batch: &Arc<Batch>, count: usize) -> Result<Vec<Slice>> {
-        let reservation = batch.reserve(count)?;
-        let tasks = (0..count).map(|_| Task::default()).collect();
-        let work = Arc::new(Work { tasks, deadline: None, sink: batch.clone() });
-        let slices = (0..count as u32).map(|task| Slice::new(&work, task, Op::Read, 1, 2, 8, None)).collect();
-        reservation.commit(&work, &[], None)?;
-        Ok(slices)
-    }
-
-    #[test]
-    fn capacity_is_checked_and_a_refused_call_leaves_nothing() {
-        let batch = Arc::new(Batch::new(3).unwrap());
-        let slices = submit(&batch, 2).unwrap();
-        assert_eq!(submit(&batch, 2).err().unwrap().code(), Code::TooManyRequests);
-        drop(batch.reserve(1).unwrap());
-        let more = submit(&batch, 1).unwrap();
-        assert_eq!(batch.free().err().unwrap().code(), Code::BatchBusy);
-        slices.into_iter().chain(more).for_each(Slice::complete);
-        assert_eq!(batch.with_task(2, |task| task.done_bytes()).unwrap(), 8);
-        assert_eq!(batch.with_task(3, |_| ()).err().unwrap().code(), Code::InvalidArgument);
-        batch.free().unwrap();
-        assert_eq!(batch.free().err().unwrap().code(), Code::InvalidArgument);
-    }
-
-    #[test]
-    fn p14_a_call_that_its_engines_end_overtakes_leaves_nothing() {
-        let batch = Arc::new(Batch::new(1).unwrap());
-        let reservation = batch.reserve(1).unwrap();
-        let work = Arc::new(Work { tasks: [Task::default()].into(), deadline: None, sink: batch.clone() });
-        batch.abandon();
-        assert_eq!(reservation.commit(&work, &[], None).unwrap_err().code(), Code::InvalidArgument);
-        assert!(batch.reserve(1).is_err());
-        let weak = Arc::downgrade(&batch);
-        drop((batch, work));
-        assert_eq!(weak.strong_count(), 0);
-    }
-
-    #[test]
-    fn p13_a_batch_that_cannot_be_held_is_out_of_memory() {
-        for size in [usize::MAX, 1 << 60] {
-            assert_eq!(Batch::new(size).err().unwrap().code(), Code::Memory);
-        }
-    }
-
-    #[test]
-    fn a_waiter_sleeps_until_the_last_task_ends() {
-        let batch = Arc::new(Batch::new(8).unwrap());
-        assert!(batch.wait(None));
-        let slices = submit(&batch, 4).unwrap();
-        assert!(!batch.wait(Some(Instant::now() + Duration::from_millis(1))));
-        let waiter = {
-            let batch = batch.clone();
-            std::thread::spawn(move || batch.wait(None))
-        };
-        slices.into_iter().for_each(Slice::complete);
-        assert!(waiter.join().unwrap());
-    }
-}
+mod tests;

@@ -72,6 +72,13 @@ impl Route for SegmentRoute {
         Box::pin(async { self.segment()?.rpc_address().await })
     }
 
+    fn probe(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            let address = self.segment()?.rpc_address().await?;
+            self.client.probe(&address).await
+        })
+    }
+
     fn exchange(&self, message: ConnectionMessage) -> BoxFuture<'_, Result<ConnectionMessage>> {
         Box::pin(async move {
             let segment = self.segment()?;

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::batch::Batch;
+use super::batch::{Batch, Drained, Summary};
 use super::deliveries::Delivery;
 use super::segments::LOCAL_SEGMENT;
 use super::Engine;
@@ -46,6 +46,34 @@ impl Engine {
     /// Why a task failed; `None` while it has not.
     pub fn task_error(&self, batch_id: u64, task: usize) -> Result<Option<Error>> {
         self.batch(batch_id)?.with_task(task, |task| task.error().cloned())
+    }
+
+    /// The counts of a batch's tasks; `each` sees status and bytes of every one. Moves data along while tasks run.
+    pub fn batch_status(&self, batch_id: u64, mut each: impl FnMut(usize, i32, u64)) -> Result<Summary> {
+        let batch = self.batch(batch_id)?;
+        if !batch.is_done() {
+            give_way(batch.poll() || batch.is_done());
+        }
+        let report_timeout = self.config.report_timeout;
+        let summary = batch.summary(|index, status, task| {
+            let late = || task.error().is_some_and(|error| error.kind() == Class::Timeout);
+            let number = if report_timeout && late() { TIMEOUT } else { status as i32 };
+            each(index, number, task.done_bytes());
+        })?;
+        if summary.completed > 0 {
+            self.send_due_notification(&batch);
+        }
+        Ok(summary)
+    }
+
+    /// Gives up what runs of a batch. Does not wait: the tasks end shortly afterwards.
+    pub fn cancel_batch(&self, batch_id: u64) -> Result<()> {
+        self.batch(batch_id)?.cancel()
+    }
+
+    /// Whether the ranges of a task are touched any more.
+    pub fn task_drained(&self, batch_id: u64, task: usize) -> Result<Drained> {
+        self.batch(batch_id)?.drained(task)
     }
 
     /// Sleeps until every task is terminal; -4 when `limit` passes first. Counts as a poll.

@@ -82,7 +82,7 @@ impl Engine {
             bytes = bytes.saturating_add(request.len);
         }
         let deadline = self.deadline(&targets, bytes);
-        let work = Arc::new(Work { tasks: tasks.into_boxed_slice(), deadline, sink: batch.clone() });
+        let work = Work::new(tasks.into_boxed_slice(), deadline, batch.clone());
         let view = self.local.registry.view();
         let mut cutter = Cutter { view, transports: self.transports(), local_targets: Vec::new() };
         let mut outcome = Ok(());

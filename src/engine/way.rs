@@ -102,6 +102,8 @@ mod tests {
 
         fn rely_on_threads(&self) {}
 
+        fn give_up(&self) {}
+
         fn close(&self, _: &Error) {}
     }
 

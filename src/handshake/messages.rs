@@ -75,6 +75,9 @@ pub struct ConnectionMessage {
     /// Number of the request, which grows with every one that the sender's engine makes: one that comes after a greater
     /// one was overtaken. Only this project sends it.
     pub attempt: Option<u64>,
+    /// With `withdraw`: numbers of the sender's connections that the receiver is to close. Empty in all other messages;
+    /// only this project sends it, and only to itself.
+    pub connections: Vec<u64>,
     /// With `reply_msg`: a word that says why, for the other engine to act on; only this project sends it.
     pub refusal: Option<String>,
 }
@@ -114,6 +117,9 @@ impl ConnectionMessage {
         if let Some(attempt) = self.attempt {
             put("attempt", attempt.into());
         }
+        if !self.connections.is_empty() {
+            put("connections", self.connections.as_slice().into());
+        }
         if let Some(refusal) = &self.refusal {
             put("refusal", refusal.as_str().into());
         }
@@ -138,6 +144,7 @@ impl ConnectionMessage {
             own_incarnation: members.optional_text("own_incarnation")?,
             path_mtu: members.uint("path_mtu")?,
             withdraw: members.flag("withdraw")?,
+            connections: members.uints("connections")?,
             attempt: members.uint("attempt")?,
             refusal: members.optional_text("refusal")?,
         })

@@ -59,6 +59,9 @@ pub trait Route: Send + Sync {
     /// The peer's handshake address.
     fn rpc_address(&self) -> BoxFuture<'_, Result<HostPort>>;
 
+    /// Succeeds if the peer answers on its handshake port. An error of class RESOURCE or CANCELED says nothing about it.
+    fn probe(&self) -> BoxFuture<'_, Result<()>>;
+
     /// Sends a connection request (type 0) to the peer's handshake port and returns the reply.
     fn exchange(&self, message: ConnectionMessage) -> BoxFuture<'_, Result<ConnectionMessage>>;
 }

@@ -153,6 +153,10 @@ pub trait Link: Send + Sync {
     /// The caller is going to sleep: completions must be picked up by our own threads.
     fn rely_on_threads(&self);
 
+    /// Some slices [were given up](Slice::is_given_up): they fail, as soon as nothing touches their local bytes. Does not
+    /// block. What is submitted later is looked at when it is.
+    fn give_up(&self);
+
     /// Fails everything that waits or is under way with `error` and closes the connections.
     fn close(&self, error: &Error);
 }

@@ -2,12 +2,16 @@
 //! or more slices. A slice is an owned token: it is finished exactly once, and one that is
 //! dropped unfinished fails its task, so no task can stay pending for ever.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use self::trail::Trails;
+pub use self::trail::{Drained, Trail};
 use crate::error::{Class, Code, Error};
 use crate::memory::RegionUse;
+
+mod trail;
 
 /// Direction of a request, seen from this side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +98,29 @@ pub struct Work {
     /// When tasks that are not done become FAILED, if the caller asked for that.
     pub deadline: Option<Instant>,
     /// Hears when the tasks end.
-    pub sink: Arc<dyn Sink>,
+    sink: Arc<dyn Sink>,
+    /// The caller wants no more of it.
+    canceled: AtomicBool,
+    trails: Trails,
+}
+
+impl Work {
+    /// The work of one submit call. The caller adds the slices.
+    pub fn new(tasks: Box<[Task]>, deadline: Option<Instant>, sink: Arc<dyn Sink>) -> Arc<Self> {
+        Arc::new(Work { tasks, deadline, sink, canceled: AtomicBool::new(false), trails: Trails::default() })
+    }
+
+    /// From now on its slices are given up ([`Slice::is_given_up`]); the caller goes on to tell the links.
+    pub fn cancel(&self) {
+        // SeqCst, as the links' locks: whoever queues a slice afterwards sees it.
+        self.canceled.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether the ranges of a task are touched any more; `None` if there is no such task.
+    pub fn drained(&self, task: u32) -> Option<Drained> {
+        let status = self.tasks.get(task as usize)?.status();
+        Some(if status == Status::Waiting { Drained::No } else { self.trails.of(task) })
+    }
 }
 
 /// A piece of a task on its way. Owned by one lane or queue at a time.
@@ -145,6 +171,26 @@ impl Slice {
         self.region.as_ref().is_some_and(|held| held.region().revoked())
     }
 
+    /// Nobody wants it moved any more: its work was canceled, or another slice has failed its task.
+    pub fn is_given_up(&self) -> bool {
+        self.work.canceled.load(Ordering::Relaxed) || self.has_failed_task()
+    }
+
+    /// Another slice has failed the task, so this one cannot save it.
+    pub fn has_failed_task(&self) -> bool {
+        self.work.tasks[self.task as usize].error.get().is_some()
+    }
+
+    /// Other slices of the task are waiting or under way.
+    pub fn has_siblings(&self) -> bool {
+        self.work.tasks[self.task as usize].slices_left.load(Ordering::Relaxed) > 1
+    }
+
+    /// Notes, before the slice ends, that bytes of its WRITE may still reach the peer.
+    pub fn leave_trail(&self) -> Trail {
+        self.work.trails.begin(self.task)
+    }
+
     /// Fails the slice because its region was unregistered meanwhile.
     pub fn fail_revoked(self) {
         let addr = self.local;
@@ -190,6 +236,12 @@ impl Slice {
     }
 }
 
+/// What slices fail with that [are given up](Slice::is_given_up). If another slice has failed the task, its error stays.
+pub fn canceled() -> Error {
+    let text = "the batch was canceled (mte_cancel_batch) before the request ended";
+    Error::new(Code::Socket, text).permanent(Class::Canceled)
+}
+
 impl Drop for Slice {
     fn drop(&mut self) {
         if !self.finished {
@@ -218,7 +270,7 @@ mod tests {
     fn work() -> (Arc<Work>, Arc<Count>) {
         let count = Arc::new(Count::default());
         let tasks = vec![Task::default()].into_boxed_slice();
-        (Arc::new(Work { tasks, deadline: None, sink: count.clone() }), count)
+        (Work::new(tasks, None, count.clone()), count)
     }
 
     #[test]
@@ -235,6 +287,38 @@ mod tests {
         assert_eq!(work.tasks[0].error().unwrap().text(), "first");
         assert_eq!(work.tasks[0].done_bytes(), 10);
         assert_eq!((count.0.load(Ordering::Relaxed), count.1.load(Ordering::Relaxed)), (0, 1));
+    }
+
+    #[test]
+    fn p02_a_task_is_drained_when_its_last_trail_has_ended() {
+        let (work, _) = work();
+        let [one, two] = std::array::from_fn(|_| Slice::new(&work, 0, Op::Write, 1, 2, 10, None));
+        assert_eq!(work.drained(0), Some(Drained::No));
+        let trails = [one.leave_trail(), two.leave_trail()];
+        one.fail(Error::invalid("gone"));
+        assert!(two.has_failed_task() && two.is_given_up() && !two.has_siblings());
+        two.fail(canceled());
+        assert_eq!(work.tasks[0].error().unwrap().text(), "gone");
+        let [one, two] = trails;
+        one.end();
+        assert_eq!(work.drained(0), Some(Drained::No));
+        two.end();
+        assert_eq!((work.drained(0), work.drained(1)), (Some(Drained::Yes), None));
+    }
+
+    #[test]
+    fn p02_a_trail_that_nobody_followed_to_its_end_is_never_called_drained() {
+        let (work, _) = work();
+        let [one, two] = std::array::from_fn(|_| Slice::new(&work, 0, Op::Write, 1, 2, 10, None));
+        let (lost, ended) = (one.leave_trail(), two.leave_trail());
+        work.cancel();
+        assert!(one.is_given_up() && !one.has_failed_task());
+        one.fail(canceled());
+        two.fail(canceled());
+        drop(lost);
+        ended.end();
+        assert_eq!(work.drained(0), Some(Drained::Unknown));
+        assert_eq!(work.tasks[0].error().unwrap().kind(), Class::Canceled);
     }
 
     #[test]

@@ -189,6 +189,8 @@ impl Link for EchoLink {
 
     fn rely_on_threads(&self) {}
 
+    fn give_up(&self) {}
+
     fn close(&self, error: &Error) {
         let _ = self.closed.set(error.clone());
     }

@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::fence::Mark;
 use super::offer;
 use super::pipeline::Terms;
 use super::shared::{set_options, Endpoint, Shared};
@@ -28,7 +29,15 @@ pub(super) struct Connection {
     pub socket: Socket,
     /// Its framing, and what may be sent on it.
     pub terms: Terms,
+    /// By which the peer can be asked to close its end; `None` if it has no way to know it.
+    pub mark: Option<Mark>,
 }
+
+/// How long a peer may take to accept and to prove a connection, and to tell its descriptor once it has not: at the most,
+/// if `MC_HANDSHAKE_CONNECT_TIMEOUT` is not shorter. Chosen: a peer that is stopped or gone is known in less than five
+/// seconds.
+const ANSWER_LIMIT: Duration = Duration::from_secs(3);
+const SILENT_PEER_LIMIT: Duration = Duration::from_secs(1);
 
 /// How many times `MC_HANDSHAKE_CONNECT_TIMEOUT` setting up a connection may take in all. Chosen: reading the descriptor,
 /// connecting and the proof may take it once each; a second address or attempt has what the first left of it.
@@ -48,14 +57,17 @@ pub(super) async fn connect(shared: &Shared, route: &dyn Route, reread: bool) ->
 async fn try_connect(shared: &Shared, route: &dyn Route, reread: bool) -> Result<Connection> {
     if reread {
         // Whether that succeeds does not matter: a store that is down must not stop transfers to known peers.
-        refresh(shared, route).await;
+        refresh(shared, route, shared.config.connect_timeout).await;
     }
     let endpoint = offer::endpoint(route).await?;
     let failed = match attempt(shared, &endpoint).await {
         Ok(connection) => return Ok(connection),
         Err(error) => error,
     };
-    if reread || !refresh(shared, route).await {
+    // Whoever did not answer on one port seldom does on the other.
+    let silent = failed.kind() == Class::Timeout;
+    let limit = if silent { SILENT_PEER_LIMIT } else { shared.config.connect_timeout };
+    if reread || !refresh(shared, route, limit).await {
         return Err(failed);
     }
     let fresh = offer::endpoint(route).await?;
@@ -66,8 +78,8 @@ async fn try_connect(shared: &Shared, route: &dyn Route, reread: bool) -> Result
 }
 
 /// Reads the descriptor again; `false` if that failed or took too long.
-async fn refresh(shared: &Shared, route: &dyn Route) -> bool {
-    match timeout(shared.config.connect_timeout, route.refresh()).await {
+async fn refresh(shared: &Shared, route: &dyn Route, limit: Duration) -> bool {
+    match timeout(limit.min(shared.config.connect_timeout), route.refresh()).await {
         Ok(Ok(())) => return true,
         Ok(Err(error)) => tracing::debug!("descriptor of {} not read again: {error}", route.peer()),
         Err(_) => tracing::debug!("descriptor of {} not read again in time", route.peer()),
@@ -90,7 +102,8 @@ async fn attempt(shared: &Shared, endpoint: &Endpoint) -> Result<Connection> {
     }
     let mut last = None;
     for address in resolve(&endpoint.host, endpoint.port, Family::Any).await? {
-        match timeout(config.connect_timeout, sockets::connect(address)).await {
+        let limit = config.connect_timeout.min(ANSWER_LIMIT);
+        match timeout(limit, sockets::connect(address)).await {
             Ok(Ok(stream)) => return prepare(shared, endpoint, stream, v2, reusable).await,
             Ok(Err(error)) => {
                 let hint = match error.raw_os_error() {
@@ -105,7 +118,7 @@ async fn attempt(shared: &Shared, endpoint: &Endpoint) -> Result<Connection> {
                     &error,
                 ));
             }
-            Err(_) => last = Some(no_answer(address, config.connect_timeout)),
+            Err(_) => last = Some(no_answer(address, limit)),
         }
     }
     let none = || Error::new(Code::Dns, format!("'{}' has no address", endpoint.host));
@@ -119,37 +132,36 @@ async fn prepare(
     v2: bool,
     reusable: bool,
 ) -> Result<Connection> {
-    let limit = shared.config.connect_timeout.min(shared.config.tcp_status_timeout);
+    let limit = shared.config.connect_timeout.min(shared.config.tcp_status_timeout).min(ANSWER_LIMIT);
     let failed = |error: &std::io::Error| {
         Error::io(Code::Socket, "cannot prepare a data connection", error).peer(&endpoint.peer)
     };
     stream.set_nodelay(true).map_err(|e| failed(&e))?;
+    let mut mark = None;
     if let (true, Some((incarnation, cell))) = (v2 && reusable, endpoint.incarnation) {
-        timeout(limit, prove(&mut stream, incarnation, cell, endpoint)).await.unwrap_or_else(|_| {
+        let drawn = Mark::draw(incarnation)?;
+        timeout(limit, prove(&mut stream, &drawn, cell, endpoint)).await.unwrap_or_else(|_| {
             Err(Error::new(Code::Socket, format!("no answer on the data port within {} s", limit.as_secs()))
                 .transient(Class::Timeout)
                 .peer(&endpoint.peer))
         })?;
+        mark = Some(drawn);
     }
     let stream = stream.map(TcpStream::into_std).map_err(|e| failed(&e))?;
     set_options(&stream, &shared.config);
     let socket = Socket::new(stream).map_err(|e| failed(&e))?;
     shared.stats.lanes_opened.fetch_add(1, Relaxed);
     let incarnation = endpoint.incarnation.map_or(0, |(id, _)| incarnation::key(&id));
-    Ok(Connection { socket, terms: Terms { v2, reusable, incarnation } })
+    Ok(Connection { socket, terms: Terms { v2, reusable, incarnation }, mark })
 }
 
-/// Reads the 16-byte cell that holds the peer's incarnation id, and compares it with the descriptor's.
-async fn prove(
-    stream: &mut TcpStream,
-    expected: [u8; INCARNATION_LEN],
-    cell: u64,
-    endpoint: &Endpoint,
-) -> Result<()> {
+/// Reads the 16-byte cell that holds the peer's incarnation id, and compares it with the descriptor's. The request tells the
+/// peer the connection's mark.
+async fn prove(stream: &mut TcpStream, mark: &Mark, cell: u64, endpoint: &Endpoint) -> Result<()> {
     let header = Header { size: INCARNATION_LEN as u64, addr: cell, op: Op::Read, v2: true };
     let mut reply = [0; STATUS_LEN + INCARNATION_LEN];
     let exchange = async {
-        let bytes: [u8; HEADER_LEN] = header.encode();
+        let bytes: [u8; HEADER_LEN] = header.encode_marked(mark.number);
         stream.write_all(&bytes).await?;
         stream.read_exact(&mut reply).await
     };
@@ -159,7 +171,7 @@ async fn prove(
             let what = "the peer closed a new data connection; it may be stopping, or have too many (MC_TCP_MAX_INBOUND)";
             return Err(Error::io(Code::Socket, what, &error).peer(&endpoint.peer));
         }
-        if reply[..STATUS_LEN] == OK_FRAME && reply[STATUS_LEN..] == expected {
+        if reply[..STATUS_LEN] == OK_FRAME && reply[STATUS_LEN..] == mark.incarnation {
             return Ok(());
         }
     }
@@ -169,7 +181,8 @@ async fn prove(
 
 fn no_answer(address: SocketAddr, limit: Duration) -> Error {
     let text = format!(
-        "no answer from data port {address} within {} s; check the route and firewalls (MC_HANDSHAKE_CONNECT_TIMEOUT)",
+        "no answer from data port {address} within {} s; is the peer stopped? check the route and firewalls \
+         (MC_HANDSHAKE_CONNECT_TIMEOUT)",
         limit.as_secs()
     );
     Error::new(Code::Socket, text).transient(Class::Timeout)

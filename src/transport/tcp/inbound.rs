@@ -97,6 +97,8 @@ pub(super) struct Inbound {
     unflushed: u64,
     interest: u32,
     last_progress: Instant,
+    /// What the peer knows this connection by, once it has said so.
+    mark: u64,
 }
 
 const IN: u32 = libc::EPOLLIN as u32;
@@ -120,6 +122,7 @@ impl Inbound {
             unflushed: 0,
             interest: IN,
             last_progress: Instant::now(),
+            mark: 0,
         }
     }
 
@@ -165,11 +168,8 @@ impl Inbound {
                     self.eof = true;
                     return self.body.is_none();
                 }
-                Io::Fault => {
-                    self.shared.note_fault();
-                    return false;
-                }
-                Io::Failed(_) => return false,
+                Io::Fault if self.refuse_body() => continue,
+                Io::Fault | Io::Failed(_) => return false,
             };
             let into_body = (n as u64).min(body_left);
             self.heads_len += n - into_body as usize;
@@ -211,6 +211,9 @@ impl Inbound {
             bytes.copy_from_slice(&self.heads[at..at + HEADER_LEN]);
             at += HEADER_LEN;
             let header = Header::decode(&bytes);
+            if self.shared.is_incarnation_cell(header.addr, header.size) {
+                self.mark = Header::mark(&bytes);
+            }
             if !self.accept(&header) {
                 if !header.v2 {
                     self.flush();
@@ -223,8 +226,10 @@ impl Inbound {
                 // Bytes of the body that came where further headers were expected.
                 let n = body.left.min((self.heads_len - at) as u64) as usize;
                 if n > 0 && !courier.deliver(&self.heads[at..at + n], body.addr) {
-                    self.shared.note_fault();
-                    return false;
+                    if !self.refuse_body() {
+                        return false;
+                    }
+                    break;
                 }
                 at += n;
                 self.note_body(n as u64);
@@ -243,7 +248,8 @@ impl Inbound {
             self.replies.push_back(Reply::Incarnation);
             return true;
         }
-        let Some(held) = self.shared.registry.use_for_peer(addr, size) else {
+        let held = self.shared.registry.use_for_peer(addr, size);
+        let Some(held) = held.filter(|_| !self.shared.faults.meet(addr, size)) else {
             self.shared.note_rejected(&self.socket, header);
             return false;
         };
@@ -262,6 +268,17 @@ impl Inbound {
             }
         }
         true
+    }
+
+    /// The memory that a WRITE's body goes to is not mapped. `false`: the peer cannot be told so.
+    fn refuse_body(&mut self) -> bool {
+        let Some(body) = self.body.take() else { return false };
+        self.shared.note_fault(body.addr, body.left);
+        if body.v2 {
+            self.replies.push_back(Reply::Rejected);
+            self.refused = true;
+        }
+        body.v2
     }
 
     fn push_ok(&mut self) {
@@ -299,7 +316,10 @@ impl Inbound {
                 }
                 Io::WouldBlock => return true,
                 Io::Fault => {
-                    self.shared.note_fault();
+                    // Its reply was begun, so only another request of the peer can be refused.
+                    if let Some(Reply::Data { addr, len, .. }) = self.replies.front() {
+                        self.shared.note_fault(*addr, *len);
+                    }
                     return false;
                 }
                 Io::Eof | Io::Failed(_) => return false,
@@ -329,6 +349,10 @@ impl Served for Inbound {
         let held = |held: &RegionUse| Arc::ptr_eq(held.region(), region);
         self.body.as_ref().is_some_and(|body| held(&body.held))
             || self.replies.iter().any(|reply| matches!(reply, Reply::Data { held: h, .. } if held(h)))
+    }
+
+    fn mark(&self) -> u64 {
+        self.mark
     }
 
     /// A request or a reply was begun and has not moved for `MC_TCP_BODY_TIMEOUT_SEC`. Between requests a peer may be

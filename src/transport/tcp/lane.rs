@@ -18,8 +18,9 @@ use std::time::Instant;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::connect::Connection;
-use super::ends::Down;
+use super::ends::{Down, Ends, Rules};
 use super::exchange::Exchange;
+use super::fence::Mark;
 use super::link::TcpLink;
 use super::pipeline::Pipeline;
 use super::reactor::{thread_failed, Reactor, Watched};
@@ -27,7 +28,8 @@ use super::request::Request;
 use super::shared::Shared;
 use crate::error::Error;
 use crate::memory::Region;
-use crate::transport::slice::Slice;
+use crate::transport::host::Route;
+use crate::transport::slice::{canceled, Slice};
 use errors::closed;
 use events::Why;
 use interest::Interest;
@@ -61,7 +63,8 @@ impl Lane {
     /// An unconnected lane of `link`, watched by `reactor`.
     pub(super) fn new(link: Weak<TcpLink>, shared: Arc<Shared>, reactor: Arc<Reactor>) -> Arc<Self> {
         let config = &shared.config;
-        let limits = Limits { status_timeout: config.tcp_status_timeout, min_rate: config.tcp_min_rate };
+        let (status_timeout, min_rate) = (config.tcp_status_timeout, config.tcp_min_rate);
+        let limits = Limits { status_timeout, min_rate, asks: !config.tcp_liveness.is_zero() };
         let lane = Arc::new(Lane {
             id: shared.next_lane_id(),
             link,
@@ -88,13 +91,17 @@ impl Lane {
         let mut state = self.state.lock();
         let State { machine, pipeline, .. } = &mut *state;
         let first = pipeline.is_empty();
-        let refused = pipeline.admit(requests, machine.connection().is_some());
+        // To fail one takes none of our locks.
+        let refuse = |request: Request| self.refuse(request);
+        let left = pipeline.admit(requests, machine.connection().is_some(), refuse);
         if !pipeline.is_empty() {
             self.feed(state, Event::Pushed { first });
         } else {
             drop(state);
         }
-        refused.into_iter().for_each(|request| self.refuse(request));
+        if let Some((request, rest)) = left {
+            std::iter::once(request).chain(rest).for_each(|request| request.fail(errors::no_memory()));
+        }
     }
 
     /// Reads replies and sends, if no other thread is at it. `false`: nothing moved.
@@ -130,6 +137,28 @@ impl Lane {
     /// Ends every use of a revoked region; the connection survives where it can.
     pub(super) fn abort(self: &Arc<Self>, region: &Region) {
         self.abandon(|slice| slice.is_in(region), &errors::unregistered(region));
+    }
+
+    /// Slices were given up: see [`Slice::is_given_up`].
+    pub(super) fn give_up(self: &Arc<Self>) {
+        if self.published.is_busy() {
+            self.abandon(Slice::is_given_up, &canceled());
+        }
+    }
+
+    /// Whether the peer is alive, as it was asked.
+    pub(super) fn answer(self: &Arc<Self>, question: u32, alive: bool) {
+        let event = if alive { Event::Alive(question) } else { Event::Silent(question) };
+        self.feed(self.state.lock(), event);
+    }
+
+    /// Finds out, once for all lanes, whether the peer answers on its handshake port.
+    pub(super) async fn note_whether_peer_answers(&self, route: &Arc<dyn Route>) {
+        let is_unknown = |link: Arc<TcpLink>| link.liveness().is_unknown();
+        if self.link.upgrade().is_some_and(is_unknown) {
+            let answers = route.probe().await.is_ok();
+            self.link.upgrade().into_iter().for_each(|link| link.liveness().note(answers));
+        }
     }
 
     /// Fails the slices that `which` picks without touching the others, if possible.
@@ -182,6 +211,11 @@ impl Lane {
                 self.advance(state, false);
             }
             Action::Begin => self.begin(state),
+            Action::Ask(question) => {
+                self.publish(&state);
+                drop(state);
+                self.link.upgrade().into_iter().for_each(|link| link.ask(self.clone(), question));
+            }
             // Closes it.
             Action::Discard(_) => {}
             Action::Retire { connection, connect } => {
@@ -192,8 +226,9 @@ impl Lane {
                 self.publish(&state);
             }
             Action::TakeDown(connection, why) => {
+                let mark = connection.mark.clone();
                 self.leave(connection);
-                self.take_down(state, why);
+                self.take_down(state, why, mark);
             }
             Action::HandBack { unwatched, error } => {
                 drop(unwatched);
@@ -227,7 +262,7 @@ impl Lane {
 
     fn begin(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
         let State { machine, pipeline, .. } = &mut *state;
-        let Some(Connection { socket, terms }) = machine.connection() else { return };
+        let Some(Connection { socket, terms, .. }) = machine.connection() else { return };
         if let Err(error) = self.interest.watch(&self.reactor, socket.fd(), self.id) {
             return self.feed(state, Event::AttachRefused(errors::unwatchable(&error)));
         }
@@ -243,37 +278,54 @@ impl Lane {
     }
 
     /// Hands on what may be sent again.
-    fn take_down(self: &Arc<Self>, mut state: MutexGuard<'_, State>, why: Why<Down, Error>) {
+    fn take_down(
+        self: &Arc<Self>,
+        mut state: MutexGuard<'_, State>,
+        why: Why<Down, Error>,
+        mark: Option<Mark>,
+    ) {
         let link = self.link.upgrade();
         let peer = link.as_ref().map(|link| link.peer()).unwrap_or_default();
+        let config = &self.shared.config;
         let down = match why {
             Why::Down(down) => down,
-            Why::Stuck(error) => Down::Dropped(error),
+            Why::Stuck(error) => Down::Stuck(error),
+            Why::Silent => Down::Canceled(errors::silent(config.tcp_liveness, peer.clone())),
             Why::Overdue { bytes, allowed } => {
                 Down::Canceled(errors::unanswered(bytes, allowed, peer.clone()))
             }
         };
         let idle = state.pipeline.is_empty();
-        let ends = state.pipeline.tear_down(&down, &peer);
+        let rules = Rules {
+            peer: &peer,
+            fenced: mark.is_some() && link.is_some(),
+            resend_writes: config.tcp_resend_writes,
+        };
+        let Ends { failed, again, behind, trails } = state.pipeline.tear_down(&down, &rules);
         self.publish(&state);
         drop(state);
         if !idle {
             self.shared.stats.lanes_lost.fetch_add(1, Relaxed);
         }
-        for (request, error) in ends.failed {
-            request.fail(error);
+        let Some(link) = link else {
+            fail_all(again, &closed());
+            return failed.into_iter().for_each(|(request, error)| request.fail(error));
+        };
+        match mark {
+            Some(mark) if !(behind.is_empty() && trails.is_empty()) => link.follow(mark, behind, trails),
+            // Nobody can be asked, so nobody will know.
+            _ => drop(trails),
         }
-        match link {
-            Some(link) => link.send_again(ends.again),
-            None => fail_all(ends.again, &closed()),
-        }
+        link.fail_all(failed.into_iter());
+        link.send_again(again);
     }
 
     /// Fails a request that cannot go over this connection.
     fn refuse(&self, request: Request) {
-        match request.is_revoked() {
-            true => request.fail_revoked(),
-            false => request.fail(errors::restarted(self.peer())),
+        match (request.is_revoked(), request.is_given_up()) {
+            (true, _) => request.fail_revoked(),
+            (_, true) => request.fail(canceled()),
+            _ => request.fail(errors::restarted(self.peer())),
         }
     }
 
@@ -283,7 +335,7 @@ impl Lane {
 
     /// Takes every request off the lane and lets go of the lock.
     fn empty(&self, mut state: MutexGuard<'_, State>) -> Vec<Request> {
-        let requests = state.pipeline.take_all();
+        let requests = state.pipeline.close();
         self.publish(&state);
         requests
     }
@@ -337,8 +389,8 @@ impl Watched for Lane {
             self.abandon(due, &errors::late(self.peer()));
         }
         let mut state = self.state.lock();
-        let awaited = state.pipeline.awaited_bytes();
-        let action = state.machine.on(Event::Tick { awaited }, || now);
+        let (awaited, traffic) = (state.pipeline.awaited_bytes(), state.pipeline.traffic());
+        let action = state.machine.on(Event::Tick { awaited, traffic }, || now);
         self.perform(state, action);
     }
 

@@ -5,13 +5,16 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::Arc;
 
 use super::connect;
+use super::fence::{self, Mark};
 use super::lane::Lane;
+use super::liveness::{self, Liveness};
+use super::parked::Parked;
 use super::request::{Attempt, Request};
 use super::shared::{stopping, Shared};
 use crate::error::Error;
 use crate::memory::Region;
 use crate::transport::host::Route;
-use crate::transport::slice::Slice;
+use crate::transport::slice::{canceled, Slice, Trail};
 use crate::transport::Link;
 
 /// Payload bytes of a submit call that go to one lane before a lane is chosen anew. Chosen: small requests of a call stay
@@ -28,6 +31,9 @@ pub(super) struct TcpLink {
     lanes: Vec<Arc<Lane>>,
     /// A lane died or could not connect since the descriptor was last read, so the next attempt reads it again.
     stale: AtomicBool,
+    /// WRITEs that wait for the peer's word.
+    parked: Parked,
+    liveness: Liveness,
 }
 
 impl TcpLink {
@@ -40,6 +46,8 @@ impl TcpLink {
             shared: shared.clone(),
             route,
             stale: AtomicBool::new(false),
+            parked: Parked::default(),
+            liveness: Liveness::default(),
         })
     }
 
@@ -58,9 +66,26 @@ impl TcpLink {
             let Some(lane) = guard.done() else { return };
             match outcome {
                 Ok(connection) => lane.attach(connection),
-                Err(error) => lane.connect_failed(error),
+                Err(error) => return lane.connect_failed(error),
+            }
+            if !shared.config.tcp_liveness.is_zero() {
+                lane.note_whether_peer_answers(&route).await;
             }
         });
+    }
+
+    /// Finds out whether the peer is alive, on the control plane, and tells the lane.
+    pub(super) fn ask(&self, lane: Arc<Lane>, question: u32) {
+        let (route, limit) = (self.route.clone(), self.shared.config.tcp_liveness);
+        let answers = self.liveness.answers();
+        self.shared.control.spawn(async move {
+            lane.answer(question, !answers || liveness::is_alive(&route, limit).await);
+        });
+    }
+
+    /// The peer's habit of answering.
+    pub(super) fn liveness(&self) -> &Liveness {
+        &self.liveness
     }
 
     /// Moves the requests of a lane that cannot connect to one that is connected, or fails them. A lane that is still
@@ -70,8 +95,62 @@ impl TcpLink {
         let others = self.lanes.iter().filter(|lane| !Arc::ptr_eq(lane, failed) && lane.published.is_up());
         match others.min_by_key(|lane| lane.published.load()) {
             Some(lane) => lane.push(waiting.into_iter()),
-            None => waiting.into_iter().for_each(|request| request.fail(error.clone())),
+            None => self.fail_all(waiting.into_iter().map(|request| (request, error.clone()))),
         }
+    }
+
+    /// Fails requests. The other stripes of their tasks are given up: nobody needs them any more.
+    pub(super) fn fail_all(&self, failed: impl Iterator<Item = (Request, Error)>) {
+        let mut orphans = false;
+        for (request, error) in failed {
+            orphans |= request.slice().is_some_and(Slice::has_siblings);
+            request.fail(error);
+        }
+        if orphans {
+            self.give_up();
+        }
+    }
+
+    /// A connection known by `mark` has ended. The peer is asked to close its end; then the requests are sent again, and the
+    /// trails end.
+    pub(super) fn follow(self: &Arc<Self>, mark: Mark, behind: Vec<(Request, Error)>, trails: Vec<Trail>) {
+        self.stale.store(true, Relaxed);
+        let ticket = match self.parked.park(behind, trails) {
+            Ok(ticket) => ticket,
+            Err((behind, _lost)) => {
+                return self.fail_all(behind.into_iter().map(|(request, _)| (request, stopping())));
+            }
+        };
+        let (link, route) = (self.clone(), self.route.clone());
+        self.shared.control.spawn(async move {
+            let guard = ParkGuard { link, ticket };
+            let mut closed = fence::raise(&route, &mark).await;
+            let trails = guard.leave(closed);
+            drop(guard);
+            if !closed && !trails.is_empty() {
+                closed = fence::follow(&route, &mark).await;
+            }
+            if closed {
+                trails.into_iter().for_each(Trail::end);
+            }
+        });
+    }
+
+    /// Takes what waited for the peer's word out again, and returns the trails that are left.
+    fn unpark(&self, ticket: u64, closed: bool) -> Vec<Trail> {
+        let (behind, mut trails) = self.parked.take(ticket);
+        if closed {
+            self.send_again(behind.into_iter().map(|(request, _)| request).collect());
+        } else {
+            let mut behind = behind;
+            for (request, _) in &mut behind {
+                if trails.try_reserve(1).is_ok() {
+                    trails.extend(request.take_trail());
+                }
+            }
+            self.fail_all(behind.into_iter());
+        }
+        trails
     }
 
     /// Sends requests of a dead lane again.
@@ -88,6 +167,7 @@ impl TcpLink {
     /// Ends every use of a revoked region.
     pub(super) fn abort(&self, region: &Region) {
         self.lanes.iter().for_each(|lane| lane.abort(region));
+        self.parked.abandon(|slice| slice.is_in(region), Request::fail_revoked);
     }
 
     fn choose(&self) -> &Arc<Lane> {
@@ -126,8 +206,33 @@ impl Link for TcpLink {
         self.lanes.iter().filter(|lane| lane.published.is_busy()).for_each(|lane| lane.rely_on_reactor());
     }
 
+    fn give_up(&self) {
+        self.lanes.iter().for_each(|lane| lane.give_up());
+        self.parked.abandon(Slice::is_given_up, |request| request.fail(canceled()));
+    }
+
     fn close(&self, error: &Error) {
+        self.parked.close();
         self.lanes.iter().for_each(|lane| lane.close(error));
+        self.parked.abandon(|_| true, |request| request.fail(error.clone()));
+    }
+}
+
+/// Lets nothing wait for ever if the control plane drops the task that asks the peer, as it does when it stops.
+struct ParkGuard {
+    link: Arc<TcpLink>,
+    ticket: u64,
+}
+
+impl ParkGuard {
+    fn leave(&self, closed: bool) -> Vec<Trail> {
+        self.link.unpark(self.ticket, closed)
+    }
+}
+
+impl Drop for ParkGuard {
+    fn drop(&mut self) {
+        drop(self.leave(false));
     }
 }
 

@@ -4,7 +4,7 @@
 use std::collections::{vec_deque, VecDeque};
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::ends::{self, Down, Ends, Standing};
+use super::ends::{self, Down, Ends, Rules, Standing};
 use super::request::{Attempt, Request};
 use super::sock::IOV_MAX;
 use super::stats::Stats;
@@ -77,6 +77,8 @@ pub(super) struct Pipeline {
     replies_ever: u64,
     /// Payload bytes of all requests.
     load: u64,
+    /// Bytes sent and received; wraps.
+    traffic: u64,
 }
 
 impl Pipeline {
@@ -86,25 +88,41 @@ impl Pipeline {
         self.terms = terms;
         self.cautious = false;
         (self.replies_in_burst, self.replies_ever) = (0, 0);
-        let (suited, strangers): (Vec<_>, Vec<_>) =
-            self.take_all().into_iter().partition(|request| self.suits(request));
-        suited.into_iter().for_each(|request| self.push(request));
+        let mut strangers = Vec::new();
+        for _ in 0..self.requests.len() {
+            let Some(request) = self.requests.pop_front() else { break };
+            // One that finds no room here is refused by the peer, for the same reason.
+            if self.suits(&request) || strangers.try_reserve(1).is_err() {
+                self.requests.push_back(request);
+            } else {
+                self.load -= request.len();
+                strangers.push(request);
+            }
+        }
+        (self.sent, self.sent_bytes, self.got) = (0, 0, 0);
         strangers
     }
 
-    /// Appends `requests`, and returns those that must not be sent: their region was revoked, or the connection, if it
-    /// is there (`is_open`), leads to another incarnation of the peer. Only under the lane's lock: whoever revokes a
-    /// region looks at the lanes afterwards.
-    pub(super) fn admit(&mut self, requests: impl Iterator<Item = Request>, is_open: bool) -> Vec<Request> {
-        let mut refused = Vec::new();
-        for request in requests {
-            if request.is_revoked() || is_open && !self.suits(&request) {
-                refused.push(request);
+    /// Appends `requests` as far as there is memory for them, and gives those to `refuse` that must not be sent: their
+    /// region was revoked, or they were given up, or the connection, if it is there (`is_open`), leads to another
+    /// incarnation of the peer. Only under the lane's lock: whoever revokes a region or gives a request up looks at the
+    /// lanes afterwards. Returns what found no memory, and all that follows.
+    pub(super) fn admit<I: Iterator<Item = Request>>(
+        &mut self,
+        mut requests: I,
+        is_open: bool,
+        mut refuse: impl FnMut(Request),
+    ) -> Option<(Request, I)> {
+        while let Some(request) = requests.next() {
+            if request.is_revoked() || request.is_given_up() || is_open && !self.suits(&request) {
+                refuse(request);
+            } else if self.requests.try_reserve(1).is_err() {
+                return Some((request, requests));
             } else {
                 self.push(request);
             }
         }
-        refused
+        None
     }
 
     /// The peer at the other end is the incarnation that the request was checked for, or the request is for any.
@@ -132,6 +150,11 @@ impl Pipeline {
         self.load
     }
 
+    /// Bytes that went either way since the lane was made.
+    pub(super) fn traffic(&self) -> u64 {
+        self.traffic
+    }
+
     /// Payload of the request whose reply is awaited.
     pub(super) fn awaited_bytes(&self) -> Option<u64> {
         self.requests.front().map(Request::len)
@@ -145,6 +168,15 @@ impl Pipeline {
     /// The connection is for one request only, and has answered it.
     pub(super) fn is_spent(&self) -> bool {
         !self.terms.reusable && self.replies_ever > 0
+    }
+
+    /// Empties the pipeline of a connection that is closed without a word to the peer.
+    pub(super) fn close(&mut self) -> Vec<Request> {
+        let begun = self.begun();
+        let mut requests = self.take_all();
+        // Dropped, because nobody follows them: nobody will know when they end.
+        requests.iter_mut().take(begun).for_each(|request| drop(request.take_trail()));
+        requests
     }
 
     /// Empties the pipeline.
@@ -205,6 +237,7 @@ impl Pipeline {
     pub(super) fn note_sent(&mut self, mut n: u64, moved: &mut Moved, stats: &Stats) {
         self.cautious = false;
         moved.bytes = true;
+        self.traffic = self.traffic.wrapping_add(n);
         stats.bytes_sent.fetch_add(n, Relaxed);
         while n > 0 {
             let left = self.requests[self.sent].send_len() - self.sent_bytes;
@@ -231,7 +264,8 @@ impl Pipeline {
             self.replies_in_burst += 1;
             self.replies_ever += 1;
             stats.requests.fetch_add(1, Relaxed);
-            request.complete();
+            // A v1 peer does not answer a WRITE: its bytes were sent, and that is all that is known.
+            request.complete(self.terms.v2);
             moved.replies = true;
         }
     }
@@ -247,6 +281,7 @@ impl Pipeline {
     ) -> Result<(), Down> {
         self.cautious = false;
         moved.bytes = true;
+        self.traffic = self.traffic.wrapping_add(n);
         stats.bytes_received.fetch_add(n, Relaxed);
         let mut frame = 0;
         while n > 0 {
@@ -288,8 +323,8 @@ impl Pipeline {
             }
             if Some(index) == half_sent && request.op() == Op::Write {
                 out.stuck = true;
-            } else {
-                out.slices.extend(request.take_slice());
+            } else if out.slices.try_reserve(1).is_ok() {
+                out.slices.extend(request.take_slice(index < begun));
             }
         }
         let (mut index, mut first_goes) = (0, false);
@@ -308,13 +343,13 @@ impl Pipeline {
     }
 
     /// Empties the pipeline of a dead connection and decides about each request.
-    pub(super) fn tear_down(&mut self, down: &Down, peer: &str) -> Ends {
+    pub(super) fn tear_down(&mut self, down: &Down, rules: &Rules<'_>) -> Ends {
         let standing = Standing {
             sent: self.sent,
             begun: self.begun(),
             unanswered: self.replies_ever == 0 || self.replies_in_burst == 0,
         };
-        ends::sort(self.take_all(), down, &standing, peer)
+        ends::sort(self.take_all(), down, &standing, rules)
     }
 }
 

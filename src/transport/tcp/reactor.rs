@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
 
 use super::sock::{Courier, Epoll, Event};
 use crate::error::{Class, Code, Error, Result};
@@ -74,6 +75,9 @@ pub(super) trait Served: Send {
     /// A request under way touches `region`.
     fn uses(&self, region: &Arc<Region>) -> bool;
 
+    /// What its peer knows it by; 0: by nothing.
+    fn mark(&self) -> u64;
+
     /// It has not moved for too long and is to be closed.
     fn overdue(&self, now: Instant) -> bool;
 }
@@ -96,6 +100,7 @@ enum Command {
     Serve(Box<dyn Served>),
     Listen(Tracked<TcpListener>, Accepted),
     Abort(Arc<Region>),
+    CloseMarked(Arc<[u64]>, oneshot::Sender<()>),
 }
 
 /// Handle to the thread.
@@ -175,6 +180,13 @@ impl Reactor {
     /// Drops the connections of peers that use `region`, and ends the uses by lanes.
     pub(super) fn abort(&self, region: &Arc<Region>) {
         self.ask(Command::Abort(region.clone()));
+    }
+
+    /// Closes the connections of peers with these marks. The receiver hears when no byte of them is taken any more.
+    pub(super) fn close_marked(&self, marks: Arc<[u64]>) -> oneshot::Receiver<()> {
+        let (done, closed) = oneshot::channel();
+        self.ask(Command::CloseMarked(marks, done));
+        closed
     }
 
     /// From now on the thread looks after `watched`, whose token is `id`.
@@ -301,6 +313,14 @@ impl Loop {
             match command {
                 Command::Serve(peer) => self.serve(peer),
                 Command::Listen(listener, accepted) => self.listen(listener, accepted),
+                Command::CloseMarked(marks, done) => {
+                    let reactor = &self.reactor;
+                    self.served.retain(|_, peer| {
+                        let marked = peer.mark() != 0 && marks.contains(&peer.mark());
+                        !marked || reactor.let_go(&**peer)
+                    });
+                    let _ = done.send(());
+                }
                 Command::Abort(region) => {
                     let reactor = &self.reactor;
                     self.served.retain(|_, peer| !peer.uses(&region) || reactor.let_go(&**peer));

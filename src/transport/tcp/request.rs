@@ -2,7 +2,7 @@
 
 use super::wire::{Header, HEADER_LEN, STATUS_LEN};
 use crate::error::Error;
-use crate::transport::slice::{Op, Slice};
+use crate::transport::slice::{Op, Slice, Trail};
 
 /// How a request is sent next, which depends on how often it was sent without an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub(super) enum Attempt {
 /// One request.
 pub(super) struct Request {
     slice: Option<Slice>,
+    /// Of the slice, once it was given up while its bytes were on their way to the peer.
+    trail: Option<Trail>,
     op: Op,
     remote: u64,
     len: u64,
@@ -25,6 +27,8 @@ pub(super) struct Request {
     pub incarnation: u64,
     /// How it is to be sent.
     pub attempt: Attempt,
+    /// How often the network has failed under it.
+    pub drops: u8,
     /// Header bytes; valid once sending has begun.
     pub header: [u8; HEADER_LEN],
 }
@@ -35,11 +39,13 @@ impl Request {
         let (op, remote, len) = (slice.op, slice.remote, slice.len);
         Request {
             slice: Some(slice),
+            trail: None,
             op,
             remote,
             len,
             incarnation,
             attempt: Attempt::First,
+            drops: 0,
             header: [0; HEADER_LEN],
         }
     }
@@ -76,9 +82,30 @@ impl Request {
         }
     }
 
-    /// Gives the slice up; the request stays in its place for the reply.
-    pub(super) fn take_slice(&mut self) -> Option<Slice> {
+    /// Nobody wants it moved any more.
+    pub(super) fn is_given_up(&self) -> bool {
+        self.slice.as_ref().is_some_and(Slice::is_given_up)
+    }
+
+    /// Gives the slice up; the request stays in its place for the reply. `begun`: the peer may have bytes of it.
+    pub(super) fn take_slice(&mut self, begun: bool) -> Option<Slice> {
+        if begun {
+            self.begin_trail();
+        }
         self.slice.take()
+    }
+
+    /// Notes that bytes of a WRITE may reach the peer after its end.
+    fn begin_trail(&mut self) {
+        if self.op == Op::Write && self.trail.is_none() {
+            self.trail = self.slice.as_ref().map(Slice::leave_trail);
+        }
+    }
+
+    /// What it leaves behind, as its connection is given up with bytes of it on their way.
+    pub(super) fn take_trail(&mut self) -> Option<Trail> {
+        self.begin_trail();
+        self.trail.take()
     }
 
     /// Fills in the header for the framing of this connection.
@@ -97,11 +124,23 @@ impl Request {
         status + if self.op == Op::Read { self.len } else { 0 }
     }
 
-    /// Its bytes are at their destination.
-    pub(super) fn complete(self) {
-        if let Some(slice) = self.slice {
+    /// It was answered. `proven`: a WRITE's bytes are known to be at their destination; else they are on their way there.
+    pub(super) fn complete(mut self, proven: bool) {
+        if !proven {
+            self.begin_trail();
+        }
+        let (trail, slice) = (self.trail, self.slice);
+        if let Some(slice) = slice {
             slice.complete();
         }
+        if proven {
+            trail.into_iter().for_each(Trail::end);
+        }
+    }
+
+    /// The peer has told that it takes no more bytes of it.
+    pub(super) fn end_trail(&mut self) {
+        self.trail.take().into_iter().for_each(Trail::end);
     }
 
     /// It could not be done.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use socket2::{SockRef, TcpKeepalive};
 
+use super::faults::Faults;
 use super::reactor::Reactor;
 use super::sock::Socket;
 use super::stats::Stats;
@@ -61,6 +62,8 @@ pub(super) struct Shared {
     started: Instant,
     next_lane: AtomicU64,
     next_reactor: AtomicUsize,
+    /// Ranges of our regions that were not mapped when a peer asked for them.
+    pub faults: Faults,
     /// Connections of peers that are open.
     pub inbound: AtomicUsize,
     reactors: OnceLock<Vec<Arc<Reactor>>>,
@@ -79,6 +82,7 @@ impl Shared {
             started: Instant::now(),
             next_lane: AtomicU64::new(1),
             next_reactor: AtomicUsize::new(0),
+            faults: Faults::default(),
             inbound: AtomicUsize::new(0),
             reactors: OnceLock::new(),
         }
@@ -125,8 +129,10 @@ impl Shared {
         self.inbound.fetch_sub(1, Relaxed);
     }
 
-    /// Says that a registered buffer is not mapped.
-    pub(super) fn note_fault(&self) {
+    /// Says that a range of a registered region is not mapped, and refuses it to peers for a while: they ask again, and are
+    /// to hear why.
+    pub(super) fn note_fault(&self, addr: u64, len: u64) {
+        self.faults.note(addr, len);
         if self.log.admit("fault", "") {
             tracing::error!("a registered buffer is not mapped; unregister memory before freeing it");
         }

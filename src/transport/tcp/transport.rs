@@ -8,10 +8,12 @@ use parking_lot::Mutex;
 use super::link::TcpLink;
 use super::reactor::Reactor;
 use super::shared::{stopping, Shared};
-use super::{accept, offer};
+use super::{accept, fence, offer};
 use crate::error::Result;
+use crate::handshake::ConnectionMessage;
 use crate::memory::Region;
 use crate::runtime::ports::BoundPort;
+use crate::runtime::BoxFuture;
 use crate::segment_desc::SegmentDesc;
 use crate::transport::host::{Host, Route};
 use crate::transport::offer::list_plain;
@@ -93,6 +95,14 @@ impl Transport for Tcp {
             link.close(&stopping());
         }
         link
+    }
+
+    fn is_asked(&self, request: &ConnectionMessage) -> bool {
+        fence::is_question(request)
+    }
+
+    fn answer(&self, request: &ConnectionMessage) -> Option<BoxFuture<'static, ConnectionMessage>> {
+        self.is_asked(request).then(|| fence::answer(&self.shared, request))
     }
 
     fn takes_any_source(&self) -> bool {

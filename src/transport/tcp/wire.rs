@@ -11,6 +11,13 @@ pub const STATUS_LEN: usize = 8;
 /// Bytes of an incarnation id, and of the cell that holds it. This project's own; upstream peers have none.
 pub const INCARNATION_LEN: usize = incarnation::LEN;
 
+/// Where the header's padding is. Between engines of this project, the request that reads the incarnation cell carries a
+/// number of the connection there.
+const MARK_AT: usize = 17;
+const MARK_LEN: usize = HEADER_LEN - MARK_AT;
+/// Marks are less than this.
+pub const MARKS: u64 = 1 << (8 * MARK_LEN);
+
 /// Added to the opcode to ask for v2 framing.
 const V2_BIT: u8 = 0x80;
 /// "MCTV".
@@ -45,6 +52,20 @@ impl Header {
         let op = u8::from(self.op == Op::Write);
         bytes[16] = if self.v2 { op | V2_BIT } else { op };
         bytes
+    }
+
+    /// As [`Header::encode`], with a mark in the padding, which older peers and upstream's ignore.
+    pub fn encode_marked(&self, mark: u64) -> [u8; HEADER_LEN] {
+        let mut bytes = self.encode();
+        bytes[MARK_AT..].copy_from_slice(&mark.to_le_bytes()[..MARK_LEN]);
+        bytes
+    }
+
+    /// The mark in a header's padding; 0 if there is none.
+    pub fn mark(bytes: &[u8; HEADER_LEN]) -> u64 {
+        let mut le = [0; 8];
+        le[..MARK_LEN].copy_from_slice(&bytes[MARK_AT..]);
+        u64::from_le_bytes(le)
     }
 
     /// Reads a header; every opcode other than 1 is a READ, padding is ignored.
@@ -98,6 +119,15 @@ mod tests {
         let bytes = Header { size: 16, addr: 0x7f86_a1c1_1074, op: Op::Read, v2: true }.encode();
         assert_eq!(bytes[..17], *b"\x10\0\0\0\0\0\0\0\x74\x10\xc1\xa1\x86\x7f\0\0\x80");
         assert_eq!(bytes[17..], [0; 7]);
+    }
+
+    #[test]
+    fn a_mark_changes_nothing_but_the_padding() {
+        let header = Header { size: 16, addr: 0x7f86_a1c1_1074, op: Op::Read, v2: true };
+        let marked = header.encode_marked(MARKS - 2);
+        assert_eq!(marked[..17], header.encode()[..17]);
+        assert_eq!(Header::decode(&marked), header);
+        assert_eq!((Header::mark(&marked), Header::mark(&header.encode())), (MARKS - 2, 0));
     }
 
     #[test]

@@ -99,6 +99,13 @@ impl Link for RdmaLink {
         }
     }
 
+    /// The NIC's thread finds what waits or is under way, as it finds what is too late.
+    fn give_up(&self) {
+        for nic in &self.shared.nics {
+            nic.wakeup.set();
+        }
+    }
+
     fn close(&self, error: &Error) {
         self.closed.store(true, Ordering::Release);
         self.returned.close(error);

@@ -33,6 +33,21 @@ pub(super) fn late(peer: String) -> Error {
     timeout("the task's deadline (MC_SLICE_TIMEOUT) passed", peer)
 }
 
+/// Nothing has moved, and the peer's control plane is silent too.
+pub(super) fn silent(limit: Duration, peer: String) -> Error {
+    let text = format!(
+        "nothing moves on the connection, and the peer has not answered on its handshake port for {} s either \
+         (MC_TCP_LIVENESS_SEC): it is stopped, gone or unreachable; bytes of a WRITE may still arrive there if it goes on",
+        limit.as_secs()
+    );
+    timeout(&text, peer)
+}
+
+/// No memory for one more request on a lane.
+pub(super) fn no_memory() -> Error {
+    Error::out_of_memory("requests that wait for a connection")
+}
+
 /// The peer has not answered the request that had its turn.
 pub(super) fn unanswered(bytes: u64, allowed: Duration, peer: String) -> Error {
     let text = format!(

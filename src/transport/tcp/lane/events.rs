@@ -36,7 +36,13 @@ pub(super) enum Event<C, D, E> {
     Tick {
         /// Bytes of the request that has its turn.
         awaited: Option<u64>,
+        /// Bytes that went either way so far: whether it changes is what counts.
+        traffic: u64,
     },
+    /// Answer to [`Action::Ask`]: the peer lives, or nobody can tell.
+    Alive(u32),
+    /// Answer to [`Action::Ask`]: the peer has not answered.
+    Silent(u32),
     /// The link is closed, or the reactor has ended.
     Closed(E),
 }
@@ -50,6 +56,8 @@ pub(super) enum Action<C, D, E> {
     Send,
     /// Watch the connection, which the lane has from now on, and open the pipeline for it.
     Begin,
+    /// Ask the peer elsewhere whether it is alive: nothing has moved for a while. The number goes into the answer.
+    Ask(u32),
     /// Close this connection: nobody wants it any more. It is not watched.
     Discard(C),
     /// Leave this connection, which has answered its one request.
@@ -81,6 +89,9 @@ pub(super) enum Why<D, E> {
     Down(D),
     /// A request had to be taken off it halfway. Others may go on elsewhere.
     Stuck(E),
+    /// Nothing moves, and the peer does not answer elsewhere either. Nothing on it may go on elsewhere: there is no
+    /// elsewhere.
+    Silent,
     /// The peer has not answered in time. Nothing on it may go on elsewhere: the peer may still execute all of it.
     Overdue {
         /// Bytes of the request that had its turn.

@@ -17,6 +17,8 @@
 //! - A closed lane asks for nothing but to refuse what comes.
 //! - A connection that was spent or has ended is handed out with the action, so the lane cannot use it again.
 //! - What waits has a connection, an attempt, or is handed back with the action that takes those away.
+//! - A peer that moves nothing while something is awaited is asked whether it lives, once at a time; what it answers counts
+//!   only for the connection and the silence that it was asked in.
 //! - The deadline of a request begins with its turn: when it is the oldest on a connection. So it restarts with each
 //!   reply.
 
@@ -31,7 +33,13 @@ pub(super) struct Limits {
     pub status_timeout: Duration,
     /// `MC_TCP_MIN_RATE`, bytes per second; at least 1.
     pub min_rate: u64,
+    /// Peers are asked whether they are alive.
+    pub asks: bool,
 }
+
+/// How long nothing moves before the peer is asked whether it lives. Chosen: a network that loses a packet has sent it
+/// again by then, and with the answer's limit a peer that is gone is known in less than five seconds.
+const SILENCE: Duration = Duration::from_secs(1);
 
 impl Limits {
     /// How long a request of so many bytes may take from its turn to its reply.
@@ -52,9 +60,22 @@ enum Phase<C, E> {
         connection: C,
         /// When the oldest request got its turn. Means nothing while there is none.
         turn_began: Instant,
+        /// How long nothing has moved.
+        silence: Silence,
     },
     /// For good: requests fail with this.
     Closed(E),
+}
+
+/// Nothing moves although something is awaited.
+#[derive(Default)]
+struct Silence {
+    /// Since this tick; `None` while nothing is awaited.
+    since: Option<Instant>,
+    /// What had moved by then.
+    traffic: u64,
+    /// The question that the peer has yet to answer.
+    asked: Option<u32>,
 }
 
 /// A lane as whoever chooses among lanes sees it.
@@ -73,12 +94,14 @@ pub(super) enum Stage {
 pub(super) struct Machine<C, E> {
     limits: Limits,
     phase: Phase<C, E>,
+    /// Questions asked so far.
+    questions: u32,
 }
 
 impl<C, E: Clone> Machine<C, E> {
     /// A lane that is not connected.
     pub(super) fn new(limits: Limits) -> Self {
-        Machine { limits, phase: Phase::Idle }
+        Machine { limits, phase: Phase::Idle, questions: 0 }
     }
 
     /// The connection over which requests flow.
@@ -119,7 +142,8 @@ impl<C, E: Clone> Machine<C, E> {
             },
             Event::Attached(connection) => match self.phase {
                 Phase::Connecting => {
-                    self.phase = Phase::Up { connection, turn_began: now() };
+                    let silence = Silence::default();
+                    self.phase = Phase::Up { connection, turn_began: now(), silence };
                     Some(Action::Begin)
                 }
                 _ => Some(Action::Discard(connection)),
@@ -149,14 +173,16 @@ impl<C, E: Clone> Machine<C, E> {
                 self.turn(next, now);
                 None
             }
-            Event::Tick { awaited } => {
-                let Phase::Up { turn_began, .. } = self.phase else { return None };
-                let bytes = awaited?;
-                let allowed = self.limits.allowed(bytes);
-                if now().saturating_duration_since(turn_began) <= allowed {
-                    return None;
+            Event::Tick { awaited, traffic } => self.tick(awaited, traffic, now),
+            Event::Alive(question) => {
+                if let Some(silence) = self.silence_of(question) {
+                    *silence = Silence { since: Some(now()), asked: None, ..*silence };
                 }
-                self.take_down(Why::Overdue { bytes, allowed })
+                None
+            }
+            Event::Silent(question) => {
+                self.silence_of(question)?;
+                self.take_down(Why::Silent)
             }
             Event::Closed(error) => {
                 if matches!(self.phase, Phase::Closed(_)) {
@@ -166,6 +192,46 @@ impl<C, E: Clone> Machine<C, E> {
                 self.phase = Phase::Closed(error.clone());
                 Some(Action::Close(connection, error))
             }
+        }
+    }
+
+    fn tick<D>(
+        &mut self,
+        awaited: Option<u64>,
+        traffic: u64,
+        now: impl FnOnce() -> Instant,
+    ) -> Option<Action<C, D, E>> {
+        let Phase::Up { turn_began, silence, .. } = &mut self.phase else { return None };
+        let Some(bytes) = awaited else {
+            *silence = Silence::default();
+            return None;
+        };
+        let now = now();
+        let allowed = self.limits.allowed(bytes);
+        if now.saturating_duration_since(*turn_began) > allowed {
+            return self.take_down(Why::Overdue { bytes, allowed });
+        }
+        let since = match silence.since {
+            Some(since) if silence.traffic == traffic => since,
+            _ => {
+                *silence = Silence { since: Some(now), traffic, asked: None };
+                return None;
+            }
+        };
+        let is_due = now.saturating_duration_since(since) >= SILENCE && silence.asked.is_none();
+        if !is_due || !self.limits.asks {
+            return None;
+        }
+        self.questions = self.questions.wrapping_add(1);
+        silence.asked = Some(self.questions);
+        Some(Action::Ask(self.questions))
+    }
+
+    /// The silence in which that question was asked, if it lasts.
+    fn silence_of(&mut self, question: u32) -> Option<&mut Silence> {
+        match &mut self.phase {
+            Phase::Up { silence, .. } if silence.asked == Some(question) => Some(silence),
+            _ => None,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::super::events::{Action, Event, Why};
 use super::*;
-use Action::{Begin, Close, Connect, Discard, HandBack, Refuse, Retire, Send, TakeDown};
+use Action::{Ask, Begin, Close, Connect, Discard, HandBack, Refuse, Retire, Send, TakeDown};
 
 type Told = Event<u32, &'static str, &'static str>;
 type Answer = Option<Action<u32, &'static str, &'static str>>;
@@ -15,7 +15,7 @@ struct Lane {
 
 impl Lane {
     fn new() -> Self {
-        let limits = Limits { status_timeout: Duration::from_secs(30), min_rate: 1024 };
+        let limits = Limits { status_timeout: Duration::from_secs(30), min_rate: 1024, asks: true };
         Lane { machine: Machine::new(limits), start: Instant::now() }
     }
 
@@ -38,7 +38,7 @@ impl Lane {
     }
 
     fn tick(&mut self, ms: u64, awaited: Option<u64>) -> Answer {
-        self.at(ms, Event::Tick { awaited })
+        self.at(ms, Event::Tick { awaited, traffic: 0 })
     }
 
     fn is_down(&self) -> bool {
@@ -140,11 +140,11 @@ fn half_a_body_that_must_not_be_read_any_more_costs_the_connection() {
 
 #[test]
 fn a_request_has_the_status_timeout_and_its_bytes_at_the_least_rate() {
-    let limits = Limits { status_timeout: Duration::from_secs(30), min_rate: 1 << 20 };
+    let limits = Limits { status_timeout: Duration::from_secs(30), min_rate: 1 << 20, asks: true };
     for (bytes, secs) in [(0, 30), ((1 << 20) - 1, 30), (1 << 20, 31), (10 << 30, 30 + 10 * 1024)] {
         assert_eq!(limits.allowed(bytes), Duration::from_secs(secs), "{bytes}");
     }
-    let slow = Limits { status_timeout: Duration::MAX, min_rate: 1 };
+    let slow = Limits { status_timeout: Duration::MAX, min_rate: 1, asks: true };
     assert_eq!(slow.allowed(u64::MAX), Duration::MAX);
 }
 
@@ -191,12 +191,72 @@ fn the_next_request_begins_its_turn_when_the_first_is_taken_out_unsent() {
     assert_eq!(lane.tick(59_001, Some(8)), overdue(8, 30));
 }
 
+/// A tick at which so much has moved since the beginning.
+fn heard(ms: u64, lane: &mut Lane, traffic: u64) -> Answer {
+    lane.at(ms, Event::Tick { awaited: Some(8), traffic })
+}
+
+#[test]
+fn p03_a_peer_that_is_silent_for_a_second_is_asked_once_and_given_up_if_it_does_not_answer() {
+    let mut lane = Lane::up(0);
+    assert_eq!(heard(100, &mut lane, 7), None);
+    assert_eq!(heard(1_099, &mut lane, 7), None, "not a second yet");
+    assert_eq!(heard(1_100, &mut lane, 7), Some(Ask(1)));
+    assert_eq!(heard(4_000, &mut lane, 7), None, "it was asked");
+    assert_eq!(lane.unread(Event::Silent(1)), Some(TakeDown(1, Why::Silent)));
+    assert!(lane.is_down());
+}
+
+#[test]
+fn a_peer_that_is_only_slow_is_asked_again_and_again() {
+    let mut lane = Lane::up(0);
+    heard(0, &mut lane, 7);
+    assert_eq!(heard(1_000, &mut lane, 7), Some(Ask(1)));
+    assert_eq!(lane.at(1_200, Event::Alive(1)), None);
+    assert_eq!(heard(2_199, &mut lane, 7), None);
+    assert_eq!(heard(2_200, &mut lane, 7), Some(Ask(2)));
+    assert_eq!(lane.unread(Event::Silent(1)), None, "an answer to another question");
+    assert_eq!(lane.tick(30_001, Some(8)), overdue(8, 30), "its deadline stands");
+}
+
+#[test]
+fn an_answer_counts_only_for_the_silence_that_it_was_asked_in() {
+    let mut lane = Lane::up(0);
+    heard(0, &mut lane, 7);
+    assert_eq!(heard(1_000, &mut lane, 7), Some(Ask(1)));
+    assert_eq!(heard(1_100, &mut lane, 8), None, "something moved");
+    assert_eq!(lane.unread(Event::Silent(1)), None);
+    assert_eq!(heard(2_100, &mut lane, 8), Some(Ask(2)));
+    assert_eq!(lane.tick(2_200, None), None, "nothing is awaited any more");
+    assert_eq!(lane.unread(Event::Silent(2)), None);
+    heard(2_300, &mut lane, 8);
+    assert_eq!(heard(3_300, &mut lane, 8), Some(Ask(3)));
+    assert_eq!(lane.unread(Event::Down("reset")), Some(TakeDown(1, Why::Down("reset"))));
+    lane.unread(pushed(true));
+    lane.at(4_000, Event::Attached(2));
+    assert_eq!(lane.unread(Event::Silent(3)), None, "asked about another connection");
+    assert_eq!(lane.machine.connection(), Some(&2));
+}
+
+#[test]
+fn without_the_setting_nobody_is_asked() {
+    let limits = Limits { status_timeout: Duration::from_secs(30), min_rate: 1024, asks: false };
+    let mut lane = Lane { machine: Machine::new(limits), start: Instant::now() };
+    lane.unread(pushed(true));
+    lane.at(0, Event::Attached(1));
+    assert_eq!([0, 10_000, 30_000].map(|ms| heard(ms, &mut lane, 7)), [None, None, None]);
+}
+
 #[test]
 fn without_a_connection_time_has_no_meaning() {
     let mut lane = Lane::new();
-    assert_eq!(lane.unread(Event::Tick { awaited: Some(8) }), None);
+    assert_eq!(lane.unread(Event::Tick { awaited: Some(8), traffic: 0 }), None);
     lane.unread(pushed(true));
-    assert_eq!(lane.unread(Event::Tick { awaited: Some(8) }), None, "the attempt has limits of its own");
+    assert_eq!(
+        lane.unread(Event::Tick { awaited: Some(8), traffic: 0 }),
+        None,
+        "the attempt has limits of its own"
+    );
 }
 
 #[test]
@@ -213,7 +273,7 @@ fn a_closed_lane_refuses_what_comes_and_stays_closed() {
         Event::ConnectFailed("no route"),
         Event::AttachRefused("no memory"),
         abandoned(true, Some("unregistered")),
-        Event::Tick { awaited: Some(8) },
+        Event::Tick { awaited: Some(8), traffic: 0 },
     ] {
         assert_eq!(lane.unread(late.clone()), None, "{late:?}");
         assert!(lane.is_down());

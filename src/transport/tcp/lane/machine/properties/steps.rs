@@ -42,6 +42,15 @@ pub(super) enum Step {
     NetworkFails,
     /// A region is unregistered.
     Abort(u8),
+    /// A batch is canceled.
+    Cancel(u8),
+    /// The peer was asked to close its end of a dead connection. It confirms it, or does not answer.
+    Confirm {
+        which: u8,
+        closed: bool,
+    },
+    /// The peer was asked whether it is alive, and is, or does not answer.
+    Answer(bool),
     /// Seconds pass.
     Wait(u8),
     Close,
@@ -66,6 +75,9 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
         10 => Just(Step::Babble),
         10 => Just(Step::NetworkFails),
         20 => any::<u8>().prop_map(Step::Abort),
+        10 => any::<u8>().prop_map(Step::Cancel),
+        20 => (any::<u8>(), any::<bool>()).prop_map(|(which, closed)| Step::Confirm { which, closed }),
+        20 => any::<bool>().prop_map(Step::Answer),
         40 => (1..20u8).prop_map(Step::Wait),
         10 => (20..100u8).prop_map(Step::Wait),
         1 => Just(Step::Close),

@@ -1,5 +1,7 @@
 //! The world around one lane: what performs the machine's actions, and judges them.
 
+mod traffic;
+
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -12,11 +14,11 @@ use super::peer::Peer;
 use super::steps::Step;
 use crate::error::{Class, Error};
 use crate::transport::slice::{Op, Sink, Slice, Task, Work};
-use crate::transport::tcp::ends::Down;
-use crate::transport::tcp::pipeline::{Frames, Moved, Pipeline, Terms, RUN};
+use crate::transport::tcp::ends::{Down, Rules};
+use crate::transport::tcp::pipeline::{Frames, Pipeline, Terms, RUN};
 use crate::transport::tcp::request::Request;
 use crate::transport::tcp::stats::Stats;
-use crate::transport::tcp::wire::{REJECTED_FRAME, STATUS_LEN};
+use crate::transport::tcp::wire::STATUS_LEN;
 
 /// Chosen: one [`Step::Wait`] may exceed it, and many do not.
 const STATUS_TIMEOUT_SECS: u64 = 30;
@@ -59,13 +61,25 @@ pub(super) struct World {
     turn_began_secs: u64,
     /// A connection was taken down because the peer was slow.
     gave_up: bool,
+    /// WRITEs of dead connections whose peer was asked to close its end.
+    behind: Vec<Vec<Request>>,
+    silence: Silence,
+}
+
+/// What the peer's silence amounts to, as seen at the ticks.
+#[derive(Default)]
+struct Silence {
+    /// The connection and its traffic at the tick before, and when that was first seen.
+    seen: Option<(u32, u64, u64)>,
+    /// The question that waits for an answer, and its connection.
+    question: Option<(u32, u32)>,
 }
 
 impl World {
     pub(super) fn new() -> Self {
         let status_timeout = Duration::from_secs(STATUS_TIMEOUT_SECS);
         World {
-            machine: Machine::new(Limits { status_timeout, min_rate: MIN_RATE }),
+            machine: Machine::new(Limits { status_timeout, min_rate: MIN_RATE, asks: true }),
             pipeline: Pipeline::default(),
             frames: [[0; STATUS_LEN]; RUN],
             stats: Stats::default(),
@@ -83,6 +97,8 @@ impl World {
             turn: None,
             turn_began_secs: 0,
             gave_up: false,
+            behind: Vec::new(),
+            silence: Silence::default(),
         }
     }
 
@@ -99,6 +115,11 @@ impl World {
             Action::Connect => self.attempt(),
             Action::Send => assert!(self.open.is_some(), "sent without a connection"),
             Action::Begin => self.begin(),
+            Action::Ask(question) => {
+                let connection = self.open.as_ref().expect("asked without a connection").number;
+                assert!(self.silence.question.is_none_or(|(_, of)| of != connection), "asked twice");
+                self.silence.question = Some((question, connection));
+            }
             Action::Discard(number) => assert!(self.closed && number == self.connections, "thrown away"),
             Action::Retire { connection, connect } => {
                 let open = self.leave(connection);
@@ -157,26 +178,65 @@ impl World {
         let open = self.leave(connection);
         let down = match why {
             Why::Down(down) => down,
-            Why::Stuck(error) => Down::Dropped(error),
+            Why::Stuck(error) => Down::Stuck(error),
+            Why::Silent => Down::Canceled(error("silent")),
             Why::Overdue { .. } => {
                 self.gave_up = true;
                 Down::Canceled(error("slow"))
             }
         };
-        let ends = self.pipeline.tear_down(&down, "peer");
-        let may_be_executed = !matches!(down, Down::Closed(_) | Down::Rejected);
+        let fenced = open.terms.v2 && open.terms.reusable && open.terms.incarnation != 0;
+        let rules = Rules { peer: "peer", fenced, resend_writes: false };
+        let ends = self.pipeline.tear_down(&down, &rules);
         for request in ends.again.iter().filter(|request| request.op() == Op::Write) {
-            let again = may_be_executed && open.may_have_executed(request.len());
+            let again = !matches!(down, Down::Rejected) && open.may_have_executed(request.len());
             assert!(!again, "a WRITE is sent again that the peer may still execute");
         }
+        assert!(fenced || ends.behind.is_empty(), "WRITEs wait for a word that nobody will say");
         ends.failed.into_iter().for_each(|(request, error)| request.fail(error));
+        if !ends.behind.is_empty() {
+            self.behind.push(ends.behind.into_iter().map(|(request, _)| request).collect());
+        }
         self.push(ends.again);
+    }
+
+    fn confirm(&mut self, which: usize, closed: bool) {
+        let Some(which) = which.checked_rem(self.behind.len()) else { return };
+        let requests = self.behind.swap_remove(which);
+        match closed {
+            true => self.push(requests),
+            false => requests.into_iter().for_each(|request| request.fail(error("no answer"))),
+        }
+    }
+
+    fn answer(&mut self, alive: bool) {
+        let Some((question, connection)) = self.silence.question.take() else { return };
+        let (current, silent) = (self.machine.connection().copied(), self.silence.seen);
+        self.feed(if alive { Event::Alive(question) } else { Event::Silent(question) });
+        let was_silent = silent.is_some_and(|(of, ..)| of == connection);
+        let given_up = current.is_some() && self.machine.connection().copied() != current;
+        assert_eq!(given_up, !alive && was_silent && current == Some(connection), "given up for its silence");
+        if alive && was_silent {
+            self.silence.seen = silent.map(|(of, traffic, _)| (of, traffic, self.now_secs));
+        }
+    }
+
+    fn cancel(&mut self, which: usize) {
+        let Some(which) = which.checked_rem(self.works.len()) else { return };
+        self.works[which].cancel();
+        self.take_out(Slice::is_given_up, "canceled");
+        for group in &mut self.behind {
+            let canceled: Vec<Request> = group.extract_if(.., |request| request.is_given_up()).collect();
+            canceled.into_iter().for_each(|request| request.fail(error("canceled")));
+        }
     }
 
     fn push(&mut self, requests: Vec<Request>) {
         let first = self.pipeline.is_empty();
-        let refused = self.pipeline.admit(requests.into_iter(), self.machine.connection().is_some());
-        refused.into_iter().for_each(|request| request.fail(error("another incarnation")));
+        let is_open = self.machine.connection().is_some();
+        let left =
+            self.pipeline.admit(requests.into_iter(), is_open, |request| request.fail(error("refused")));
+        assert!(left.is_none());
         if !self.pipeline.is_empty() {
             self.feed(Event::Pushed { first });
         }
@@ -206,6 +266,9 @@ impl World {
             Step::HangUp => self.end(Down::Closed(None)),
             Step::Babble => self.end(Down::Protocol("babble".into())),
             Step::NetworkFails => self.end(Down::Dropped(error("no route"))),
+            Step::Cancel(which) => self.cancel(which.into()),
+            Step::Confirm { which, closed } => self.confirm(which.into(), closed),
+            Step::Answer(alive) => self.answer(alive),
             Step::Abort(region) => self.abort(u64::from(region) % REGIONS),
             Step::Wait(secs) => self.wait(secs.into()),
             Step::Close => self.feed(Event::Closed(error("destroyed"))),
@@ -214,7 +277,7 @@ impl World {
 
     fn submit(&mut self, count: u8, reads: u8, incarnation: u64) {
         let tasks = (0..count).map(|_| Task::default()).collect();
-        let work = Arc::new(Work { tasks, deadline: None, sink: self.ended.clone() });
+        let work = Work::new(tasks, None, self.ended.clone());
         let mut requests = Vec::new();
         for index in 0..count {
             self.pushed += 1;
@@ -240,79 +303,23 @@ impl World {
         }
     }
 
-    fn send(&mut self, room: u64) {
-        let Some(open) = self.open.as_mut().filter(|_| self.pipeline.wants_to_send()) else { return };
-        let bytes = open.take(self.pipeline.outgoing(), room);
-        let mut moved = Moved::default();
-        self.pipeline.note_sent(bytes, &mut moved, &self.stats);
-        self.settle(&moved);
-    }
-
-    fn receive(&mut self, bytes: u64) {
-        let Some(open) = &mut self.open else { return };
-        let looked_for = self.pipeline.incoming().requests.len();
-        let bytes = bytes.min(open.replies_before(looked_for));
-        if bytes > 0 {
-            open.answer(bytes, &mut self.frames);
-            let mut moved = Moved::default();
-            let outcome = self.pipeline.note_received(bytes, &mut self.frames, &mut moved, &self.stats);
-            assert!(outcome.is_ok(), "good replies are refused");
-            self.settle(&moved);
-        }
-    }
-
-    /// Peer and pipeline have to agree on what is answered.
-    fn settle(&mut self, moved: &Moved) {
-        assert_eq!(moved.replies, self.open.as_mut().is_some_and(Peer::settle));
-        if moved.replies {
-            let (spent, more) = (self.pipeline.is_spent(), !self.pipeline.is_empty());
-            self.feed(Event::Replied { spent, more });
-        }
-    }
-
-    fn reject(&mut self, which: usize, cut: usize) {
-        let Some(open) = self.open.as_mut().filter(|open| open.terms.v2) else { return };
-        let Some(which) = which.checked_rem(self.pipeline.incoming().requests.len()) else { return };
-        if which == 0 && open.is_amid_reply() {
-            return;
-        }
-        let bytes = open.refuse(which, &mut self.frames);
-        let late = STATUS_LEN - cut;
-        let mut moved = Moved::default();
-        let mut outcome =
-            self.pipeline.note_received(bytes - late as u64, &mut self.frames, &mut moved, &self.stats);
-        if late > 0 {
-            assert!(outcome.is_ok(), "judged by half a frame");
-            if moved.replies {
-                self.feed(Event::Replied { spent: false, more: true });
-            }
-            self.frames[0][cut..].copy_from_slice(&REJECTED_FRAME[cut..]);
-            outcome = self.pipeline.note_received(late as u64, &mut self.frames, &mut moved, &self.stats);
-        }
-        assert!(matches!(outcome, Err(Down::Rejected)), "a refusal is not heard");
-        self.feed(Event::Down(Down::Rejected));
-    }
-
-    fn fault(&mut self, sending: bool) {
-        if self.open.is_none() || sending && !self.pipeline.wants_to_send() {
-            return;
-        }
-        let run = if sending { self.pipeline.outgoing() } else { self.pipeline.incoming() };
-        match run.requests.len() {
-            0 => {}
-            1 => self.feed(Event::Down(Down::Fault { sending })),
-            _ => self.pipeline.be_cautious(),
-        }
-    }
-
     fn abort(&mut self, region: u64) {
         let is_in = |slice: &Slice| slice.remote % REGIONS == region;
-        let taken = self.pipeline.abandon(is_in);
-        let stuck = taken.stuck.then(|| error("unregistered"));
+        self.take_out(is_in, "unregistered");
+        for group in &mut self.behind {
+            let taken: Vec<Request> =
+                group.extract_if(.., |request| request.slice().is_some_and(is_in)).collect();
+            taken.into_iter().for_each(|request| request.fail(error("unregistered")));
+        }
+    }
+
+    fn take_out(&mut self, which: impl Fn(&Slice) -> bool, why: &'static str) {
+        let taken = self.pipeline.abandon(&which);
+        let stuck = taken.stuck.then(|| error(why));
         self.feed(Event::Abandoned { next: taken.next, stuck });
-        taken.slices.into_iter().for_each(|slice| slice.fail(error("unregistered")));
-        let left = self.pipeline.abandon(is_in);
-        assert!(left.slices.is_empty() && !left.stuck, "a region is in use after it was given up");
+        taken.slices.into_iter().for_each(|slice| slice.fail(error(why)));
+        let left = self.pipeline.abandon(which);
+        assert!(left.slices.is_empty() && !left.stuck, "memory is in use after it was given up");
     }
 
     fn wait(&mut self, secs: u64) {
@@ -321,8 +328,22 @@ impl World {
         let late = self.turn.is_some_and(|(_, bytes)| {
             self.now_secs - self.turn_began_secs > STATUS_TIMEOUT_SECS + bytes / MIN_RATE
         });
-        self.feed(Event::Tick { awaited: self.pipeline.awaited_bytes() });
+        let (awaited, traffic) = (self.pipeline.awaited_bytes(), self.pipeline.traffic());
+        let asked = self.silence.question;
+        let now = awaited.and(self.open.as_ref()).map(|open| (open.number, traffic));
+        self.feed(Event::Tick { awaited, traffic });
         assert_eq!(self.gave_up, late, "the deadline of a turn");
+        let before = self.silence.seen;
+        let unmoved =
+            before.zip(now).filter(|((of, then, _), now)| (*of, *then) == *now).map(|(before, _)| before);
+        let answer_due = asked.zip(now).is_some_and(|((_, of), (number, _))| of == number);
+        let asks = !late && !answer_due && unmoved.is_some_and(|(_, _, since)| self.now_secs > since);
+        assert_eq!(self.silence.question != asked, asks, "asked without silence, or not asked in it");
+        self.silence.seen = unmoved.or(now.map(|(number, traffic)| (number, traffic, self.now_secs)));
+        if unmoved.is_none() {
+            // It was asked in another silence: the answer will count for nothing.
+            self.silence.question = None;
+        }
     }
 
     /// What holds after every step.
@@ -344,7 +365,12 @@ impl World {
             false
         });
         let ended = self.ended.0.load(Relaxed);
-        assert_eq!(names.into_inner().len() + ended, self.pushed, "a request is lost, or ends twice");
+        let behind: usize = self.behind.iter().map(Vec::len).sum();
+        assert_eq!(
+            names.into_inner().len() + behind + ended,
+            self.pushed,
+            "a request is lost, or ends twice"
+        );
         let turn = self.open.as_ref().map(|open| open.number).zip(self.pipeline.awaited_bytes());
         if turn != self.turn {
             (self.turn, self.turn_began_secs) = (turn, self.now_secs);
@@ -357,13 +383,14 @@ impl World {
         let rounds = 3 * self.pushed + 2;
         for _ in 0..rounds {
             self.step(&Step::HangUp);
+            self.step(&Step::Confirm { which: 0, closed: true });
             self.step(&Step::Attach(terms));
             self.check();
-            if self.pipeline.is_empty() {
+            if self.pipeline.is_empty() && self.behind.is_empty() {
                 break;
             }
         }
-        assert!(self.pipeline.is_empty(), "requests are sent for ever");
+        assert!(self.pipeline.is_empty() && self.behind.is_empty(), "requests are sent for ever");
         let push = Step::Push { count: 2, reads: 1, incarnation: 0 };
         self.step(&push);
         let late =

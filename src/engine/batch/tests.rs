@@ -1,0 +1,63 @@
+//! Room, ends and waiting.
+
+use super::*;
+use crate::transport::slice::{Op, Slice};
+use std::time::Duration;
+
+fn submit(batch: &Arc<Batch>, count: usize) -> Result<Vec<Slice>> {
+    let reservation = batch.reserve(count)?;
+    let tasks = (0..count).map(|_| Task::default()).collect();
+    let work = Work::new(tasks, None, batch.clone());
+    let slices = (0..count as u32).map(|task| Slice::new(&work, task, Op::Read, 1, 2, 8, None)).collect();
+    reservation.commit(&work, &[], None)?;
+    Ok(slices)
+}
+
+#[test]
+fn capacity_is_checked_and_a_refused_call_leaves_nothing() {
+    let batch = Arc::new(Batch::new(3).unwrap());
+    let slices = submit(&batch, 2).unwrap();
+    assert_eq!(submit(&batch, 2).err().unwrap().code(), Code::TooManyRequests);
+    drop(batch.reserve(1).unwrap());
+    let more = submit(&batch, 1).unwrap();
+    assert_eq!(batch.free().err().unwrap().code(), Code::BatchBusy);
+    slices.into_iter().chain(more).for_each(Slice::complete);
+    assert_eq!(batch.with_task(2, |task| task.done_bytes()).unwrap(), 8);
+    assert_eq!(batch.with_task(3, |_| ()).err().unwrap().code(), Code::InvalidArgument);
+    batch.free().unwrap();
+    assert_eq!(batch.free().err().unwrap().code(), Code::InvalidArgument);
+}
+
+#[test]
+fn p14_a_call_that_its_engines_end_overtakes_leaves_nothing() {
+    let batch = Arc::new(Batch::new(1).unwrap());
+    let reservation = batch.reserve(1).unwrap();
+    let work = Work::new([Task::default()].into(), None, batch.clone());
+    batch.abandon();
+    assert_eq!(reservation.commit(&work, &[], None).unwrap_err().code(), Code::InvalidArgument);
+    assert!(batch.reserve(1).is_err());
+    let weak = Arc::downgrade(&batch);
+    drop((batch, work));
+    assert_eq!(weak.strong_count(), 0);
+}
+
+#[test]
+fn p13_a_batch_that_cannot_be_held_is_out_of_memory() {
+    for size in [usize::MAX, 1 << 60] {
+        assert_eq!(Batch::new(size).err().unwrap().code(), Code::Memory);
+    }
+}
+
+#[test]
+fn a_waiter_sleeps_until_the_last_task_ends() {
+    let batch = Arc::new(Batch::new(8).unwrap());
+    assert!(batch.wait(None));
+    let slices = submit(&batch, 4).unwrap();
+    assert!(!batch.wait(Some(Instant::now() + Duration::from_millis(1))));
+    let waiter = {
+        let batch = batch.clone();
+        std::thread::spawn(move || batch.wait(None))
+    };
+    slices.into_iter().for_each(Slice::complete);
+    assert!(waiter.join().unwrap());
+}

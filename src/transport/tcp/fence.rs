@@ -1,0 +1,122 @@
+//! A connection that has ended here may live on at the peer: its kernel, or something in between, may hold bytes that the
+//! peer has yet to read. A peer of this project is asked to close its end, by the mark that the connection told it when it was
+//! made, on the control plane (a type-0 message with the members `withdraw` and `connections`). Once it has confirmed, no byte
+//! of the connection reaches its memory any more. So a WRITE that was begun is sent again only behind this fence, and
+//! `mte_task_drained` knows when the range of one that failed is quiet.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::shared::Shared;
+use super::wire::{INCARNATION_LEN, MARKS};
+use crate::error::{Class, Code, Error, Result};
+use crate::handshake::ConnectionMessage;
+use crate::runtime::backoff::Backoff;
+use crate::runtime::BoxFuture;
+use crate::transport::host::Route;
+use crate::transport::incarnation;
+
+/// How long WRITEs wait for the peer's word before they fail. Chosen: a peer that works answers within milliseconds, and
+/// one that does not cannot be written to either.
+const WORD_LIMIT: Duration = Duration::from_secs(2);
+/// How long a peer that does not answer is asked about ranges of failed WRITEs. Chosen: a process that was stopped for a
+/// minute is mostly not continued.
+const FOLLOW_LIMIT: Duration = Duration::from_secs(60);
+/// Between two questions. Chosen: whoever waits for a drained range hears of it soon, and a dead peer costs little.
+const PAUSES: Backoff = Backoff { first: Duration::from_millis(50), longest: Duration::from_secs(1) };
+/// Most connections of one question that are looked at. Chosen: our own names one.
+const MOST_MARKS: usize = 1024;
+
+/// What a connection is known by at the peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Mark {
+    /// Random, not 0.
+    pub number: u64,
+    /// The peer's, proven.
+    pub incarnation: [u8; INCARNATION_LEN],
+}
+
+impl Mark {
+    /// A mark that nobody else has.
+    pub(super) fn draw(incarnation: [u8; INCARNATION_LEN]) -> Result<Self> {
+        let mut bytes = [0; 8];
+        getrandom::fill(&mut bytes).map_err(|e| {
+            Error::new(Code::Socket, format!("no random numbers: {e}")).transient(Class::Resource)
+        })?;
+        let number = (u64::from_le_bytes(bytes) % MARKS).max(1);
+        Ok(Mark { number, incarnation })
+    }
+
+    fn question(&self) -> ConnectionMessage {
+        ConnectionMessage {
+            incarnation: Some(incarnation::hex(&self.incarnation)),
+            withdraw: Some(true),
+            connections: vec![self.number],
+            ..ConnectionMessage::default()
+        }
+    }
+}
+
+/// Asks until the peer confirms that its end is closed, for [`WORD_LIMIT`] at the most. `false`: it has not.
+pub(super) async fn raise(route: &Arc<dyn Route>, mark: &Mark) -> bool {
+    ask_until(route, mark, Instant::now() + WORD_LIMIT).await
+}
+
+/// As [`raise`], for [`FOLLOW_LIMIT`].
+pub(super) async fn follow(route: &Arc<dyn Route>, mark: &Mark) -> bool {
+    ask_until(route, mark, Instant::now() + FOLLOW_LIMIT).await
+}
+
+async fn ask_until(route: &Arc<dyn Route>, mark: &Mark, deadline: Instant) -> bool {
+    let expected = Some(incarnation::hex(&mark.incarnation));
+    for failures in 0.. {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match tokio::time::timeout(left, route.exchange(mark.question())).await {
+            Ok(Ok(answer)) => {
+                // Another process answers where the peer was: the peer's end is gone with the peer.
+                let is_successor = answer.own_incarnation.is_some() && answer.own_incarnation != expected;
+                return is_successor || answer.withdraw == Some(true);
+            }
+            Ok(Err(error)) if error.kind() == Class::Canceled || error.kind() == Class::Rejected => {
+                return false
+            }
+            Ok(Err(error)) => tracing::debug!("{} was asked to close a connection: {error}", route.peer()),
+            Err(_) => return false,
+        }
+        let pause = PAUSES.pause(failures);
+        if Instant::now() + pause >= deadline {
+            break;
+        }
+        tokio::time::sleep(pause).await;
+    }
+    false
+}
+
+/// Whether a peer's message asks to close connections.
+pub(super) fn is_question(request: &ConnectionMessage) -> bool {
+    request.withdraw == Some(true) && !request.connections.is_empty()
+}
+
+/// Closes our ends of the connections that a peer asks for, and answers when that is done.
+pub(super) fn answer(
+    shared: &Arc<Shared>,
+    request: &ConnectionMessage,
+) -> BoxFuture<'static, ConnectionMessage> {
+    let own = incarnation::hex(&shared.incarnation);
+    let meant = request.incarnation.as_ref() == Some(&own);
+    let marks: Arc<[u64]> = request.connections.iter().copied().take(MOST_MARKS).collect();
+    let shared = shared.clone();
+    Box::pin(async move {
+        let mut closed = meant;
+        if meant {
+            for reactor in shared.reactors() {
+                closed &= reactor.close_marked(marks.clone()).await.is_ok();
+            }
+        }
+        ConnectionMessage {
+            own_incarnation: Some(own),
+            withdraw: Some(closed),
+            ..ConnectionMessage::default()
+        }
+    })
+}
