@@ -22,6 +22,7 @@ static int surprises_with_engine(transfer_engine_t bad, bool print) {
     size_t count = 1;
     int size = 5, fd = 99;
     mte_task_error_info_t why;
+    mte_batch_status_t all;
     mte_buffer_t buffer;
     const struct {
         const char *call;
@@ -54,6 +55,9 @@ static int surprises_with_engine(transfer_engine_t bad, bool print) {
         {"mte_wait_batch", mte_wait_batch(bad, 1, 0) == -1},
         {"mte_batch_fd", mte_batch_fd(bad, 1, &fd) == -1},
         {"mte_batch_notification", mte_batch_notification(bad, 1, &fd, &why) == -1},
+        {"mte_batch_status", mte_batch_status(bad, 1, &all, &status, 1) == -1},
+        {"mte_cancel_batch", mte_cancel_batch(bad, 1) == -1},
+        {"mte_task_drained", mte_task_drained(bad, 1, 0, &fd) == -1},
         {"mte_segment_buffers", mte_segment_buffers(bad, 0, &buffer, &count) == -1},
     };
     int surprises = 0;
@@ -71,6 +75,7 @@ static int surprises_with_batch(transfer_engine_t engine, batch_id_t bad, void *
     transfer_request_t r = request(OPCODE_WRITE, bytes, 0, (uintptr_t)bytes, 8);
     transfer_status_t status = {.status = 77};
     mte_task_error_info_t why;
+    mte_batch_status_t all;
     int fd;
     int surprises = 0;
     surprises += getTransferStatus(engine, bad, 0, &status) != -1 || status.status != 77;
@@ -81,6 +86,9 @@ static int surprises_with_batch(transfer_engine_t engine, batch_id_t bad, void *
     surprises += mte_wait_batch(engine, bad, 0) != -1;
     surprises += mte_batch_fd(engine, bad, &fd) != -1;
     surprises += mte_batch_notification(engine, bad, &fd, &why) != -1;
+    surprises += mte_batch_status(engine, bad, &all, NULL, 0) != -1;
+    surprises += mte_cancel_batch(engine, bad) != -1;
+    surprises += mte_task_drained(engine, bad, 0, &fd) != -1;
     return surprises;
 }
 
@@ -93,6 +101,8 @@ static void creation(void) {
 }
 
 static void pointers(transfer_engine_t e, unsigned char *bytes) {
+    mte_batch_status_t all;
+    int fd;
     char text[64];
     batch_id_t batch = batch_open(e, 4);
     transfer_request_t r = request(OPCODE_WRITE, bytes, 0, (uintptr_t)bytes + 4096, 8);
@@ -137,6 +147,10 @@ static void pointers(transfer_engine_t e, unsigned char *bytes) {
     CHECK_ERROR("showLinks into no bytes", showLinks(e, text, 0, 1), -1);
     CHECK_ERROR("mte_task_error into NULL", mte_task_error(e, batch, 0, NULL), -1);
     CHECK_ERROR("mte_batch_fd into NULL", mte_batch_fd(e, batch, NULL), -1);
+    CHECK_ERROR("mte_batch_status into NULL", mte_batch_status(e, batch, NULL, NULL, 0), -1);
+    CHECK_ERROR("mte_batch_status into a NULL array", mte_batch_status(e, batch, &all, NULL, 1), -1);
+    CHECK_ERROR("mte_task_drained into NULL", mte_task_drained(e, batch, 0, NULL), -1);
+    CHECK_ERROR("mte_task_drained of no task", mte_task_drained(e, batch, 99, &fd), -1);
     CHECK_ERROR("mte_batch_notification into NULL", mte_batch_notification(e, batch, NULL, NULL), -1);
     CHECK_ERROR("mte_segment_buffers without a count", mte_segment_buffers(e, 0, NULL, NULL), -1);
     CHECK_EQ("mte_segment_buffers only counts", mte_segment_buffers(e, 0, NULL, &count), 0);
