@@ -114,6 +114,7 @@ programs! {
     upstreams_declarations_fit: "prototypes";
     a_stores_codes_have_their_triggers: "stores";
     a_batchs_notification_waits_for_nobody_and_tells_its_fate: "notified";
+    memory_that_is_gone_fails_only_its_requests: "unmapped";
     canceled_and_failed_batches_leave_both_sides_quiet: "quiesce";
     freed_batches_and_engines_leave_nothing_behind: "lifetimes";
 }

@@ -545,6 +545,30 @@ fn a_large_request_is_cut_into_pieces_that_cover_it_exactly_once() {
 }
 
 #[test]
+fn the_first_final_failure_of_a_piece_ends_the_whole_request() {
+    const BYTES: u64 = 8 << 20;
+    // One piece gets an answer that is none, the others get none at all, so only time would end them.
+    let scene = Scene::v2(|turn| {
+        turn.body();
+        if turn.header.addr == REMOTE {
+            turn.send(&[0; 8]);
+        }
+        Next::Serve
+    });
+    let began = Instant::now();
+    let end = scene.run(&[Request { len: BYTES, ..scene.request(WRITE, 0, REMOTE, 0) }]).remove(0);
+    assert!(began.elapsed().as_secs_f64() < STATUS_TIMEOUT_SECS * 0.95, "waited for a deadline");
+    assert_eq!(end.status, FAILED);
+    let error = end.error.unwrap();
+    assert_eq!(error.kind(), Class::Protocol, "{error}");
+    let mut sent: Vec<u64> = headers(&scene.finish()).iter().map(|header| header.addr).collect();
+    let count = sent.len();
+    sent.sort_unstable();
+    sent.dedup();
+    assert_eq!(sent.len(), count, "a piece was sent again");
+}
+
+#[test]
 fn requests_behind_a_rejected_one_are_sent_again_and_succeed() {
     const REQUESTS: usize = 6;
     for (rejected, orderly) in [(0, true), (0, false), (2, false), (5, false), (2, true)] {

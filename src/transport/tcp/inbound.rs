@@ -291,10 +291,12 @@ impl Inbound {
     /// Sends replies as far as the socket goes. `false`: the connection is over.
     fn flush(&mut self) -> bool {
         self.unflushed = 0;
+        // After a fault one reply at a time, to find out whose memory it is.
+        let mut most = usize::MAX;
         while !self.replies.is_empty() {
             let mut iov = Iov::new();
             let mut skip = self.replied as usize;
-            for reply in &self.replies {
+            for reply in self.replies.iter().take(most) {
                 if !iov.has_room() {
                     break;
                 }
@@ -310,11 +312,12 @@ impl Inbound {
             match self.socket.send(&mut iov) {
                 Io::Moved(n) => {
                     self.note_replied(n as u64);
-                    if n < asked {
+                    if n < asked && most > 1 {
                         return true;
                     }
                 }
                 Io::WouldBlock => return true,
+                Io::Fault if most > 1 => most = 1,
                 Io::Fault => {
                     // Its reply was begun, so only another request of the peer can be refused.
                     if let Some(Reply::Data { addr, len, .. }) = self.replies.front() {
