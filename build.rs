@@ -21,7 +21,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     std::fs::write(out.join("error.h"), error_header()?)?;
     let api = ["types", "engine", "segment", "memory", "transfer", "notify", "stats"];
     header(&api, "TRANSFER_ENGINE_C", &API_PRELUDE, &out.join("transfer_engine_c.h"))?;
-    header(&["ext", "batch"], "TRANSFER_ENGINE_EXT_H", &EXT_PRELUDE, &out.join("transfer_engine_ext.h"))
+    header(
+        &["ext", "batch", "report"],
+        "TRANSFER_ENGINE_EXT_H",
+        &EXT_PRELUDE,
+        &out.join("transfer_engine_ext.h"),
+    )
 }
 
 fn error_header() -> Result<String, std::fmt::Error> {
@@ -68,7 +73,8 @@ const EXT_PRELUDE: Prelude = Prelude {
     lines: "
 typedef struct mte_task_error_info mte_task_error_info_t;
 typedef struct mte_buffer mte_buffer_t;
-typedef struct mte_batch_status mte_batch_status_t;",
+typedef struct mte_batch_status mte_batch_status_t;
+typedef struct mte_task_report mte_task_report_t;",
 };
 
 fn header(

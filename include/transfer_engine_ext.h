@@ -10,6 +10,7 @@
 typedef struct mte_task_error_info mte_task_error_info_t;
 typedef struct mte_buffer mte_buffer_t;
 typedef struct mte_batch_status mte_batch_status_t;
+typedef struct mte_task_report mte_task_report_t;
 
 /**
  * The caller passed something wrong.
@@ -177,6 +178,72 @@ struct mte_batch_status {
   uint64_t transferred_bytes;
 };
 
+/**
+ * A task in full. Times count from the submit call, in microseconds; -1: not reached, or not known.
+ */
+struct mte_task_report {
+  /**
+   * STATUS_*.
+   */
+  int status;
+  /**
+   * As in mte_task_error_info; 0 while the task has not failed.
+   */
+  int code;
+  /**
+   * MTE_CLASS_*; 0 while the task has not failed.
+   */
+  int error_class;
+  /**
+   * 1 when the same request may succeed later.
+   */
+  int retryable;
+  /**
+   * errno of the operating system, or 0.
+   */
+  int os_errno;
+  /**
+   * How often it was sent; 0 while it waits. A request that was cut counts each piece that was sent again.
+   */
+  uint32_t attempts;
+  /**
+   * Bytes at their destination.
+   */
+  uint64_t transferred_bytes;
+  /**
+   * The submit call, by CLOCK_MONOTONIC, in nanoseconds.
+   */
+  uint64_t submitted_ns;
+  /**
+   * It had a connection; 0: there was one already.
+   */
+  int64_t connected_us;
+  /**
+   * Its first byte left, or was asked for: until then it was queued.
+   */
+  int64_t posted_us;
+  /**
+   * It became COMPLETED or FAILED.
+   */
+  int64_t completed_us;
+  /**
+   * Peer's name or address, or "".
+   */
+  char peer[128];
+  /**
+   * After a failure the local end of the connection that failed: a NIC, or an address; or "".
+   */
+  char nic[64];
+  /**
+   * Both ends of it: local -> remote; or "".
+   */
+  char rail[256];
+  /**
+   * What happened where and what to do, NUL-terminated. Behind a neighbour's failure stands what that one failed of.
+   */
+  char text[512];
+};
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -266,6 +333,14 @@ int mte_task_drained(transfer_engine_t engine,
                      batch_id_t batch_id,
                      size_t task_id,
                      int *drained);
+
+/**
+ * Fills *report with all that is known of a task, running or not. 0; -1 no such task, or NULL.
+ */
+int mte_task_report(transfer_engine_t engine,
+                    batch_id_t batch_id,
+                    size_t task_id,
+                    mte_task_report_t *report);
 
 #ifdef __cplusplus
 }  // extern "C"

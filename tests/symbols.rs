@@ -38,12 +38,13 @@ const API: [&str; 27] = [
 ];
 
 /// The functions of `transfer_engine_ext.h`.
-const EXTENSIONS: [&str; 11] = [
+const EXTENSIONS: [&str; 12] = [
     "mte_batch_fd",
     "mte_batch_notification",
     "mte_batch_status",
     "mte_cancel_batch",
     "mte_task_drained",
+    "mte_task_report",
     "mte_last_error",
     "mte_segment_buffers",
     "mte_strerror",

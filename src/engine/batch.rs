@@ -12,7 +12,7 @@ use crate::error::{Code, Error, Result};
 use crate::handshake::Notification;
 use crate::runtime::wakeup::Wakeup;
 pub use crate::transport::slice::Drained;
-use crate::transport::slice::{Sink, Status, Task, Work};
+use crate::transport::slice::{Phases, Sink, Status, Task, Work};
 use crate::transport::Link;
 
 /// A notification that the poll which sees every task COMPLETED sends.
@@ -34,6 +34,18 @@ pub struct Summary {
     pub failed: usize,
     /// Bytes at their destination.
     pub bytes: u64,
+}
+
+/// A task, as diagnostics show it.
+pub struct Report {
+    /// Where it stands.
+    pub status: Status,
+    /// Bytes at their destination.
+    pub bytes: u64,
+    /// Why it failed.
+    pub error: Option<Error>,
+    /// When it came how far.
+    pub phases: Phases,
 }
 
 /// One batch. Any thread; the engine's table owns it until it is freed.
@@ -151,6 +163,18 @@ impl Batch {
         let slot = inner.slots.get(index);
         let drained = slot.and_then(|(work, position)| inner.works[*work as usize].drained(*position));
         drained.ok_or_else(|| no_such_task(index, inner.slots.len()))
+    }
+
+    /// How far a task has come, and when.
+    pub fn report(&self, index: usize) -> Result<Report> {
+        let inner = self.inner.lock();
+        check_live(&inner)?;
+        let missing = || no_such_task(index, inner.slots.len());
+        let (work, position) = *inner.slots.get(index).ok_or_else(missing)?;
+        let work = &inner.works[work as usize];
+        let (task, phases) =
+            work.tasks.get(position as usize).zip(work.phases(position)).ok_or_else(missing)?;
+        Ok(Report { status: task.status(), bytes: task.done_bytes(), error: task.error().cloned(), phases })
     }
 
     /// Gives up every task that is not terminal. They become FAILED, or COMPLETED if they were just ending.

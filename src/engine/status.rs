@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::batch::{Batch, Drained, Summary};
+use super::batch::{Batch, Drained, Report, Summary};
 use super::deliveries::Delivery;
 use super::segments::LOCAL_SEGMENT;
 use super::Engine;
@@ -74,6 +74,11 @@ impl Engine {
     /// Whether the ranges of a task are touched any more.
     pub fn task_drained(&self, batch_id: u64, task: usize) -> Result<Drained> {
         self.batch(batch_id)?.drained(task)
+    }
+
+    /// How far a task has come, and when.
+    pub fn task_report(&self, batch_id: u64, task: usize) -> Result<Report> {
+        self.batch(batch_id)?.report(task)
     }
 
     /// Sleeps until every task is terminal; -4 when `limit` passes first. Counts as a poll.

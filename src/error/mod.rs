@@ -51,6 +51,7 @@ struct Inner {
     retryable: bool,
     errno: i32,
     peer: String,
+    rail: String,
     text: String,
 }
 
@@ -58,7 +59,15 @@ impl Error {
     /// A failure with the class that usually goes with `code`.
     pub fn new(code: Code, text: impl Into<String>) -> Self {
         let (class, retryable) = usual_class(code);
-        Error(Arc::new(Inner { code, class, retryable, errno: 0, peer: String::new(), text: text.into() }))
+        Error(Arc::new(Inner {
+            code,
+            class,
+            retryable,
+            errno: 0,
+            peer: String::new(),
+            rail: String::new(),
+            text: text.into(),
+        }))
     }
 
     /// `ERR_INVALID_ARGUMENT` with `text`.
@@ -105,6 +114,12 @@ impl Error {
         self
     }
 
+    /// Names the connection that failed: its local end, then `->`, then the peer's.
+    pub fn rail(mut self, rail: impl Into<String>) -> Self {
+        Arc::make_mut(&mut self.0).rail = rail.into();
+        self
+    }
+
     /// Puts `what` in front of the text: what was tried when this happened.
     pub fn context(mut self, what: impl fmt::Display) -> Self {
         let inner = Arc::make_mut(&mut self.0);
@@ -135,6 +150,11 @@ impl Error {
     /// The peer's name or address, or "".
     pub fn peer_name(&self) -> &str {
         &self.0.peer
+    }
+
+    /// The connection that failed, or "".
+    pub fn rail_name(&self) -> &str {
+        &self.0.rail
     }
 
     /// The whole sentence.

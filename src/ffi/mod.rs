@@ -13,6 +13,7 @@ pub mod ext;
 mod guard;
 pub mod memory;
 pub mod notify;
+pub mod report;
 pub mod segment;
 pub mod stats;
 pub mod transfer;

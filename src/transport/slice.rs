@@ -10,6 +10,7 @@ use self::trail::Trails;
 pub use self::trail::{Drained, Trail};
 use crate::error::{Class, Code, Error};
 use crate::memory::RegionUse;
+use crate::runtime::clock;
 
 mod trail;
 
@@ -41,6 +42,12 @@ pub struct Task {
     slices_left: AtomicU32,
     /// Release when terminal: publishes the bytes of a READ and `error` to whoever polls.
     status: AtomicU8,
+    /// When a byte first left for the peer, and when it became terminal: microseconds after the submit call and one more;
+    /// 0: not yet.
+    posted: AtomicU32,
+    ended: AtomicU32,
+    /// How often a slice was sent again.
+    resent: AtomicU32,
     /// The first failure.
     error: OnceLock<Error>,
 }
@@ -52,6 +59,9 @@ impl Default for Task {
             done: AtomicU64::new(0),
             slices_left: AtomicU32::new(0),
             status: AtomicU8::new(Status::Completed as u8),
+            posted: AtomicU32::new(0),
+            ended: AtomicU32::new(0),
+            resent: AtomicU32::new(0),
             error: OnceLock::new(),
         }
     }
@@ -85,6 +95,21 @@ impl Task {
     }
 }
 
+/// When something came about, in microseconds after the submit call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Phases {
+    /// The submit call, by the monotonic clock, in nanoseconds.
+    pub submitted_ns: u64,
+    /// The connection was ready; 0: before.
+    pub connected_us: Option<u32>,
+    /// A first byte left, or was asked for.
+    pub posted_us: Option<u32>,
+    /// The task became terminal.
+    pub ended_us: Option<u32>,
+    /// How often the task was sent, in the part that was sent most often.
+    pub attempts: u32,
+}
+
 /// Hears when tasks become terminal: the batch.
 pub trait Sink: Send + Sync {
     /// One more task is terminal. Called once per task, on any thread; must not block.
@@ -101,13 +126,48 @@ pub struct Work {
     sink: Arc<dyn Sink>,
     /// The caller wants no more of it.
     canceled: AtomicBool,
+    /// Of the monotonic clock.
+    submitted_ns: u64,
+    /// When what waited for a connection got one, as in [`Task`]; 0: nothing waited.
+    connected: AtomicU32,
     trails: Trails,
 }
 
 impl Work {
     /// The work of one submit call. The caller adds the slices.
     pub fn new(tasks: Box<[Task]>, deadline: Option<Instant>, sink: Arc<dyn Sink>) -> Arc<Self> {
-        Arc::new(Work { tasks, deadline, sink, canceled: AtomicBool::new(false), trails: Trails::default() })
+        Arc::new(Work {
+            tasks,
+            deadline,
+            sink,
+            canceled: AtomicBool::new(false),
+            submitted_ns: clock::now_ns(),
+            connected: AtomicU32::new(0),
+            trails: Trails::default(),
+        })
+    }
+
+    /// When a task came how far; `None` if there is no such task.
+    pub fn phases(&self, task: u32) -> Option<Phases> {
+        let task = self.tasks.get(task as usize)?;
+        let after = |mark: &AtomicU32| mark.load(Ordering::Relaxed).checked_sub(1);
+        let posted_us = after(&task.posted);
+        Some(Phases {
+            submitted_ns: self.submitted_ns,
+            connected_us: after(&self.connected).or(posted_us.map(|_| 0)),
+            posted_us,
+            ended_us: after(&task.ended),
+            attempts: posted_us.map_or(0, |_| 1 + task.resent.load(Ordering::Relaxed)),
+        })
+    }
+
+    /// Notes in `mark` that something came about at `now_ns`, if it has not before. Threads that meet here differ by nothing
+    /// that matters.
+    fn note(&self, mark: &AtomicU32, now_ns: u64) {
+        if mark.load(Ordering::Relaxed) == 0 {
+            let after_us = now_ns.saturating_sub(self.submitted_ns) / 1000 + 1;
+            mark.store(u32::try_from(after_us).unwrap_or(u32::MAX), Ordering::Relaxed);
+        }
     }
 
     /// From now on its slices are given up ([`Slice::is_given_up`]); the caller goes on to tell the links.
@@ -198,14 +258,30 @@ impl Slice {
         self.fail(Error::new(Code::AddressNotRegistered, text).permanent(Class::Canceled));
     }
 
-    /// Every byte is at its destination.
-    pub fn complete(mut self) {
-        self.end(None);
+    /// The connection that it waited for is ready.
+    pub fn note_connected(&self, now_ns: u64) {
+        self.work.note(&self.work.connected, now_ns);
+    }
+
+    /// A first byte of it leaves, or is asked for.
+    pub fn note_posted(&self, now_ns: u64) {
+        self.work.note(&self.work.tasks[self.task as usize].posted, now_ns);
+    }
+
+    /// It is going to be sent once more.
+    pub fn note_resent(&self) {
+        self.work.tasks[self.task as usize].resent.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Every byte is at its destination. `now_ns`: the monotonic clock's time, which whoever completes several slices has read
+    /// once.
+    pub fn complete(mut self, now_ns: u64) {
+        self.end(None, || now_ns);
     }
 
     /// The slice could not be moved; nothing touches its local bytes any more.
     pub fn fail(mut self, error: Error) {
-        self.end(Some(error));
+        self.end(Some(error), clock::now_ns);
     }
 
     /// The slice was never posted: its submit call is refused as a whole.
@@ -213,7 +289,7 @@ impl Slice {
         self.finished = true;
     }
 
-    fn end(&mut self, error: Option<Error>) {
+    fn end(&mut self, error: Option<Error>, now_ns: impl FnOnce() -> u64) {
         self.finished = true;
         // Before the status: whoever sees the end may unregister the region at once.
         self.region = None;
@@ -228,6 +304,7 @@ impl Slice {
         }
         // AcqRel: the last slice sees what the others wrote, `error` included.
         if task.slices_left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.work.note(&task.ended, now_ns());
             let failed = task.error.get().is_some();
             let status = if failed { Status::Failed } else { Status::Completed };
             task.status.store(status as u8, Ordering::Release);
@@ -247,7 +324,7 @@ impl Drop for Slice {
         if !self.finished {
             let text =
                 "the thread that moved this request ended unexpectedly; destroy the engine and report this";
-            self.end(Some(Error::new(Code::InvalidArgument, text).permanent(Class::Internal)));
+            self.end(Some(Error::new(Code::InvalidArgument, text).permanent(Class::Internal)), clock::now_ns);
         }
     }
 }
@@ -278,14 +355,21 @@ mod tests {
         let (work, count) = work();
         let slices: [_; 3] = std::array::from_fn(|_| Slice::new(&work, 0, Op::Read, 1, 2, 10, None));
         let [one, two, three] = slices;
-        one.complete();
+        one.note_posted(work.submitted_ns + 5_000);
+        one.note_posted(work.submitted_ns + 6_000);
+        two.note_resent();
+        one.complete(work.submitted_ns + 7_000);
         two.fail(Error::invalid("first"));
+        let phases = work.phases(0).unwrap();
+        assert_eq!((phases.connected_us, phases.posted_us, phases.ended_us), (Some(0), Some(5), None));
+        assert_eq!(phases.attempts, 2);
         assert_eq!(work.tasks[0].status(), Status::Waiting);
         assert!(work.tasks[0].error().is_none());
         three.fail(Error::invalid("second"));
         assert_eq!(work.tasks[0].status(), Status::Failed);
         assert_eq!(work.tasks[0].error().unwrap().text(), "first");
         assert_eq!(work.tasks[0].done_bytes(), 10);
+        assert!(work.phases(0).unwrap().ended_us.is_some() && work.phases(1).is_none());
         assert_eq!((count.0.load(Ordering::Relaxed), count.1.load(Ordering::Relaxed)), (0, 1));
     }
 

@@ -22,7 +22,7 @@
     X(freeNotifsMsgBuf) X(genNotifyInEngine) X(getTransferStatus) X(freeBatchID)                  \
     X(syncSegmentCache) X(getNicLoadStats) X(enableGracefulShutdown) X(showLinks)                 \
     X(mte_last_error) X(mte_strerror) X(mte_version) X(mte_task_error) X(mte_wait_batch)          \
-    X(mte_batch_fd) X(mte_batch_notification) X(mte_batch_status) X(mte_cancel_batch) X(mte_task_drained) X(mte_segment_buffers)
+    X(mte_batch_fd) X(mte_batch_notification) X(mte_batch_status) X(mte_cancel_batch) X(mte_task_drained) X(mte_task_report) X(mte_segment_buffers)
 
 #define POINTER(name) __typeof__(&name) name;
 static struct { FUNCTIONS(POINTER) } te;

@@ -23,6 +23,7 @@ static int surprises_with_engine(transfer_engine_t bad, bool print) {
     int size = 5, fd = 99;
     mte_task_error_info_t why;
     mte_batch_status_t all;
+    mte_task_report_t full;
     mte_buffer_t buffer;
     const struct {
         const char *call;
@@ -56,6 +57,7 @@ static int surprises_with_engine(transfer_engine_t bad, bool print) {
         {"mte_batch_fd", mte_batch_fd(bad, 1, &fd) == -1},
         {"mte_batch_notification", mte_batch_notification(bad, 1, &fd, &why) == -1},
         {"mte_batch_status", mte_batch_status(bad, 1, &all, &status, 1) == -1},
+        {"mte_task_report", mte_task_report(bad, 1, 0, &full) == -1},
         {"mte_cancel_batch", mte_cancel_batch(bad, 1) == -1},
         {"mte_task_drained", mte_task_drained(bad, 1, 0, &fd) == -1},
         {"mte_segment_buffers", mte_segment_buffers(bad, 0, &buffer, &count) == -1},
@@ -76,6 +78,7 @@ static int surprises_with_batch(transfer_engine_t engine, batch_id_t bad, void *
     transfer_status_t status = {.status = 77};
     mte_task_error_info_t why;
     mte_batch_status_t all;
+    mte_task_report_t full;
     int fd;
     int surprises = 0;
     surprises += getTransferStatus(engine, bad, 0, &status) != -1 || status.status != 77;
@@ -87,6 +90,7 @@ static int surprises_with_batch(transfer_engine_t engine, batch_id_t bad, void *
     surprises += mte_batch_fd(engine, bad, &fd) != -1;
     surprises += mte_batch_notification(engine, bad, &fd, &why) != -1;
     surprises += mte_batch_status(engine, bad, &all, NULL, 0) != -1;
+    surprises += mte_task_report(engine, bad, 0, &full) != -1;
     surprises += mte_cancel_batch(engine, bad) != -1;
     surprises += mte_task_drained(engine, bad, 0, &fd) != -1;
     return surprises;
@@ -149,6 +153,7 @@ static void pointers(transfer_engine_t e, unsigned char *bytes) {
     CHECK_ERROR("mte_batch_fd into NULL", mte_batch_fd(e, batch, NULL), -1);
     CHECK_ERROR("mte_batch_status into NULL", mte_batch_status(e, batch, NULL, NULL, 0), -1);
     CHECK_ERROR("mte_batch_status into a NULL array", mte_batch_status(e, batch, &all, NULL, 1), -1);
+    CHECK_ERROR("mte_task_report into NULL", mte_task_report(e, batch, 0, NULL), -1);
     CHECK_ERROR("mte_task_drained into NULL", mte_task_drained(e, batch, 0, NULL), -1);
     CHECK_ERROR("mte_task_drained of no task", mte_task_drained(e, batch, 99, &fd), -1);
     CHECK_ERROR("mte_batch_notification into NULL", mte_batch_notification(e, batch, NULL, NULL), -1);

@@ -70,6 +70,12 @@ static void works(const peer_t *peer, segment_id_t target, uint64_t seed) {
     CHECK_EQ("and is drained", mte_task_drained(engine, batch, 0, &drained), 0);
     CHECK_EQ("on both sides", drained, MTE_DRAINED_YES);
     mte_batch_status_t status = status_of(batch);
+    mte_task_report_t report = {0};
+    CHECK_EQ("in full", mte_task_report(engine, batch, 0, &report), 0);
+    CHECK("nothing is wrong", report.status == STATUS_COMPLETED && report.code == 0 && report.text[0] == '\0' &&
+                                  report.attempts == 1 && report.transferred_bytes == BYTES);
+    CHECK("and it went from phase to phase", report.connected_us >= 0 && report.posted_us >= report.connected_us &&
+                                                 report.completed_us >= report.posted_us);
     CHECK("one task, all of its bytes", status.tasks == 1 && status.completed == 1 && status.failed == 0 &&
                                             status.transferred_bytes == BYTES);
     CHECK_EQ("freed", freeBatchID(engine, batch), 0);
@@ -97,6 +103,11 @@ static void stopped(const peer_t *peer, segment_id_t target) {
     CHECK_EQ("the peer did not answer", why.error_class, MTE_CLASS_TIMEOUT);
     CHECK_EQ("which may pass", why.retryable, 1);
     CHECK("the peer is named", why.peer[0] != '\0' && strstr(peer->name, why.peer) != NULL);
+    mte_task_report_t report = {0};
+    CHECK_EQ("in full", mte_task_report(engine, batch, 0, &report), 0);
+    CHECK("the same reason", report.code == why.code && report.error_class == why.error_class && report.retryable == 1);
+    CHECK("where", strstr(report.peer, why.peer) != NULL && report.nic[0] != '\0' && strstr(report.rail, " -> ") != NULL);
+    CHECK("when", report.posted_us >= 0 && report.completed_us > report.posted_us && report.attempts == 1);
     unmap_and_map();
     stays_quiet(peer, batch);
     CHECK_EQ("freed", freeBatchID(engine, batch), 0);

@@ -21,7 +21,7 @@ fn capacity_is_checked_and_a_refused_call_leaves_nothing() {
     drop(batch.reserve(1).unwrap());
     let more = submit(&batch, 1).unwrap();
     assert_eq!(batch.free().err().unwrap().code(), Code::BatchBusy);
-    slices.into_iter().chain(more).for_each(Slice::complete);
+    slices.into_iter().chain(more).for_each(|slice| slice.complete(0));
     assert_eq!(batch.with_task(2, |task| task.done_bytes()).unwrap(), 8);
     assert_eq!(batch.with_task(3, |_| ()).err().unwrap().code(), Code::InvalidArgument);
     batch.free().unwrap();
@@ -58,6 +58,6 @@ fn a_waiter_sleeps_until_the_last_task_ends() {
         let batch = batch.clone();
         std::thread::spawn(move || batch.wait(None))
     };
-    slices.into_iter().for_each(Slice::complete);
+    slices.into_iter().for_each(|slice| slice.complete(0));
     assert!(waiter.join().unwrap());
 }

@@ -9,7 +9,7 @@ use crate::error::{Class, Code, Error};
 pub(super) fn completion_error(name: &str, peer: &str, loss: Loss) -> Option<Error> {
     let Loss::Completion(status, vendor) = loss else { return None };
     let text = format!("{name} ended with {} (vendor code {vendor:#x})", wc_status_text(status));
-    Some(Error::new(Code::Endpoint, text).transient(Class::Network).peer(peer))
+    Some(Error::new(Code::Endpoint, text).transient(Class::Network).peer(peer).rail(name))
 }
 
 /// Why nothing is posted any more.
@@ -23,7 +23,7 @@ pub(super) fn timed_out(cause: &Error) -> Error {
         "not done in time (MC_SLICE_TIMEOUT, MC_RDMA_TASK_TIMEOUT_SEC); last failure: {}",
         cause.text()
     );
-    Error::new(cause.code(), text).transient(Class::Timeout).peer(cause.peer_name())
+    Error::new(cause.code(), text).transient(Class::Timeout).peer(cause.peer_name()).rail(cause.rail_name())
 }
 
 /// Why a connection that nobody waits for any more is stopped.

@@ -52,11 +52,12 @@ impl Retire for Reaper<'_> {
             // Before the ends are told: whoever hears of the last one finds nothing under way any more.
             let bytes = retired.done.iter().map(Flight::len).sum();
             let count = retired.done.iter().filter(|flight| flight.slice.is_some()).count();
-            rail.settle(bytes, count as u64, self.shared.now_ns());
+            let now_ns = self.shared.now_ns();
+            rail.settle(bytes, count as u64, now_ns);
             let mut proved = false;
             for flight in retired.done.drain(..) {
                 match flight.slice {
-                    Some(slice) => slice.complete(),
+                    Some(slice) => slice.complete(now_ns),
                     None => proved = true,
                 }
             }

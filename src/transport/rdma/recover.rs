@@ -153,6 +153,7 @@ fn decide(
         Next::FailUnknown => error.context("not posted again, as MC_RDMA_REPOST_WRITES=0 asks"),
         Next::Fail | Next::Again | Next::AgainReread => error,
     };
+    let error = if error.rail_name().is_empty() { error.rail(rail.name()) } else { error };
     (next, error)
 }
 
@@ -162,10 +163,11 @@ fn refused_by_peer(flight: &Flight, error: Error) -> Error {
         "the peer's NIC refused {} bytes at {:#x}: not registered there any more, or not for remote access",
         slice.len, slice.remote
     );
-    let peer = error.peer_name().to_string();
+    let (peer, rail) = (error.peer_name(), error.rail_name());
     Error::new(Code::AddressNotRegistered, format!("{what}; {}", error.text()))
         .permanent(Class::Rejected)
         .peer(peer)
+        .rail(rail)
 }
 
 fn unusable_memory(flight: &Flight, error: Error) -> Error {

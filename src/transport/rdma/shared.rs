@@ -2,7 +2,6 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::Instant;
 
 use parking_lot::RwLock;
 use tokio::sync::Semaphore;
@@ -16,6 +15,7 @@ use super::report::{Host, Identity};
 use crate::config::Config;
 use crate::error::Error;
 use crate::observe::log::RateLimit;
+use crate::runtime::clock;
 use crate::runtime::control::Control;
 use crate::topology::select::Selector;
 use crate::topology::Matrix;
@@ -56,8 +56,6 @@ pub(super) struct Shared {
     pub stopped: AtomicBool,
     /// Given to the rails, which call back.
     pub me: OnceLock<Weak<Shared>>,
-    /// Zero of the transport's clock.
-    pub started: Instant,
     /// State of the random numbers.
     pub seed: AtomicU32,
 }
@@ -78,14 +76,14 @@ pub(super) struct Stats {
 }
 
 impl Shared {
-    /// Milliseconds of the transport's clock.
+    /// Milliseconds of the monotonic clock.
     pub(super) fn now_ms(&self) -> u64 {
-        self.started.elapsed().as_millis() as u64 + 1
+        clock::now_ns() / 1_000_000
     }
 
-    /// Nanoseconds of the transport's clock.
+    /// Nanoseconds of the monotonic clock.
     pub(super) fn now_ns(&self) -> u64 {
-        self.started.elapsed().as_nanos() as u64 + 1_000_000
+        clock::now_ns()
     }
 
     /// A random number; not for secrets.

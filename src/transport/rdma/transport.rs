@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Semaphore;
@@ -75,7 +75,6 @@ impl Rdma {
             log: RateLimit::default(),
             stopped: AtomicBool::new(false),
             me: OnceLock::new(),
-            started: Instant::now(),
             seed: AtomicU32::new(std::process::id()),
         });
         let _ = shared.me.set(Arc::downgrade(&shared));

@@ -63,6 +63,8 @@ pub(super) struct Standing {
 pub(super) struct Rules<'a> {
     /// The peer's name.
     pub peer: &'a str,
+    /// Both ends of the connection.
+    pub rail: &'a str,
     /// The peer can be asked to close its end (see `fence`).
     pub fenced: bool,
     /// They are sent again even though it cannot (`MC_TCP_RESEND_WRITES`), if the peer has hung up.
@@ -86,6 +88,17 @@ impl Ends {
     }
 }
 
+impl End {
+    /// Its error names the connection.
+    fn on(self, rail: &str) -> Self {
+        match self {
+            End::Again => End::Again,
+            End::Behind(error) => End::Behind(error.rail(rail)),
+            End::Fail(error) => End::Fail(error.rail(rail)),
+        }
+    }
+}
+
 /// Sorts the requests, oldest first. Bytes of a WRITE may still reach the peer although the connection is dead: its kernel may
 /// hold them, or something in between. A WRITE that is sent again must not be overtaken by them.
 pub(super) fn sort(requests: Vec<Request>, down: &Down, standing: &Standing, rules: &Rules<'_>) -> Ends {
@@ -97,7 +110,8 @@ pub(super) fn sort(requests: Vec<Request>, down: &Down, standing: &Standing, rul
     }
     for (index, mut request) in requests.into_iter().enumerate() {
         let begun = index < standing.begun;
-        let mut end = end_of(&mut request, index, down, standing, rules);
+        request.was_sent |= begun;
+        let mut end = end_of(&mut request, index, down, standing, rules).on(rules.rail);
         if request.is_given_up() && !matches!(end, End::Fail(_)) {
             end = End::Fail(canceled());
         }
@@ -238,7 +252,7 @@ mod tests {
     }
 
     fn rules(fenced: bool, resend_writes: bool) -> Rules<'static> {
-        Rules { peer: "peer", fenced, resend_writes }
+        Rules { peer: "peer", rail: "rail", fenced, resend_writes }
     }
 
     type Sorted = (Vec<u64>, Vec<(u64, Attempt)>, Vec<u64>, usize);

@@ -226,9 +226,9 @@ impl Lane {
                 self.publish(&state);
             }
             Action::TakeDown(connection, why) => {
-                let mark = connection.mark.clone();
+                let (mark, rail) = (connection.mark.clone(), connection.socket.ends());
                 self.leave(connection);
-                self.take_down(state, why, mark);
+                self.take_down(state, why, mark, &rail);
             }
             Action::HandBack { unwatched, error } => {
                 drop(unwatched);
@@ -283,6 +283,7 @@ impl Lane {
         mut state: MutexGuard<'_, State>,
         why: Why<Down, Error>,
         mark: Option<Mark>,
+        rail: &str,
     ) {
         let link = self.link.upgrade();
         let peer = link.as_ref().map(|link| link.peer()).unwrap_or_default();
@@ -296,11 +297,8 @@ impl Lane {
             }
         };
         let idle = state.pipeline.is_empty();
-        let rules = Rules {
-            peer: &peer,
-            fenced: mark.is_some() && link.is_some(),
-            resend_writes: config.tcp_resend_writes,
-        };
+        let fenced = mark.is_some() && link.is_some();
+        let rules = Rules { peer: &peer, rail, fenced, resend_writes: config.tcp_resend_writes };
         let Ends { failed, again, behind, trails } = state.pipeline.tear_down(&down, &rules);
         self.publish(&state);
         drop(state);

@@ -9,7 +9,7 @@ use super::fence::{self, Mark};
 use super::lane::Lane;
 use super::liveness::{self, Liveness};
 use super::parked::Parked;
-use super::request::{Attempt, Request};
+use super::request::Request;
 use super::shared::{stopping, Shared};
 use crate::error::Error;
 use crate::memory::Region;
@@ -159,7 +159,8 @@ impl TcpLink {
         if requests.is_empty() {
             return;
         }
-        let sent = requests.iter().filter(|request| request.attempt != Attempt::First);
+        let sent = requests.iter().filter(|request| request.was_sent);
+        let sent = sent.inspect(|request| request.slice().into_iter().for_each(Slice::note_resent));
         self.shared.stats.requests_resent.fetch_add(sent.count() as u64, Relaxed);
         self.choose().push(requests.into_iter());
     }

@@ -9,6 +9,7 @@ use super::request::{Attempt, Request};
 use super::sock::IOV_MAX;
 use super::stats::Stats;
 use super::wire::{verdict, Verdict, STATUS_LEN};
+use crate::runtime::clock;
 use crate::transport::slice::{Op, Slice};
 
 /// Most requests of one send, and most replies of one receive. Follows from [`IOV_MAX`]: each takes two pieces of memory, a
@@ -100,6 +101,8 @@ impl Pipeline {
             }
         }
         (self.sent, self.sent_bytes, self.got) = (0, 0, 0);
+        let now_ns = clock::now_ns();
+        self.requests.iter().filter_map(Request::slice).for_each(|slice| slice.note_connected(now_ns));
         strangers
     }
 
@@ -235,12 +238,15 @@ impl Pipeline {
 
     /// The socket took `n` bytes.
     pub(super) fn note_sent(&mut self, mut n: u64, moved: &mut Moved, stats: &Stats) {
+        let now_ns = clock::now_ns();
         self.cautious = false;
         moved.bytes = true;
         self.traffic = self.traffic.wrapping_add(n);
         stats.bytes_sent.fetch_add(n, Relaxed);
         while n > 0 {
-            let left = self.requests[self.sent].send_len() - self.sent_bytes;
+            let request = &self.requests[self.sent];
+            request.slice().into_iter().for_each(|slice| slice.note_posted(now_ns));
+            let left = request.send_len() - self.sent_bytes;
             if n < left {
                 self.sent_bytes += n;
                 break;
@@ -249,11 +255,11 @@ impl Pipeline {
             self.sent += 1;
             self.sent_bytes = 0;
         }
-        self.retire(moved, stats);
+        self.retire(moved, stats, now_ns);
     }
 
     /// Finishes the oldest requests that are sent whole and whose reply is complete.
-    fn retire(&mut self, moved: &mut Moved, stats: &Stats) {
+    fn retire(&mut self, moved: &mut Moved, stats: &Stats, now_ns: u64) {
         while self.sent > 0
             && self.requests.front().is_some_and(|request| self.got == request.reply_len(self.terms.v2))
         {
@@ -265,7 +271,7 @@ impl Pipeline {
             self.replies_ever += 1;
             stats.requests.fetch_add(1, Relaxed);
             // A v1 peer does not answer a WRITE: its bytes were sent, and that is all that is known.
-            request.complete(self.terms.v2);
+            request.complete(self.terms.v2, now_ns);
             moved.replies = true;
         }
     }
@@ -283,6 +289,7 @@ impl Pipeline {
         moved.bytes = true;
         self.traffic = self.traffic.wrapping_add(n);
         stats.bytes_received.fetch_add(n, Relaxed);
+        let now_ns = clock::now_ns();
         let mut frame = 0;
         while n > 0 {
             let Some(front) = self.requests.front() else { break };
@@ -298,7 +305,7 @@ impl Pipeline {
                 }
             }
             let remaining = self.requests.len();
-            self.retire(moved, stats);
+            self.retire(moved, stats, now_ns);
             if self.requests.len() == remaining {
                 break;
             }

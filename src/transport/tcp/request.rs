@@ -27,6 +27,8 @@ pub(super) struct Request {
     pub incarnation: u64,
     /// How it is to be sent.
     pub attempt: Attempt,
+    /// A connection has ended with bytes of it sent.
+    pub was_sent: bool,
     /// How often the network has failed under it.
     pub drops: u8,
     /// Header bytes; valid once sending has begun.
@@ -45,6 +47,7 @@ impl Request {
             len,
             incarnation,
             attempt: Attempt::First,
+            was_sent: false,
             drops: 0,
             header: [0; HEADER_LEN],
         }
@@ -125,13 +128,13 @@ impl Request {
     }
 
     /// It was answered. `proven`: a WRITE's bytes are known to be at their destination; else they are on their way there.
-    pub(super) fn complete(mut self, proven: bool) {
+    pub(super) fn complete(mut self, proven: bool, now_ns: u64) {
         if !proven {
             self.begin_trail();
         }
         let (trail, slice) = (self.trail, self.slice);
         if let Some(slice) = slice {
-            slice.complete();
+            slice.complete(now_ns);
         }
         if proven {
             trail.into_iter().for_each(Trail::end);

@@ -129,6 +129,16 @@ impl Socket {
         address.map_or_else(|| "an unknown peer".into(), |address| address.ip().to_canonical().to_string())
     }
 
+    /// Both ends, for messages: ours, then the peer's.
+    pub(super) fn ends(&self) -> String {
+        let socket = SockRef::from(&*self.0);
+        let text = |address: io::Result<socket2::SockAddr>| {
+            let address = address.ok().and_then(|address| address.as_socket());
+            address.map_or_else(|| "?".into(), |address| address.to_string())
+        };
+        format!("{} -> {}", text(socket.local_addr()), text(socket.peer_addr()))
+    }
+
     /// Throws away what has arrived, up to [`DISCARD_BYTES`].
     pub(super) fn discard(&self) -> Io {
         // SAFETY: with MSG_TRUNC a TCP socket drops the bytes and writes nothing.

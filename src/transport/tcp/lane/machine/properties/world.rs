@@ -186,7 +186,7 @@ impl World {
             }
         };
         let fenced = open.terms.v2 && open.terms.reusable && open.terms.incarnation != 0;
-        let rules = Rules { peer: "peer", fenced, resend_writes: false };
+        let rules = Rules { peer: "peer", rail: "rail", fenced, resend_writes: false };
         let ends = self.pipeline.tear_down(&down, &rules);
         for request in ends.again.iter().filter(|request| request.op() == Op::Write) {
             let again = !matches!(down, Down::Rejected) && open.may_have_executed(request.len());
