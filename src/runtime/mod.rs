@@ -5,6 +5,7 @@ pub mod backoff;
 pub mod blocking;
 pub mod clock;
 pub mod control;
+pub mod crowd;
 pub mod descriptors;
 pub mod fork;
 pub mod gate;

@@ -10,6 +10,7 @@ use socket2::{SockRef, TcpKeepalive};
 use super::reactor::Reactor;
 use super::sock::Socket;
 use super::stats::Stats;
+use super::table::Table;
 use super::wire;
 use crate::config::Config;
 use crate::error::{Class, Code, Error, Result};
@@ -62,7 +63,7 @@ pub(super) struct Shared {
     next_lane: AtomicU64,
     next_reactor: AtomicUsize,
     /// Connections of peers that are open.
-    pub inbound: AtomicUsize,
+    pub inbound: Table,
     reactors: OnceLock<Vec<Arc<Reactor>>>,
 }
 
@@ -79,7 +80,7 @@ impl Shared {
             started: Instant::now(),
             next_lane: AtomicU64::new(1),
             next_reactor: AtomicUsize::new(0),
-            inbound: AtomicUsize::new(0),
+            inbound: Table::new(host.config().tcp_max_inbound),
             reactors: OnceLock::new(),
         }
     }
@@ -120,15 +121,22 @@ impl Shared {
         addr == self.cell() && size == wire::INCARNATION_LEN as u64
     }
 
-    /// A connection of a peer is gone.
-    pub(super) fn inbound_ended(&self) {
-        self.inbound.fetch_sub(1, Relaxed);
-    }
-
     /// Says that a registered buffer is not mapped.
     pub(super) fn note_fault(&self) {
         if self.log.admit("fault", "") {
             tracing::error!("a registered buffer is not mapped; unregister memory before freeing it");
+        }
+    }
+
+    /// Counts and logs a connection of `peer` that was refused for lack of descriptors, or of places.
+    pub(super) fn note_refused(&self, peer: &str, is_scarce: bool) {
+        self.stats.inbound_refused.fetch_add(1, Relaxed);
+        if self.log.admit("inbound refused", "") {
+            let why = match is_scarce {
+                true => "this process has few descriptors left (ulimit -n)".into(),
+                false => format!("{} are open already (MC_TCP_MAX_INBOUND)", self.config.tcp_max_inbound),
+            };
+            tracing::warn!("data connection of {peer} refused: {why}");
         }
     }
 
