@@ -215,7 +215,10 @@ enum Answer {
 
 async fn reply(stream: &mut TcpStream, kind: Option<u8>, answer: Answer) -> io::Result<()> {
     let document = match answer {
-        Answer::Value(value) => return send(stream, &Frame::of_json(kind, &value).encode()).await,
+        Answer::Value(value) => {
+            let frame = wire::encode(kind, &value).map_err(|_| io::ErrorKind::OutOfMemory)?;
+            return send(stream, &frame).await;
+        }
         Answer::Document(document) => document,
     };
     let text = document.text();

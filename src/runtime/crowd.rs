@@ -80,6 +80,11 @@ impl<K: Copy + Eq + Hash, T> Crowd<K, T> {
         self.counts.get(&source).map_or(0, |count| count.load(Relaxed))
     }
 
+    /// Whether there is memory for one more.
+    pub fn has_memory(&mut self) -> bool {
+        self.open.try_reserve(1).is_ok() && self.counts.try_reserve(1).is_ok()
+    }
+
     /// Adds a connection from the source `source` under a fresh `key`.
     pub fn insert(&mut self, source: IpAddr, key: K, item: T) {
         let count = self.counts.entry(source).or_default().clone();

@@ -9,6 +9,7 @@ pub mod crowd;
 pub mod descriptors;
 pub mod fork;
 pub mod gate;
+pub mod headroom;
 pub mod interfaces;
 pub mod line;
 pub mod outstanding;

@@ -221,6 +221,10 @@ impl Inbound {
             bytes.copy_from_slice(&self.heads[at..at + HEADER_LEN]);
             at += HEADER_LEN;
             let header = Header::decode(&bytes);
+            // As many as a request has, its refusal or what its body ends with included.
+            if self.replies.try_reserve(2).is_err() {
+                return false;
+            }
             if !self.accept(&header) {
                 if !header.v2 {
                     self.flush();

@@ -368,7 +368,7 @@ impl Loop {
     }
 
     fn serve(&mut self, mut peer: Box<dyn Served>) {
-        if !peer.settle() {
+        if self.served.try_reserve(1).is_err() || !peer.settle() {
             return;
         }
         self.next_id += 1;

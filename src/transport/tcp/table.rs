@@ -86,7 +86,7 @@ impl Table {
         let number = self.next.fetch_add(1, Relaxed);
         let place = Place { number, began: self.began, state: state.clone() };
         let mut open = self.open.lock();
-        let is_full = open.len() >= self.most;
+        let is_full = open.len() >= self.most || !open.has_memory();
         let mut displaced = None;
         if is_full || is_scarce && open.len() >= FLOOR {
             let newcomer = Source { address: source, count: open.count(source) };
