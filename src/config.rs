@@ -247,8 +247,10 @@ config! {
         "1: a WRITE that was begun is sent again after an upstream peer has hung up, although the first copy may come later; peers of this project are asked first, and need no setting";
     tcp_body_timeout: Duration = s(60), "60", "MC_TCP_BODY_TIMEOUT_SEC", secs(1..=86400),
         "as server: seconds without progress inside a begun header or body before the connection is closed";
+    tcp_first_request_timeout: Duration = s(300), "300", "MC_TCP_FIRST_REQUEST_TIMEOUT_SEC", secs(1..=86400),
+        "as server: seconds from a connection to its first complete header before it is closed; afterwards it may be idle for ever";
     tcp_max_inbound: usize = 4096, "4096", "MC_TCP_MAX_INBOUND", int(1..=1048576),
-        "inbound data connections served at once, and fewer where ulimit -n is low; more are closed";
+        "inbound data connections served at once, half of them for one address where others want them, and fewer where ulimit -n is low; beyond it the oldest that never made a request is closed, else the new one";
     tcp_sockbuf_bytes: usize = 0, "0", "MC_TCP_SOCKET_BUFFER", int(0..=1 << 30),
         "socket buffer size asked for on data connections, bytes; 0 leaves it to the kernel";
     tcp_allow_unregistered_source: bool = false, "0", "MC_TCP_ALLOW_UNREGISTERED_SOURCE", on_off,

@@ -3,21 +3,28 @@
 
 pub mod members;
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
 
 use serde_json::{Map, Number, Value};
 
 use crate::error::{Code, Error, Result};
+use crate::runtime::headroom;
 
 /// Deepest nesting accepted; bounds the stack that a peer's text can use. Chosen: descriptors nest five deep.
 const MAX_DEPTH: u32 = 128;
 
-/// Memory that any text may unfold into, counted in values of 32 bytes. Chosen: 2 MiB, which is nothing beside the
+/// Memory that any text may unfold into, counted in units, which are values of 32 bytes. Chosen: 2 MiB, which is nothing beside the
 /// buffers of an engine.
 const FREE_UNITS: usize = 1 << 16;
 /// What each byte of a text adds to that, in quarters of a unit. Counted: the shortest buffer of a descriptor unfolds
 /// into 24 units and has 35 bytes.
 const QUARTERS_PER_BYTE: usize = 3;
+
+/// Bytes of a unit.
+const UNIT_BYTES: usize = 32;
+/// Units that are taken without a look at how much memory is left. Chosen: 1 MiB, in which the descriptors of most engines
+/// unfold.
+const UNPROVED_UNITS: usize = 1 << 15;
 
 /// What an object costs beside its values. From std's B-tree: even for one member a node has room for eleven names of
 /// 24 bytes and eleven values.
@@ -27,11 +34,12 @@ const OBJECT_UNITS: usize = 20;
 ///
 /// Comments, trailing commas, duplicate keys (the last wins), raw control characters in strings, invalid
 /// UTF-8 (replaced) and anything after the value are accepted; integers of 64 bits are exact. Empty text and
-/// everything else is `ERR_MALFORMED_JSON`, text that unfolds into much more memory than it has bytes `ERR_MEMORY`.
+/// everything else is `ERR_MALFORMED_JSON`, text that unfolds into much more memory than it has bytes, or than there is,
+/// `ERR_MEMORY`.
 pub fn parse(bytes: &[u8]) -> Result<Value> {
     let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let units = FREE_UNITS + text.len() / 4 * QUARTERS_PER_BYTE;
-    let mut parser = Parser { text, at: 0, units };
+    let mut parser = Parser { text, at: 0, units, taken: 0, proved: UNPROVED_UNITS };
     parser.value(MAX_DEPTH).map_err(|fault| match fault {
         Fault::Syntax(why) => {
             Error::new(Code::MalformedJson, format!("not JSON at byte {}: {why}", parser.at))
@@ -54,7 +62,12 @@ fn syntax<T>(why: &'static str) -> Parsed<T> {
 struct Parser<'a> {
     text: &'a [u8],
     at: usize,
+    /// Units that may still be taken.
     units: usize,
+    /// Units taken.
+    taken: usize,
+    /// So many there was memory for when it was last looked at.
+    proved: usize,
 }
 
 impl<'a> Parser<'a> {
@@ -251,6 +264,13 @@ impl<'a> Parser<'a> {
 
     fn charge(&mut self, units: usize) -> Parsed<()> {
         self.units = self.units.checked_sub(units).ok_or(Fault::Memory)?;
+        self.taken += units;
+        if self.taken > self.proved {
+            self.proved = 2 * self.taken;
+            if !headroom::has_room(self.taken * UNIT_BYTES) {
+                return Err(Fault::Memory);
+            }
+        }
         Ok(())
     }
 }
@@ -270,65 +290,85 @@ fn append_lossy(out: &mut String, run: &[u8]) -> Parsed<()> {
 /// `\uXXXX`, no newline at the end.
 pub fn write(value: &Value) -> String {
     let mut out = String::new();
-    write_value(&mut out, value);
+    // Writing to a String cannot fail.
+    let _ = write_value(&mut out, value);
     out
 }
 
-fn write_value(out: &mut String, value: &Value) {
+/// As [`write`], behind the bytes of `out`; `ERR_MEMORY` if the text does not fit into memory. For values whose size a caller
+/// or a peer decides.
+pub fn append(out: &mut Vec<u8>, value: &Value) -> Result<()> {
+    struct Growing<'a>(&'a mut Vec<u8>);
+
+    impl Write for Growing<'_> {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            self.0.try_reserve(text.len()).map_err(|_| fmt::Error)?;
+            self.0.extend_from_slice(text.as_bytes());
+            Ok(())
+        }
+    }
+
+    write_value(&mut Growing(out), value).map_err(|_| Error::out_of_memory("a JSON text"))
+}
+
+fn write_value(out: &mut impl Write, value: &Value) -> fmt::Result {
     match value {
         Value::String(text) => write_string(out, text),
         Value::Array(items) => {
-            out.push('[');
+            out.write_char('[')?;
             for (i, item) in items.iter().enumerate() {
                 if i > 0 {
-                    out.push(',');
+                    out.write_char(',')?;
                 }
-                write_value(out, item);
+                write_value(out, item)?;
             }
-            out.push(']');
+            out.write_char(']')
         }
         Value::Object(map) => {
             // The map keeps insertion order if some other crate turns serde_json's feature for that on.
             let mut members: Vec<_> = map.iter().collect();
             members.sort_by_key(|(key, _)| key.as_bytes());
-            out.push('{');
+            out.write_char('{')?;
             for (i, (key, item)) in members.into_iter().enumerate() {
                 if i > 0 {
-                    out.push(',');
+                    out.write_char(',')?;
                 }
-                write_string(out, key);
-                out.push(':');
-                write_value(out, item);
+                write_string(out, key)?;
+                out.write_char(':')?;
+                write_value(out, item)?;
             }
-            out.push('}');
+            out.write_char('}')
         }
-        // Writing to a String cannot fail.
-        scalar => {
-            let _ = write!(out, "{scalar}");
-        }
+        scalar => write!(out, "{scalar}"),
     }
 }
 
-fn write_string(out: &mut String, text: &str) {
-    out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\u{8}' => out.push_str("\\b"),
-            '\u{c}' => out.push_str("\\f"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            ' '..='\u{7f}' => out.push(c),
-            _ => {
-                for unit in c.encode_utf16(&mut [0; 2]) {
-                    let _ = write!(out, "\\u{unit:04x}");
-                }
-            }
+fn write_string(out: &mut impl Write, text: &str) -> fmt::Result {
+    out.write_char('"')?;
+    let mut rest = text;
+    while let Some(plain) = rest.find(|c| matches!(c, '"' | '\\') || !matches!(c, ' '..='\u{7f}')) {
+        out.write_str(&rest[..plain])?;
+        let mut chars = rest[plain..].chars();
+        if let Some(c) = chars.next() {
+            write_escaped(out, c)?;
         }
+        rest = chars.as_str();
     }
-    out.push('"');
+    out.write_str(rest)?;
+    out.write_char('"')
+}
+
+fn write_escaped(out: &mut impl Write, c: char) -> fmt::Result {
+    match c {
+        '"' => out.write_str("\\\""),
+        '\\' => out.write_str("\\\\"),
+        '\u{8}' => out.write_str("\\b"),
+        '\u{c}' => out.write_str("\\f"),
+        '\n' => out.write_str("\\n"),
+        '\r' => out.write_str("\\r"),
+        '\t' => out.write_str("\\t"),
+        _ => c.encode_utf16(&mut [0; 2]).iter().try_for_each(|unit| write!(out, "\\u{unit:04x}")),
+    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::error::{Code, Error, Result};
 use crate::json::members::Members;
+use crate::runtime::headroom;
 
 /// Member that lists the registered regions, in the form of the transport that `protocol` names.
 pub const BUFFERS: &str = "buffers";
@@ -17,6 +18,12 @@ const MAX_ELEMENTS: usize = 1_000_000;
 
 /// What an element of a list has in the text at least. Counted: a buffer with short numbers.
 const ELEMENT_BYTES: usize = 35;
+
+/// What an element, as a transport reads it, owns at most beside its place in the list. Counted: a name, and the keys of
+/// 16 NICs.
+const OWNED_BYTES: usize = 192;
+/// So many elements are read without a look at how much memory is left. Chosen: they own 1.5 MiB.
+const FEW_ELEMENTS: usize = 8192;
 
 /// A segment descriptor.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -49,8 +56,8 @@ impl SegmentDesc {
     /// one is missing or one is of the wrong type.
     pub fn decode(value: Value) -> Result<Self> {
         let members = Members::of(&value, "descriptor")?;
-        let name = members.text("name")?.into();
-        let protocol = members.filled_text("protocol")?.into();
+        let name = members.owned_text("name")?;
+        let protocol = members.filled_text("protocol").and_then(|_| members.owned_text("protocol"))?;
         let incarnation = members.optional_text("incarnation")?;
         let Value::Object(mut members) = value else {
             return Err(malformed("descriptor is not an object"));
@@ -87,7 +94,9 @@ impl SegmentDesc {
             return Err(malformed(text));
         }
         let mut list = Vec::new();
-        list.try_reserve_exact(items.len()).map_err(|_| Error::out_of_memory(member))?;
+        let has_room = items.len() < FEW_ELEMENTS || headroom::has_room(items.len() * OWNED_BYTES);
+        let reserved = list.try_reserve_exact(items.len());
+        reserved.ok().filter(|()| has_room).ok_or_else(|| Error::out_of_memory(member))?;
         for (i, item) in items.iter().enumerate() {
             let one = Members::of(item, "element").and_then(|members| read(&members));
             list.push(one.map_err(|e| e.context(format_args!("{member}[{i}]")))?);

@@ -398,17 +398,22 @@ impl Drop for Crowd {
     }
 }
 
+/// Sets the limit of descriptors of this process.
+fn limit_descriptors(most: u64) {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: a valid out-parameter.
+    assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) }, 0);
+    limit.rlim_cur = most;
+    // SAFETY: a valid argument.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, 0);
+}
+
 #[test]
 fn silent_connections_leave_the_host_its_descriptors() {
     if in_child("silent_connections_leave_the_host_its_descriptors", &[("MC_LOG_LEVEL", "ERROR")]) {
         return;
     }
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: a valid out-parameter.
-    assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) }, 0);
-    limit.rlim_cur = 1024;
-    // SAFETY: a valid argument.
-    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, 0);
+    limit_descriptors(1024);
     let (host, peer) = (Host::create(), Host::create());
     let port = port_of(&host);
     let data = ask(port, 1)["tcp_data_port"].as_u64().unwrap() as u16;
@@ -419,6 +424,39 @@ fn silent_connections_leave_the_host_its_descriptors() {
     assert!(host.open(&peer) > 0 && peer.open(&host) > 0);
     drop(files);
     drop(crowds);
+    host.destroy();
+    peer.destroy();
+}
+
+#[test]
+fn a_host_that_needs_most_descriptors_keeps_a_reserve() {
+    if in_child("a_host_that_needs_most_descriptors_keeps_a_reserve", &[("MC_LOG_LEVEL", "ERROR")]) {
+        return;
+    }
+    limit_descriptors(1024);
+    let (host, peer) = (Host::create(), Host::create());
+    let port = port_of(&host);
+    let described = ask(port, 1);
+    let data = described["tcp_data_port"].as_u64().unwrap() as u16;
+    let open_files = |count: usize| {
+        let open = |_| std::fs::File::open("/dev/null").unwrap_or_else(|e| panic!("no descriptor: {e}"));
+        (0..count).map(open).collect::<Vec<_>>()
+    };
+    // Fewer are left than the ports may use.
+    let own = open_files(700);
+    let crowds = [Crowd::to(data), Crowd::to(port)];
+    // These are accepted after the crowds, and are served.
+    let mut stream = TcpStream::connect(("127.0.0.1", data)).unwrap();
+    stream.set_read_timeout(Some(FOREVER)).unwrap();
+    let cell = described["incarnation_addr"].as_u64().unwrap();
+    let read_of_the_cell =
+        [&16u64.to_le_bytes()[..], &cell.to_le_bytes(), &[0x80, 0, 0, 0, 0, 0, 0, 0]].concat();
+    stream.write_all(&read_of_the_cell).unwrap();
+    stream.read_exact(&mut [0; 24]).unwrap();
+    ask(port, 3);
+    let more = open_files(100);
+    assert!(host.open(&peer) > 0 && peer.open(&host) > 0);
+    drop((own, more, crowds));
     host.destroy();
     peer.destroy();
 }

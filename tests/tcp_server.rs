@@ -5,12 +5,13 @@ mod common;
 use common::in_child;
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
-use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
-use std::sync::Arc;
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
+use std::sync::{mpsc, Arc};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 use transfer_engine::engine::Engine;
 use transfer_engine::handshake::wire::{Frame, METADATA};
 use transfer_engine::memory::Range;
@@ -81,11 +82,7 @@ impl Server {
     }
 
     fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
-        stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(FOREVER)).unwrap();
-        stream.set_write_timeout(Some(FOREVER)).unwrap();
-        stream
+        connect_from(1, self.port)
     }
 
     fn header(&self, op: Op, v2: bool, at: usize, len: usize) -> [u8; HEADER_LEN] {
@@ -110,6 +107,18 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.engine.destroy();
     }
+}
+
+/// A connection to `port` from 127.0.0.`host`.
+fn connect_from(host: u8, port: u16) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, host], 0)).into()).unwrap();
+    socket.connect(&SocketAddr::from(([127, 0, 0, 1], port)).into()).unwrap();
+    let stream = TcpStream::from(socket);
+    stream.set_nodelay(true).unwrap();
+    stream.set_read_timeout(Some(FOREVER)).unwrap();
+    stream.set_write_timeout(Some(FOREVER)).unwrap();
+    stream
 }
 
 /// The descriptor that the handshake daemon on `port` gives.
@@ -513,6 +522,135 @@ fn connections_over_the_limit_are_closed_and_the_others_stay() {
         assert!(Instant::now() < deadline, "the place of a closed connection is never free again");
     }
     open.iter_mut().for_each(|stream| server.probe(stream, "in the end"));
+}
+
+/// Opens `count` connections to `port` from 127.0.0.`host`, and opens each again that is closed. They send `dribble`, one
+/// byte in a tenth of a second each; nothing at all if it is empty, and then come back at once.
+struct Strangers {
+    done: Arc<AtomicBool>,
+    /// Told whenever each of them had its turn.
+    rounds: mpsc::Receiver<()>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Strangers {
+    fn start(host: u8, port: u16, count: usize, dribble: &'static [u8]) -> Self {
+        let done = Arc::new(AtomicBool::new(false));
+        let (seen, (round_over, rounds)) = (done.clone(), mpsc::sync_channel(0));
+        let thread = std::thread::spawn(move || {
+            let mut open: Vec<TcpStream> = Vec::new();
+            for round in 0.. {
+                open.resize_with(count, || connect_from(host, port));
+                for stream in &mut open {
+                    stream.set_nonblocking(true).unwrap();
+                    let sent = dribble.get(round % 20).map_or(Ok(0), |byte| stream.write(&[*byte]));
+                    let lost = sent.is_err()
+                        || !matches!(stream.read(&mut [0]), Err(e) if e.kind() == ErrorKind::WouldBlock);
+                    if lost {
+                        *stream = connect_from(host, port);
+                    }
+                }
+                let _ = round_over.try_send(());
+                if seen.load(Relaxed) {
+                    return;
+                }
+                if !dribble.is_empty() {
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+            }
+        });
+        let strangers = Strangers { done, rounds, thread: Some(thread) };
+        strangers.wait();
+        strangers
+    }
+
+    /// Waits until each had its turn since.
+    fn wait(&self) {
+        self.rounds.recv_timeout(FOREVER).unwrap();
+    }
+}
+
+impl Drop for Strangers {
+    fn drop(&mut self) {
+        self.done.store(true, Relaxed);
+        let _ = self.thread.take().map(std::thread::JoinHandle::join);
+    }
+}
+
+#[test]
+fn strangers_that_ask_for_nothing_keep_nobody_out() {
+    let name = "strangers_that_ask_for_nothing_keep_nobody_out";
+    if in_child(name, &[("MC_TCP_MAX_INBOUND", "8"), ("MC_LOG_LEVEL", "ERROR")]) {
+        return;
+    }
+    for dribble in [&[][..], &[0; 20]] {
+        let server = Server::start(BYTES);
+        // One that was there before them, and is idle meanwhile.
+        let mut idle = server.connect();
+        server.probe(&mut idle, "before the strangers");
+        let strangers = Strangers::start(2, server.port, 40, dribble);
+        let mut random = Random(9);
+        for round in 0..50 {
+            let case = format!("round {round} beside strangers that send {} bytes", dribble.len());
+            let body: Vec<u8> = (0..10_000).map(|_| random.next() as u8).collect();
+            let mut stream = server.connect();
+            stream.write_all(&server.header(Op::Write, true, 0, body.len())).unwrap();
+            stream.write_all(&body).unwrap();
+            stream.write_all(&server.header(Op::Read, true, 0, body.len())).unwrap();
+            let mut answer = [0; 8];
+            stream.read_exact(&mut answer).unwrap_or_else(|e| panic!("{case}: {e}"));
+            assert_eq!(answer, OK_FRAME, "{case}");
+            let mut received = vec![0; 8 + body.len()];
+            stream.read_exact(&mut received).unwrap_or_else(|e| panic!("{case}: {e}"));
+            assert!(received == [&OK_FRAME[..], &body].concat(), "{case}: other bytes");
+            if round % 5 == 0 {
+                strangers.wait();
+            }
+        }
+        server.probe(&mut idle, "after the strangers");
+        drop(strangers);
+    }
+}
+
+#[test]
+fn a_source_that_took_every_place_gives_some_back() {
+    let name = "a_source_that_took_every_place_gives_some_back";
+    if in_child(name, &[("MC_TCP_MAX_INBOUND", "8"), ("MC_LOG_LEVEL", "ERROR")]) {
+        return;
+    }
+    let server = Server::start(BYTES);
+    // Every one asked for something, and half of them do not take the answer.
+    let mut open: Vec<TcpStream> = (0..8).map(|_| connect_from(2, server.port)).collect();
+    open.iter_mut().for_each(|stream| server.probe(stream, "the first source"));
+    for stream in &mut open[..4] {
+        (0..64).for_each(|_| stream.write_all(&server.header(Op::Read, true, 0, BYTES)).unwrap());
+    }
+    let mut others: Vec<TcpStream> = (0..4).map(|_| connect_from(1, server.port)).collect();
+    others.iter_mut().for_each(|stream| server.probe(stream, "the second source"));
+    // Its half of the places is its own, and so is the other half the second source's.
+    assert!(read_to_close(&mut connect_from(2, server.port), true, "over the limit").is_empty());
+    others.iter_mut().for_each(|stream| server.probe(stream, "the second source, once more"));
+}
+
+#[test]
+fn a_connection_without_a_request_is_closed_in_time_and_an_idle_one_is_not() {
+    let name = "a_connection_without_a_request_is_closed_in_time_and_an_idle_one_is_not";
+    if in_child(name, &[("MC_TCP_FIRST_REQUEST_TIMEOUT_SEC", "1")]) {
+        return;
+    }
+    let server = Server::start(BYTES);
+    let mut idle = server.connect();
+    server.probe(&mut idle, "before it is idle");
+    let (mut silent, mut dribbling) = (server.connect(), server.connect());
+    // A byte now and then is no request: it is closed before the header is complete.
+    dribbling.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    let is_open = |dribbling: &mut TcpStream| {
+        dribbling.write_all(&[0]).is_ok()
+            && matches!(dribbling.read(&mut [0]), Err(e) if e.kind() == ErrorKind::WouldBlock)
+    };
+    assert!(!(1..HEADER_LEN).all(|_| is_open(&mut dribbling)), "a header may take for ever");
+    assert!(read_to_close(&mut silent, true, "silent").is_empty());
+    server.probe(&mut idle, "after others were dropped");
 }
 
 #[test]

@@ -10,15 +10,19 @@ use tokio::net::TcpStream;
 use tokio::time::{timeout_at, Instant};
 
 use super::messages::{ConnectionMessage, Notification};
-use super::wire::{self, Broken, Frame, ReadLimits};
+use super::wire::{self, Broken, ReadLimits};
 use crate::config::Config;
 use crate::error::{Class, Code, Error, Result};
 use crate::host_port::HostPort;
 use crate::json;
-use crate::runtime::aside;
 use crate::runtime::resolve::{resolve, Family};
 use crate::runtime::sockets;
 use crate::runtime::tracked::Tracked;
+use crate::runtime::{aside, headroom};
+
+/// Bytes of a notification that are copied without a look at how much memory is left. Chosen: as much as peers take by
+/// default.
+const LONG_TEXT: usize = 1 << 20;
 
 /// Settings of outgoing handshakes; holds no connection.
 #[derive(Clone, Debug)]
@@ -59,8 +63,13 @@ impl Client {
         self.exchange(to, wire::METADATA, body).await
     }
 
-    /// Delivers `notification`. `ERR_METADATA` if the peer refuses it, else errors as `exchange`.
+    /// Delivers `notification`. `ERR_METADATA` if the peer refuses it, `ERR_MEMORY` if it is too large to be copied, else
+    /// errors as `exchange`.
     pub async fn notify(&self, to: &HostPort, notification: &Notification) -> Result<()> {
+        let text_bytes = notification.name.len() + notification.message.len();
+        if text_bytes > LONG_TEXT && !headroom::has_room(text_bytes) {
+            return Err(Error::out_of_memory("a notification"));
+        }
         let reply = self.exchange(to, wire::NOTIFY, &notification.encode()).await?;
         let reply = Notification::decode(&reply)
             .map_err(|e| e.context(format_args!("reply of {to} to a notification")).peer(to.to_string()))?;
@@ -105,7 +114,7 @@ impl Client {
         let addresses = timeout_at(deadline, resolve(&to.host, to.port, self.family))
             .await
             .unwrap_or_else(|_| Err(late(Code::Dns, "look up the host name")))?;
-        let request = Frame::of_json(Some(kind), body).encode();
+        let request = wire::encode(Some(kind), body)?;
         let mut failure = Error::new(Code::Dns, "no address");
         for address in addresses {
             // Only a failed connect moves on: a request that was sent may have been executed.

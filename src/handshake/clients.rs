@@ -1,6 +1,5 @@
 //! The connections of the handshake port: how many there may be, and which of them goes when there is one too many.
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
@@ -8,9 +7,7 @@ use std::sync::Arc;
 
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
-/// The part of all connections that one source may have: a half. Chosen: a node with many engines has one address, and
-/// no single address keeps all others out.
-const SOURCE_PART: usize = 2;
+use crate::runtime::crowd::{source_of, Crowd, Readiness};
 
 /// What a connection waits for; published by its task to the one that accepts, in the same thread.
 #[derive(Clone)]
@@ -33,7 +30,6 @@ impl Stage {
 }
 
 struct Client {
-    source: IpAddr,
     /// Grows with each connection.
     order: u64,
     stage: Stage,
@@ -43,8 +39,7 @@ struct Client {
 /// Connections that are open, with their tasks. Dropping it ends them.
 pub(super) struct Clients {
     most: usize,
-    most_per_source: usize,
-    open: HashMap<Id, Client>,
+    open: Crowd<Id, Client>,
     tasks: JoinSet<()>,
     next: u64,
 }
@@ -52,13 +47,7 @@ pub(super) struct Clients {
 impl Clients {
     /// Room for `most`, which is at least one.
     pub(super) fn new(most: usize) -> Self {
-        Clients {
-            most: most.max(1),
-            most_per_source: (most / SOURCE_PART).max(1),
-            open: HashMap::new(),
-            tasks: JoinSet::new(),
-            next: 0,
-        }
+        Clients { most: most.max(1), open: Crowd::default(), tasks: JoinSet::new(), next: 0 }
     }
 
     /// Connections that are open.
@@ -67,13 +56,11 @@ impl Clients {
     }
 
     /// Sees to it that there is room for one more from `address`, and closes another for it if necessary. `false` if
-    /// there is none to close.
+    /// there is none to close. No source gets more than its share.
     pub(super) fn make_room(&mut self, address: IpAddr) -> bool {
         let source = source_of(address);
-        let same = |client: &Client| client.source == source;
-        let crowd = self.open.values().filter(|client| same(client)).count();
-        if crowd >= self.most_per_source {
-            return self.close(same);
+        if self.open.count(source) >= Crowd::<Id, Client>::share(self.most) {
+            return self.close(|other| other == source);
         }
         self.open.len() < self.most || self.close_one()
     }
@@ -84,18 +71,17 @@ impl Clients {
         self.close(|_| true)
     }
 
-    fn close(&mut self, admitted: impl Fn(&Client) -> bool) -> bool {
-        let mut crowds = HashMap::new();
-        self.open.values().for_each(|client| *crowds.entry(client.source).or_insert(0usize) += 1);
-        let victim = self.open.iter().filter(|(_, client)| admitted(client)).filter_map(|(id, client)| {
-            let stage = client.stage.0.load(Relaxed);
-            let rank = (stage == Stage::READING, crowds[&client.source], u64::MAX - client.order);
-            (stage != Stage::ANSWERING).then_some((rank, *id))
+    fn close(&mut self, admitted: impl Fn(IpAddr) -> bool) -> bool {
+        let first = self.open.first_to_go(|source, client| {
+            let class = match client.stage.0.load(Relaxed) {
+                Stage::READING => 1,
+                Stage::CLOSING => 0,
+                _ => return None,
+            };
+            admitted(source.address).then_some(Readiness { class, since: client.order })
         });
-        let Some((_, id)) = victim.max_by_key(|(rank, _)| *rank) else { return false };
-        if let Some(client) = self.open.remove(&id) {
-            client.task.abort();
-        }
+        let Some(client) = first.and_then(|id| self.open.remove(id)) else { return false };
+        client.task.abort();
         true
     }
 
@@ -106,29 +92,17 @@ impl Clients {
     {
         let stage = Stage(Arc::new(AtomicU8::new(Stage::READING)));
         let task = self.tasks.spawn(serve(stage.clone()));
-        let client = Client { source: source_of(address), order: self.next, stage, task };
+        let client = Client { order: self.next, stage, task };
         self.next += 1;
-        self.open.insert(client.task.id(), client);
+        self.open.insert(source_of(address), client.task.id(), client);
     }
 
     /// Waits until a connection ends, and says how; `None` if there is none.
     pub(super) async fn ended(&mut self) -> Option<Result<(), JoinError>> {
         let ended = self.tasks.join_next_with_id().await?;
         let id = ended.as_ref().map_or_else(|error| error.id(), |(id, ())| *id);
-        self.open.remove(&id);
+        self.open.remove(id);
         Some(ended.map(drop))
-    }
-}
-
-/// What counts as one source: an IPv4 address, or the 64 bits of an IPv6 address that name a network, because a host has
-/// all addresses of its network.
-fn source_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            IpAddr::from([a, b, c, d, 0, 0, 0, 0])
-        }
-        v4 => v4,
     }
 }
 
@@ -158,7 +132,7 @@ mod tests {
     }
 
     fn orders(clients: &Clients) -> Vec<u64> {
-        let mut orders: Vec<_> = clients.open.values().map(|client| client.order).collect();
+        let mut orders: Vec<_> = clients.open.iter().map(|(_, client)| client.order).collect();
         orders.sort_unstable();
         orders
     }
@@ -199,18 +173,5 @@ mod tests {
             }
             assert_eq!(orders(&clients), [0, 100, 101]);
         });
-    }
-
-    #[test]
-    fn addresses_of_one_host_are_one_source() {
-        for (one, other, same) in [
-            ("10.0.0.1", "10.0.0.2", false),
-            ("10.0.0.1", "::ffff:10.0.0.1", true),
-            ("2001:db8::1", "2001:db8::ffff:2", true),
-            ("2001:db8::1", "2001:db8:0:1::1", false),
-        ] {
-            let source = |text: &str| source_of(text.parse().unwrap());
-            assert_eq!(source(one) == source(other), same, "{one} {other}");
-        }
     }
 }

@@ -29,7 +29,7 @@ impl Notification {
     /// Reads what `encode` makes.
     pub fn decode(value: &Value) -> Result<Self> {
         let members = Members::of(value, "notification")?;
-        Ok(Notification { name: members.text("name")?.into(), message: members.text("notify_msg")?.into() })
+        Ok(Notification { name: members.owned_text("name")?, message: members.owned_text("notify_msg")? })
     }
 
     /// The reply to a notification that was queued, or refused because the queue is full.
@@ -129,7 +129,7 @@ impl ConnectionMessage {
     /// Reads what `encode` makes.
     pub fn decode(value: &Value) -> Result<Self> {
         let members = Members::of(value, "connection message")?;
-        let text = |name| members.text(name).map(String::from);
+        let text = |name| members.owned_text(name);
         Ok(ConnectionMessage {
             local_nic_path: text("local_nic_path")?,
             peer_nic_path: text("peer_nic_path")?,

@@ -6,7 +6,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,10 +56,6 @@ const SEND_BUFFER: usize = 128 << 10;
 
 /// Bytes of a document that are copied behind the head of its frame, so that a short one goes out as one packet.
 const FIRST_BYTES: usize = 16 << 10;
-
-/// Connections that are served even when the process has hardly a descriptor left. Chosen: peers can still be answered,
-/// one after the other, in a host that needs all the rest itself.
-const FLOOR: usize = 8;
 
 /// What the engine answers. Called on the control thread, so nothing here may block.
 pub trait Handler: Send + Sync + 'static {
@@ -124,13 +120,19 @@ pub async fn serve(listener: Tracked<TcpListener>, handler: Arc<dyn Handler>, li
         };
         match accepted {
             Ok((stream, peer)) => {
-                let is_scarce = descriptors::is_scarce(stream.as_raw_fd()) && clients.len() >= FLOOR;
+                let is_scarce =
+                    descriptors::is_scarce(stream.as_raw_fd()) && clients.len() >= descriptors::FLOOR;
                 // Closed by a reset, whenever it is dropped.
                 let _ = SockRef::from(&*stream).set_linger(Some(Duration::ZERO));
                 let made_room = clients.make_room(peer.ip()) && (!is_scarce || clients.close_one());
                 if made_room {
                     let (handler, limits) = (handler.clone(), limits.clone());
-                    clients.add(peer.ip(), |stage| client(stream, peer, stage, handler, limits));
+                    let must_settle = is_scarce && clients.len() >= descriptors::FLOOR;
+                    clients.add(peer.ip(), |stage| async move {
+                        if let Some(stream) = settle(stream, must_settle).await {
+                            client(stream, peer, stage, handler, limits).await;
+                        }
+                    });
                 } else if log.admit("handshake clients", "") {
                     let served = clients.len();
                     tracing::warn!(
@@ -150,6 +152,17 @@ pub async fn serve(listener: Tracked<TcpListener>, handler: Arc<dyn Handler>, li
             }
         }
     }
+}
+
+/// Takes the descriptor of the connection that was closed for this one, where descriptors are scarce; `None` if the host
+/// took it.
+async fn settle(mut stream: Tracked<TcpStream>, must_settle: bool) -> Option<Tracked<TcpStream>> {
+    if must_settle {
+        // The other's task ends meanwhile.
+        tokio::task::yield_now().await;
+        stream.lower(|stream| TcpStream::from_std(stream.as_fd().try_clone_to_owned()?.into())).ok()?;
+    }
+    (!must_settle || !descriptors::is_scarce(stream.as_raw_fd())).then_some(stream)
 }
 
 /// Whether an accept error concerns a connection that is gone already, not this process.
@@ -202,7 +215,10 @@ enum Answer {
 
 async fn reply(stream: &mut TcpStream, kind: Option<u8>, answer: Answer) -> io::Result<()> {
     let document = match answer {
-        Answer::Value(value) => return send(stream, &Frame::of_json(kind, &value).encode()).await,
+        Answer::Value(value) => {
+            let frame = wire::encode(kind, &value).map_err(|_| io::ErrorKind::OutOfMemory)?;
+            return send(stream, &frame).await;
+        }
         Answer::Document(document) => document,
     };
     let text = document.text();

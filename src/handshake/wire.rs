@@ -7,6 +7,7 @@ use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::timeout;
 
+use crate::error::Error;
 use crate::json;
 
 /// Type of RDMA endpoint set-up and ready acknowledgement. The numbers of all four types are upstream's.
@@ -17,6 +18,9 @@ pub const METADATA: u8 = 1;
 pub const NOTIFY: u8 = 2;
 /// Type of liveness probes.
 pub const PROBE: u8 = 3;
+
+/// Bytes of the length field.
+const LENGTH_BYTES: usize = 8;
 
 /// Bytes by which a receive buffer grows at least. Chosen: one step holds most messages, and costs little if the peer
 /// claims a length that it does not send.
@@ -45,6 +49,18 @@ impl Frame {
         bytes.extend_from_slice(&self.body);
         bytes
     }
+}
+
+/// The bytes on the wire of a frame whose body is `value` and a newline. `ERR_MEMORY` if they do not fit.
+pub fn encode(kind: Option<u8>, value: &Value) -> Result<Vec<u8>, Error> {
+    let mut bytes = head(kind, 0);
+    let head_len = bytes.len();
+    json::append(&mut bytes, value)?;
+    bytes.try_reserve(1).map_err(|_| Error::out_of_memory("a handshake frame"))?;
+    bytes.push(b'\n');
+    let length = bytes.len() - head_len + usize::from(kind.is_some());
+    bytes[..LENGTH_BYTES].copy_from_slice(&(length as u64).to_le_bytes());
+    Ok(bytes)
 }
 
 /// The bytes before a body of `body_len` bytes: the length and, unless it is the old protocol, the type.
@@ -187,6 +203,8 @@ mod tests {
                 let frame = Frame { kind, body: vec![b'{'; len] };
                 assert_eq!(read_bytes(&frame.encode()).unwrap(), frame);
             }
+            let value = serde_json::json!({"name": "\u{e9}\n", "list": [1, -2.5, null, true]});
+            assert_eq!(encode(kind, &value).unwrap(), Frame::of_json(kind, &value).encode());
         }
     }
 

@@ -38,6 +38,15 @@ impl<'a> Members<'a> {
         }
     }
 
+    /// A copy of a string; "" if missing. `ERR_MEMORY` if it does not fit.
+    pub fn owned_text(&self, name: &str) -> Result<String> {
+        let text = self.text(name)?;
+        let mut copy = String::new();
+        copy.try_reserve_exact(text.len()).map_err(|_| Error::out_of_memory(name))?;
+        copy.push_str(text);
+        Ok(copy)
+    }
+
     /// A string that is neither missing nor empty.
     pub fn filled_text(&self, name: &str) -> Result<&'a str> {
         match self.text(name)? {
@@ -46,9 +55,9 @@ impl<'a> Members<'a> {
         }
     }
 
-    /// A string, or `None` if it is missing or empty.
+    /// A copy of a string, or `None` if it is missing or empty. `ERR_MEMORY` if it does not fit.
     pub fn optional_text(&self, name: &str) -> Result<Option<String>> {
-        self.text(name).map(|text| (!text.is_empty()).then(|| text.to_string()))
+        self.owned_text(name).map(|text| Some(text).filter(|text| !text.is_empty()))
     }
 
     /// A whole number from 0 to the largest of `T`.

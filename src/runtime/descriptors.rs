@@ -9,6 +9,10 @@ use std::os::fd::RawFd;
 /// can open its files and this library its own connections.
 const SCARCE_PART: usize = 8;
 
+/// Connections of peers that a port serves even when descriptors are scarce. Chosen: peers can still be answered, a few at
+/// a time, in a host that needs all the rest itself.
+pub const FLOOR: usize = 8;
+
 /// Descriptors that this process may have open at once (the soft limit of RLIMIT_NOFILE).
 pub fn limit() -> usize {
     let mut limits = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
@@ -23,7 +27,8 @@ pub fn limit() -> usize {
 }
 
 /// Whether a descriptor that was just made is one of the last: the kernel gives the lowest number that is free, so all
-/// below it are in use, whoever has them.
+/// below it are in use, whoever has them. Whoever closes another one for it has to give it that lower number
+/// ([`Tracked::lower`](super::tracked::Tracked::lower)): else the next one gets it, and there is one more in all.
 pub fn is_scarce(fd: RawFd) -> bool {
     let limit = limit();
     usize::try_from(fd).is_ok_and(|fd| fd >= limit - limit / SCARCE_PART)

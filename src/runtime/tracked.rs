@@ -37,6 +37,13 @@ impl<T: AsRawFd> Tracked<T> {
         change(self.untrack()).map(Tracked::track)
     }
 
+    /// Gives the socket the lowest number that is free, by means of `again`, which makes another descriptor of it.
+    pub fn lower(&mut self, again: impl FnOnce(&T) -> io::Result<T>) -> io::Result<()> {
+        let lower = Self::open(|| again(self))?;
+        drop(std::mem::replace(self, lower));
+        Ok(())
+    }
+
     fn track(socket: T) -> Self {
         if let Some((word, bit)) = place(socket.as_raw_fd()) {
             WORDS.fetch_max(word + 1, SeqCst);

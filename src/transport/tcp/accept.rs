@@ -3,41 +3,52 @@
 
 use std::io;
 use std::net::TcpStream;
+use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::Arc;
 
 use super::inbound::Inbound;
 use super::shared::{set_options, Shared};
 use super::sock::Socket;
+use crate::runtime::descriptors;
 use crate::runtime::tracked::Tracked;
 
-/// Hands an accepted connection to a reactor, or closes it when too many are open. An error is only logged, because the
-/// reactor tries its listener again at the next tick.
-pub(super) fn distribute(shared: &Arc<Shared>, accepted: io::Result<Tracked<TcpStream>>) {
+/// Hands an accepted connection to a reactor, or closes it when there is no room for it. An error is only logged, because
+/// the reactor tries its listener again at the next tick. `false`: descriptors are scarce, so what is to be closed should be
+/// closed before the next connection is accepted.
+pub(super) fn distribute(shared: &Arc<Shared>, accepted: io::Result<Tracked<TcpStream>>) -> bool {
     let stream = match accepted {
         Ok(stream) => stream,
         Err(error) => {
+            shared.inbound.dismiss_silent();
             if shared.log.admit("accept", "") {
                 tracing::warn!("cannot accept data connections: {error}; trying again (check ulimit -n)");
             }
-            return;
+            return false;
         }
     };
-    if shared.inbound.fetch_add(1, Relaxed) >= shared.config.tcp_max_inbound {
-        shared.inbound_ended();
-        shared.stats.inbound_refused.fetch_add(1, Relaxed);
-        if shared.log.admit("inbound table full", "") {
-            let most = shared.config.tcp_max_inbound;
-            tracing::warn!("data connection refused: {most} are open already (MC_TCP_MAX_INBOUND)");
+    let is_scarce = descriptors::is_scarce(stream.as_raw_fd());
+    // An error says that the peer is gone again.
+    let Ok(peer) = stream.peer_addr().map(|peer| peer.ip().to_canonical()) else { return !is_scarce };
+    let Some(admitted) = shared.inbound.admit(peer, is_scarce, || shared.next_reactor()) else {
+        shared.note_refused(&peer.to_string(), is_scarce);
+        return !is_scarce;
+    };
+    if admitted.displaced {
+        shared.stats.inbound_displaced.fetch_add(1, Relaxed);
+        if shared.log.admit("inbound displaced", "") {
+            tracing::warn!(
+                "a data connection was closed to make room for {peer} (MC_TCP_MAX_INBOUND, ulimit -n)"
+            );
         }
-        return;
     }
     set_options(&stream, &shared.config);
     match Socket::new(stream) {
         Ok(socket) => {
             shared.stats.inbound_accepted.fetch_add(1, Relaxed);
-            shared.next_reactor().serve(Box::new(Inbound::new(socket, shared)));
+            admitted.reactor.serve(Box::new(Inbound::new(socket, shared, admitted.place)));
         }
-        Err(_) => shared.inbound_ended(),
+        Err(_) => shared.inbound.leave(&admitted.place),
     }
+    !is_scarce
 }

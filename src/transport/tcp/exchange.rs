@@ -1,6 +1,8 @@
 //! What goes through the socket of a pipeline: many requests leave in one send, and one receive puts many replies
 //! straight into place. Under the lane's lock.
 
+use std::io;
+
 use super::ends::{lost, Down};
 use super::pipeline::{Frames, Moved, Pipeline, RUN};
 use super::sock::{Io, Iov, Socket};
@@ -62,6 +64,8 @@ impl Exchange {
         for _ in 0..ROUNDS {
             let run = pipeline.incoming();
             if self.sink.is_empty() && run.requests.clone().any(|request| request.slice().is_none()) {
+                let reserved = self.sink.try_reserve_exact(SINK_BYTES);
+                reserved.map_err(|_| lost(io::ErrorKind::OutOfMemory.into()))?;
                 self.sink.resize(SINK_BYTES, 0);
             }
             let mut iov = Iov::new();

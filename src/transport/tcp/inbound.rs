@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 use super::reactor::{Outcome, Served};
 use super::shared::Shared;
 use super::sock::{Courier, Io, Iov, Socket};
+use super::table::{Phase, Place};
 use super::wire::{Header, HEADER_LEN, INCARNATION_LEN, OK_FRAME, REJECTED_FRAME, STATUS_LEN};
 use crate::memory::{Region, RegionUse};
+use crate::runtime::descriptors;
 use crate::transport::slice::Op;
 
 /// Headers looked for in one receive while the peer only reads. Chosen: as many as our own lanes send at once, in 1.5 KiB
@@ -79,6 +81,10 @@ impl Reply {
 pub(super) struct Inbound {
     socket: Socket,
     shared: Arc<Shared>,
+    place: Place,
+    opened: Instant,
+    /// A request was taken. Until the first one there is a deadline.
+    asked: bool,
     heads: [u8; LOOKAHEAD * HEADER_LEN],
     heads_len: usize,
     lookahead: usize,
@@ -105,11 +111,15 @@ const IN: u32 = libc::EPOLLIN as u32;
 const OUT: u32 = libc::EPOLLOUT as u32;
 
 impl Inbound {
-    /// A fresh connection, watched for input.
-    pub(super) fn new(socket: Socket, shared: &Arc<Shared>) -> Self {
+    /// A fresh connection, watched for input, with its place among the others.
+    pub(super) fn new(socket: Socket, shared: &Arc<Shared>, place: Place) -> Self {
+        let opened = Instant::now();
         Inbound {
             socket,
             shared: shared.clone(),
+            place,
+            opened,
+            asked: false,
             heads: [0; LOOKAHEAD * HEADER_LEN],
             heads_len: 0,
             lookahead: 1,
@@ -121,7 +131,7 @@ impl Inbound {
             eof: false,
             unflushed: 0,
             interest: IN,
-            last_progress: Instant::now(),
+            last_progress: opened,
             mark: 0,
         }
     }
@@ -214,6 +224,10 @@ impl Inbound {
             if self.shared.is_incarnation_cell(header.addr, header.size) {
                 self.mark = Header::mark(&bytes);
             }
+            // As many as a request has, its refusal or what its body ends with included.
+            if self.replies.try_reserve(2).is_err() {
+                return false;
+            }
             if !self.accept(&header) {
                 if !header.v2 {
                     self.flush();
@@ -244,6 +258,7 @@ impl Inbound {
     fn accept(&mut self, header: &Header) -> bool {
         let Header { size, addr, op, v2 } = *header;
         if op == Op::Read && v2 && self.shared.is_incarnation_cell(addr, size) {
+            self.asked = true;
             self.push_ok();
             self.replies.push_back(Reply::Incarnation);
             return true;
@@ -253,6 +268,7 @@ impl Inbound {
             self.shared.note_rejected(&self.socket, header);
             return false;
         };
+        self.asked = true;
         match op {
             Op::Write => {
                 self.lookahead = 1;
@@ -341,11 +357,30 @@ impl Inbound {
             self.replies.pop_front();
         }
     }
+
+    /// What the connection is at, for whoever needs its place.
+    fn phase(&self) -> Phase {
+        match self.body.is_some() || !self.replies.is_empty() {
+            _ if self.refused || !self.asked => Phase::Silent,
+            true => Phase::Busy,
+            false => Phase::Idle,
+        }
+    }
 }
 
 impl Served for Inbound {
     fn fd(&self) -> RawFd {
         self.socket.fd()
+    }
+
+    /// Takes the descriptor of the connection that it displaced, where descriptors are scarce.
+    fn settle(&mut self) -> bool {
+        let is_scarce = |fd| descriptors::is_scarce(fd) && !self.shared.inbound.has_few();
+        if !is_scarce(self.socket.fd()) || self.socket.lower().is_ok() && !is_scarce(self.socket.fd()) {
+            return true;
+        }
+        self.shared.note_refused(&self.socket.peer_ip(), true);
+        false
     }
 
     fn uses(&self, region: &Arc<Region>) -> bool {
@@ -358,9 +393,15 @@ impl Served for Inbound {
         self.mark
     }
 
-    /// A request or a reply was begun and has not moved for `MC_TCP_BODY_TIMEOUT_SEC`. Between requests a peer may be
-    /// silent for ever, as upstream's pooled clients are.
+    /// Its place is another's, or no request came for `MC_TCP_FIRST_REQUEST_TIMEOUT_SEC`, or a request or a reply was begun
+    /// and has not moved for `MC_TCP_BODY_TIMEOUT_SEC`. Between requests a peer may be silent for ever, as upstream's pooled
+    /// clients are.
     fn overdue(&self, now: Instant) -> bool {
+        let is_late =
+            now.saturating_duration_since(self.opened) > self.shared.config.tcp_first_request_timeout;
+        if self.place.is_dismissed() || is_late && !self.asked {
+            return true;
+        }
         let begun = self.heads_len > 0 || self.body.is_some() || !self.replies.is_empty();
         let limit = if self.is_draining() { DRAIN } else { self.shared.config.tcp_body_timeout };
         (begun || self.refused) && now.saturating_duration_since(self.last_progress) > limit
@@ -385,6 +426,7 @@ impl Served for Inbound {
                 self.socket.shutdown_write();
             }
         }
+        self.place.note(self.phase(), self.last_progress);
         let mut interest = 0;
         if self.replies.len() < MAX_REPLIES && !self.eof {
             interest |= IN;
@@ -402,6 +444,6 @@ impl Served for Inbound {
 
 impl Drop for Inbound {
     fn drop(&mut self) {
-        self.shared.inbound_ended();
+        self.shared.inbound.leave(&self.place);
     }
 }

@@ -19,6 +19,7 @@ mod row;
 mod shared;
 mod sock;
 mod stats;
+mod table;
 mod transport;
 pub mod wire;
 

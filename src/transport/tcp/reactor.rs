@@ -6,7 +6,10 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool,
+    Ordering::{AcqRel, Relaxed},
+};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -69,6 +72,9 @@ pub(super) trait Served: Send {
     /// The descriptor.
     fn fd(&self) -> RawFd;
 
+    /// Called once before it is watched, after those were closed that had to make room. `false`: it is not to be served.
+    fn settle(&mut self) -> bool;
+
     /// Moves what can be moved.
     fn advance(&mut self, events: u32, courier: &mut Courier) -> Outcome;
 
@@ -92,8 +98,9 @@ pub(super) enum Outcome {
     Close,
 }
 
-/// Called with each connection that a listener accepts, and with each error that keeps it from accepting.
-pub(super) type Accepted = Box<dyn FnMut(io::Result<Tracked<TcpStream>>) + Send>;
+/// Called with each connection that a listener accepts, and with each error that keeps it from accepting. `false`: the next
+/// one is to be accepted once the threads have done what they were asked for.
+pub(super) type Accepted = Box<dyn FnMut(io::Result<Tracked<TcpStream>>) -> bool + Send>;
 
 /// What other threads ask a reactor to do.
 enum Command {
@@ -108,6 +115,8 @@ pub(super) struct Reactor {
     epoll: Epoll,
     wakeup: Wakeup,
     stop: AtomicBool,
+    /// Connections of peers are to be closed at once. Publishes, to the thread, what makes them overdue.
+    sweep: AtomicBool,
     /// How long the thread looks for events before it sleeps, at the most.
     busy_poll: Duration,
     /// The thread ended by a panic. No request must wait for it.
@@ -132,6 +141,7 @@ impl Reactor {
             epoll,
             wakeup,
             stop: AtomicBool::new(false),
+            sweep: AtomicBool::new(false),
             busy_poll,
             dead: AtomicBool::new(false),
             watched: Mutex::default(),
@@ -187,6 +197,13 @@ impl Reactor {
         let (done, closed) = oneshot::channel();
         self.ask(Command::CloseMarked(marks, done));
         closed
+    }
+
+    /// Has connections of peers that are overdue closed now, instead of at the next tick.
+    pub(super) fn sweep(&self) {
+        if !self.sweep.swap(true, AcqRel) {
+            self.wakeup.set();
+        }
     }
 
     /// From now on the thread looks after `watched`, whose token is `id`.
@@ -309,6 +326,10 @@ impl Loop {
     fn obey(&mut self) {
         self.reactor.wakeup.clear();
         let commands = std::mem::take(&mut *self.reactor.commands.lock());
+        // After the commands were taken and before they are obeyed: those that are to be served may have displaced others.
+        if self.reactor.sweep.swap(false, AcqRel) {
+            self.sweep(Instant::now());
+        }
         for command in commands {
             match command {
                 Command::Serve(peer) => self.serve(peer),
@@ -345,7 +366,11 @@ impl Loop {
         for _ in 0..EVENTS {
             let Some((listener, accepted)) = &mut self.listener else { return };
             match Tracked::open(|| listener.accept().map(|(stream, _)| stream)) {
-                Ok(stream) => accepted(Ok(stream)),
+                Ok(stream) => {
+                    if !accepted(Ok(stream)) {
+                        return;
+                    }
+                }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
                 // Only this connection is gone already; the next one may be good.
                 Err(e)
@@ -362,7 +387,10 @@ impl Loop {
         }
     }
 
-    fn serve(&mut self, peer: Box<dyn Served>) {
+    fn serve(&mut self, mut peer: Box<dyn Served>) {
+        if self.served.try_reserve(1).is_err() || !peer.settle() {
+            return;
+        }
         self.next_id += 1;
         let id = self.next_id;
         let interest = libc::EPOLLIN as u32;
@@ -389,11 +417,15 @@ impl Loop {
         if let Some((listener, _)) = &self.listener {
             let _ = self.reactor.epoll.modify(listener.as_raw_fd(), LISTENER, libc::EPOLLIN as u32);
         }
-        let reactor = &self.reactor;
-        self.served.retain(|_, peer| !peer.overdue(now) || reactor.let_go(&**peer));
+        self.sweep(now);
         for watched in self.reactor.all_watched() {
             watched.check_deadlines(now);
         }
+    }
+
+    fn sweep(&mut self, now: Instant) {
+        let reactor = &self.reactor;
+        self.served.retain(|_, peer| !peer.overdue(now) || reactor.let_go(&**peer));
     }
 }
 

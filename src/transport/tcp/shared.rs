@@ -11,6 +11,7 @@ use super::faults::Faults;
 use super::reactor::Reactor;
 use super::sock::Socket;
 use super::stats::Stats;
+use super::table::Table;
 use super::wire;
 use crate::config::Config;
 use crate::error::{Class, Code, Error, Result};
@@ -65,7 +66,7 @@ pub(super) struct Shared {
     /// Ranges of our regions that were not mapped when a peer asked for them.
     pub faults: Faults,
     /// Connections of peers that are open.
-    pub inbound: AtomicUsize,
+    pub inbound: Table,
     reactors: OnceLock<Vec<Arc<Reactor>>>,
 }
 
@@ -83,7 +84,7 @@ impl Shared {
             next_lane: AtomicU64::new(1),
             next_reactor: AtomicUsize::new(0),
             faults: Faults::default(),
-            inbound: AtomicUsize::new(0),
+            inbound: Table::new(host.config().tcp_max_inbound),
             reactors: OnceLock::new(),
         }
     }
@@ -124,17 +125,24 @@ impl Shared {
         addr == self.cell() && size == wire::INCARNATION_LEN as u64
     }
 
-    /// A connection of a peer is gone.
-    pub(super) fn inbound_ended(&self) {
-        self.inbound.fetch_sub(1, Relaxed);
-    }
-
     /// Says that a range of a registered region is not mapped, and refuses it to peers for a while: they ask again, and are
     /// to hear why.
     pub(super) fn note_fault(&self, addr: u64, len: u64) {
         self.faults.note(addr, len);
         if self.log.admit("fault", "") {
             tracing::error!("a registered buffer is not mapped; unregister memory before freeing it");
+        }
+    }
+
+    /// Counts and logs a connection of `peer` that was refused for lack of descriptors, or of places.
+    pub(super) fn note_refused(&self, peer: &str, is_scarce: bool) {
+        self.stats.inbound_refused.fetch_add(1, Relaxed);
+        if self.log.admit("inbound refused", "") {
+            let why = match is_scarce {
+                true => "this process has few descriptors left (ulimit -n)".into(),
+                false => format!("{} are open already (MC_TCP_MAX_INBOUND)", self.config.tcp_max_inbound),
+            };
+            tracing::warn!("data connection of {peer} refused: {why}");
         }
     }
 

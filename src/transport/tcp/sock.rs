@@ -106,6 +106,11 @@ impl Socket {
         self.0.as_raw_fd()
     }
 
+    /// Changes the descriptor to the lowest number that is free. Not while it is watched.
+    pub(super) fn lower(&mut self) -> io::Result<()> {
+        self.0.lower(OwnedFd::try_clone)
+    }
+
     /// Sends from the front of `iov` what fits into the socket buffer.
     pub(super) fn send(&self, iov: &mut Iov<'_>) -> Io {
         let message = iov.message();

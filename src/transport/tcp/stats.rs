@@ -34,8 +34,10 @@ stats! {
     requests_resent,
     /// Connections accepted from peers.
     inbound_accepted,
-    /// Connections refused because the table was full.
+    /// Connections refused because the table was full, or descriptors were scarce.
     inbound_refused,
+    /// Connections closed so that another one had room.
+    inbound_displaced,
     /// Requests served.
     inbound_requests,
     /// Requests refused because of their address.
