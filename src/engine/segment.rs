@@ -5,6 +5,7 @@ mod hear;
 pub(super) mod table;
 mod turns;
 
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -27,6 +28,11 @@ pub(super) struct Segment {
     pub id: i32,
     /// The name it was opened by.
     pub opened_as: String,
+    /// How often it was opened and not closed since. Changed while the table of segments is locked, shared to open and
+    /// exclusively to close.
+    opens: AtomicUsize,
+    /// All who opened it have closed it, and nobody has used it since.
+    lingers: AtomicBool,
     store: Arc<dyn Store>,
     known: ArcSwap<Known>,
     /// Guards the replacement of `known`.
@@ -63,6 +69,8 @@ impl Segment {
         Segment {
             id,
             opened_as: name.to_string(),
+            opens: AtomicUsize::new(0),
+            lingers: AtomicBool::new(false),
             store: store.clone(),
             known: ArcSwap::from_pointee(known),
             replacing: Mutex::new(()),
