@@ -45,13 +45,24 @@ fn run_without_threads(programs: &Path) {
     }
 }
 
+fn run_restarts_with_stores(programs: &Path) {
+    for kind in [Kind::Etcd, Kind::Redis, Kind::Mte] {
+        let server = Server::start(kind);
+        let mut command = Command::new(programs.join("restarts"));
+        command.arg(server.url()).env("LD_LIBRARY_PATH", library_folder());
+        succeed(&format!("restarts with {kind:?}"), &mut command);
+    }
+}
+
 /// Runs one of the built `programs`.
 fn run(program: &str, programs: &Path) {
     if program == "stores" {
         return run_with_stores(programs);
     }
-    if program == "nothreads" {
-        run_without_threads(programs);
+    match program {
+        "nothreads" => run_without_threads(programs),
+        "restarts" => run_restarts_with_stores(programs),
+        _ => {}
     }
     let mut command = Command::new(programs.join(program));
     match program {
@@ -114,6 +125,7 @@ programs! {
     upstreams_declarations_fit: "prototypes";
     a_stores_codes_have_their_triggers: "stores";
     a_batchs_notification_waits_for_nobody_and_tells_its_fate: "notified";
+    a_segment_that_is_opened_again_leads_to_the_new_engine: "restarts";
     freed_batches_and_engines_leave_nothing_behind: "lifetimes";
 }
 

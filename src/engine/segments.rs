@@ -21,6 +21,9 @@ const READING_AT_ONCE: (usize, usize) = (64, 1024);
 /// How long reading all of them may take. Chosen: a caller waits for it; what could not be read by then keeps its old
 /// descriptor.
 const ALL_LIMIT: Duration = Duration::from_secs(30);
+/// How long opening a segment again waits for its descriptor. Chosen: peers and stores that live answer within it, and the old
+/// descriptor may still be right.
+const OPEN_LIMIT: Duration = Duration::from_secs(1);
 /// How long a call waits for the descriptor of a closed segment that it uses. Chosen: the default limit of a store's
 /// operation and of a connect.
 const REOPEN_LIMIT: Duration = Duration::from_secs(5);
@@ -33,7 +36,14 @@ impl Engine {
             return Ok(LOCAL_SEGMENT);
         }
         if let Some(segment) = self.segments.open(name) {
-            segment.revalidate(&self.control);
+            if segment.may_have_restarted(self.config.open_age) {
+                segment.read_for_opening(|| {
+                    let read = self.refresh_within(&segment, OPEN_LIMIT);
+                    !read.is_err_and(|error| error.kind() == Class::Timeout)
+                });
+            } else {
+                segment.revalidate(&self.control);
+            }
             return Ok(segment.id);
         }
         let (store, wanted) = (self.store.clone(), name.to_string());
@@ -162,9 +172,7 @@ impl Engine {
                 let reopened = self.reopened(closed);
                 let limited = async move {
                     let done = tokio::time::timeout(REOPEN_LIMIT, reopened).await;
-                    done.unwrap_or_else(|_| {
-                        Err(Error::new(Code::Socket, "no descriptor in time").transient(Class::Timeout))
-                    })
+                    done.unwrap_or_else(|_| Err(late()))
                 };
                 let done = self.control.block(limited);
                 done.map_err(|e| e.context(format!("segment id {id} was closed, and is opened again")))?
@@ -185,6 +193,19 @@ impl Engine {
             }
             Ok(segment)
         }
+    }
+
+    /// Reads the descriptor again. If that fails, or takes longer than `limit`, the cached one stays.
+    pub(super) fn refresh_within(&self, segment: &Arc<Segment>, limit: Duration) -> Result<()> {
+        let refreshed = segment.clone();
+        let limited = async move {
+            let done = tokio::time::timeout(limit, refreshed.refresh()).await;
+            done.unwrap_or_else(|_| Err(late()))
+        };
+        let done = self.control.block(limited);
+        done.inspect_err(|error| {
+            tracing::debug!("descriptor of '{}' not refreshed: {error}", segment.opened_as);
+        })
     }
 
     /// Delivers a notification and waits for the receipt. -200 for an unknown id or a refusal.
@@ -235,6 +256,7 @@ impl Engine {
             };
             // The peer may have come back elsewhere.
             segment.forget_rpc_address();
+            segment.suspect();
             match segment.rpc_address().await {
                 Ok(other) if other != address => client.notify(&other, &notification).await,
                 _ => Err(failed),
@@ -246,6 +268,10 @@ impl Engine {
     pub fn local(&self) -> &Arc<Local> {
         &self.local
     }
+}
+
+fn late() -> Error {
+    Error::new(Code::Socket, "no descriptor in time").transient(Class::Timeout)
 }
 
 fn notify_self(local: &Local, notification: Notification) -> Result<()> {

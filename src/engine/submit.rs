@@ -143,7 +143,8 @@ impl Engine {
         let covered = self.remote(remote.segment.clone())?.covers(request);
         if !covered {
             let segment = &remote.segment;
-            segment.read_again(|| self.refresh(segment));
+            // If it cannot be read, the range stays missing.
+            segment.read_again(|| drop(self.refresh_within(segment, REFRESH_LIMIT)));
         }
         // The peer may have come back with another transport.
         *remote = self.remote(remote.segment.clone())?;
@@ -183,23 +184,12 @@ impl Engine {
         }
         let segment = self.segment(id)?;
         if self.config.disable_metacache {
-            self.refresh(&segment);
+            // If it cannot be read, the cached one has to do.
+            let _ = self.refresh_within(&segment, REFRESH_LIMIT);
         }
         let remote = self.remote(segment)?;
         let any_source = self.takes_any_source(&remote.way);
         Ok(Target { id, remote: Some(remote), any_source, slices: Vec::new() })
-    }
-
-    /// Reads the descriptor again; if that fails, the cached one stays.
-    fn refresh(&self, segment: &Arc<Segment>) {
-        let refreshed = segment.clone();
-        let limited = async move {
-            let done = tokio::time::timeout(REFRESH_LIMIT, refreshed.refresh()).await;
-            done.unwrap_or_else(|_| Err(Error::new(Code::Socket, "no descriptor in time")))
-        };
-        if let Err(error) = self.control.block(limited) {
-            tracing::debug!("descriptor of '{}' not refreshed: {error}", segment.opened_as);
-        }
     }
 }
 

@@ -153,6 +153,13 @@ pub trait Link: Send + Sync {
     /// The caller is going to sleep: completions must be picked up by our own threads.
     fn rely_on_threads(&self);
 
+    /// What connections tell of the process whose descriptor was read last: one is up that would have ended with it, or
+    /// (`false`) one has ended or could not be made since, and none is up. `None`: they do not tell. As cheap as
+    /// [`Link::ready`].
+    fn peer_lives(&self) -> Option<bool> {
+        None
+    }
+
     /// Fails everything that waits or is under way with `error` and closes the connections.
     fn close(&self, error: &Error);
 }

@@ -126,6 +126,14 @@ impl Link for TcpLink {
         self.lanes.iter().filter(|lane| lane.published.is_busy()).for_each(|lane| lane.rely_on_reactor());
     }
 
+    fn peer_lives(&self) -> Option<bool> {
+        let is_up = self.lanes.iter().any(|lane| lane.published.is_up());
+        if is_up || self.stale.load(Relaxed) {
+            return Some(is_up);
+        }
+        None
+    }
+
     fn close(&self, error: &Error) {
         self.lanes.iter().for_each(|lane| lane.close(error));
     }
