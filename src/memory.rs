@@ -31,7 +31,7 @@ pub struct Region {
     /// Bytes.
     pub len: u64,
     /// Where the memory lives, as the caller said: `cpu:0`, `*`, …
-    pub location: String,
+    pub location: Arc<String>,
     /// What the memory is.
     pub kind: Kind,
     /// Peers may read and write it.
@@ -155,7 +155,8 @@ impl Registry {
         let mut sorted: Vec<&Range> = Vec::new();
         sorted.try_reserve(ranges.len()).map_err(|_| Error::out_of_memory("a list of regions"))?;
         sorted.extend(ranges);
-        sorted.sort_by_key(|r| r.addr);
+        // A stable sort would allocate. Equal addresses overlap, whatever their order.
+        sorted.sort_unstable_by_key(|r| r.addr);
         for range in &sorted {
             check_range(range)?;
         }
@@ -188,7 +189,9 @@ impl Registry {
         }
         let mut added = Vec::new();
         added.try_reserve_exact(ranges.len()).map_err(|_| Error::out_of_memory("a list of regions"))?;
-        added.extend(ranges.iter().zip(kinds).map(|(range, kind)| map.add(range, location, remote, kind)));
+        // One text for all of them.
+        let location = Arc::new(location.to_string());
+        added.extend(ranges.iter().zip(kinds).map(|(range, kind)| map.add(range, &location, remote, kind)));
         Ok(added)
     }
 
@@ -256,22 +259,25 @@ impl Registry {
         self.regions.read().by_addr.len()
     }
 
-    /// The regions open to peers, in order of registration.
-    pub fn published(&self) -> Vec<Arc<Region>> {
+    /// The regions open to peers, in order of registration. `ERR_MEMORY` if the list does not fit.
+    pub fn published(&self) -> Result<Vec<Arc<Region>>> {
         self.open_regions(|region| region.remote)
     }
 
-    /// Every open region, in order of registration.
-    pub fn all(&self) -> Vec<Arc<Region>> {
+    /// Every open region, in order of registration. `ERR_MEMORY` if the list does not fit.
+    pub fn all(&self) -> Result<Vec<Arc<Region>>> {
         self.open_regions(|_| true)
     }
 
-    fn open_regions(&self, wanted: impl Fn(&Region) -> bool) -> Vec<Arc<Region>> {
+    fn open_regions(&self, wanted: impl Fn(&Region) -> bool) -> Result<Vec<Arc<Region>>> {
         let map = self.regions.read();
-        let open = map.by_addr.values().filter(|region| !region.revoked() && wanted(region));
-        let mut open: Vec<_> = open.cloned().collect();
-        open.sort_by_key(|region| region.order);
-        open
+        let mut open = Vec::new();
+        open.try_reserve_exact(map.by_addr.len()).map_err(|_| Error::out_of_memory("a list of regions"))?;
+        let chosen = map.by_addr.values().filter(|region| !region.revoked() && wanted(region));
+        open.extend(chosen.cloned());
+        // No two have the same; a stable sort would allocate.
+        open.sort_unstable_by_key(|region| region.order);
+        Ok(open)
     }
 
     /// Whether `addr` lies in a region open to peers.
@@ -281,11 +287,11 @@ impl Registry {
 }
 
 impl Map {
-    fn add(&mut self, range: &Range, location: &str, remote: bool, kind: Kind) -> Arc<Region> {
+    fn add(&mut self, range: &Range, location: &Arc<String>, remote: bool, kind: Kind) -> Arc<Region> {
         let region = Arc::new(Region {
             addr: range.addr,
             len: range.len,
-            location: location.to_string(),
+            location: location.clone(),
             kind,
             remote,
             order: self.next_order,

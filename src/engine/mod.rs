@@ -278,7 +278,7 @@ impl Engine {
     }
 
     fn abandon_batches(&self) {
-        self.batches.values().iter().for_each(|batch| batch.abandon());
+        self.batches.for_each(|batch| batch.abandon());
     }
 }
 

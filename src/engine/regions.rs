@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Engine;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::memory::{Range, Region, Registry};
 use crate::transport::Transport;
 
@@ -32,8 +32,8 @@ impl Engine {
         let transports = self.transports().all();
         let regions = prepare(&self.local.registry, &transports, ranges, location, remote)?;
         if let Err(error) = self.publish() {
-            let ours = regions.into_iter().filter(|region| self.local.registry.withdraw(region));
-            let ours: Vec<Arc<Region>> = ours.collect();
+            let mut ours = regions;
+            ours.retain(|region| self.local.registry.withdraw(region));
             self.publish_soon();
             release_all(&self.local.registry, &transports, &ours);
             return Err(error);
@@ -46,22 +46,43 @@ impl Engine {
     /// are unregistered all the same. Peers are told, then running uses are waited for and at last aborted.
     pub fn unregister(&self, addrs: impl Iterator<Item = u64>) -> Result<()> {
         let _installed = self.transports().keep();
+        let transports = self.transports().all();
         let mut first_error = None;
         let mut revoked: Vec<Arc<Region>> = Vec::new();
         for addr in addrs {
             match self.local.registry.revoke(addr) {
-                Ok(region) => revoked.push(region),
+                Ok(region) => {
+                    // All at once is one publication, but what cannot be listed is unregistered all the same.
+                    if revoked.try_reserve(1).is_err() {
+                        self.give_up(&transports, &mut revoked, &mut first_error);
+                    }
+                    match revoked.capacity() {
+                        0 => self.give_up(&transports, &mut vec![region], &mut first_error),
+                        _ => revoked.push(region),
+                    }
+                }
                 Err(error) => drop(first_error.get_or_insert(error)),
             }
         }
+        self.give_up(&transports, &mut revoked, &mut first_error);
+        first_error.map_or(Ok(()), Err)
+    }
+
+    /// Tells peers that `revoked` are gone, and lets go of them.
+    fn give_up(
+        &self,
+        transports: &[Arc<dyn Transport>],
+        revoked: &mut Vec<Arc<Region>>,
+        first_error: &mut Option<Error>,
+    ) {
         if !revoked.is_empty() {
             if let Err(error) = self.publish() {
                 self.publish_soon();
                 first_error.get_or_insert(error);
             }
         }
-        release_all(&self.local.registry, &self.transports().all(), &revoked);
-        first_error.map_or(Ok(()), Err)
+        release_all(&self.local.registry, transports, revoked);
+        revoked.clear();
     }
 
     /// Without a store nothing is refused here: a peer of this project takes `MC_METADATA_MAX_BYTES`.

@@ -117,7 +117,7 @@ impl Engine {
     }
 
     pub(super) fn refresh_all(&self) -> impl Future<Output = ()> + Send + 'static {
-        let (segments, log) = (self.segments.all(), self.log.clone());
+        let (segments, log) = (self.segments.all().unwrap_or_else(none_listed), self.log.clone());
         let stored = !self.store.is_peer_to_peer();
         let at_once = if stored { READING_AT_ONCE.0 } else { READING_AT_ONCE.1 };
         let reading = async move {
@@ -149,14 +149,14 @@ impl Engine {
         }
     }
 
-    /// Buffers of an open segment, as last read: address, length, location.
+    /// Buffers of an open segment, as last read: address, length, location. `ERR_MEMORY` if the list does not fit.
     pub fn segment_buffers(&self, id: i32) -> Result<Vec<(u64, u64, String)>> {
         if id == LOCAL_SEGMENT {
-            let published = self.local.registry.published();
-            return Ok(published.iter().map(|r| (r.addr, r.len, r.location.clone())).collect());
+            let published = self.local.registry.published()?;
+            return listed(published.iter().map(|r| (r.addr, r.len, r.location.to_string())));
         }
         let known = self.segment(id)?.known();
-        Ok(known.buffers().into_iter().map(|b| (b.addr, b.len, b.name)).collect())
+        listed(known.buffers().into_iter().map(|b| (b.addr, b.len, b.name)))
     }
 
     /// The open segment with this id; -1 if there is none.
@@ -268,6 +268,18 @@ impl Engine {
     pub fn local(&self) -> &Arc<Local> {
         &self.local
     }
+}
+
+fn listed<T>(items: impl ExactSizeIterator<Item = T>) -> Result<Vec<T>> {
+    let mut list = Vec::new();
+    list.try_reserve_exact(items.len()).map_err(|_| Error::out_of_memory("a list of buffers"))?;
+    list.extend(items);
+    Ok(list)
+}
+
+fn none_listed(error: Error) -> Vec<Arc<Segment>> {
+    tracing::warn!("descriptors are not read again: {error}");
+    Vec::new()
 }
 
 fn late() -> Error {

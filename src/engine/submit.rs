@@ -98,11 +98,14 @@ impl Engine {
         drop(view);
         let pending = notification.map(|notification| Pending { target: entry(0).target, notification });
         let remotes = || targets.iter().filter_map(|target| target.remote.as_ref());
-        let ways: Vec<_> =
-            remotes().map(|remote| (remote.way.link.clone(), remote.segment.clone())).collect();
+        let mut ways = Vec::new();
         let outcome = outcome
+            .and_then(|()| ways.try_reserve_exact(targets.len()).map_err(|_| Error::out_of_memory("targets")))
             .and_then(|()| remotes().try_for_each(Remote::ready))
-            .and_then(|()| reservation.commit(&work, &ways, pending));
+            .and_then(|()| {
+                ways.extend(remotes().map(|remote| (remote.way.link.clone(), remote.segment.clone())));
+                reservation.commit(&work, &ways, pending)
+            });
         if let Err(error) = outcome {
             targets.into_iter().flat_map(|target| target.slices).for_each(Slice::discard);
             return Err(error);
@@ -130,6 +133,7 @@ impl Engine {
         let index = match targets.iter().rposition(|target| target.id == request.target) {
             Some(index) => index,
             None => {
+                targets.try_reserve(1).map_err(|_| Error::out_of_memory("targets"))?;
                 targets.push(self.target(request.target)?);
                 targets.len() - 1
             }

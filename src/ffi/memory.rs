@@ -2,7 +2,7 @@
 
 use std::ffi::{c_char, c_int, c_void};
 
-use super::guard::{list, text, with_engine};
+use super::guard::{list, name, with_engine};
 use super::types::{buffer_entry_t, transfer_engine_t};
 use crate::error::Error;
 use crate::memory::Range;
@@ -19,7 +19,7 @@ pub unsafe extern "C" fn registerLocalMemory(
 ) -> c_int {
     with_engine(engine, |engine| {
         // SAFETY: a C string by the API's contract.
-        let location = unsafe { text(location, "location") }?;
+        let location = unsafe { name(location, "location") }?;
         let range = Range { addr: addr as u64, len: length as u64 };
         engine.register(&[range], location, remote_accessible != 0)?;
         Ok(0)
@@ -48,7 +48,7 @@ pub unsafe extern "C" fn registerLocalMemoryBatch(
         // SAFETY: an array of `buffer_len` entries by the API's contract.
         let entries = unsafe { list(buffer_list, buffer_len, "buffer_list") }?;
         // SAFETY: a C string by the API's contract.
-        let location = unsafe { text(location, "location") }?;
+        let location = unsafe { name(location, "location") }?;
         let mut ranges = Vec::new();
         ranges.try_reserve_exact(entries.len()).map_err(|_| Error::out_of_memory("a list of regions"))?;
         ranges.extend(entries.iter().map(|e| Range { addr: e.addr as u64, len: e.length as u64 }));

@@ -74,8 +74,8 @@ pub trait Transport: Send + Sync {
 
     /// Lists the regions that peers may access in this transport's form, with what belongs to the form; `false`, and
     /// nothing is added, if it has no region to offer now. Called until one transport says `true`: that one is the
-    /// descriptor's protocol.
-    fn list_buffers(&self, desc: &mut SegmentDesc) -> bool;
+    /// descriptor's protocol. `ERR_MEMORY` if the list does not fit.
+    fn list_buffers(&self, desc: &mut SegmentDesc) -> Result<bool>;
 
     /// A link to the peer that `route` leads to.
     fn link(&self, route: Arc<dyn Route>) -> Arc<dyn Link>;

@@ -155,9 +155,13 @@ impl Segments {
         let mut maps = self.maps.write();
         let Some(Found::Open(segment)) = maps.by_id.get(&id) else { return Left::default() };
         let _ = segment.opens.fetch_update(SeqCst, SeqCst, |opens| opens.checked_sub(1));
-        if segment.opens.load(SeqCst) > 0 || segment.lingers.swap(true, SeqCst) {
+        let segment = segment.clone();
+        // Where it cannot be listed it stays open; the next close may find room.
+        let closed = segment.opens.load(SeqCst) == 0 && maps.lingering.try_reserve(1).is_ok();
+        if !closed || segment.lingers.swap(true, SeqCst) {
             return Left::default();
         }
+        drop(segment);
         maps.lingering.push_back((id, now));
         let gone = maps.give_up(|_, lingering| lingering > LINGERING);
         let sweep = !maps.is_swept && !maps.lingering.is_empty();
@@ -183,9 +187,13 @@ impl Segments {
         drop(removed);
     }
 
-    /// Every open segment.
-    pub(crate) fn all(&self) -> Vec<Arc<Segment>> {
-        self.maps.read().all().cloned().collect()
+    /// Every open segment. `ERR_MEMORY` if the list does not fit.
+    pub(crate) fn all(&self) -> Result<Vec<Arc<Segment>>> {
+        let maps = self.maps.read();
+        let mut all = Vec::new();
+        all.try_reserve_exact(maps.by_id.len()).map_err(|_| Error::out_of_memory("a list of segments"))?;
+        all.extend(maps.all().cloned());
+        Ok(all)
     }
 
     /// The name under which a segment was opened, for the first one that satisfies `is_wanted`.
@@ -214,6 +222,10 @@ impl Maps {
     fn new_id(&mut self, name: &str) -> Result<i32> {
         let full = || Error::new(Code::Memory, "2^31 segments were opened; destroy and recreate the engine");
         let id = self.last_id.checked_add(1).ok_or_else(full)?;
+        let fits = self.by_id.try_reserve(1).is_ok() && self.by_name.try_reserve(1).is_ok();
+        if !fits {
+            return Err(Error::out_of_memory("the table of segments"));
+        }
         self.last_id = id;
         self.by_name.insert(name.to_string(), id);
         Ok(id)
