@@ -325,7 +325,8 @@ int syncSegmentCache(transfer_engine_t engine);
 
 /**
  * Registers [addr, addr+length) for transfers. location: "cpu:N", "cuda:N", "*", …
- * remote_accessible 0: peers may not reach it. 0; -1 bad range; -7 overlap.
+ * remote_accessible 0: peers may not reach it. 0; -1 bad range; -7 overlap, unless it is a registered region exactly and
+ * MC_ALLOW_REREGISTER is 1: then each registration needs an unregistration.
  */
 int registerLocalMemory(transfer_engine_t engine,
                         void *addr,

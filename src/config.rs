@@ -179,6 +179,8 @@ config! {
         "notifications kept until the caller fetches them; more are refused with -200 at the sender";
     notify_queue_bytes: usize = 64 << 20, "67108864", "MC_NOTIFY_QUEUE_BYTES", int(4096..=1 << 40),
         "bytes of text that these notifications may have in all";
+    allow_reregister: bool = false, "0", "MC_ALLOW_REREGISTER", on_off,
+        "1: registering a region again, exactly (address, length, location, access), is 0 instead of -7, and each registration needs an unregistration";
     slice_timeout: Option<Duration> = None, "unset", "MC_SLICE_TIMEOUT", slice_timeout,
         "seconds from submit until a task that is not done becomes FAILED (class TIMEOUT); unset: the per-request deadlines below";
     report_timeout: bool = false, "0", "MC_REPORT_TIMEOUT", on_off,

@@ -51,7 +51,7 @@ impl Local {
             name,
             address,
             incarnation,
-            registry: Arc::default(),
+            registry: Arc::new(Registry::new(config.allow_reregister)),
             transports: Transports::default(),
             is_peer_to_peer: true,
             notifications: Notifications::new(config),
