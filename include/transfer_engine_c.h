@@ -300,9 +300,12 @@ segment_id_t openSegment(transfer_engine_t engine, const char *segment_name);
 segment_id_t openSegmentNoCache(transfer_engine_t engine, const char *segment_name);
 
 /**
- * Does nothing: the id stays usable. 0.
+ * Undoes one openSegment. Once each has been undone, what the segment holds is given back, after ten seconds or when 16
+ * others were closed too, unless a batch has work there. The id stays usable: whoever uses it again waits until the peer's
+ * descriptor has been read anew. 0 for any id.
  */
-int closeSegment(transfer_engine_t engine, segment_id_t segment_id);
+int closeSegment(transfer_engine_t engine,
+                 segment_id_t segment_id);
 
 /**
  * Does nothing: for EFA only. 0.
@@ -322,7 +325,8 @@ int syncSegmentCache(transfer_engine_t engine);
 
 /**
  * Registers [addr, addr+length) for transfers. location: "cpu:N", "cuda:N", "*", …
- * remote_accessible 0: peers may not reach it. 0; -1 bad range; -7 overlap.
+ * remote_accessible 0: peers may not reach it. 0; -1 bad range; -7 overlap, unless it is a registered region exactly and
+ * MC_ALLOW_REREGISTER is 1: then each registration needs an unregistration.
  */
 int registerLocalMemory(transfer_engine_t engine,
                         void *addr,

@@ -179,6 +179,8 @@ config! {
         "notifications kept until the caller fetches them; more are refused with -200 at the sender";
     notify_queue_bytes: usize = 64 << 20, "67108864", "MC_NOTIFY_QUEUE_BYTES", int(4096..=1 << 40),
         "bytes of text that these notifications may have in all";
+    allow_reregister: bool = false, "0", "MC_ALLOW_REREGISTER", on_off,
+        "1: registering a region again, exactly (address, length, location, access), is 0 instead of -7, and each registration needs an unregistration";
     slice_timeout: Option<Duration> = None, "unset", "MC_SLICE_TIMEOUT", slice_timeout,
         "seconds from submit until a task that is not done becomes FAILED (class TIMEOUT); unset: the per-request deadlines below";
     report_timeout: bool = false, "0", "MC_REPORT_TIMEOUT", on_off,
@@ -201,6 +203,8 @@ config! {
         "largest descriptor, or other answer, read from a peer or a store, bytes; 32 MiB are 250000 buffers and more";
     metadata_revalidate: Duration = s(5), "5000", "MC_METADATA_REVALIDATE_MS", millis(0..=86400000),
         "stores that cannot tell of changes (http, redis): a descriptor in use that is older than these milliseconds is read again in the background; 0: never";
+    open_age: Duration = s(1), "1000", "MC_OPEN_AGE_MS", millis(0..=86400000),
+        "openSegment of a segment that is open reads its descriptor again if it is older than these milliseconds and no TCP connection shows that its owner lives";
     metadata_ca_file: Option<String> = None, "unset", "MC_METADATA_CA_FILE", text,
         "etcd, https: PEM file with the authorities to trust instead of the system's; with etcd it also turns TLS on";
     metadata_cert_file: Option<String> = None, "unset", "MC_METADATA_CERT_FILE", text,

@@ -31,13 +31,15 @@ pub struct Region {
     /// Bytes.
     pub len: u64,
     /// Where the memory lives, as the caller said: `cpu:0`, `*`, …
-    pub location: String,
+    pub location: Arc<String>,
     /// What the memory is.
     pub kind: Kind,
     /// Peers may read and write it.
     pub remote: bool,
     /// Position in the order of registration, which is the order of publication.
     pub order: u64,
+    /// How often it was registered and not unregistered since. Changed under the lock of the registry.
+    registrations: AtomicUsize,
     /// Uses in flight: slices of own tasks, and inbound requests.
     uses: AtomicUsize,
     /// Set until the transports have prepared the region, and again, for good, before the owner waits for `uses`
@@ -52,6 +54,12 @@ impl Region {
         self.addr + self.len
     }
 
+    /// Whether registering `range` so would be registering it again, exactly.
+    fn is_same(&self, range: &Range, location: &str, remote: bool) -> bool {
+        let is_at = (self.addr, self.len) == (range.addr, range.len);
+        is_at && *self.location == location && self.remote == remote
+    }
+
     fn holds(&self, addr: u64, len: u64) -> bool {
         addr >= self.addr && addr.checked_add(len).is_some_and(|end| end <= self.end())
     }
@@ -59,6 +67,15 @@ impl Region {
     /// No new uses are admitted: the region is not ready yet, or running uses should end.
     pub fn revoked(&self) -> bool {
         self.revoked.load(Ordering::Acquire)
+    }
+
+    /// Undoes one registration, with the registry locked; with the last one no new use is admitted, and `true` is returned.
+    fn undo_registration(&self) -> bool {
+        let is_last = self.registrations.fetch_sub(1, Ordering::SeqCst) == 1;
+        if is_last {
+            self.revoked.store(true, Ordering::SeqCst);
+        }
+        is_last
     }
 
     fn begin_use(self: &Arc<Self>) -> Option<RegionUse> {
@@ -108,6 +125,17 @@ impl Drop for RegionUse {
 pub struct Registry {
     /// Guards the map from first byte to region; regions never overlap.
     regions: RwLock<Map>,
+    /// A region may be registered again, exactly.
+    counts: bool,
+}
+
+/// What one call registered.
+#[derive(Default)]
+pub struct Reserved {
+    /// Regions that were not there before.
+    pub added: Vec<Arc<Region>>,
+    /// One entry for each range that is counted only, because its region was there.
+    pub again: Vec<Arc<Region>>,
 }
 
 #[derive(Default)]
@@ -131,17 +159,23 @@ impl Map {
 }
 
 impl Registry {
+    /// Nothing is registered. `counts`: a region may be registered again, exactly, and each registration is to be undone.
+    pub fn new(counts: bool) -> Self {
+        Registry { counts, ..Registry::default() }
+    }
+
     /// [`Registry::reserve`] and [`Registry::open`] in one.
     #[cfg(any(test, feature = "internals"))]
     pub fn insert(&self, ranges: &[Range], location: &str, remote: bool) -> Result<Vec<Arc<Region>>> {
-        let regions = self.reserve(ranges, location, remote)?;
+        let regions = self.reserve(ranges, location, remote)?.added;
         self.open(&regions);
         Ok(regions)
     }
 
     /// Takes all of `ranges` or none; they admit no use and are not published until they are opened. -1 for an
-    /// empty, null or wrapping range, -7 when one overlaps another or a region that is in the map.
-    pub fn reserve(&self, ranges: &[Range], location: &str, remote: bool) -> Result<Vec<Arc<Region>>> {
+    /// empty, null or wrapping range, -7 when one overlaps another or a region that is in the map. Where registrations are
+    /// counted, a range that is an open region exactly, in location and access too, is no overlap.
+    pub fn reserve(&self, ranges: &[Range], location: &str, remote: bool) -> Result<Reserved> {
         self.reserve_as(ranges, location, remote, |range, location| Kind::of(range.addr, range.len, location))
     }
 
@@ -151,16 +185,18 @@ impl Registry {
         location: &str,
         remote: bool,
         kind: impl Fn(&Range, &str) -> Kind,
-    ) -> Result<Vec<Arc<Region>>> {
+    ) -> Result<Reserved> {
         let mut sorted: Vec<&Range> = Vec::new();
         sorted.try_reserve(ranges.len()).map_err(|_| Error::out_of_memory("a list of regions"))?;
         sorted.extend(ranges);
-        sorted.sort_by_key(|r| r.addr);
+        // A stable sort would allocate. Equal addresses overlap, whatever their order.
+        sorted.sort_unstable_by_key(|r| r.addr);
         for range in &sorted {
             check_range(range)?;
         }
+        let is_twice = |pair: &[&Range]| (pair[0].addr, pair[0].len) == (pair[1].addr, pair[1].len);
         for pair in sorted.windows(2) {
-            if pair[0].addr + pair[0].len > pair[1].addr {
+            if pair[0].addr + pair[0].len > pair[1].addr && !(self.counts && is_twice(pair)) {
                 return Err(overlap(pair[1], pair[0].addr, pair[0].len, "another entry of the same call"));
             }
         }
@@ -170,9 +206,12 @@ impl Registry {
         let mut map = self.regions.write();
         for range in &sorted {
             if let Some(other) = map.overlapping(range) {
+                if self.counts && other.is_same(range, location, remote) && !other.revoked() {
+                    continue;
+                }
                 if (other.addr, other.len) == (range.addr, range.len) {
                     let text = format!(
-                        "[{:#x}, {:#x}) is registered already, exactly so; it stays usable, and one unregisterLocalMemory ends it",
+                        "[{:#x}, {:#x}) is registered already, exactly so; it stays usable, and one unregisterLocalMemory ends it (MC_ALLOW_REREGISTER)",
                         range.addr,
                         range.addr + range.len
                     );
@@ -186,16 +225,31 @@ impl Registry {
                 ));
             }
         }
-        let mut added = Vec::new();
-        added.try_reserve_exact(ranges.len()).map_err(|_| Error::out_of_memory("a list of regions"))?;
-        added.extend(ranges.iter().zip(kinds).map(|(range, kind)| map.add(range, location, remote, kind)));
-        Ok(added)
+        let mut reserved = Reserved::default();
+        let Reserved { added, again } = &mut reserved;
+        let fits = added.try_reserve_exact(ranges.len()).is_ok()
+            && (!self.counts || again.try_reserve_exact(ranges.len()).is_ok());
+        if !fits {
+            return Err(Error::out_of_memory("a list of regions"));
+        }
+        // One text for all of them.
+        let location = Arc::new(location.to_string());
+        for (range, kind) in ranges.iter().zip(kinds) {
+            match map.by_addr.get(&range.addr) {
+                Some(region) => {
+                    region.registrations.fetch_add(1, Ordering::SeqCst);
+                    again.push(region.clone());
+                }
+                None => added.push(map.add(range, &location, remote, kind)),
+            }
+        }
+        Ok(reserved)
     }
 
     /// A region of a kind that [`Kind::of`] does not give.
     #[cfg(test)]
     pub(crate) fn insert_as(&self, range: Range, kind: Kind) -> Arc<Region> {
-        let regions = self.reserve_as(&[range], "*", true, |_, _| kind.clone()).unwrap();
+        let regions = self.reserve_as(&[range], "*", true, |_, _| kind.clone()).unwrap().added;
         self.open(&regions);
         regions[0].clone()
     }
@@ -207,9 +261,9 @@ impl Registry {
         regions.iter().for_each(|region| region.revoked.store(false, Ordering::SeqCst));
     }
 
-    /// The region that starts exactly at `addr`, now closed to new uses; -3 if there is
-    /// none that is open. The caller waits for its uses, then calls [`Registry::remove`].
-    pub fn revoke(&self, addr: u64) -> Result<Arc<Region>> {
+    /// Undoes one registration of the region that starts exactly at `addr`; -3 if there is none that is open. With the last
+    /// one the region is closed to new uses and returned: the caller waits for its uses, then calls [`Registry::remove`].
+    pub fn revoke(&self, addr: u64) -> Result<Option<Arc<Region>>> {
         let map = self.regions.write();
         let region = map.by_addr.get(&addr).filter(|r| !r.revoked()).cloned();
         let region = region.ok_or_else(|| {
@@ -221,14 +275,13 @@ impl Registry {
             };
             Error::new(Code::AddressNotRegistered, format!("no region is registered at {addr:#x}{hint}"))
         })?;
-        region.revoked.store(true, Ordering::SeqCst);
-        Ok(region)
+        Ok(region.undo_registration().then_some(region))
     }
 
-    /// Closes a region to new uses; `false` if it was closed before. The caller goes on as after [`Registry::revoke`].
+    /// Undoes one registration; `true` if it was the last one, and then the caller goes on as after [`Registry::revoke`].
     pub fn withdraw(&self, region: &Region) -> bool {
         let _map = self.regions.write();
-        !region.revoked.swap(true, Ordering::SeqCst)
+        !region.revoked() && region.undo_registration()
     }
 
     /// Takes a revoked or never opened region out of the map; its range may be registered again.
@@ -256,22 +309,25 @@ impl Registry {
         self.regions.read().by_addr.len()
     }
 
-    /// The regions open to peers, in order of registration.
-    pub fn published(&self) -> Vec<Arc<Region>> {
+    /// The regions open to peers, in order of registration. `ERR_MEMORY` if the list does not fit.
+    pub fn published(&self) -> Result<Vec<Arc<Region>>> {
         self.open_regions(|region| region.remote)
     }
 
-    /// Every open region, in order of registration.
-    pub fn all(&self) -> Vec<Arc<Region>> {
+    /// Every open region, in order of registration. `ERR_MEMORY` if the list does not fit.
+    pub fn all(&self) -> Result<Vec<Arc<Region>>> {
         self.open_regions(|_| true)
     }
 
-    fn open_regions(&self, wanted: impl Fn(&Region) -> bool) -> Vec<Arc<Region>> {
+    fn open_regions(&self, wanted: impl Fn(&Region) -> bool) -> Result<Vec<Arc<Region>>> {
         let map = self.regions.read();
-        let open = map.by_addr.values().filter(|region| !region.revoked() && wanted(region));
-        let mut open: Vec<_> = open.cloned().collect();
-        open.sort_by_key(|region| region.order);
-        open
+        let mut open = Vec::new();
+        open.try_reserve_exact(map.by_addr.len()).map_err(|_| Error::out_of_memory("a list of regions"))?;
+        let chosen = map.by_addr.values().filter(|region| !region.revoked() && wanted(region));
+        open.extend(chosen.cloned());
+        // No two have the same; a stable sort would allocate.
+        open.sort_unstable_by_key(|region| region.order);
+        Ok(open)
     }
 
     /// Whether `addr` lies in a region open to peers.
@@ -281,14 +337,15 @@ impl Registry {
 }
 
 impl Map {
-    fn add(&mut self, range: &Range, location: &str, remote: bool, kind: Kind) -> Arc<Region> {
+    fn add(&mut self, range: &Range, location: &Arc<String>, remote: bool, kind: Kind) -> Arc<Region> {
         let region = Arc::new(Region {
             addr: range.addr,
             len: range.len,
-            location: location.to_string(),
+            location: location.clone(),
             kind,
             remote,
             order: self.next_order,
+            registrations: AtomicUsize::new(1),
             uses: AtomicUsize::new(0),
             revoked: AtomicBool::new(true),
             idle: Default::default(),

@@ -45,13 +45,24 @@ fn run_without_threads(programs: &Path) {
     }
 }
 
+fn run_restarts_with_stores(programs: &Path) {
+    for kind in [Kind::Etcd, Kind::Redis, Kind::Mte] {
+        let server = Server::start(kind);
+        let mut command = Command::new(programs.join("restarts"));
+        command.arg(server.url()).env("LD_LIBRARY_PATH", library_folder());
+        succeed(&format!("restarts with {kind:?}"), &mut command);
+    }
+}
+
 /// Runs one of the built `programs`.
 fn run(program: &str, programs: &Path) {
     if program == "stores" {
         return run_with_stores(programs);
     }
-    if program == "nothreads" {
-        run_without_threads(programs);
+    match program {
+        "nothreads" => run_without_threads(programs),
+        "restarts" => run_restarts_with_stores(programs),
+        _ => {}
     }
     let mut command = Command::new(programs.join(program));
     match program {
@@ -116,6 +127,7 @@ programs! {
     a_batchs_notification_waits_for_nobody_and_tells_its_fate: "notified";
     memory_that_is_gone_fails_only_its_requests: "unmapped";
     canceled_and_failed_batches_leave_both_sides_quiet: "quiesce";
+    a_segment_that_is_opened_again_leads_to_the_new_engine: "restarts";
     freed_batches_and_engines_leave_nothing_behind: "lifetimes";
 }
 
@@ -126,8 +138,8 @@ fn every_c_program_has_a_test() {
     for entry in std::fs::read_dir(top().join("tests/c")).unwrap() {
         let path = entry.unwrap().path();
         let stem = path.file_stem().unwrap().to_string_lossy().into_owned();
-        // The clock shim is no program; those over RDMA are the tests of rdma_sim.rs.
-        let elsewhere = stem == "clock" || stem.starts_with("rdma_");
+        // Two are preloaded. Those over RDMA are the tests of rdma_sim.rs, and starved is that of out_of_memory.rs.
+        let elsewhere = ["clock", "nomemory", "starved"].contains(&&*stem) || stem.starts_with("rdma_");
         if path.extension().is_some_and(|ext| ext == "c") && !elsewhere {
             found.insert(stem);
         }

@@ -65,12 +65,12 @@ impl Node {
     }
 
     fn protocol(&self) -> String {
-        self.engine.local().descriptor().unwrap().protocol
+        self.engine.local().descriptor().unwrap().unwrap().protocol
     }
 
     /// As peers read it.
     fn descriptor(&self) -> serde_json::Value {
-        self.engine.local().descriptor().unwrap().encode()
+        self.engine.local().descriptor().unwrap().unwrap().encode()
     }
 
     fn request(&self, opcode: i32, peer: &Node) -> Request {
@@ -190,10 +190,10 @@ fn memory_that_a_nic_cannot_register_is_registered_nowhere() {
     let node = Node::bare();
     node.engine.install_transport("tcp", None).unwrap();
     node.engine.register(&unmapped, "cpu:0", true).unwrap();
-    let before = (node.engine.local().descriptor().unwrap(), node.engine.show_links(true));
+    let before = (node.engine.local().descriptor().unwrap().unwrap(), node.engine.show_links(true));
     let error = node.engine.install_transport("rdma", Some(&matrix("sim0"))).unwrap_err();
     assert_eq!(error.code(), Code::Context, "{error}");
-    assert_eq!((node.engine.local().descriptor().unwrap(), node.engine.show_links(true)), before);
+    assert_eq!((node.engine.local().descriptor().unwrap().unwrap(), node.engine.show_links(true)), before);
     node.engine.unregister(std::iter::once(4096)).unwrap();
     node.engine.install_transport("rdma", Some(&matrix("sim0"))).unwrap();
     assert_eq!(node.protocol(), "rdma");

@@ -30,12 +30,11 @@ pub fn remove(token: u64) -> Result<Arc<Engine>> {
 
 /// Destroys every engine that asked to be released at shutdown.
 pub fn destroy_marked() {
-    ENGINES
-        .get()
-        .values()
-        .iter()
-        .filter(|engine| engine.is_released_at_shutdown())
-        .for_each(|engine| engine.destroy());
+    ENGINES.get().for_each(|engine| {
+        if engine.is_released_at_shutdown() {
+            engine.destroy();
+        }
+    });
 }
 
 /// The table key; an error, before any lock is touched, in a forked child.

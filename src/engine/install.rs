@@ -49,7 +49,7 @@ impl Engine {
             Some((matrix, origin)) => error.context(format!("{} (from {origin})", nics_of(matrix))),
             None => error,
         })?;
-        let regions = self.local.registry.all();
+        let regions = self.local.registry.all().inspect_err(|_| made.stop())?;
         if let Err(error) = made.register(&regions) {
             made.stop();
             return Err(error.context(format!("{} regions were registered before", regions.len())));

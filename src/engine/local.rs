@@ -9,6 +9,7 @@ use super::described::{Described, Made};
 use super::notifications::Notifications;
 use super::transports::Transports;
 use crate::config::Config;
+use crate::error::Result;
 use crate::handshake::{ConnectionMessage, Document, Handler, Notification};
 use crate::host_port::HostPort;
 use crate::memory::Registry;
@@ -50,7 +51,7 @@ impl Local {
             name,
             address,
             incarnation,
-            registry: Arc::default(),
+            registry: Arc::new(Registry::new(config.allow_reregister)),
             transports: Transports::default(),
             is_peer_to_peer: true,
             notifications: Notifications::new(config),
@@ -64,8 +65,8 @@ impl Local {
         self
     }
 
-    /// The descriptor that peers get; `None` before a transport is installed.
-    pub fn descriptor(&self) -> Option<SegmentDesc> {
+    /// The descriptor that peers get; `None` before a transport is installed. `ERR_MEMORY` if it does not fit.
+    pub fn descriptor(&self) -> Result<Option<SegmentDesc>> {
         let desc = SegmentDesc {
             name: self.name.clone(),
             incarnation: Some(incarnation::hex(&self.incarnation)),
@@ -82,18 +83,20 @@ impl Local {
     /// The descriptor without its buffers, which is sent along when a peer's is fetched; null before a transport is
     /// installed.
     pub fn outline(&self) -> Value {
-        let made = self.described.current().or_else(|| self.describe());
+        let made = self.described.current().or_else(|| self.describe().ok().flatten());
         made.map_or(Value::Null, |made| (*made.outline).clone())
     }
 
     /// The descriptor, encoded now.
-    fn describe(&self) -> Option<Made> {
+    fn describe(&self) -> Result<Option<Made>> {
         let changes = self.described.changes();
-        let made = Made::new(self.descriptor()?, changes);
+        let Some(desc) = self.descriptor()? else { return Ok(None) };
+        let made = Made::new(desc, changes);
         self.described.keep(&made);
-        Some(made)
+        Ok(Some(made))
     }
 
+    /// An error is told as if there were no transport yet: the peer may ask again.
     async fn described(self: Arc<Self>) -> Option<Made> {
         if let Some(made) = self.described.current() {
             return Some(made);
@@ -103,7 +106,11 @@ impl Local {
             return Some(made);
         }
         let (bytes, local) = (self.registry.count() * BUFFER_BYTES, self.clone());
-        aside::run(bytes, move || Ok(local.describe())).await.ok().flatten()
+        let made = aside::run(bytes, move || local.describe()).await;
+        made.unwrap_or_else(|error| {
+            tracing::warn!("a peer was not told of this engine's memory: {error}");
+            None
+        })
     }
 }
 

@@ -69,7 +69,7 @@ pub struct Engine {
     store: Arc<dyn Store>,
     client: Client,
     local: Arc<Local>,
-    segments: Segments,
+    segments: Arc<Segments>,
     batches: Slots<Batch>,
     log: Arc<RateLimit>,
     /// In the top bits of this engine's batch ids.
@@ -126,7 +126,7 @@ impl Engine {
         let store = metadata::open(connection, &config, own)?;
         let engine = Arc::new(Engine {
             client: Client::new(&config),
-            segments: Segments::new(&config),
+            segments: Arc::new(Segments::new(&config)),
             publisher: Publisher::new(store.clone(), local.clone()),
             bound: Mutex::new(bound),
             batches: Slots::default(),
@@ -278,7 +278,7 @@ impl Engine {
     }
 
     fn abandon_batches(&self) {
-        self.batches.values().iter().for_each(|batch| batch.abandon());
+        self.batches.for_each(|batch| batch.abandon());
     }
 }
 

@@ -18,6 +18,8 @@ pub struct Notifications {
 #[derive(Default)]
 struct Queue {
     messages: VecDeque<Notification>,
+    /// Those that were put back, the oldest first: they are older than `messages`.
+    returned: VecDeque<VecDeque<Notification>>,
     /// Text in `messages`.
     bytes: usize,
 }
@@ -36,7 +38,8 @@ impl Notifications {
     pub fn add(&self, notification: Notification) -> bool {
         let mut queue = self.queue.lock();
         let bytes = queue.bytes.saturating_add(text_bytes(&notification));
-        let full = queue.messages.len() >= self.most || bytes > self.most_bytes;
+        let returned: usize = queue.returned.iter().map(VecDeque::len).sum();
+        let full = queue.messages.len() + returned >= self.most || bytes > self.most_bytes;
         if full || queue.messages.try_reserve(1).is_err() {
             return false;
         }
@@ -45,17 +48,19 @@ impl Notifications {
         true
     }
 
-    /// Takes every one.
+    /// Takes every one; if some were put back, those only.
     pub fn take(&self) -> VecDeque<Notification> {
-        std::mem::take(&mut *self.queue.lock()).messages
+        let mut queue = self.queue.lock();
+        let taken = queue.returned.pop_front().unwrap_or_else(|| std::mem::take(&mut queue.messages));
+        queue.bytes -= taken.iter().map(text_bytes).sum::<usize>();
+        taken
     }
 
-    /// Puts some back in front, after the caller could not be given them.
-    pub fn put_back(&self, mut taken: VecDeque<Notification>) {
+    /// Puts some back in front, after the caller could not be given them. The lists are not joined: there is no memory.
+    pub fn put_back(&self, taken: VecDeque<Notification>) {
         let mut queue = self.queue.lock();
         queue.bytes += taken.iter().map(text_bytes).sum::<usize>();
-        taken.append(&mut queue.messages);
-        queue.messages = taken;
+        queue.returned.push_front(taken);
     }
 }
 
@@ -76,8 +81,10 @@ mod tests {
         let taken = queue.take();
         assert!(queue.add(note("c")));
         queue.put_back(taken);
-        let names: Vec<String> = queue.take().into_iter().map(|n| n.name).collect();
-        assert_eq!(names, ["a", "b", "c"]);
+        assert!(!queue.add(note("d")), "those that were put back count too");
+        let names = || queue.take().into_iter().map(|n| n.name).collect::<Vec<_>>();
+        assert_eq!((names(), names()), (vec!["a".into(), "b".into()], vec!["c".to_string()]));
+        assert!(names().is_empty());
         let large = Notification { name: "x".into(), message: "y".repeat(config.notify_queue_bytes) };
         assert!(!queue.add(large) && queue.add(note("d")));
     }

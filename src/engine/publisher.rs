@@ -64,8 +64,9 @@ impl Publisher {
         }
         let upto = self.wanted.load(SeqCst);
         let result = match self.local.descriptor() {
-            Some(desc) => self.store.put(desc).await.map_err(|e| e.context("publish the descriptor")),
-            None => Ok(()),
+            Ok(Some(desc)) => self.store.put(desc).await.map_err(|e| e.context("publish the descriptor")),
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
         };
         *turn = Outcome { upto, result: result.clone() };
         result

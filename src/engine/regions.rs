@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Engine;
-use crate::error::Result;
-use crate::memory::{Range, Region, Registry};
+use crate::error::{Error, Result};
+use crate::memory::{Range, Region, Registry, Reserved};
 use crate::transport::Transport;
 
 /// How long an unregistration waits for the uses of the region to end by themselves. Chosen: healthy transfers end
@@ -26,42 +26,78 @@ const UPSTREAM_FRAME_BYTES: usize = 1 << 20;
 
 impl Engine {
     /// Registers all of `ranges` or none, on every transport. -1 empty or wrapping, -7 overlap, also with regions
-    /// that another thread is registering; -202 if a NIC cannot, -200 if the store cannot.
+    /// that another thread is registering; -202 if a NIC cannot, -200 if the store cannot. With `MC_ALLOW_REREGISTER` a region
+    /// that is registered exactly so is counted once more.
     pub fn register(&self, ranges: &[Range], location: &str, remote: bool) -> Result<()> {
         let _installed = self.transports().keep();
         let transports = self.transports().all();
-        let regions = prepare(&self.local.registry, &transports, ranges, location, remote)?;
+        let Reserved { added, again } = self.local.registry.reserve(ranges, location, remote)?;
+        if let Err(error) = prepare(&self.local.registry, &transports, &added) {
+            self.take_back(&transports, again);
+            return Err(error);
+        }
+        // Also if none is new: whoever registered it first may not have published it.
         if let Err(error) = self.publish() {
-            let ours = regions.into_iter().filter(|region| self.local.registry.withdraw(region));
-            let ours: Vec<Arc<Region>> = ours.collect();
+            self.take_back(&transports, added);
+            self.take_back(&transports, again);
             self.publish_soon();
-            release_all(&self.local.registry, &transports, &ours);
             return Err(error);
         }
         self.warn_of_size();
         Ok(())
     }
 
-    /// Unregisters the regions that start at `addrs`; the first error is returned, the others
-    /// are unregistered all the same. Peers are told, then running uses are waited for and at last aborted.
+    /// Undoes a registration of each of `regions`; those that nobody else has registered are given up.
+    fn take_back(&self, transports: &[Arc<dyn Transport>], mut regions: Vec<Arc<Region>>) {
+        regions.retain(|region| self.local.registry.withdraw(region));
+        if !regions.is_empty() {
+            self.publish_soon();
+            release_all(&self.local.registry, transports, &regions);
+        }
+    }
+
+    /// Unregisters the regions that start at `addrs`, unless they are registered once more; the first error is returned, the
+    /// others are unregistered all the same. Peers are told, then running uses are waited for and at last aborted.
     pub fn unregister(&self, addrs: impl Iterator<Item = u64>) -> Result<()> {
         let _installed = self.transports().keep();
+        let transports = self.transports().all();
         let mut first_error = None;
         let mut revoked: Vec<Arc<Region>> = Vec::new();
         for addr in addrs {
             match self.local.registry.revoke(addr) {
-                Ok(region) => revoked.push(region),
+                Ok(None) => {}
+                Ok(Some(region)) => {
+                    // All at once is one publication, but what cannot be listed is unregistered all the same.
+                    if revoked.try_reserve(1).is_err() {
+                        self.give_up(&transports, &mut revoked, &mut first_error);
+                    }
+                    match revoked.capacity() {
+                        0 => self.give_up(&transports, &mut vec![region], &mut first_error),
+                        _ => revoked.push(region),
+                    }
+                }
                 Err(error) => drop(first_error.get_or_insert(error)),
             }
         }
+        self.give_up(&transports, &mut revoked, &mut first_error);
+        first_error.map_or(Ok(()), Err)
+    }
+
+    /// Tells peers that `revoked` are gone, and lets go of them.
+    fn give_up(
+        &self,
+        transports: &[Arc<dyn Transport>],
+        revoked: &mut Vec<Arc<Region>>,
+        first_error: &mut Option<Error>,
+    ) {
         if !revoked.is_empty() {
             if let Err(error) = self.publish() {
                 self.publish_soon();
                 first_error.get_or_insert(error);
             }
         }
-        release_all(&self.local.registry, &self.transports().all(), &revoked);
-        first_error.map_or(Ok(()), Err)
+        release_all(&self.local.registry, transports, revoked);
+        revoked.clear();
     }
 
     /// Without a store nothing is refused here: a peer of this project takes `MC_METADATA_MAX_BYTES`.
@@ -82,26 +118,23 @@ impl Engine {
     }
 }
 
-/// Takes the ranges, has every transport prepare them, and only then opens them to uses and publication. If one
-/// transport cannot, nothing stays behind. The registry's lock is not held meanwhile.
-fn prepare(
-    registry: &Registry,
-    transports: &[Arc<dyn Transport>],
-    ranges: &[Range],
-    location: &str,
-    remote: bool,
-) -> Result<Vec<Arc<Region>>> {
-    let regions = registry.reserve(ranges, location, remote)?;
+/// Has every transport prepare reserved regions, and only then opens them to uses and publication. If one transport cannot,
+/// nothing stays behind. The registry's lock is not held meanwhile.
+fn prepare(registry: &Registry, transports: &[Arc<dyn Transport>], regions: &[Arc<Region>]) -> Result<()> {
+    // All were registered before.
+    if regions.is_empty() {
+        return Ok(());
+    }
     for (index, transport) in transports.iter().enumerate() {
-        if let Err(error) = transport.register(&regions) {
+        if let Err(error) = transport.register(regions) {
             let done = transports[..index].iter().rev();
             done.for_each(|earlier| regions.iter().for_each(|region| earlier.unregister(region)));
             regions.iter().for_each(|region| registry.remove(region));
             return Err(error.context(format!("register with {}", transport.name())));
         }
     }
-    registry.open(&regions);
-    Ok(regions)
+    registry.open(regions);
+    Ok(())
 }
 
 fn release_all(registry: &Registry, transports: &[Arc<dyn Transport>], revoked: &[Arc<Region>]) {

@@ -86,6 +86,7 @@ impl Route for SegmentRoute {
             let answer = self.client.connection(&address, &message).await;
             if answer.as_ref().is_err_and(|error| matches!(error.code(), Code::Socket | Code::Dns)) {
                 segment.forget_rpc_address();
+                segment.suspect();
             }
             answer
         })

@@ -2,10 +2,13 @@
 
 mod freshness;
 mod hear;
+mod opening;
 pub(super) mod table;
 mod turns;
 
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use once_cell::sync::OnceCell;
@@ -19,6 +22,7 @@ use crate::runtime::aside;
 use crate::transport::table::PROTOCOLS;
 use crate::transport::Link;
 use freshness::Freshness;
+use opening::Opening;
 use turns::Turns;
 
 /// An open segment. Shared by the table, links and running calls.
@@ -27,6 +31,11 @@ pub(super) struct Segment {
     pub id: i32,
     /// The name it was opened by.
     pub opened_as: String,
+    /// How often it was opened and not closed since. Changed while the table of segments is locked, shared to open and
+    /// exclusively to close.
+    opens: AtomicUsize,
+    /// All who opened it have closed it, and nobody has used it since.
+    lingers: AtomicBool,
     store: Arc<dyn Store>,
     known: ArcSwap<Known>,
     /// Guards the replacement of `known`.
@@ -37,6 +46,8 @@ pub(super) struct Segment {
     pub notifying: tokio::sync::Mutex<()>,
     /// When and how changes are heard of.
     freshness: Freshness,
+    /// Whether it is read again when it is opened again.
+    opening: Opening,
     /// Guards the peer's handshake address; forgotten when nobody answers there or the descriptor changes.
     rpc: Mutex<RpcAddress>,
     /// One per row of [`PROTOCOLS`], made on first use. Each submit call chooses by the descriptor as it is then, so
@@ -63,12 +74,15 @@ impl Segment {
         Segment {
             id,
             opened_as: name.to_string(),
+            opens: AtomicUsize::new(0),
+            lingers: AtomicBool::new(false),
             store: store.clone(),
             known: ArcSwap::from_pointee(known),
             replacing: Mutex::new(()),
             turns: Turns::default(),
             notifying: tokio::sync::Mutex::default(),
             freshness: Freshness::new(settings, store.watches() || store.is_peer_to_peer()),
+            opening: Opening::new(Instant::now()),
             rpc: Mutex::default(),
             links: [const { OnceCell::new() }; PROTOCOLS.len()],
         }
@@ -86,9 +100,35 @@ impl Segment {
 
     /// Reads the descriptor again; on failure the cached one stays.
     pub(super) async fn refresh(&self) -> Result<()> {
-        let fresh = read(&*self.store, &self.opened_as).await?;
-        self.replace(fresh);
-        Ok(())
+        match read(&*self.store, &self.opened_as).await {
+            Ok(fresh) => {
+                self.replace(fresh);
+                Ok(())
+            }
+            Err(error) => {
+                self.suspect();
+                Err(error)
+            }
+        }
+    }
+
+    /// Its owner does not answer; it may come back as another process.
+    pub(super) fn suspect(&self) {
+        self.opening.suspect();
+    }
+
+    /// Whether the descriptor is to be read again because the segment is opened again: its owner may be another process
+    /// now. `oldest` is the age from which it is where no connection tells.
+    pub(super) fn may_have_restarted(&self, oldest: Duration) -> bool {
+        let known = self.known();
+        let lives = known.leading().filter_map(|row| self.links[row].get()?.peer_lives());
+        // One that is up outweighs others that ended.
+        self.opening.is_due(lives.max(), oldest, Instant::now())
+    }
+
+    /// Has the descriptor read again for that reason, by `read`, which says whether there was an answer, or by another call.
+    pub(super) fn read_for_opening(&self, read: impl FnOnce() -> bool) {
+        self.opening.read_again(read);
     }
 
     fn replace(&self, mut fresh: Known) {
@@ -97,6 +137,7 @@ impl Segment {
         if fresh.revision != 0 && fresh.revision < self.freshness.latest() {
             return;
         }
+        self.opening.note_read(Instant::now());
         let changed = !old.same_as(&fresh);
         fresh.version = old.version + u64::from(changed);
         self.freshness.read_now(fresh.revision);

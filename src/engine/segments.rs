@@ -1,9 +1,11 @@
 //! Opening segments, reading their descriptors again, notifying their owners.
 
+use std::future::{ready, Future};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::local::Local;
+use super::segment::table::{Closed, Found, Left, LINGER};
 use super::segment::{self, Segment};
 use super::Engine;
 use crate::error::{Class, Code, Error, Result};
@@ -19,16 +21,29 @@ const READING_AT_ONCE: (usize, usize) = (64, 1024);
 /// How long reading all of them may take. Chosen: a caller waits for it; what could not be read by then keeps its old
 /// descriptor.
 const ALL_LIMIT: Duration = Duration::from_secs(30);
+/// How long opening a segment again waits for its descriptor. Chosen: peers and stores that live answer within it, and the old
+/// descriptor may still be right.
+const OPEN_LIMIT: Duration = Duration::from_secs(1);
+/// How long a call waits for the descriptor of a closed segment that it uses. Chosen: the default limit of a store's
+/// operation and of a connect.
+const REOPEN_LIMIT: Duration = Duration::from_secs(5);
 
 impl Engine {
-    /// Id of the segment called `name`; reads its descriptor if it is not open yet.
+    /// Id of the segment called `name`, which counts as opened once more; reads its descriptor if it is not open yet.
     pub fn open_segment(&self, name: &str) -> Result<i32> {
         let name = stripped(name)?;
         if name == self.local.name {
             return Ok(LOCAL_SEGMENT);
         }
-        if let Some(segment) = self.segments.by_name(name) {
-            segment.revalidate(&self.control);
+        if let Some(segment) = self.segments.open(name) {
+            if segment.may_have_restarted(self.config.open_age) {
+                segment.read_for_opening(|| {
+                    let read = self.refresh_within(&segment, OPEN_LIMIT);
+                    !read.is_err_and(|error| error.kind() == Class::Timeout)
+                });
+            } else {
+                segment.revalidate(&self.control);
+            }
             return Ok(segment.id);
         }
         let (store, wanted) = (self.store.clone(), name.to_string());
@@ -37,11 +52,9 @@ impl Engine {
         if known.name == self.local.name {
             return Ok(LOCAL_SEGMENT);
         }
-        let id = self.segments.insert(name, &self.store, known)?;
-        if let Some(segment) = self.segments.by_id(id) {
-            segment.start_watch(&self.control);
-        }
-        Ok(id)
+        let segment = self.segments.insert(name, &self.store, known)?;
+        segment.start_watch(&self.control);
+        Ok(segment.id)
     }
 
     /// As [`Engine::open_segment`], but a cached descriptor is read again first; if that
@@ -52,9 +65,32 @@ impl Engine {
             let refreshed = segment.clone();
             let done = self.control.block(async move { refreshed.refresh().await });
             done.map_err(|e| e.context(format!("refresh segment '{name}'")))?;
-            return Ok(segment.id);
+            // Unless it was closed meanwhile.
+            if let Some(segment) = self.segments.open(&segment.opened_as) {
+                return Ok(segment.id);
+            }
         }
         self.open_segment(name)
+    }
+
+    /// Closes a segment that was opened once more often than it was closed since; the last one to close it gives back
+    /// what it holds, after a while. Its id works on: a use of it reads the descriptor again. Any id is fine.
+    pub fn close_segment(&self, id: i32) {
+        let Left { gone, sweep } = self.segments.close(id, Instant::now());
+        drop(gone);
+        if !sweep {
+            return;
+        }
+        let segments = Arc::downgrade(&self.segments);
+        self.control.spawn(async move {
+            loop {
+                tokio::time::sleep(LINGER).await;
+                let Some(segments) = segments.upgrade() else { return };
+                if !segments.sweep(Instant::now()).sweep {
+                    return;
+                }
+            }
+        });
     }
 
     /// Forgets a segment; nothing happens in the store.
@@ -80,8 +116,8 @@ impl Engine {
         });
     }
 
-    pub(super) fn refresh_all(&self) -> impl std::future::Future<Output = ()> + Send + 'static {
-        let (segments, log) = (self.segments.all(), self.log.clone());
+    pub(super) fn refresh_all(&self) -> impl Future<Output = ()> + Send + 'static {
+        let (segments, log) = (self.segments.all().unwrap_or_else(none_listed), self.log.clone());
         let stored = !self.store.is_peer_to_peer();
         let at_once = if stored { READING_AT_ONCE.0 } else { READING_AT_ONCE.1 };
         let reading = async move {
@@ -113,14 +149,14 @@ impl Engine {
         }
     }
 
-    /// Buffers of an open segment, as last read: address, length, location.
+    /// Buffers of an open segment, as last read: address, length, location. `ERR_MEMORY` if the list does not fit.
     pub fn segment_buffers(&self, id: i32) -> Result<Vec<(u64, u64, String)>> {
         if id == LOCAL_SEGMENT {
-            let published = self.local.registry.published();
-            return Ok(published.iter().map(|r| (r.addr, r.len, r.location.clone())).collect());
+            let published = self.local.registry.published()?;
+            return listed(published.iter().map(|r| (r.addr, r.len, r.location.to_string())));
         }
         let known = self.segment(id)?.known();
-        Ok(known.buffers().into_iter().map(|b| (b.addr, b.len, b.name)).collect())
+        listed(known.buffers().into_iter().map(|b| (b.addr, b.len, b.name)))
     }
 
     /// The open segment with this id; -1 if there is none.
@@ -130,9 +166,46 @@ impl Engine {
                 "segment id {id} was never opened here, or removed; call openSegment first"
             ))
         };
-        let segment = self.segments.by_id(id).ok_or_else(never)?;
+        let segment = match self.segments.find(id).ok_or_else(never)? {
+            Found::Open(segment) => segment,
+            Found::Closed(closed) => {
+                let reopened = self.reopened(closed);
+                let limited = async move {
+                    let done = tokio::time::timeout(REOPEN_LIMIT, reopened).await;
+                    done.unwrap_or_else(|_| Err(late()))
+                };
+                let done = self.control.block(limited);
+                done.map_err(|e| e.context(format!("segment id {id} was closed, and is opened again")))?
+            }
+        };
         segment.revalidate(&self.control);
         Ok(segment)
+    }
+
+    /// A segment that was closed, open again because its id is used.
+    fn reopened(&self, closed: Arc<Closed>) -> impl Future<Output = Result<Arc<Segment>>> + Send + 'static {
+        let (segments, store, control) =
+            (self.segments.clone(), self.store.clone(), Arc::downgrade(&self.control));
+        async move {
+            let segment = segments.reopen(&closed, &store).await?;
+            if let Some(control) = control.upgrade() {
+                segment.start_watch(&control);
+            }
+            Ok(segment)
+        }
+    }
+
+    /// Reads the descriptor again. If that fails, or takes longer than `limit`, the cached one stays.
+    pub(super) fn refresh_within(&self, segment: &Arc<Segment>, limit: Duration) -> Result<()> {
+        let refreshed = segment.clone();
+        let limited = async move {
+            let done = tokio::time::timeout(limit, refreshed.refresh()).await;
+            done.unwrap_or_else(|_| Err(late()))
+        };
+        let done = self.control.block(limited);
+        done.inspect_err(|error| {
+            tracing::debug!("descriptor of '{}' not refreshed: {error}", segment.opened_as);
+        })
     }
 
     /// Delivers a notification and waits for the receipt. -200 for an unknown id or a refusal.
@@ -148,20 +221,28 @@ impl Engine {
         notification: Notification,
     ) -> Result<BoxFuture<'static, Result<()>>> {
         if target == LOCAL_SEGMENT as u64 {
-            return Ok(Box::pin(std::future::ready(notify_self(&self.local, notification))));
+            return Ok(Box::pin(ready(notify_self(&self.local, notification))));
         }
-        let segment = i32::try_from(target).ok().and_then(|id| self.segments.by_id(id));
+        let found = i32::try_from(target).ok().and_then(|id| self.segments.find(id));
         let unknown = || {
             Error::new(
                 Code::Metadata,
                 format!("segment id {target} was never opened here, or removed; call openSegment first"),
             )
         };
-        let segment = segment.ok_or_else(|| unknown().permanent(Class::Argument))?;
-        segment.revalidate(&self.control);
+        let found = found.ok_or_else(|| unknown().permanent(Class::Argument))?;
+        // Not read again here: whoever polls a batch waits for no peer.
+        let segment: BoxFuture<'static, Result<Arc<Segment>>> = match found {
+            Found::Open(segment) => {
+                segment.revalidate(&self.control);
+                Box::pin(ready(Ok(segment)))
+            }
+            Found::Closed(closed) => Box::pin(self.reopened(closed)),
+        };
         let client = self.client.clone();
         let limit = self.config.handshake_timeout;
         Ok(Box::pin(async move {
+            let segment = segment.await?;
             // One after the other, so that they arrive in the order in which they were sent.
             let turn = tokio::time::timeout(limit, segment.notifying.lock()).await;
             let _turn = turn.map_err(|_| {
@@ -175,6 +256,7 @@ impl Engine {
             };
             // The peer may have come back elsewhere.
             segment.forget_rpc_address();
+            segment.suspect();
             match segment.rpc_address().await {
                 Ok(other) if other != address => client.notify(&other, &notification).await,
                 _ => Err(failed),
@@ -186,6 +268,22 @@ impl Engine {
     pub fn local(&self) -> &Arc<Local> {
         &self.local
     }
+}
+
+fn listed<T>(items: impl ExactSizeIterator<Item = T>) -> Result<Vec<T>> {
+    let mut list = Vec::new();
+    list.try_reserve_exact(items.len()).map_err(|_| Error::out_of_memory("a list of buffers"))?;
+    list.extend(items);
+    Ok(list)
+}
+
+fn none_listed(error: Error) -> Vec<Arc<Segment>> {
+    tracing::warn!("descriptors are not read again: {error}");
+    Vec::new()
+}
+
+fn late() -> Error {
+    Error::new(Code::Socket, "no descriptor in time").transient(Class::Timeout)
 }
 
 fn notify_self(local: &Local, notification: Notification) -> Result<()> {

@@ -98,11 +98,14 @@ impl Engine {
         drop(view);
         let pending = notification.map(|notification| Pending { target: entry(0).target, notification });
         let remotes = || targets.iter().filter_map(|target| target.remote.as_ref());
-        let ways: Vec<_> =
-            remotes().map(|remote| (remote.way.link.clone(), remote.segment.clone())).collect();
+        let mut ways = Vec::new();
         let outcome = outcome
+            .and_then(|()| ways.try_reserve_exact(targets.len()).map_err(|_| Error::out_of_memory("targets")))
             .and_then(|()| remotes().try_for_each(Remote::ready))
-            .and_then(|()| reservation.commit(&work, &ways, pending));
+            .and_then(|()| {
+                ways.extend(remotes().map(|remote| (remote.way.link.clone(), remote.segment.clone())));
+                reservation.commit(&work, &ways, pending)
+            });
         if let Err(error) = outcome {
             targets.into_iter().flat_map(|target| target.slices).for_each(Slice::discard);
             return Err(error);
@@ -130,6 +133,7 @@ impl Engine {
         let index = match targets.iter().rposition(|target| target.id == request.target) {
             Some(index) => index,
             None => {
+                targets.try_reserve(1).map_err(|_| Error::out_of_memory("targets"))?;
                 targets.push(self.target(request.target)?);
                 targets.len() - 1
             }
@@ -143,7 +147,8 @@ impl Engine {
         let covered = self.remote(remote.segment.clone())?.covers(request);
         if !covered {
             let segment = &remote.segment;
-            segment.read_again(|| self.refresh(segment));
+            // If it cannot be read, the range stays missing.
+            segment.read_again(|| drop(self.refresh_within(segment, REFRESH_LIMIT)));
         }
         // The peer may have come back with another transport.
         *remote = self.remote(remote.segment.clone())?;
@@ -183,23 +188,12 @@ impl Engine {
         }
         let segment = self.segment(id)?;
         if self.config.disable_metacache {
-            self.refresh(&segment);
+            // If it cannot be read, the cached one has to do.
+            let _ = self.refresh_within(&segment, REFRESH_LIMIT);
         }
         let remote = self.remote(segment)?;
         let any_source = self.takes_any_source(&remote.way);
         Ok(Target { id, remote: Some(remote), any_source, slices: Vec::new() })
-    }
-
-    /// Reads the descriptor again; if that fails, the cached one stays.
-    fn refresh(&self, segment: &Arc<Segment>) {
-        let refreshed = segment.clone();
-        let limited = async move {
-            let done = tokio::time::timeout(REFRESH_LIMIT, refreshed.refresh()).await;
-            done.unwrap_or_else(|_| Err(Error::new(Code::Socket, "no descriptor in time")))
-        };
-        if let Err(error) = self.control.block(limited) {
-            tracing::debug!("descriptor of '{}' not refreshed: {error}", segment.opened_as);
-        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use crate::error::Result;
 use crate::handshake::ConnectionMessage;
 use crate::segment_desc::SegmentDesc;
 use crate::transport::table::{NO_CONNECTIONS, PROTOCOLS};
@@ -62,9 +63,9 @@ impl Transports {
         self.installing.write()
     }
 
-    /// The descriptor that peers get; `None` before a transport is installed.
-    pub fn describe(&self, mut desc: SegmentDesc) -> Option<SegmentDesc> {
-        let first = self.iter().next()?;
+    /// The descriptor that peers get; `None` before a transport is installed. `ERR_MEMORY` if it does not fit.
+    pub fn describe(&self, mut desc: SegmentDesc) -> Result<Option<SegmentDesc>> {
+        let Some(first) = self.iter().next() else { return Ok(None) };
         desc.protocol.clear();
         for (row, installed) in PROTOCOLS.iter().zip(&self.installed) {
             match installed.get() {
@@ -76,10 +77,16 @@ impl Transports {
             let rows = PROTOCOLS.iter().zip(&self.installed);
             rows.filter(move |(row, _)| row.is_extension() == extension)
         };
-        let mut forms = forms(false).chain(forms(true));
-        let listed = forms.find(|(_, installed)| installed.get().is_some_and(|t| t.list_buffers(&mut desc)));
-        desc.protocol = listed.map_or(first.name(), |(row, _)| row.name()).into();
-        Some(desc)
+        let mut listed = first.name();
+        for (row, installed) in forms(false).chain(forms(true)) {
+            let Some(transport) = installed.get() else { continue };
+            if transport.list_buffers(&mut desc)? {
+                listed = row.name();
+                break;
+            }
+        }
+        desc.protocol = listed.into();
+        Ok(Some(desc))
     }
 
     /// Named counters, as [`Transport::stats`].

@@ -2,7 +2,7 @@
 
 use std::ffi::{c_char, c_int, c_void};
 
-use super::guard::{copy_text, guard, handle, out, text, with_engine};
+use super::guard::{copy_text, guard, handle, name, out, text, with_engine};
 use super::types::{transfer_engine_t, transport_t};
 use crate::engine::{handles, Engine};
 use crate::error::Error;
@@ -25,10 +25,10 @@ pub unsafe extern "C" fn createTransferEngine(
     let _ = (ip_or_host_name, rpc_port);
     guard(|| {
         // SAFETY: C strings by the API's contract.
-        let connection = unsafe { text(metadata_conn_string, "metadata_conn_string") }?;
+        let connection = unsafe { name(metadata_conn_string, "metadata_conn_string") }?;
         // SAFETY: as above.
-        let name = unsafe { text(local_server_name, "local_server_name") }?;
-        Ok(handle(handles::insert(Engine::create(connection, name, auto_discover != 0)?)?))
+        let server = unsafe { name(local_server_name, "local_server_name") }?;
+        Ok(handle(handles::insert(Engine::create(connection, server, auto_discover != 0)?)?))
     })
 }
 

@@ -9,6 +9,10 @@ use super::types::{transfer_engine_t, INVALID_BATCH};
 use crate::engine::{handles, Inside};
 use crate::error::{Class, Code, Error, Result};
 
+/// Most bytes of a name. Chosen: none is a hundredth as long, and so the library may copy names, and repeat them in messages,
+/// without a thought for memory.
+const LONGEST_NAME: usize = 16 << 10;
+
 thread_local!(static LAST: RefCell<Option<Error>> = const { RefCell::new(None) });
 
 /// A C return type and what it is on failure.
@@ -78,6 +82,28 @@ pub(super) unsafe fn text<'a>(text: *const c_char, what: &str) -> Result<&'a str
     // SAFETY: not NULL, and NUL-terminated by the caller's promise.
     let text = unsafe { CStr::from_ptr(text) };
     text.to_str().map_err(|_| Error::invalid(format!("{what} is not UTF-8")))
+}
+
+/// A name, an address or a location as text; -1 if it is NULL, not UTF-8 or longer than [`LONGEST_NAME`].
+///
+/// # Safety
+/// As [`text`].
+pub(super) unsafe fn name<'a>(name: *const c_char, what: &str) -> Result<&'a str> {
+    // SAFETY: the caller's promise.
+    let name = unsafe { text(name, what) }?;
+    if name.len() > LONGEST_NAME {
+        let text = format!("{what} has {} bytes, more than {LONGEST_NAME}", name.len());
+        return Err(Error::invalid(text));
+    }
+    Ok(name)
+}
+
+/// A copy of a text of any length; `ERR_MEMORY` if it does not fit.
+pub(super) fn owned(text: &str, what: &str) -> Result<String> {
+    let mut copy = String::new();
+    copy.try_reserve_exact(text.len()).map_err(|_| Error::out_of_memory(what))?;
+    copy.push_str(text);
+    Ok(copy)
 }
 
 /// An array that C passes; NULL is fine when it is empty.

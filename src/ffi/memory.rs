@@ -2,13 +2,14 @@
 
 use std::ffi::{c_char, c_int, c_void};
 
-use super::guard::{list, text, with_engine};
+use super::guard::{list, name, with_engine};
 use super::types::{buffer_entry_t, transfer_engine_t};
 use crate::error::Error;
 use crate::memory::Range;
 
 /// Registers [addr, addr+length) for transfers. location: "cpu:N", "cuda:N", "*", …
-/// remote_accessible 0: peers may not reach it. 0; -1 bad range; -7 overlap.
+/// remote_accessible 0: peers may not reach it. 0; -1 bad range; -7 overlap, unless it is a registered region exactly and
+/// MC_ALLOW_REREGISTER is 1: then each registration needs an unregistration.
 #[no_mangle]
 pub unsafe extern "C" fn registerLocalMemory(
     engine: transfer_engine_t,
@@ -19,7 +20,7 @@ pub unsafe extern "C" fn registerLocalMemory(
 ) -> c_int {
     with_engine(engine, |engine| {
         // SAFETY: a C string by the API's contract.
-        let location = unsafe { text(location, "location") }?;
+        let location = unsafe { name(location, "location") }?;
         let range = Range { addr: addr as u64, len: length as u64 };
         engine.register(&[range], location, remote_accessible != 0)?;
         Ok(0)
@@ -48,7 +49,7 @@ pub unsafe extern "C" fn registerLocalMemoryBatch(
         // SAFETY: an array of `buffer_len` entries by the API's contract.
         let entries = unsafe { list(buffer_list, buffer_len, "buffer_list") }?;
         // SAFETY: a C string by the API's contract.
-        let location = unsafe { text(location, "location") }?;
+        let location = unsafe { name(location, "location") }?;
         let mut ranges = Vec::new();
         ranges.try_reserve_exact(entries.len()).map_err(|_| Error::out_of_memory("a list of regions"))?;
         ranges.extend(entries.iter().map(|e| Range { addr: e.addr as u64, len: e.length as u64 }));

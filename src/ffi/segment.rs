@@ -2,7 +2,7 @@
 
 use std::ffi::{c_char, c_int};
 
-use super::guard::{text, with_engine};
+use super::guard::{name, with_engine};
 use super::types::{segment_id_t, transfer_engine_t};
 
 /// Opens a peer's segment and returns its id, the same one every time; 0 for the own name.
@@ -12,7 +12,7 @@ use super::types::{segment_id_t, transfer_engine_t};
 pub unsafe extern "C" fn openSegment(engine: transfer_engine_t, segment_name: *const c_char) -> segment_id_t {
     with_engine(engine, |engine| {
         // SAFETY: a C string by the API's contract.
-        engine.open_segment(unsafe { text(segment_name, "segment_name") }?)
+        engine.open_segment(unsafe { name(segment_name, "segment_name") }?)
     })
 }
 
@@ -25,15 +25,19 @@ pub unsafe extern "C" fn openSegmentNoCache(
 ) -> segment_id_t {
     with_engine(engine, |engine| {
         // SAFETY: a C string by the API's contract.
-        engine.open_segment_fresh(unsafe { text(segment_name, "segment_name") }?)
+        engine.open_segment_fresh(unsafe { name(segment_name, "segment_name") }?)
     })
 }
 
-/// Does nothing: the id stays usable. 0.
+/// Undoes one openSegment. Once each has been undone, what the segment holds is given back, after ten seconds or when 16
+/// others were closed too, unless a batch has work there. The id stays usable: whoever uses it again waits until the peer's
+/// descriptor has been read anew. 0 for any id.
 #[no_mangle]
 pub unsafe extern "C" fn closeSegment(engine: transfer_engine_t, segment_id: segment_id_t) -> c_int {
-    let _ = segment_id;
-    with_engine(engine, |_| Ok(0))
+    with_engine(engine, |engine| {
+        engine.close_segment(segment_id);
+        Ok(0)
+    })
 }
 
 /// Does nothing: for EFA only. 0.
@@ -41,7 +45,7 @@ pub unsafe extern "C" fn closeSegment(engine: transfer_engine_t, segment_id: seg
 pub unsafe extern "C" fn warmupEfaSegment(engine: transfer_engine_t, segment_name: *const c_char) -> c_int {
     with_engine(engine, |_| {
         // SAFETY: a C string by the API's contract.
-        unsafe { text(segment_name, "segment_name") }?;
+        unsafe { name(segment_name, "segment_name") }?;
         Ok(0)
     })
 }
@@ -52,7 +56,7 @@ pub unsafe extern "C" fn warmupEfaSegment(engine: transfer_engine_t, segment_nam
 pub unsafe extern "C" fn removeLocalSegment(engine: transfer_engine_t, segment_name: *const c_char) -> c_int {
     with_engine(engine, |engine| {
         // SAFETY: a C string by the API's contract.
-        engine.remove_segment(unsafe { text(segment_name, "segment_name") }?)?;
+        engine.remove_segment(unsafe { name(segment_name, "segment_name") }?)?;
         Ok(0)
     })
 }

@@ -2,7 +2,7 @@
 
 use std::ffi::c_int;
 
-use super::guard::{list, out, text, with_engine};
+use super::guard::{list, out, owned, text, with_engine};
 use super::types::{batch_id_t, notify_msg_t, transfer_engine_t, transfer_request, transfer_status};
 use crate::engine::submit::Request;
 use crate::engine::Inside;
@@ -74,7 +74,8 @@ unsafe fn submit(
     Ok(0)
 }
 
-/// Copies a message that C passes; -1 unless both texts are UTF-8, because what travels is JSON, which has no other texts.
+/// Copies a message that C passes; -1 unless both texts are UTF-8, because what travels is JSON, which has no other texts. -302
+/// if they do not fit.
 ///
 /// # Safety
 /// Both members are NULL or C strings.
@@ -83,7 +84,7 @@ pub unsafe fn notification(message: &notify_msg_t) -> Result<Notification> {
     let name = unsafe { text(message.name, "notification name") }?;
     // SAFETY: the caller's promise.
     let message = unsafe { text(message.msg, "notification msg") }?;
-    Ok(Notification { name: name.into(), message: message.into() })
+    Ok(Notification { name: owned(name, "a notification")?, message: owned(message, "a notification")? })
 }
 
 /// Fills *status with the state of a task and moves data along. 0; -1 no such task, and *status

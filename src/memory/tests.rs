@@ -29,9 +29,9 @@ fn p11_a_batch_is_all_or_nothing() {
     let range = |addr, len| Range { addr, len };
     assert!(registry.insert(&[range(100, 10), range(105, 10)], "*", true).is_err());
     assert!(registry.insert(&[range(100, 10), range(200, 0)], "*", true).is_err());
-    assert!(registry.published().is_empty());
+    assert!(registry.published().unwrap().is_empty());
     registry.insert(&[range(200, 10), range(100, 10)], "*", true).unwrap();
-    let published: Vec<u64> = registry.published().iter().map(|r| r.addr).collect();
+    let published: Vec<u64> = registry.published().unwrap().iter().map(|r| r.addr).collect();
     assert_eq!(published, [200, 100]);
 }
 
@@ -56,11 +56,11 @@ fn a_reserved_range_is_taken_but_neither_used_nor_published() {
     assert_eq!(insert(&registry, 1050, 1).err().unwrap().code(), Code::AddressOverlapped);
     assert_eq!(registry.revoke(1000).err().unwrap().code(), Code::AddressNotRegistered);
     assert!(registry.use_for_peer(1000, 1).is_none() && registry.view().use_at(1000, 1).is_none());
-    assert!(registry.all().is_empty() && !registry.is_published(1000));
-    registry.open(&reserved);
+    assert!(registry.all().unwrap().is_empty() && !registry.is_published(1000));
+    registry.open(&reserved.added);
     assert!(registry.use_for_peer(1000, 1).is_some() && registry.view().use_at(1000, 1).is_some());
     assert!(registry.is_published(1099) && !registry.is_published(1100));
-    registry.remove(&reserved[0]);
+    registry.remove(&reserved.added[0]);
     insert(&registry, 1050, 1).unwrap();
 }
 
@@ -70,7 +70,7 @@ fn a_revoked_region_takes_no_new_use_and_waits_for_the_old_ones() {
     insert(&registry, 1000, 100).unwrap();
     let held = registry.use_for_peer(1000, 1).unwrap();
     assert_eq!(registry.revoke(1001).err().unwrap().code(), Code::AddressNotRegistered);
-    let region = registry.revoke(1000).unwrap();
+    let region = registry.revoke(1000).unwrap().unwrap();
     assert!(registry.use_for_peer(1000, 1).is_none());
     assert!(registry.view().use_at(1000, 1).is_none());
     assert!(registry.revoke(1000).is_err());
@@ -78,4 +78,37 @@ fn a_revoked_region_takes_no_new_use_and_waits_for_the_old_ones() {
     let waiter = std::thread::spawn(move || region.wait_idle(Duration::from_secs(10)));
     drop(held);
     assert!(waiter.join().unwrap());
+}
+
+#[test]
+fn where_registrations_are_counted_the_last_unregistration_ends_a_region() {
+    let registry = Registry::new(true);
+    let (one, two) = (Range { addr: 1000, len: 100 }, Range { addr: 2000, len: 100 });
+    registry.insert(std::slice::from_ref(&one), "cpu:0", true).unwrap();
+    for (other, location, remote) in [
+        (Range { len: 99, ..one.clone() }, "cpu:0", true),
+        (Range { addr: 1001, len: 99 }, "cpu:0", true),
+        (one.clone(), "cpu:1", true),
+        (one.clone(), "cpu:0", false),
+    ] {
+        let error = registry.reserve(&[one.clone(), two.clone(), other], location, remote).err().unwrap();
+        assert_eq!(error.code(), Code::AddressOverlapped, "{error}");
+    }
+    let reserved = registry.reserve(&[two.clone(), one.clone(), two.clone()], "cpu:0", true).unwrap();
+    assert_eq!((reserved.added.len(), reserved.again.len()), (1, 2));
+    let during = registry.reserve(&[two], "cpu:0", true).err().unwrap();
+    assert_eq!(during.code(), Code::AddressOverlapped, "it is not open yet, and may never be");
+    registry.open(&reserved.added);
+    for addr in [1000, 2000] {
+        assert!(registry.revoke(addr).unwrap().is_none(), "registered twice");
+        assert!(registry.use_for_peer(addr, 100).is_some());
+        let region = registry.revoke(addr).unwrap().unwrap();
+        assert!(registry.use_for_peer(addr, 100).is_none());
+        assert_eq!(registry.revoke(addr).err().unwrap().code(), Code::AddressNotRegistered);
+        registry.remove(&region);
+    }
+    // As a call that fails later undoes it.
+    let added = registry.insert(std::slice::from_ref(&one), "cpu:0", true).unwrap();
+    let again = registry.reserve(&[one], "cpu:0", true).unwrap().again;
+    assert!(!registry.withdraw(&again[0]) && registry.withdraw(&added[0]) && !registry.withdraw(&added[0]));
 }

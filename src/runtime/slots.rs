@@ -85,15 +85,22 @@ impl<T> Slots<T> {
         let exhausted = entry.generation > LAST_GENERATION;
         drop(entry);
         if !exhausted {
-            self.free.lock().reusable.push(index);
+            let mut free = self.free.lock();
+            // Without memory to note it, the slot is never used again.
+            if free.reusable.try_reserve(1).is_ok() {
+                free.reusable.push(index);
+            }
         }
         Some(value)
     }
 
-    /// Every live value, in no particular order.
-    pub fn values(&self) -> Vec<Arc<T>> {
+    /// Calls `f` with every live value, in no particular order; with none of the table's locks held.
+    pub fn for_each(&self, f: impl Fn(&Arc<T>)) {
         let slots = self.chunks.iter().filter_map(OnceLock::get).flat_map(|chunk| chunk.iter());
-        slots.filter_map(|slot| slot.0.lock().value.clone()).collect()
+        for slot in slots {
+            let value = slot.0.lock().value.clone();
+            value.iter().for_each(&f);
+        }
     }
 
     fn take_index(&self) -> Result<u32> {
@@ -158,7 +165,9 @@ mod tests {
         for key in [0, 1, u64::MAX, 1 << KEY_BITS, keys[3] ^ 1 << 40, keys[3] | 1 << 63] {
             assert!(slots.get(key).is_none(), "{key:#x}");
         }
-        assert_eq!(slots.values().len(), 1000);
+        let count = std::cell::Cell::new(0);
+        slots.for_each(|_| count.set(count.get() + 1));
+        assert_eq!(count.get(), 1000);
     }
 
     #[test]

@@ -74,8 +74,8 @@ pub trait Transport: Send + Sync {
 
     /// Lists the regions that peers may access in this transport's form, with what belongs to the form; `false`, and
     /// nothing is added, if it has no region to offer now. Called until one transport says `true`: that one is the
-    /// descriptor's protocol.
-    fn list_buffers(&self, desc: &mut SegmentDesc) -> bool;
+    /// descriptor's protocol. `ERR_MEMORY` if the list does not fit.
+    fn list_buffers(&self, desc: &mut SegmentDesc) -> Result<bool>;
 
     /// A link to the peer that `route` leads to.
     fn link(&self, route: Arc<dyn Route>) -> Arc<dyn Link>;
@@ -156,6 +156,13 @@ pub trait Link: Send + Sync {
     /// Some slices [were given up](Slice::is_given_up): they fail, as soon as nothing touches their local bytes. Does not
     /// block. What is submitted later is looked at when it is.
     fn give_up(&self);
+
+    /// What connections tell of the process whose descriptor was read last: one is up that would have ended with it, or
+    /// (`false`) one has ended or could not be made since, and none is up. `None`: they do not tell. As cheap as
+    /// [`Link::ready`].
+    fn peer_lives(&self) -> Option<bool> {
+        None
+    }
 
     /// Fails everything that waits or is under way with `error` and closes the connections.
     fn close(&self, error: &Error);

@@ -40,11 +40,15 @@ impl PeerBuffer {
     }
 }
 
-/// Lists regions in the plain form: the segment's name, address and length of each.
-pub fn list_plain(regions: &[Arc<Region>], desc: &mut SegmentDesc) {
+/// Lists regions in the plain form: the segment's name, address and length of each. `ERR_MEMORY` if the list does not fit.
+pub fn list_plain(regions: &[Arc<Region>], desc: &mut SegmentDesc) -> Result<()> {
     let name = desc.name.clone();
     let buffer = |region: &Arc<Region>| json!({"name": name, "addr": region.addr, "length": region.len});
-    desc.put(BUFFERS, regions.iter().map(buffer).collect::<Value>());
+    let mut buffers = Vec::new();
+    buffers.try_reserve_exact(regions.len()).map_err(|_| Error::out_of_memory(BUFFERS))?;
+    buffers.extend(regions.iter().map(buffer));
+    desc.put(BUFFERS, buffers);
+    Ok(())
 }
 
 /// The buffers that a peer offers a transport which needs no more than address and length, and the ranges that a request

@@ -1,6 +1,8 @@
 /* P3, P9, P14, P17: nothing leaks over many batches and engines; a request ends although others keep
- * coming; a buffer that was freed fails its own request only; a WRITE is not sent twice. */
+ * coming; a buffer that was freed fails its own request only; a WRITE is not sent twice; closed segments give
+ * back what they held, and their ids work on. */
 #include <dirent.h>
+#include <malloc.h>
 #include <pthread.h>
 
 #include "peer.h"
@@ -13,6 +15,9 @@
 #define SUBMIT_MS 250
 #define END_MS 8000
 #define RSS_SLACK_KIB 6144
+#define NAMES 200
+#define BUFFERS 2000
+#define HELD_SLACK_KIB 2048
 
 static transfer_engine_t engine;
 static unsigned char *bytes;
@@ -102,6 +107,50 @@ static void unmapped_buffer(const peer_t *peer) {
     }
 }
 
+static size_t allocated_kib(void) {
+    struct mallinfo2 info = mallinfo2();
+    return (info.uordblks + info.hblkhd) / KIB;
+}
+
+/* One peer under many names stands for many peers: each address of this host is a name. */
+static void closed_segments(void) {
+    static segment_id_t ids[NAMES];
+    peer_t peer = peer_start(BUFFERS * 4 * KIB, NULL);
+    transfer_engine_t e = engine_open();
+    unsigned char *own = registered_bytes(e, 4096);
+    int wrong = peer_unregister(&peer, 0) != 0;
+    for (uint64_t i = 0; i < BUFFERS; i++) wrong += peer_register(&peer, i * 4 * KIB, 2 * KIB, 1) != 0;
+    CHECK_EQ("a peer with 2000 buffers", wrong, 0);
+    size_t before = 0;
+    for (int i = 0; i < NAMES; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "127.0.0.%d%s", i + 2, strchr(peer.name, ':'));
+        ids[i] = openSegment(e, name);
+        wrong += ids[i] <= 0 || transfer_once(e, request(OPCODE_READ, own, ids[i], peer.base + 4 * KIB, 2 * KIB), 20000) != STATUS_COMPLETED;
+        wrong += closeSegment(e, ids[i]) != 0;
+        if (i == NAMES / 4) before = allocated_kib();
+    }
+    printf("#     %zu KiB after %d peers, %zu KiB after %d\n", before, NAMES / 4, allocated_kib(), NAMES);
+    CHECK_EQ("200 peers are opened, used and closed", wrong, 0);
+    CHECK("p14: those that were closed hold nothing", allocated_kib() < before + HELD_SLACK_KIB);
+    for (int round = 0; round < 2; round++) {
+        pattern_fill(own, 2 * KIB, 31);
+        int status = transfer_once(e, request(OPCODE_WRITE, own, ids[0], peer.base + 8 * KIB, 2 * KIB), 20000);
+        CHECK_EQ("the id of a closed segment works on", status, STATUS_COMPLETED);
+        CHECK("  with the right bytes", pattern_matches(peer.view + 8 * KIB, 2 * KIB, 31));
+        memset(peer.view, 0, peer.len);
+        CHECK_EQ("  and is closed once more", closeSegment(e, ids[0]), 0);
+    }
+    char name[64];
+    snprintf(name, sizeof name, "127.0.0.3%s", strchr(peer.name, ':'));
+    CHECK_EQ("opened again, a segment has the same id", openSegment(e, name), ids[1]);
+    CHECK_EQ("the peer ends in order", peer_stop(&peer), 0);
+    CHECK("the id of a closed segment whose peer is gone is refused", transfer_once(e, request(OPCODE_READ, own, ids[5], peer.base, KIB), 20000) < 0);
+    destroyTransferEngine(e);
+    munmap(own, 4096);
+    munmap(peer.view, peer.len);
+}
+
 static void endless_submits(void) {
     batch_id_t batch[SUBMITS];
     int64_t submitted[SUBMITS], slowest = 0;
@@ -148,6 +197,7 @@ int main(int argc, char **argv) {
     unmapped_buffer(&peer);
     CHECK_EQ("the peer ends in order", peer_stop(&peer), 0);
     destroyTransferEngine(engine);
+    closed_segments();
     endless_submits();
     return harness_finish();
 }

@@ -84,6 +84,39 @@ static batch_id_t submit_to_silence(transfer_engine_t engine, const fake_t *fake
     return batch;
 }
 
+static void registered_again(void) {
+    unsigned char *own = map_bytes(8192);
+    buffer_entry_t both[] = {{own, 4096}, {own + 4096, 4096}}, overlap[] = {{own + 4096, 4096}, {own, 4095}};
+    void *addresses[] = {own, own + 4096};
+    transfer_engine_t engine = engine_open();
+    CHECK_EQ("a region", registerLocalMemory(engine, own, 4096, "cpu:0", 1), 0);
+    CHECK_ERROR("default: again, exactly, it overlaps", registerLocalMemory(engine, own, 4096, "cpu:0", 1), -7);
+    CHECK_ERROR("  in a batch, too", registerLocalMemoryBatch(engine, both, 2, "cpu:0"), -7);
+    CHECK_ERROR("  of which nothing stays", unregisterLocalMemory(engine, own + 4096), -3);
+    destroyTransferEngine(engine);
+    engine = ENGINE_WITH({"MC_ALLOW_REREGISTER", "1"});
+    segment_id_t target = open_peer(engine);
+    transfer_request_t write = request(OPCODE_WRITE, own, target, peer.base, 4096);
+    CHECK_EQ("MC_ALLOW_REREGISTER=1: a region", registerLocalMemory(engine, own, 4096, "cpu:0", 1), 0);
+    CHECK_EQ("  again", registerLocalMemory(engine, own, 4096, "cpu:0", 1), 0);
+    CHECK_EQ("  in a batch with a new one", registerLocalMemoryBatch(engine, both, 2, "cpu:0"), 0);
+    CHECK_ERROR("  another length overlaps", registerLocalMemory(engine, own, 4095, "cpu:0", 1), -7);
+    CHECK_ERROR("  another location too", registerLocalMemory(engine, own, 4096, "cpu:1", 1), -7);
+    CHECK_ERROR("  and other access", registerLocalMemory(engine, own, 4096, "cpu:0", 0), -7);
+    CHECK_ERROR("  a batch counts as a whole or not at all", registerLocalMemoryBatch(engine, overlap, 2, "cpu:0"), -7);
+    CHECK_EQ("  unregistered once of three times", unregisterLocalMemory(engine, own), 0);
+    CHECK_EQ("  in a batch, the other one's only time", unregisterLocalMemoryBatch(engine, addresses, 2), 0);
+    CHECK_ERROR("  the other one is gone", unregisterLocalMemory(engine, own + 4096), -3);
+    pattern_fill(own, 4096, 3);
+    CHECK_EQ("  the first one is usable to the last", transfer_once(engine, write, END_MS), STATUS_COMPLETED);
+    CHECK("  with the right bytes", pattern_matches(peer.view, 4096, 3));
+    CHECK_EQ("  the last time", unregisterLocalMemory(engine, own), 0);
+    CHECK_ERROR("  then it is gone", transfer_once(engine, write, END_MS), -3);
+    CHECK_ERROR("  and once more is too often", unregisterLocalMemory(engine, own), -3);
+    destroyTransferEngine(engine);
+    munmap(own, 8192);
+}
+
 static void ends_in_time(const char *name, transfer_engine_t engine, const fake_t *fake, int want) {
     mte_task_error_info_t why = {0};
     int64_t start = now_ms();
@@ -380,6 +413,7 @@ int main(int argc, char **argv) {
     harness_begin();
     peer = peer_start(BYTES, NULL);
     unregistered_source();
+    registered_again();
     timeouts();
     framing();
     ipv6();

@@ -111,9 +111,9 @@ impl Transport for Echo {
         desc.put(ID, self.id);
     }
 
-    fn list_buffers(&self, desc: &mut SegmentDesc) -> bool {
-        list_plain(&self.host.registry().published(), desc);
-        true
+    fn list_buffers(&self, desc: &mut SegmentDesc) -> Result<bool> {
+        list_plain(&self.host.registry().published()?, desc)?;
+        Ok(true)
     }
 
     fn link(&self, route: Arc<dyn Route>) -> Arc<dyn Link> {

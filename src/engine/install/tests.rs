@@ -17,7 +17,7 @@ fn a_transport_is_installed_once_and_a_refusal_changes_nothing() {
     let engine = engine();
     assert_eq!(engine.install_transport("efa", None).unwrap_err().code(), Code::NotImplemented);
     assert_eq!(engine.install_transport("tcp", Some("{")).unwrap_err().code(), Code::MalformedJson);
-    assert!(engine.transports().is_empty() && engine.local.descriptor().is_none());
+    assert!(engine.transports().is_empty() && engine.local.descriptor().unwrap().is_none());
     let first = engine.install_transport("tcp", None).unwrap();
     assert_eq!(engine.install_transport("tcp", None).unwrap().as_ptr(), first.as_ptr());
     assert_eq!(engine.transports().all().len(), 1);
@@ -29,11 +29,11 @@ fn a_transport_is_installed_once_and_a_refusal_changes_nothing() {
 fn a_failed_installation_leaves_the_engine_as_it_was() {
     let engine = engine();
     engine.install_transport("tcp", Some(r#"{"cpu:0":[[],[]]}"#)).unwrap();
-    let before = (engine.local.descriptor().unwrap(), engine.topology());
+    let before = (engine.local.descriptor().unwrap().unwrap(), engine.topology());
     let error = engine.install_transport("rdma", Some(NOBODYS)).unwrap_err();
     assert_eq!(error.code(), Code::DeviceNotFound, "{error}");
     assert!(error.text().contains("no-such-nic") && error.text().contains("args[0]"), "{error}");
-    assert_eq!((engine.local.descriptor().unwrap(), engine.topology()), before);
+    assert_eq!((engine.local.descriptor().unwrap().unwrap(), engine.topology()), before);
     assert_eq!(engine.transports().all().len(), 1);
     engine.destroy();
 }

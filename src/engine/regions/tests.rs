@@ -39,8 +39,8 @@ impl Transport for Fake {
         self.note(&format!("aborts {}", region.addr));
     }
 
-    fn list_buffers(&self, _: &mut crate::segment_desc::SegmentDesc) -> bool {
-        false
+    fn list_buffers(&self, _: &mut crate::segment_desc::SegmentDesc) -> Result<bool> {
+        Ok(false)
     }
 
     fn link(&self, _: Arc<dyn crate::transport::host::Route>) -> Arc<dyn crate::transport::Link> {
@@ -60,6 +60,10 @@ impl Fake {
     }
 }
 
+fn reserve_and_prepare(registry: &Registry, transports: &[Arc<dyn Transport>]) -> Result<()> {
+    prepare(registry, transports, &registry.reserve(&ranges(), "cpu:0", true)?.added)
+}
+
 fn ranges() -> [Range; 2] {
     [Range { addr: 1000, len: 100 }, Range { addr: 5000, len: 100 }]
 }
@@ -72,14 +76,14 @@ fn p11_what_one_transport_cannot_register_is_registered_nowhere() {
         Arc::new(Fake { name, refuses, notes: Arc::clone(&notes), ..Fake::default() })
     };
     let transports = [fake("a", false), fake("b", false), fake("c", true), fake("d", false)];
-    let error = prepare(&registry, &transports, &ranges(), "cpu:0", true).err().unwrap();
+    let error = reserve_and_prepare(&registry, &transports).err().unwrap();
     assert_eq!(error.code(), Code::Context);
     assert!(error.text().starts_with("register with c: "), "{error}");
     let expected = ["a takes 2", "b takes 2", "b drops 1000", "b drops 5000", "a drops 1000", "a drops 5000"];
     assert_eq!(*notes.lock().unwrap(), expected);
-    assert!(registry.published().is_empty());
-    prepare(&registry, &transports[..2], &ranges(), "cpu:0", true).unwrap();
-    assert_eq!(registry.published().len(), 2);
+    assert!(registry.published().unwrap().is_empty());
+    reserve_and_prepare(&registry, &transports[..2]).unwrap();
+    assert_eq!(registry.published().unwrap().len(), 2);
 }
 
 #[test]
@@ -93,7 +97,7 @@ fn nobody_uses_sees_or_takes_a_region_while_it_is_prepared() {
         let look = move || {
             let usable =
                 registry.view().use_at(1000, 1).is_some() || registry.use_for_peer(1000, 1).is_some();
-            let published = !registry.published().is_empty() || registry.is_published(1000);
+            let published = !registry.published().unwrap().is_empty() || registry.is_published(1000);
             let range = Range { addr: 1050, len: 1 };
             let taken = registry.reserve(&[range], "*", true).err().map(|e| e.code());
             (usable, published, taken, registry.revoke(1000).err().map(|e| e.code()))
@@ -101,7 +105,7 @@ fn nobody_uses_sees_or_takes_a_region_while_it_is_prepared() {
         found.lock().unwrap().push(std::thread::spawn(look).join().unwrap());
     };
     let fake = Fake { name: "a", meanwhile: Some(Box::new(look)), ..Fake::default() };
-    prepare(&registry, &[Arc::new(fake)], &ranges(), "*", true).unwrap();
+    reserve_and_prepare(&registry, &[Arc::new(fake)]).unwrap();
     let refused = (false, false, Some(Code::AddressOverlapped), Some(Code::AddressNotRegistered));
     assert_eq!(*seen.lock().unwrap(), [refused]);
     assert!(registry.use_for_peer(1000, 1).is_some());
@@ -113,9 +117,9 @@ fn a_transport_gives_a_region_up_after_its_last_use() {
     let notes: Arc<Mutex<Vec<String>>> = Arc::default();
     let fake: Arc<dyn Transport> = Arc::new(Fake { name: "a", notes: Arc::clone(&notes), ..Fake::default() });
     let transports = [fake];
-    prepare(&registry, &transports, &ranges(), "*", true).unwrap();
+    reserve_and_prepare(&registry, &transports).unwrap();
     let held = registry.use_for_peer(1000, 1).unwrap();
-    let region = registry.revoke(1000).unwrap();
+    let region = registry.revoke(1000).unwrap().unwrap();
     let user = {
         let (notes, region) = (Arc::clone(&notes), region.clone());
         std::thread::spawn(move || {

@@ -6,7 +6,7 @@ use super::table::Segments;
 use super::*;
 use crate::segment_desc::SegmentDesc;
 
-struct NoStore;
+pub(crate) struct NoStore;
 
 #[rustfmt::skip]
 impl Store for NoStore {
@@ -24,8 +24,7 @@ impl Store for NoStore {
 pub(crate) fn open_with(desc: Value) -> (Segments, Arc<Segment>) {
     let table = Segments::default();
     let store: Arc<dyn Store> = Arc::new(NoStore);
-    let id = table.insert("peer", &store, known(desc)).unwrap();
-    let segment = table.by_id(id).unwrap();
+    let segment = table.insert("peer", &store, known(desc)).unwrap();
     (table, segment)
 }
 
@@ -34,7 +33,7 @@ pub(crate) fn read_again(segment: &Segment, desc: Value) {
     segment.replace(known(desc));
 }
 
-fn known(desc: Value) -> Known {
+pub(crate) fn known(desc: Value) -> Known {
     Known::new(SegmentDesc::decode(desc).unwrap(), 0).unwrap()
 }
 

@@ -147,9 +147,9 @@ impl Transport for Rdma {
         offer::NAME
     }
 
-    fn list_buffers(&self, desc: &mut SegmentDesc) -> bool {
+    fn list_buffers(&self, desc: &mut SegmentDesc) -> Result<bool> {
         let is_published = |addr| self.registry.is_published(addr);
-        offer::list(self.publication(), is_published, self.shared.identity.server.clone(), desc)
+        Ok(offer::list(self.publication(), is_published, self.shared.identity.server.clone(), desc))
     }
 
     fn link(&self, route: Arc<dyn host::Route>) -> Arc<dyn Link> {

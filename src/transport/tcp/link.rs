@@ -212,6 +212,14 @@ impl Link for TcpLink {
         self.parked.abandon(Slice::is_given_up, |request| request.fail(canceled()));
     }
 
+    fn peer_lives(&self) -> Option<bool> {
+        let is_up = self.lanes.iter().any(|lane| lane.published.is_up());
+        if is_up || self.stale.load(Relaxed) {
+            return Some(is_up);
+        }
+        None
+    }
+
     fn close(&self, error: &Error) {
         self.parked.close();
         self.lanes.iter().for_each(|lane| lane.close(error));

@@ -81,9 +81,9 @@ impl Transport for Tcp {
         offer::describe(&ours, desc);
     }
 
-    fn list_buffers(&self, desc: &mut SegmentDesc) -> bool {
-        list_plain(&self.shared.registry.published(), desc);
-        true
+    fn list_buffers(&self, desc: &mut SegmentDesc) -> Result<bool> {
+        list_plain(&self.shared.registry.published()?, desc)?;
+        Ok(true)
     }
 
     fn link(&self, route: Arc<dyn Route>) -> Arc<dyn Link> {

@@ -153,7 +153,7 @@ pub fn buffers_in_another_transports_form_are_reached(kind: Kind) {
     let there = Node::unregistered(kind, 1, STORELESS, "127.0.0.1", Memory::new(None, 1));
     there.install("tcp", 1);
     there.register().unwrap();
-    assert_eq!(there.engine.local().descriptor().unwrap().protocol, "tcp");
+    assert_eq!(there.engine.local().descriptor().unwrap().unwrap().protocol, "tcp");
     let pair = Pair::of(Node::new(kind, 0), Arc::new(there));
     for opcode in [WRITE, READ] {
         pair.here.move_all(&[pair.request(opcode, 0, HALF)]);

@@ -24,7 +24,7 @@ fn what_is_described_is_read_back() {
     let mut desc =
         SegmentDesc { name: "a:1".into(), incarnation: Some("00".repeat(16)), ..SegmentDesc::default() };
     describe(&Ours { host: "h", port: 7, cell: u64::MAX }, &mut desc);
-    list_plain(&[], &mut desc);
+    list_plain(&[], &mut desc).unwrap();
     desc.protocol = NAME.into();
     let json = desc.clone().encode();
     assert_eq!(
