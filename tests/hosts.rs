@@ -355,17 +355,25 @@ fn p25_descriptors_that_nobody_reads_cost_little_and_delay_nobody() {
     host.destroy();
 }
 
-/// The port to connect to, in a process that does nothing but stay connected.
+/// The port to connect to, how often, and whether to ask something after every second, in a process that does nothing but stay connected.
 const STAY: &str = "TRANSFER_ENGINE_TEST_STAY";
 const CROWD: usize = 1010;
 
 #[test]
 fn stays_connected_for_another_test() {
-    let Some(port) = std::env::var(STAY).ok() else { return };
-    let port: u16 = port.parse().unwrap();
+    let Some(numbers) = std::env::var(STAY).ok() else { return };
+    let numbers: Vec<usize> = numbers.split(' ').map(|number| number.parse().unwrap()).collect();
+    let (port, count, asks) = (numbers[0] as u16, numbers[1], numbers[2] == 1);
     let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
-    let crowd: Vec<_> =
-        (0..CROWD).map_while(|_| TcpStream::connect_timeout(&address, FOREVER / 4).ok()).collect();
+    let crowd: Vec<_> = (0..count)
+        .map_while(|index| {
+            let stream = TcpStream::connect_timeout(&address, FOREVER / 4).ok();
+            if asks && index % 2 == 1 {
+                ask(port, 3);
+            }
+            stream
+        })
+        .collect();
     println!("\nCONNECTED");
     let _ = std::io::stdin().read(&mut [0]);
     drop(crowd);
@@ -377,10 +385,20 @@ struct Crowd(std::process::Child);
 impl Crowd {
     /// Connects to `port`, as often as it gets through.
     fn to(port: u16) -> Self {
+        Self::start(CROWD, port, false)
+    }
+
+    /// Connects to the handshake port `port` `count` times, and probes it after every second time, so that the port is
+    /// done with those before it sees the next.
+    fn two_by_two(count: usize, port: u16) -> Self {
+        Self::start(count, port, true)
+    }
+
+    fn start(count: usize, port: u16, asks: bool) -> Self {
         let mut child = std::process::Command::new("sh")
             .args(["-c", "ulimit -n 2048; exec \"$0\" --exact stays_connected_for_another_test --nocapture"])
             .arg(std::env::current_exe().unwrap())
-            .env(STAY, port.to_string())
+            .env(STAY, format!("{port} {count} {}", u8::from(asks)))
             .stdin(std::process::Stdio::piped())
             .stdout(std::process::Stdio::piped())
             .spawn()
@@ -428,6 +446,11 @@ fn silent_connections_leave_the_host_its_descriptors() {
     peer.destroy();
 }
 
+fn open_files(count: usize) -> Vec<std::fs::File> {
+    let open = |_| std::fs::File::open("/dev/null").unwrap_or_else(|e| panic!("no descriptor: {e}"));
+    (0..count).map(open).collect()
+}
+
 #[test]
 fn a_host_that_needs_most_descriptors_keeps_a_reserve() {
     if in_child("a_host_that_needs_most_descriptors_keeps_a_reserve", &[("MC_LOG_LEVEL", "ERROR")]) {
@@ -438,10 +461,6 @@ fn a_host_that_needs_most_descriptors_keeps_a_reserve() {
     let port = port_of(&host);
     let described = ask(port, 1);
     let data = described["tcp_data_port"].as_u64().unwrap() as u16;
-    let open_files = |count: usize| {
-        let open = |_| std::fs::File::open("/dev/null").unwrap_or_else(|e| panic!("no descriptor: {e}"));
-        (0..count).map(open).collect::<Vec<_>>()
-    };
     // Fewer are left than the ports may use.
     let own = open_files(700);
     let crowds = [Crowd::to(data), Crowd::to(port)];
@@ -459,4 +478,25 @@ fn a_host_that_needs_most_descriptors_keeps_a_reserve() {
     drop((own, more, crowds));
     host.destroy();
     peer.destroy();
+}
+
+#[test]
+fn handshakes_leave_a_reserve_to_a_host_that_needs_most_descriptors() {
+    if in_child(
+        "handshakes_leave_a_reserve_to_a_host_that_needs_most_descriptors",
+        &[("MC_LOG_LEVEL", "ERROR")],
+    ) {
+        return;
+    }
+    limit_descriptors(1024);
+    let host = Host::create();
+    let port = port_of(&host);
+    // Up to the last eighth fewer are left than handshakes of one source may use.
+    let used = std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let own = open_files(1024 / 8 * 7 - used - 40);
+    let crowd = Crowd::two_by_two(200, port);
+    ask(port, 3);
+    let more = open_files(118);
+    drop((own, more, crowd));
+    host.destroy();
 }

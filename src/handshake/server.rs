@@ -154,15 +154,19 @@ pub async fn serve(listener: Tracked<TcpListener>, handler: Arc<dyn Handler>, li
     }
 }
 
-/// Takes the descriptor of the connection that was closed for this one, where descriptors are scarce; `None` if the host
-/// took it.
+/// Takes the number of the connection that was closed for this one, where descriptors are scarce; `None` if the host took
+/// it.
 async fn settle(mut stream: Tracked<TcpStream>, must_settle: bool) -> Option<Tracked<TcpStream>> {
     if must_settle {
         // The other's task ends meanwhile.
         tokio::task::yield_now().await;
+        let before = stream.as_raw_fd();
         stream.lower(|stream| TcpStream::from_std(stream.as_fd().try_clone_to_owned()?.into())).ok()?;
+        if stream.as_raw_fd() > before {
+            return None;
+        }
     }
-    (!must_settle || !descriptors::is_scarce(stream.as_raw_fd())).then_some(stream)
+    Some(stream)
 }
 
 /// Whether an accept error concerns a connection that is gone already, not this process.

@@ -373,10 +373,13 @@ impl Served for Inbound {
         self.socket.fd()
     }
 
-    /// Takes the descriptor of the connection that it displaced, where descriptors are scarce.
+    /// Takes the number of the connection that it displaced, where descriptors are scarce. `false`: the host took it.
     fn settle(&mut self) -> bool {
-        let is_scarce = |fd| descriptors::is_scarce(fd) && !self.shared.inbound.has_few();
-        if !is_scarce(self.socket.fd()) || self.socket.lower().is_ok() && !is_scarce(self.socket.fd()) {
+        let before = self.socket.fd();
+        if !descriptors::is_scarce(before) || self.shared.inbound.has_few() {
+            return true;
+        }
+        if self.socket.lower().is_ok() && self.socket.fd() < before {
             return true;
         }
         self.shared.note_refused(&self.socket.peer_ip(), true);
