@@ -316,3 +316,6 @@ fn next_tag() -> u16 {
 fn no_such_batch(id: u64) -> Error {
     Error::invalid(format!("batch id {id:#x} is unknown here: freed already, or of another engine"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,6 +15,7 @@
 #define SUBMIT_MS 250
 #define END_MS 8000
 #define RSS_SLACK_KIB 6144
+#define DESTROYED 100
 #define NAMES 200
 #define BUFFERS 2000
 #define HELD_SLACK_KIB 2048
@@ -39,6 +40,11 @@ static size_t rss_kib(void) {
         if (sscanf(line, "VmRSS: %zu", &kib) == 1) break;
     if (f != NULL) fclose(f);
     return kib;
+}
+
+static size_t allocated_kib(void) {
+    struct mallinfo2 info = mallinfo2();
+    return (info.uordblks + info.hblkhd) / KIB;
 }
 
 static int one_batch(const peer_t *peer, bool with_fd) {
@@ -84,6 +90,58 @@ static void engines(const peer_t *peer) {
     CHECK_EQ("p09: and end their threads", thread_count(), threads);
 }
 
+struct user {
+    pthread_t thread;
+    transfer_engine_t engine;
+    transfer_request_t request;
+    atomic_int batches;
+};
+
+/* Until the engine is gone. Every other batch is never freed. */
+static void *use_engine(void *arg) {
+    struct user *user = arg;
+    for (;;) {
+        batch_id_t batch = allocateBatchID(user->engine, 4);
+        if (batch == INVALID_BATCH) return NULL;
+        for (int i = 0; i < 4; i++)
+            if (submitTransfer(user->engine, batch, &user->request, 1) != 0) return NULL;
+        if (atomic_fetch_add(&user->batches, 1) % 2 == 0) continue;
+        mte_wait_batch(user->engine, batch, 1000);
+        freeBatchID(user->engine, batch);
+    }
+}
+
+static void destroyed_in_use(const peer_t *peer) {
+    size_t fds = fd_count(), threads = thread_count(), before = 0;
+    int batches = 0;
+    for (int i = 0; i < DESTROYED; i++) {
+        struct user users[4];
+        transfer_engine_t e = engine_open();
+        unsigned char *own = registered_bytes(e, 8192);
+        segment_id_t id = openSegment(e, peer->name);
+        for (size_t k = 0; k < COUNT(users); k++) {
+            users[k].engine = e;
+            users[k].request = k == 0 ? request(OPCODE_WRITE, own, 0, (uintptr_t)own + 4096, 4096) : request(OPCODE_READ, own, id, peer->base, 4096);
+            atomic_init(&users[k].batches, 0);
+            if (pthread_create(&users[k].thread, NULL, use_engine, &users[k]) != 0) harness_give_up("a thread");
+        }
+        bool busy;
+        WAIT_UNTIL(busy, atomic_load(&users[i % COUNT(users)].batches) > i % 7, 20000);
+        destroyTransferEngine(e);
+        for (size_t k = 0; k < COUNT(users); k++) {
+            pthread_join(users[k].thread, NULL);
+            batches += atomic_load(&users[k].batches);
+        }
+        if (!busy) harness_give_up("batches under way");
+        munmap(own, 8192);
+        if (i == DESTROYED / 2) before = allocated_kib();
+    }
+    printf("#     %d batches; %zu KiB after %d engines, %zu KiB after %d\n", batches, before, DESTROYED / 2, allocated_kib(), DESTROYED);
+    CHECK("p14: 100 engines destroyed under the hands of four threads hold nothing", allocated_kib() < before + HELD_SLACK_KIB);
+    CHECK_EQ("p09: their descriptors are closed", fd_count(), fds);
+    CHECK_EQ("p09: their threads have ended", thread_count(), threads);
+}
+
 static void unmapped_buffer(const peer_t *peer) {
     static const int opcodes[] = {OPCODE_WRITE, OPCODE_READ};
     for (size_t o = 0; o < COUNT(opcodes); o++) {
@@ -105,11 +163,6 @@ static void unmapped_buffer(const peer_t *peer) {
         CHECK_EQ("and is freed", freeBatchID(engine, batch), 0);
         CHECK_EQ("unregistered", unregisterLocalMemory(engine, gone), 0);
     }
-}
-
-static size_t allocated_kib(void) {
-    struct mallinfo2 info = mallinfo2();
-    return (info.uordblks + info.hblkhd) / KIB;
 }
 
 /* One peer under many names stands for many peers: each address of this host is a name. */
@@ -194,6 +247,7 @@ int main(int argc, char **argv) {
     REQUIRE("the peer opens", target > 0);
     batches(&peer);
     engines(&peer);
+    destroyed_in_use(&peer);
     unmapped_buffer(&peer);
     CHECK_EQ("the peer ends in order", peer_stop(&peer), 0);
     destroyTransferEngine(engine);
