@@ -34,6 +34,7 @@ mod report;
 mod route;
 mod row;
 mod setup;
+mod share;
 mod shared;
 mod transport;
 mod upcalls;

@@ -50,7 +50,7 @@ impl Retire for Reaper<'_> {
         let connection = owner.connection.upgrade();
         if !retired.done.is_empty() {
             // Before the ends are told: whoever hears of the last one finds nothing under way any more.
-            let bytes = retired.done.iter().map(Flight::len).sum();
+            let bytes = std::mem::take(&mut retired.bytes);
             let count = retired.done.iter().filter(|flight| flight.slice.is_some()).count();
             rail.settle(bytes, count as u64, self.shared.now_ns());
             let mut proved = false;
