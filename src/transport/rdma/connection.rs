@@ -195,16 +195,17 @@ impl Connection {
         self.queues.iter().all(|queue| queue.outstanding() == 0)
     }
 
-    /// Stops all queue pairs, because of `cause` unless it has another one already. Those with nothing posted are
-    /// destroyed at once. No packet of the peer gets through any more when this returns, also where another thread has
-    /// begun with it.
-    pub(super) fn give_up(&self, cause: Error, now_ms: u64) {
+    /// Stops all queue pairs, because of `cause` unless it has another one already. Returns those with nothing posted,
+    /// which are to be destroyed.
+    pub(super) fn stop(&self, cause: Error, now_ms: u64) -> Vec<&Arc<Queue>> {
         let _ = self.cause.set(cause);
-        for queue in &self.queues {
-            if queue.stop(now_ms) {
-                queue.destroy();
-            }
-        }
+        self.queues.iter().filter(|queue| queue.stop(now_ms)).collect()
+    }
+
+    /// As [`Self::stop`], and destroys those. No packet of the peer gets through any more when this returns, also where
+    /// another thread has begun with it. Blocks on the driver.
+    pub(super) fn give_up(&self, cause: Error, now_ms: u64) {
+        self.stop(cause, now_ms).into_iter().for_each(|queue| drop(queue.destroy()));
     }
 
     /// Why it was given up.

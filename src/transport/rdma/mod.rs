@@ -9,6 +9,7 @@ mod completions;
 mod connect;
 mod connection;
 mod credit;
+mod destroyer;
 mod errors;
 mod fence;
 mod flight;

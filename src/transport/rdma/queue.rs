@@ -3,7 +3,7 @@
 
 use std::any::Any;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
@@ -42,6 +42,8 @@ pub(super) struct Queue {
     /// Of the flights in the ring. Written under its lock; read without, to choose a queue.
     bytes: AtomicU64,
     depth: usize,
+    /// Somebody sees to it that the queue pair is destroyed.
+    handed_over: AtomicBool,
     /// Held while the queue pair is destroyed: whoever destroys it too returns no sooner than it is gone.
     ending: Mutex<()>,
     /// Set right after the connection is made.
@@ -103,6 +105,7 @@ impl Queue {
             progress_ms: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             depth,
+            handed_over: AtomicBool::new(false),
             ending: Mutex::new(()),
             owner: OnceLock::new(),
         })
@@ -272,6 +275,11 @@ impl Queue {
         let busy = ring.state == State::Open && !ring.flights.is_empty();
         let unsignaled = || ring.flights.iter().take(SIGNAL_EVERY).map(Flight::len).sum();
         busy.then(|| (self.progress_ms.load(Relaxed), unsignaled()))
+    }
+
+    /// Whoever gets `true` sees to it that the queue pair is destroyed.
+    pub(super) fn hand_over(&self) -> bool {
+        !self.handed_over.swap(true, Relaxed)
     }
 
     /// Destroys the queue pair, after which the NIC touches nothing of it, and gives back what was still posted. Again

@@ -51,6 +51,9 @@ pub(super) trait Keeper: Send + Sync {
     /// fail them.
     fn recover(&self, rail: &Rail, lost: Lost, cause: Option<Error>, keys: Keys);
 
+    /// Stops the queue pairs of a connection, and sees to it that they are destroyed. Does not wait for that.
+    fn give_up(&self, connection: &Arc<Connection>, cause: Error);
+
     /// The rail has no connection any more.
     fn disconnected(&self, rail: &Rail);
 
@@ -267,7 +270,7 @@ impl Rail {
                 keeper.recover(self, lost, cause, Keys::Good);
             }
             Action::Fail(error) => fail_all(self.take_waiting(|_| true), &error),
-            Action::Stop(connection, why) => connection.give_up(self.explain(why), now_ms),
+            Action::Stop(connection, why) => keeper.give_up(&connection, self.explain(why)),
             Action::Vacate => keeper.disconnected(self),
             Action::Report(error) => keeper.note_failure(self, &error),
             Action::Expire(connection) => {

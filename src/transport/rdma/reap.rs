@@ -75,12 +75,11 @@ impl Retire for Reaper<'_> {
                 Some((_, known, lost)) if key(known) == key(&connection) && connection.is_some() => {
                     lost.append(&mut retired.lost);
                 }
-                _ => self.lost.push((rail.clone(), connection, std::mem::take(&mut retired.lost))),
+                _ => self.lost.push((rail.clone(), connection.clone(), std::mem::take(&mut retired.lost))),
             }
         }
         if drained {
-            // Empty, so nothing comes back from it.
-            queue.destroy();
+            self.shared.destroyer.take(queue, connection, None);
         }
         if rail.has_waiting() && rail.is_up() {
             rail.pump();
