@@ -35,7 +35,7 @@ use crate::topology::order::hca_order;
 use crate::topology::select::Selector;
 use crate::topology::Matrix;
 
-/// How long `stop` waits for queue pairs to be destroyed. Chosen: half of what a host may wait for the end of an engine.
+/// How long `stop` waits until queue pairs are destroyed and what waited has failed. Chosen: half of what a host may wait for the end of an engine.
 const DESTROY_LIMIT: Duration = Duration::from_secs(1);
 
 /// The installed transport.

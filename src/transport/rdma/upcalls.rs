@@ -1,10 +1,11 @@
 //! The answers to what rails ask of the transport ([`Keeper`]); they come from files above the rails.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::connect;
 use super::connection::Connection;
-use super::flight::{Keys, Lost};
+use super::flight::{Flight, Keys, Lost};
 use super::rail::events::Attempt;
 use super::rail::{Keeper, Rail};
 use super::recover::hand_back;
@@ -46,6 +47,10 @@ impl Keeper for Shared {
             true => connection.queues.iter().for_each(take),
             false => connection.stop(cause, self.now_ms()).into_iter().for_each(take),
         }
+    }
+
+    fn fail(&self, flights: VecDeque<Flight>, error: &Error) {
+        self.destroyer.fail(flights.into_iter(), error);
     }
 
     fn disconnected(&self, rail: &Rail) {
