@@ -162,7 +162,8 @@ fn join(
                 // The peer has given its end up; ours is destroyed before the new one is made.
                 let text = format!("{} connected anew", rail.peer);
                 let why = Error::new(Code::Endpoint, text).transient(Class::Network);
-                rail.feed(Event::Interrupted(connection.clone(), why));
+                rail.feed(Event::Interrupted(connection.clone(), why.clone()));
+                connection.give_up(why, shared.now_ms());
                 current = None;
             }
             None if connection.queues.len() != to.qp_numbers.len() => {

@@ -11,7 +11,8 @@ use parking_lot::Mutex;
 use super::flight::Flight;
 use super::gid::LocalGid;
 use super::nic::Nic;
-use super::queue::{Owner, Queue, State};
+use super::queue::{Limits, Owner, Queue, State};
+use super::share::{self, PORTION};
 use super::verbs::{Caps, Chain, Path};
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -64,8 +65,8 @@ pub(super) struct Remote {
 static THREADS: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
-    /// The queue pair of each connection on which this thread posts as long as there is room. So threads do not meet on
-    /// one, and a thread does not spread what a single queue pair can carry.
+    /// The queue pair of each connection with which this thread begins. So threads seldom meet on one, and a thread does
+    /// not spread what a single queue pair can carry.
     static HOME: usize = THREADS.fetch_add(1, Relaxed);
     /// Work requests on their way from a ring to the NIC.
     static CHAIN: RefCell<Box<Chain>> = RefCell::new(Chain::new());
@@ -142,20 +143,26 @@ impl Connection {
     }
 
     /// Posts from the front of `flights` what there is room for and what suits the peer's incarnation: on this thread's
-    /// queue pair, then on the others. An error when a queue pair refused: the connection is to be given up.
+    /// queue pair, and on the others where it has clearly more to do than they, or is full. An error when a queue pair
+    /// refused: the connection is to be given up.
     pub(super) fn post(&self, flights: &mut VecDeque<Flight>, now_ms: u64) -> std::result::Result<(), i32> {
         let count = self.queues.len();
         let share = flights.len().div_ceil(count).max(MIN_SHARE);
         let first = HOME.with(|home| *home);
         let incarnation = self.incarnation.load(Relaxed);
-        let mut full = 0;
+        let (mut place, mut full) = (0, 0);
         CHAIN.with_borrow_mut(|chain| {
             for turn in 0.. {
                 if flights.is_empty() || full == count {
                     return Ok(());
                 }
-                let posted =
-                    self.queues[(first + turn) % count].post(flights, share, incarnation, chain, now_ms)?;
+                place = match full {
+                    0 => share::choose((first + turn) % count, count, |place| self.queues[place].bytes()),
+                    // Whatever it has to do.
+                    _ => (place + 1) % count,
+                };
+                let limits = Limits { count: share, bytes: PORTION };
+                let posted = self.queues[place].post(flights, limits, incarnation, chain, now_ms)?;
                 full = if posted == 0 { full + 1 } else { 0 };
             }
             Ok(())
@@ -168,7 +175,8 @@ impl Connection {
         let mut probed = self.probed.lock();
         CHAIN.with_borrow_mut(|chain| {
             while let Some(queue) = self.queues.get(*probed) {
-                if queue.post(&mut VecDeque::from([Flight::probe()]), 1, 0, chain, now_ms)? == 0 {
+                let probe = Limits { count: 1, bytes: PORTION };
+                if queue.post(&mut VecDeque::from([Flight::probe()]), probe, 0, chain, now_ms)? == 0 {
                     return Ok(false);
                 }
                 *probed += 1;
@@ -187,16 +195,17 @@ impl Connection {
         self.queues.iter().all(|queue| queue.outstanding() == 0)
     }
 
-    /// Stops all queue pairs, because of `cause` unless it has another one already. Those with nothing posted are
-    /// destroyed at once. No packet of the peer gets through any more when this returns, also where another thread has
-    /// begun with it.
-    pub(super) fn give_up(&self, cause: Error, now_ms: u64) {
+    /// Stops all queue pairs, because of `cause` unless it has another one already. Returns those with nothing posted,
+    /// which are to be destroyed.
+    pub(super) fn stop(&self, cause: Error, now_ms: u64) -> Vec<&Arc<Queue>> {
         let _ = self.cause.set(cause);
-        for queue in &self.queues {
-            if queue.stop(now_ms) {
-                queue.destroy();
-            }
-        }
+        self.queues.iter().filter(|queue| queue.stop(now_ms)).collect()
+    }
+
+    /// As [`Self::stop`], and destroys those. No packet of the peer gets through any more when this returns, also where
+    /// another thread has begun with it. Blocks on the driver.
+    pub(super) fn give_up(&self, cause: Error, now_ms: u64) {
+        self.stop(cause, now_ms).into_iter().for_each(|queue| drop(queue.destroy()));
     }
 
     /// Why it was given up.

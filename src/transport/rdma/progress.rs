@@ -7,7 +7,9 @@ use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use super::flight::{fail_all, Keys, Loss};
+use super::connection::Connection;
+use super::errors::destroyed;
+use super::flight::{fail_all, Flight, Keys, Loss};
 use super::nic::Nic;
 use super::queue::{Queue, State};
 use super::rail::{Event, Owner, Rail};
@@ -56,19 +58,26 @@ pub(super) fn start(shared: &Arc<Shared>, nic: &Arc<Nic>) -> Result<JoinHandle<(
             broken.deactivate("its thread failed inside the library", true);
             let text = format!("the thread of NIC {} failed inside the library; report the log", broken.name);
             if let Some(shared) = of.upgrade() {
-                abandon(&shared, &broken, &Error::new(Code::Context, text).permanent(Class::Internal));
+                abandon(
+                    &shared,
+                    &broken,
+                    shared.rails(&broken).all(),
+                    &Error::new(Code::Context, text).permanent(Class::Internal),
+                );
             }
         },
     )
 }
 
-/// Takes every connection away and fails what was posted or waits.
-pub(super) fn abandon(shared: &Shared, nic: &Nic, error: &Error) {
-    for rail in shared.rails(nic).all() {
-        rail.feed(Event::Stopped(error.clone()));
+/// Takes every connection of `rails` away, and fails what is posted on the NIC or waits for them. What is posted fails
+/// when its queue pair is destroyed, which is not waited for.
+pub(super) fn abandon(shared: &Shared, nic: &Nic, rails: Vec<Arc<Rail>>, error: &Error) {
+    for queue in nic.completions.iter().flat_map(|completions| completions.queues()) {
+        let connection = queue.owner::<Owner>().and_then(|owner| owner.connection.upgrade());
+        let cause = error.clone();
+        shared.destroyer.take(&queue, connection, Some(Box::new(move |flights| fail_all(flights, &cause))));
     }
-    let queues = nic.completions.iter().flat_map(|completions| completions.queues());
-    queues.for_each(|queue| fail_all(queue.destroy(), error));
+    rails.iter().for_each(|rail| rail.feed(Event::Stopped(error.clone())));
 }
 
 fn run(shared: &Weak<Shared>, nic: &Arc<Nic>) {
@@ -234,10 +243,16 @@ fn scan(shared: &Arc<Shared>, nic: &Arc<Nic>, now: u64, thorough: bool) {
     let moment = Instant::now();
     if nic.outstanding() > 0 || thorough {
         for queue in nic.completions.iter().flat_map(|completions| completions.queues()) {
+            if shared.is_stopped() {
+                return;
+            }
             look_after(shared, &queue, now, moment);
         }
     }
     for rail in shared.rails(nic).all() {
+        if shared.is_stopped() {
+            return;
+        }
         if rail.waiting() > 0 && (thorough || rail.waiting() <= FEW) {
             let late = rail.take_waiting(|flight| flight.is_expired(moment) || flight.is_revoked());
             let late = late.into_iter().map(|flight| (flight, Loss::Flushed)).collect();
@@ -256,12 +271,11 @@ fn look_after(shared: &Arc<Shared>, queue: &Arc<Queue>, now: u64, moment: Instan
     let Some(owner) = queue.owner::<Owner>() else { return };
     if let State::Draining(since) = queue.state() {
         if now.saturating_sub(since) >= DRAIN_MS {
-            let flights = queue.destroy();
-            if !flights.is_empty() {
-                shared.stats.destroyed_without_completion.fetch_add(1, Ordering::Relaxed);
-            }
-            let lost = flights.into_iter().map(|flight| (flight, Loss::Unknown)).collect();
-            recover(shared, &owner.rail, lost, owner.connection.upgrade().as_deref(), Keys::Good);
+            let (of, rail) = (Arc::downgrade(shared), owner.rail.clone());
+            let connection = owner.connection.upgrade();
+            let posted_on = connection.clone();
+            let then = move |flights| come_back(&of, &rail, posted_on.as_deref(), flights);
+            shared.destroyer.take(queue, connection, Some(Box::new(then)));
         }
         return;
     }
@@ -282,6 +296,16 @@ fn look_after(shared: &Arc<Shared>, queue: &Arc<Queue>, now: u64, moment: Instan
             owner.rail.feed(Event::Lost(connection, stalled(text, &owner.rail)));
         }
     }
+}
+
+/// No completion told of `flights`, and their queue pair is gone.
+fn come_back(shared: &Weak<Shared>, rail: &Rail, posted_on: Option<&Connection>, flights: Vec<Flight>) {
+    let Some(shared) = shared.upgrade() else { return fail_all(flights, &destroyed()) };
+    if !flights.is_empty() {
+        shared.stats.destroyed_without_completion.fetch_add(1, Ordering::Relaxed);
+    }
+    let lost = flights.into_iter().map(|flight| (flight, Loss::Unknown)).collect();
+    recover(&shared, rail, lost, posted_on, Keys::Good);
 }
 
 fn stalled(text: String, rail: &Rail) -> Error {

@@ -3,7 +3,7 @@
 
 use std::any::Any;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
@@ -39,7 +39,11 @@ pub(super) struct Queue {
     ring: Mutex<Ring>,
     /// Time of the last post to an empty ring, or of the last completion, ms.
     progress_ms: AtomicU64,
+    /// Of the flights in the ring. Written under its lock; read without, to choose a queue.
+    bytes: AtomicU64,
     depth: usize,
+    /// Somebody sees to it that the queue pair is destroyed.
+    handed_over: AtomicBool,
     /// Held while the queue pair is destroyed: whoever destroys it too returns no sooner than it is gone.
     ending: Mutex<()>,
     /// Set right after the connection is made.
@@ -59,11 +63,22 @@ struct Ring {
     state: State,
 }
 
+/// What goes into one chain at the most.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Flights.
+    pub count: usize,
+    /// The first flight with which the chain has as many bytes is its last.
+    pub bytes: u64,
+}
+
 /// What a completion retired.
 #[derive(Default)]
 pub(super) struct Retired {
     /// Done.
     pub done: Vec<Flight>,
+    /// Bytes of those.
+    pub bytes: u64,
     /// Came back.
     pub lost: Lost,
 }
@@ -88,7 +103,9 @@ impl Queue {
                 state: State::Open,
             }),
             progress_ms: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
             depth,
+            handed_over: AtomicBool::new(false),
             ending: Mutex::new(()),
             owner: OnceLock::new(),
         })
@@ -130,13 +147,18 @@ impl Queue {
         self.ring.lock().flights.len()
     }
 
-    /// Posts flights from the front of `flights` in one chain: at most `most`, as many as there is room for, and none
-    /// from the first on that does not suit `incarnation`. Returns how many. Errno when the queue is not open, or
-    /// refused some: then it is stopped, and those that it took will come back.
+    /// Bytes under way.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.load(Relaxed)
+    }
+
+    /// Posts flights from the front of `flights` in one chain: up to the limits `most`, as many as there is room for,
+    /// and none from the first on that does not suit `incarnation`. Returns how many. Errno when the queue is not open,
+    /// or refused some: then it is stopped, and those that it took will come back.
     pub(super) fn post(
         &self,
         flights: &mut VecDeque<Flight>,
-        most: usize,
+        most: Limits,
         incarnation: u64,
         chain: &mut Chain,
         now_ms: u64,
@@ -146,8 +168,14 @@ impl Queue {
         let Some(qp) = ring.qp.as_ref().filter(|_| ring.state == State::Open) else {
             return Err(libc::ENOTCONN);
         };
-        let room = (self.depth - ring.flights.len()).min(most).min(Chain::CAPACITY);
-        let room = flights.iter().take(room).take_while(|flight| flight.suits(incarnation)).count();
+        let room = (self.depth - ring.flights.len()).min(most.count).min(Chain::CAPACITY);
+        let mut before = 0;
+        let fits = |flight: &&Flight| {
+            let fits = before < most.bytes && flight.suits(incarnation);
+            before += flight.len();
+            fits
+        };
+        let room = flights.iter().take(room).take_while(fits).count();
         // On first use: at a node with many peers most queue pairs only ever serve the other side.
         if ring.flights.capacity() == 0 && ring.flights.try_reserve_exact(self.depth).is_err() {
             return Ok(0);
@@ -157,10 +185,13 @@ impl Queue {
             return Ok(0);
         }
         let next = ring.first.wrapping_add(ring.flights.len() as u32);
+        let mut bytes = 0;
         for (position, flight) in flights.iter().take(count).enumerate() {
             let signaled = position + 1 == count || (position + 1) % SIGNAL_EVERY == 0;
             let id = u64::from(self.key) << 32 | u64::from(next.wrapping_add(position as u32));
-            chain.push(&flight.request(id, signaled));
+            let request = flight.request(id, signaled);
+            bytes += u64::from(request.len);
+            chain.push(&request);
         }
         if ring.flights.is_empty() {
             self.progress_ms.store(now_ms, Relaxed);
@@ -169,7 +200,9 @@ impl Queue {
         let posted = outcome.as_ref().map_or_else(|e| e.posted, |()| count);
         if posted < count {
             self.credit.release(count - posted);
+            bytes = flights.iter().take(posted).map(Flight::len).sum();
         }
+        self.bytes.store(self.bytes.load(Relaxed) + bytes, Relaxed);
         ring.flights.extend(flights.drain(..posted));
         match outcome {
             Ok(()) => Ok(posted),
@@ -198,9 +231,12 @@ impl Queue {
         }
         self.progress_ms.store(now_ms, Relaxed);
         let good = if completion.status == wc::SUCCESS { count } else { count - 1 };
+        let mut bytes: u64 = ring.flights.iter().take(good).map(Flight::len).sum();
+        into.bytes += bytes;
         into.done.extend(ring.flights.drain(..good));
         if good < count {
             if let Some(flight) = ring.flights.pop_front() {
+                bytes += flight.len();
                 let loss = match completion.status {
                     wc::WR_FLUSH_ERR => Loss::Flushed,
                     status => Loss::Completion(status, completion.vendor_err),
@@ -209,6 +245,7 @@ impl Queue {
             }
             stop(ring, now_ms);
         }
+        self.bytes.store(self.bytes.load(Relaxed) - bytes, Relaxed);
         ring.first = ring.first.wrapping_add(count as u32);
         Some((count, ring.state != State::Open && ring.flights.is_empty()))
     }
@@ -240,6 +277,11 @@ impl Queue {
         busy.then(|| (self.progress_ms.load(Relaxed), unsignaled()))
     }
 
+    /// Whoever gets `true` sees to it that the queue pair is destroyed.
+    pub(super) fn hand_over(&self) -> bool {
+        !self.handed_over.swap(true, Relaxed)
+    }
+
     /// Destroys the queue pair, after which the NIC touches nothing of it, and gives back what was still posted. Again
     /// is no harm.
     pub(super) fn destroy(&self) -> Vec<Flight> {
@@ -248,6 +290,7 @@ impl Queue {
             let mut ring = self.ring.lock();
             // Completions that come all the same are stale by their numbers.
             ring.first = ring.first.wrapping_add(ring.flights.len() as u32);
+            self.bytes.store(0, Relaxed);
             (ring.qp.take(), ring.flights.drain(..).collect::<Vec<_>>())
         };
         drop(qp);

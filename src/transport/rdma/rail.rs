@@ -51,6 +51,12 @@ pub(super) trait Keeper: Send + Sync {
     /// fail them.
     fn recover(&self, rail: &Rail, lost: Lost, cause: Option<Error>, keys: Keys);
 
+    /// Stops the queue pairs of a connection, and sees to it that they are destroyed. Does not wait for that.
+    fn give_up(&self, connection: &Arc<Connection>, cause: Error);
+
+    /// Fails flights because the transport is stopped; does not wait where they are many.
+    fn fail(&self, flights: VecDeque<Flight>, error: &Error);
+
     /// The rail has no connection any more.
     fn disconnected(&self, rail: &Rail);
 
@@ -175,7 +181,7 @@ impl Rail {
         self.waiting.append(flights);
         // After they were added: either `stop` takes them, or this sees that `stop` came before.
         if self.keeper.upgrade().is_none_or(|keeper| keeper.is_stopped()) {
-            return fail_all(self.take_waiting(|_| true), &destroyed());
+            return fail_all(self.waiting.take_all(), &destroyed());
         }
         self.state.lock().route = Some(Arc::downgrade(route));
         self.pump();
@@ -263,11 +269,11 @@ impl Rail {
             },
             Action::Pump => self.pump(),
             Action::HandBack(loss, cause) => {
-                let lost = self.take_waiting(|_| true).into_iter().map(|flight| (flight, loss)).collect();
+                let lost = self.waiting.take_all().into_iter().map(|flight| (flight, loss)).collect();
                 keeper.recover(self, lost, cause, Keys::Good);
             }
-            Action::Fail(error) => fail_all(self.take_waiting(|_| true), &error),
-            Action::Stop(connection, why) => connection.give_up(self.explain(why), now_ms),
+            Action::Fail(error) => keeper.fail(self.waiting.take_all(), &error),
+            Action::Stop(connection, why) => keeper.give_up(&connection, self.explain(why)),
             Action::Vacate => keeper.disconnected(self),
             Action::Report(error) => keeper.note_failure(self, &error),
             Action::Expire(connection) => {
@@ -368,9 +374,10 @@ impl Rail {
         self.waiting.len()
     }
 
-    /// Takes out the waiting flights for which `wanted` holds.
+    /// Takes out the waiting flights for which `wanted` holds; none if the transport is stopped meanwhile.
     pub(super) fn take_waiting(&self, wanted: impl Fn(&Flight) -> bool) -> Vec<Flight> {
-        self.waiting.take(wanted)
+        let keeper = self.keeper.upgrade();
+        self.waiting.take(wanted, || keeper.as_ref().is_none_or(|keeper| keeper.is_stopped()))
     }
 
     /// `count` flights with `bytes` arrived.

@@ -51,9 +51,10 @@ impl Rails {
         self.table.lock().by_peer.values().cloned().collect()
     }
 
-    /// Forgets all of them.
-    pub(super) fn clear(&self) {
-        *self.table.lock() = Table::default();
+    /// Forgets all of them, and gives them back.
+    pub(super) fn take_all(&self) -> Vec<Arc<Rail>> {
+        let table = std::mem::take(&mut *self.table.lock());
+        table.by_peer.into_values().collect()
     }
 
     /// Forgets rails that nobody uses and that have no connection.

@@ -50,7 +50,7 @@ impl Retire for Reaper<'_> {
         let connection = owner.connection.upgrade();
         if !retired.done.is_empty() {
             // Before the ends are told: whoever hears of the last one finds nothing under way any more.
-            let bytes = retired.done.iter().map(Flight::len).sum();
+            let bytes = std::mem::take(&mut retired.bytes);
             let count = retired.done.iter().filter(|flight| flight.slice.is_some()).count();
             let now_ns = self.shared.now_ns();
             rail.settle(bytes, count as u64, now_ns);
@@ -76,12 +76,11 @@ impl Retire for Reaper<'_> {
                 Some((_, known, lost)) if key(known) == key(&connection) && connection.is_some() => {
                     lost.append(&mut retired.lost);
                 }
-                _ => self.lost.push((rail.clone(), connection, std::mem::take(&mut retired.lost))),
+                _ => self.lost.push((rail.clone(), connection.clone(), std::mem::take(&mut retired.lost))),
             }
         }
         if drained {
-            // Empty, so nothing comes back from it.
-            queue.destroy();
+            self.shared.destroyer.take(queue, connection, None);
         }
         if rail.has_waiting() && rail.is_up() {
             rail.pump();

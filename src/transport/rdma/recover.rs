@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::connection::Connection;
-use super::errors::{completion_error, timed_out};
+use super::errors::{completion_error, destroyed, timed_out};
 use super::fence::Fence;
 use super::flight::{fail_revoked, Flight, Keys, Loss, Lost};
 use super::judge::{judge, Blame, Judgement, Limits, Next, View};
@@ -42,7 +42,13 @@ fn decide_all(
     let cause = cause.or_else(|| rail.last_error());
     rail.withdraw(lost.iter().map(|(flight, _)| flight.len()).sum());
     let mut later: Vec<(u32, Arc<dyn Origin>, bool)> = Vec::new();
-    for (mut flight, loss) in lost {
+    let mut lost = lost.into_iter();
+    while let Some((mut flight, loss)) = lost.next() {
+        if shared.is_stopped() {
+            // There may be millions, and judging each takes its time.
+            let rest = lost.map(|(flight, _)| flight);
+            return shared.destroyer.fail(rest.chain([flight]), &destroyed());
+        }
         if flight.slice.is_none() {
             continue;
         }

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::connection::Connection;
 use super::errors::destroyed;
@@ -13,6 +14,10 @@ use super::rail::{Event, Owner, Rail};
 use super::shared::Shared;
 use crate::error::{Code, Error, Result};
 use crate::runtime::blocking::run;
+
+/// Longest wait for queue pairs that are being destroyed, where the NIC has no room for others. Chosen: a tenth of what a
+/// handshake may take.
+const ROOM_LIMIT: Duration = Duration::from_secs(1);
 
 /// A new connection of `rail`, which keeps it.
 pub(super) fn make(
@@ -26,20 +31,22 @@ pub(super) fn make(
         Arc::new(Owner { rail: rail.clone(), connection: Arc::downgrade(connection) })
     };
     let open = || Connection::open(&rail.nic, &shared.config, count, gid, owner);
-    let made = match open() {
-        // Nothing is evicted for a stranger that asks for more queue pairs than usual.
-        Err(error) if error.errno() == libc::ENOMEM && count <= shared.config.qps_per_endpoint => {
-            match shared.rails(&rail.nic).spare() {
-                // The device has fewer queue pairs than it says, or others use it too.
-                Some(victim) => {
-                    evict(shared, &victim, "the NIC has no room for another queue pair");
-                    open()?
-                }
-                None => return Err(error),
-            }
+    let full =
+        |outcome: &Result<_>| outcome.as_ref().is_err_and(|error: &Error| error.errno() == libc::ENOMEM);
+    let mut made = open();
+    if full(&made) && !shared.destroyer.is_idle() && shared.destroyer.wait(ROOM_LIMIT) {
+        // Those that were given up are gone now.
+        made = open();
+    }
+    // Nothing is evicted for a stranger that asks for more queue pairs than usual.
+    if full(&made) && count <= shared.config.qps_per_endpoint {
+        if let Some(victim) = shared.rails(&rail.nic).spare() {
+            // The device has fewer queue pairs than it says, or others use it too.
+            evict(shared, &victim, "the NIC has no room for another queue pair", true);
+            made = open();
         }
-        outcome => outcome?,
-    };
+    }
+    let made = made?;
     rail.keep(&made, by)?;
     // After it was kept: either `stop` takes it away, or this sees that `stop` came before.
     if shared.is_stopped() {
@@ -74,13 +81,19 @@ pub(super) fn make_room(shared: &Shared, rail: &Arc<Rail>) {
         shared.rails(&rail.nic).disconnected(rail);
     }
     if let Some(victim) = victim {
-        evict(shared, &victim, "the NIC has MC_MAX_EP_PER_CTX connections");
+        evict(shared, &victim, "the NIC has MC_MAX_EP_PER_CTX connections", false);
     }
 }
 
-fn evict(shared: &Shared, victim: &Rail, why: &str) {
+/// `now`: its queue pairs are gone when this returns.
+fn evict(shared: &Shared, victim: &Rail, why: &str, now: bool) {
     shared.stats.evicted.fetch_add(1, Ordering::Relaxed);
-    victim.feed(Event::TakenAway(Error::new(Code::Endpoint, format!("evicted: {why}"))));
+    let connection = victim.connection().filter(|_| now);
+    let why = Error::new(Code::Endpoint, format!("evicted: {why}"));
+    victim.feed(Event::TakenAway(why.clone()));
+    if let Some(connection) = connection.filter(|connection| connection.cause().is_some()) {
+        connection.give_up(why, shared.now_ms());
+    }
 }
 
 /// Runs what blocks in the driver. An error of class RESOURCE if there is no thread for it.

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use parking_lot::RwLock;
 use tokio::sync::Semaphore;
 
+use super::destroyer::Destroyer;
 use super::memory::Memory;
 use super::nic::Nic;
 use super::origin::Origin;
@@ -43,6 +44,8 @@ pub(super) struct Shared {
     pub matrix: Matrix,
     /// Registered regions.
     pub memory: Memory,
+    /// Destroys queue pairs.
+    pub destroyer: Arc<Destroyer>,
     /// Links by number; a number is never used again.
     pub links: RwLock<Vec<Weak<dyn Origin>>>,
     /// Counters.

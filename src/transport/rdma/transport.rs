@@ -35,6 +35,9 @@ use crate::topology::order::hca_order;
 use crate::topology::select::Selector;
 use crate::topology::Matrix;
 
+/// How long `stop` waits until queue pairs are destroyed and what waited has failed. Chosen: half of what a host may wait for the end of an engine.
+const DESTROY_LIMIT: Duration = Duration::from_secs(1);
+
 /// The installed transport.
 pub(super) struct Rdma {
     shared: Arc<Shared>,
@@ -69,6 +72,7 @@ impl Rdma {
             host,
             nics,
             matrix,
+            destroyer: Arc::default(),
             links: RwLock::default(),
             stats: Stats::default(),
             accepting: Semaphore::new(ACCEPT_AT_ONCE),
@@ -217,18 +221,27 @@ impl Transport for Rdma {
     }
 
     fn stop(&self) {
-        self.shared.stopped.store(true, Ordering::Release);
-        self.shared.nics.iter().for_each(|nic| nic.wakeup.set());
+        let shared = &self.shared;
+        if shared.stopped.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        shared.nics.iter().for_each(|nic| nic.wakeup.set());
         for thread in std::mem::take(&mut *self.threads.lock()) {
             let _ = thread.join();
         }
         let error = destroyed();
-        self.shared.links().iter().for_each(|link| link.close(&error));
-        for nic in &self.shared.nics {
-            progress::abandon(&self.shared, nic, &error);
-            self.shared.rails(nic).clear();
+        shared.links().iter().for_each(|link| link.close(&error));
+        for nic in &shared.nics {
+            // Forgotten first: each rail that ends would be looked for in the table.
+            progress::abandon(shared, nic, shared.rails(nic).take_all(), &error);
         }
-        self.shared.memory.clear();
+        if !shared.destroyer.wait(DESTROY_LIMIT) {
+            tracing::warn!(
+                "the driver still destroys queue pairs; a thread is left behind that waits for it"
+            );
+        }
+        // Nothing reaches the host's memory any more, over queue pairs that are left neither.
+        shared.memory.clear();
     }
 
     fn stats(&self) -> Vec<(&'static str, u64)> {

@@ -1,9 +1,11 @@
 //! The answers to what rails ask of the transport ([`Keeper`]); they come from files above the rails.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::connect;
-use super::flight::{Keys, Lost};
+use super::connection::Connection;
+use super::flight::{Flight, Keys, Lost};
 use super::rail::events::Attempt;
 use super::rail::{Keeper, Rail};
 use super::recover::hand_back;
@@ -36,6 +38,19 @@ impl Keeper for Shared {
 
     fn recover(&self, rail: &Rail, lost: Lost, cause: Option<Error>, keys: Keys) {
         hand_back(self, rail, lost, cause, keys);
+    }
+
+    fn give_up(&self, connection: &Arc<Connection>, cause: Error) {
+        let take = |queue| self.destroyer.take(queue, Some(connection.clone()), None);
+        match self.is_stopped() {
+            // Flush completions are not waited for, and a thread has no time to ask the driver for them.
+            true => connection.queues.iter().for_each(take),
+            false => connection.stop(cause, self.now_ms()).into_iter().for_each(take),
+        }
+    }
+
+    fn fail(&self, flights: VecDeque<Flight>, error: &Error) {
+        self.destroyer.fail(flights.into_iter(), error);
     }
 
     fn disconnected(&self, rail: &Rail) {

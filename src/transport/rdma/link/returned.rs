@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 
 use super::super::fence::Fence;
 use super::super::flight::{fail_all, Flight};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// What came back. Any thread.
 #[derive(Default)]
@@ -70,10 +70,9 @@ impl Returned {
         taken
     }
 
-    /// Fails all of them.
-    pub(super) fn close(&self, error: &Error) {
-        let flights = std::mem::take(&mut self.kept.lock().flights);
-        fail_all(flights, error);
+    /// Takes out all of them.
+    pub(super) fn take_all(&self) -> Vec<Flight> {
+        std::mem::take(&mut self.kept.lock().flights)
     }
 
     /// Whoever gets `true` starts the task that places them.

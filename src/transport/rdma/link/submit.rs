@@ -108,7 +108,7 @@ impl Link for RdmaLink {
 
     fn close(&self, error: &Error) {
         self.closed.store(true, Ordering::Release);
-        self.returned.close(error);
+        self.shared.destroyer.fail(self.returned.take_all().into_iter(), error);
     }
 }
 

@@ -44,10 +44,16 @@ impl Waiting {
         self.list.lock().front().map(|flight| flight.link)
     }
 
-    /// Takes out the flights for which `wanted` holds.
-    pub(super) fn take(&self, wanted: impl Fn(&Flight) -> bool) -> Vec<Flight> {
+    /// Takes out all of them, in a time that does not depend on how many there are.
+    pub(super) fn take_all(&self) -> VecDeque<Flight> {
+        self.change(|list| std::mem::take(&mut **list))
+    }
+
+    /// Takes out the flights for which `wanted` holds. None if `no_more` turns true meanwhile: there may be millions.
+    pub(super) fn take(&self, wanted: impl Fn(&Flight) -> bool, no_more: impl Fn() -> bool) -> Vec<Flight> {
         self.change(|list| {
-            if !list.iter().any(&wanted) {
+            let found = list.iter().any(|flight| no_more() || wanted(flight));
+            if !found || no_more() {
                 return Vec::new();
             }
             let (taken, left): (Vec<Flight>, Vec<Flight>) = list.drain(..).partition(wanted);
