@@ -21,6 +21,8 @@ use transfer_engine::handshake::wire::{Frame, METADATA};
 /// A peer of one socket: it publishes a descriptor and answers connection messages, as it is told.
 struct Fake {
     name: String,
+    /// What it publishes from now on.
+    descriptor: Arc<Mutex<Value>>,
     stop: Arc<AtomicBool>,
     asked: Arc<AtomicU32>,
     thread: Option<JoinHandle<()>>,
@@ -34,7 +36,8 @@ impl Fake {
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let name = listener.local_addr().unwrap().to_string();
-        let descriptor = descriptor(&name);
+        let descriptor = Arc::new(Mutex::new(descriptor(&name)));
+        let published = descriptor.clone();
         let (stop, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
         let (stopped, counter) = (stop.clone(), asked.clone());
         let thread = std::thread::spawn(move || {
@@ -42,10 +45,11 @@ impl Fake {
                 if stopped.load(Relaxed) {
                     return;
                 }
-                let _ = answer(stream.unwrap(), &descriptor, &reply, &counter);
+                let now = published.lock().unwrap().clone();
+                let _ = answer(stream.unwrap(), &now, &reply, &counter);
             }
         });
-        Fake { name, stop, asked, thread: Some(thread) }
+        Fake { name, descriptor, stop, asked, thread: Some(thread) }
     }
 }
 
@@ -206,6 +210,30 @@ fn a_refusal_that_passes_is_known_by_its_word_and_not_by_its_text() {
         let asked = fake.asked.load(Relaxed);
         assert_eq!(asked > 2, passes, "{word}: asked {asked} times");
     }
+}
+
+#[test]
+fn p07_a_request_for_the_predecessor_of_a_peer_that_restarted_fails_as_over_tcp() {
+    let name = "p07_a_request_for_the_predecessor_of_a_peer_that_restarted_fails_as_over_tcp";
+    if apart(name, &[]) {
+        return;
+    }
+    let node = Node::new("sim0");
+    let of_life = |name: &str, life: u8| with(published(name), "incarnation", format!("{life:032x}").into());
+    let fake = Fake::start(
+        |name| of_life(name, 1),
+        // As an engine does that was started anew.
+        |_| Some(json!({"reply_msg": "that incarnation is gone", "refusal": "stale"})),
+    );
+    node.engine.open_segment(&fake.name).unwrap();
+    *fake.descriptor.lock().unwrap() = of_life(&fake.name, 2);
+    let error = node.write(&fake.name, FAKE_BASE, 4096).unwrap().unwrap();
+    assert_eq!(
+        (error.code(), error.kind(), error.retryable()),
+        (Code::Socket, Class::Metadata, true),
+        "{error}"
+    );
+    assert!(error.text().contains("restarted") && error.text().contains("submit again"), "{error}");
 }
 
 #[test]

@@ -101,13 +101,15 @@ impl RdmaLink {
         Error::new(Code::AddressNotRegistered, text).peer(peer)
     }
 
-    /// The request was meant for a predecessor of the process that the descriptor speaks of now.
+    /// The request was meant for a predecessor of the process that the descriptor speaks of now. Code and class are those
+    /// of the same over TCP.
     fn restarted(&self) -> Error {
         let peer = self.route.peer();
         let text = format!(
-            "segment '{peer}' was started anew; its memory is not what the request was checked against"
+            "segment '{peer}' restarted after its descriptor was read, and this request was for its predecessor's memory; \
+             ask it for its addresses and submit again"
         );
-        Error::new(Code::AddressNotRegistered, text).transient(Class::Rejected).peer(peer)
+        Error::new(Code::Socket, text).transient(Class::Metadata).peer(peer)
     }
 
     /// No NIC of ours is active, or no pair of NICs follows from the two matrices.
