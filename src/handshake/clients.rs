@@ -52,7 +52,7 @@ impl Clients {
 
     /// Connections that are open.
     pub(super) fn len(&self) -> usize {
-        self.open.len()
+        self.open.size()
     }
 
     /// Sees to it that there is room for one more from `address`, and closes another for it if necessary. `false` if
@@ -62,7 +62,7 @@ impl Clients {
         if self.open.count(source) >= Crowd::<Id, Client>::share(self.most) {
             return self.close(|other| other == source);
         }
-        self.open.len() < self.most || self.close_one()
+        self.open.size() < self.most || self.close_one()
     }
 
     /// Closes one connection: that without a complete request, of the source with the most connections, which is open

@@ -66,13 +66,8 @@ impl<K: Copy + Eq + Hash, T> Crowd<K, T> {
     }
 
     /// Connections that are open.
-    pub fn len(&self) -> usize {
+    pub fn size(&self) -> usize {
         self.open.len()
-    }
-
-    /// Whether none is open.
-    pub fn is_empty(&self) -> bool {
-        self.open.is_empty()
     }
 
     /// Connections of the source `source`.

@@ -176,7 +176,7 @@ mod tests {
         let (open, gate) = mpsc::channel();
         let tasks = vec![Task::default()].into_boxed_slice();
         let sink = Arc::new(Gate(Mutex::new(gate)));
-        let work = Arc::new(Work { tasks, deadline: None, sink });
+        let work = Work::new(tasks, None, sink);
         let flight = |_| Flight::new(Slice::new(&work, 0, Op::Read, 1, 2, 1, None), 0, 0);
         let flights: Vec<Flight> = (0..=FEW).map(flight).collect();
         let destroyer = Arc::new(Destroyer::default());
@@ -193,7 +193,7 @@ mod tests {
         let (open, gate) = mpsc::channel();
         open.send(()).unwrap();
         let tasks = vec![Task::default()].into_boxed_slice();
-        let work = Arc::new(Work { tasks, deadline: None, sink: Arc::new(Gate(Mutex::new(gate))) });
+        let work = Work::new(tasks, None, Arc::new(Gate(Mutex::new(gate))));
         let flight = Flight::new(Slice::new(&work, 0, Op::Read, 1, 2, 1, None), 0, 0);
         let destroyer = Arc::new(Destroyer::default());
         destroyer.fail([flight].into_iter(), &destroyed());

@@ -86,9 +86,9 @@ impl Table {
         let number = self.next.fetch_add(1, Relaxed);
         let place = Place { number, began: self.began, state: state.clone() };
         let mut open = self.open.lock();
-        let is_full = open.len() >= self.most || !open.has_memory();
+        let is_full = open.size() >= self.most || !open.has_memory();
         let mut displaced = None;
-        if is_full || is_scarce && open.len() >= FLOOR {
+        if is_full || is_scarce && open.size() >= FLOOR {
             let newcomer = Source { address: source, count: open.count(source) };
             let share = Crowd::<u64, Guest>::share(self.most);
             let first = open.first_to_go(|from, guest| {
@@ -106,13 +106,13 @@ impl Table {
 
     /// Whether so few are open that scarce descriptors do not matter.
     pub(super) fn has_few(&self) -> bool {
-        self.open.lock().len() <= FLOOR
+        self.open.lock().size() <= FLOOR
     }
 
     /// No descriptor is left: a connection without a request loses its place, unless only few are open.
     pub(super) fn dismiss_silent(&self) {
         let mut open = self.open.lock();
-        if open.len() <= FLOOR {
+        if open.size() <= FLOOR {
             return;
         }
         let first = open.first_to_go(|_, guest| (guest.phase() == Phase::Silent).then(|| silent(guest))?);
