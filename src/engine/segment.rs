@@ -122,6 +122,8 @@ impl Segment {
     pub(super) fn may_have_restarted(&self, oldest: Duration) -> bool {
         let known = self.known();
         let lives = known.leading().filter_map(|row| self.links[row].get()?.peer_lives());
+        // A store that tells of changes need not be asked because of the age alone.
+        let oldest = if self.store.watches() { Duration::MAX } else { oldest };
         // One that is up outweighs others that ended.
         self.opening.is_due(lives.max(), oldest, Instant::now())
     }
