@@ -143,6 +143,6 @@ mod tests {
             assert_eq!(first, Some(gone));
             assert!(crowd.remove(gone).is_some() && crowd.remove(gone).is_none());
         }
-        assert_eq!((crowd.len(), crowd.counts.len()), (0, 0));
+        assert_eq!((crowd.size(), crowd.counts.len()), (0, 0));
     }
 }
