@@ -105,7 +105,12 @@ pub(super) fn sort(requests: Vec<Request>, down: &Down, standing: &Standing, rul
     let mut ends = Ends::default();
     if ends.reserve(requests.len(), standing.begun).is_err() {
         let error = Error::out_of_memory("requests of a connection that has ended");
-        requests.into_iter().for_each(|request| request.fail(error.clone()));
+        for (index, mut request) in requests.into_iter().enumerate() {
+            if index < standing.begun {
+                request.lose_trail();
+            }
+            request.fail(error.clone());
+        }
         return ends;
     }
     for (index, mut request) in requests.into_iter().enumerate() {

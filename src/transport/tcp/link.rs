@@ -8,7 +8,7 @@ use super::connect;
 use super::fence::{self, Mark};
 use super::lane::Lane;
 use super::liveness::{self, Liveness};
-use super::parked::Parked;
+use super::parked::{keep_trail, Parked};
 use super::request::Request;
 use super::shared::{stopping, Shared};
 use crate::error::Error;
@@ -117,10 +117,13 @@ impl TcpLink {
         self.stale.store(true, Relaxed);
         let ticket = match self.parked.park(behind, trails) {
             Ok(ticket) => ticket,
-            Err((behind, _lost)) => {
+            Err((mut behind, _lost)) => {
+                behind.iter_mut().for_each(|(request, _)| request.lose_trail());
                 return self.fail_all(behind.into_iter().map(|(request, _)| (request, stopping())));
             }
         };
+        // Whoever gave them up on their way here has found them nowhere.
+        self.abandon_parked();
         let (link, route) = (self.clone(), self.route.clone());
         self.shared.control.spawn(async move {
             let guard = ParkGuard { link, ticket };
@@ -144,9 +147,7 @@ impl TcpLink {
         } else {
             let mut behind = behind;
             for (request, _) in &mut behind {
-                if trails.try_reserve(1).is_ok() {
-                    trails.extend(request.take_trail());
-                }
+                keep_trail(&mut trails, request);
             }
             self.fail_all(behind.into_iter());
         }
@@ -169,6 +170,10 @@ impl TcpLink {
     pub(super) fn abort(&self, region: &Region) {
         self.lanes.iter().for_each(|lane| lane.abort(region));
         self.parked.abandon(|slice| slice.is_in(region), Request::fail_revoked);
+    }
+
+    fn abandon_parked(&self) {
+        self.parked.abandon(Slice::is_given_up, |request| request.fail(canceled()));
     }
 
     fn choose(&self) -> &Arc<Lane> {
@@ -209,7 +214,7 @@ impl Link for TcpLink {
 
     fn give_up(&self) {
         self.lanes.iter().for_each(|lane| lane.give_up());
-        self.parked.abandon(Slice::is_given_up, |request| request.fail(canceled()));
+        self.abandon_parked();
     }
 
     fn peer_lives(&self) -> Option<bool> {

@@ -58,9 +58,7 @@ impl Parked {
         for group in &mut self.0.lock().groups {
             let is_picked = |(request, _): &mut (Request, Error)| request.slice().is_some_and(&which);
             for (mut request, _) in group.behind.extract_if(.., is_picked) {
-                if group.trails.try_reserve(1).is_ok() {
-                    group.trails.extend(request.take_trail());
-                }
+                keep_trail(&mut group.trails, &mut request);
                 ended.push(request);
             }
         }
@@ -71,5 +69,54 @@ impl Parked {
     /// Keeps nothing from now on.
     pub(super) fn close(&self) {
         self.0.lock().closed = true;
+    }
+}
+
+/// Adds the trail of a request that ends. One that finds no room is lost: without a trail the range would count as quiet.
+pub(super) fn keep_trail(trails: &mut Vec<Trail>, request: &mut Request) {
+    let trail = request.take_trail();
+    if trails.try_reserve(1).is_ok() {
+        trails.extend(trail);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::transport::slice::{canceled, Drained, Op, Sink, Task, Work};
+
+    struct Nobody;
+
+    impl Sink for Nobody {
+        fn task_ended(&self, _: bool) {}
+    }
+
+    fn write() -> (Arc<Work>, Request) {
+        let work = Work::new(vec![Task::default()].into_boxed_slice(), None, Arc::new(Nobody));
+        let request = Request::new(Slice::new(&work, 0, Op::Write, 1, 2, 8, None), 0);
+        (work, request)
+    }
+
+    #[test]
+    fn p02_what_is_given_up_here_is_drained_when_the_peer_has_confirmed_it() {
+        let (parked, (work, request)) = (Parked::default(), write());
+        let ticket = parked.park(vec![(request, canceled())], Vec::new()).ok().unwrap();
+        work.cancel();
+        parked.abandon(Slice::is_given_up, |request| request.fail(canceled()));
+        assert_eq!(work.drained(0), Some(Drained::No));
+        let (behind, trails) = parked.take(ticket);
+        assert!(behind.is_empty() && trails.len() == 1);
+        trails.into_iter().for_each(Trail::end);
+        assert_eq!(work.drained(0), Some(Drained::Yes));
+    }
+
+    #[test]
+    fn p02_a_write_whose_trail_nobody_follows_is_never_called_drained() {
+        let (work, mut request) = write();
+        request.lose_trail();
+        request.fail(canceled());
+        assert_eq!(work.drained(0), Some(Drained::Unknown));
     }
 }

@@ -177,8 +177,7 @@ impl Pipeline {
     pub(super) fn close(&mut self) -> Vec<Request> {
         let begun = self.begun();
         let mut requests = self.take_all();
-        // Dropped, because nobody follows them: nobody will know when they end.
-        requests.iter_mut().take(begun).for_each(|request| drop(request.take_trail()));
+        requests.iter_mut().take(begun).for_each(Request::lose_trail);
         requests
     }
 

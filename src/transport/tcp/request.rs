@@ -111,6 +111,11 @@ impl Request {
         self.trail.take()
     }
 
+    /// As [`Request::take_trail`], where nobody follows it: nobody will know when it ends.
+    pub(super) fn lose_trail(&mut self) {
+        drop(self.take_trail());
+    }
+
     /// Fills in the header for the framing of this connection.
     pub(super) fn encode(&mut self, v2: bool) {
         self.header = Header { size: self.len, addr: self.remote, op: self.op, v2 }.encode();
