@@ -699,3 +699,24 @@ fn unregistering_ends_a_request_that_is_stuck_and_nothing_is_written_afterwards(
     server.register(0, BYTES, true);
     server.probe_anew("registered again");
 }
+
+#[test]
+fn a_write_to_memory_that_can_only_be_read_does_not_end_the_reads_of_others() {
+    static READ_ONLY: [u8; 1 << 16] = [7; 1 << 16];
+    let server = Server::start(BYTES);
+    let addr = READ_ONLY.as_ptr() as u64;
+    server.engine.register(&[Range { addr, len: READ_ONLY.len() as u64 }], "*", true).unwrap();
+    let ask = |op| {
+        let mut stream = server.connect();
+        stream.write_all(&Header { size: 4096, addr, op, v2: true }.encode()).unwrap();
+        stream
+    };
+    let mut writer = ask(Op::Write);
+    writer.write_all(&[1; 4096]).unwrap();
+    assert_eq!(read_to_close(&mut writer, false, "the WRITE"), REJECTED_FRAME);
+    let mut reply = vec![0; OK_FRAME.len() + 4096];
+    ask(Op::Read).read_exact(&mut reply).expect("a READ of the same range");
+    assert_eq!(reply, [&OK_FRAME[..], &READ_ONLY[..4096]].concat());
+    // And the WRITE is refused at once from now on.
+    assert_eq!(read_to_close(&mut ask(Op::Write), false, "another WRITE"), REJECTED_FRAME);
+}

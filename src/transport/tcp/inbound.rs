@@ -264,7 +264,7 @@ impl Inbound {
             return true;
         }
         let held = self.shared.registry.use_for_peer(addr, size);
-        let Some(held) = held.filter(|_| !self.shared.faults.meet(addr, size)) else {
+        let Some(held) = held.filter(|_| !self.shared.faults.meet(op, addr, size)) else {
             self.shared.note_rejected(&self.socket, header);
             return false;
         };
@@ -289,7 +289,7 @@ impl Inbound {
     /// The memory that a WRITE's body goes to is not mapped. `false`: the peer cannot be told so.
     fn refuse_body(&mut self) -> bool {
         let Some(body) = self.body.take() else { return false };
-        self.shared.note_fault(body.addr, body.left);
+        self.shared.note_fault(Op::Write, body.addr, body.left);
         if body.v2 {
             self.replies.push_back(Reply::Rejected);
             self.refused = true;
@@ -335,9 +335,9 @@ impl Inbound {
                 Io::WouldBlock => return true,
                 Io::Fault if most > 1 => most = 1,
                 Io::Fault => {
-                    // Its reply was begun, so only another request of the peer can be refused.
+                    // Its reply was begun, so only another request of the peer can be refused. What was sent is mapped.
                     if let Some(Reply::Data { addr, len, .. }) = self.replies.front() {
-                        self.shared.note_fault(*addr, *len);
+                        self.shared.note_fault(Op::Read, addr + self.replied, len - self.replied);
                     }
                     return false;
                 }

@@ -19,6 +19,7 @@ use crate::memory::Registry;
 use crate::observe::log::RateLimit;
 use crate::runtime::control::Control;
 use crate::transport::host::Host;
+use crate::transport::slice::Op;
 
 /// How the kernel asks whether the peer of an idle connection is still there. Chosen: often enough to keep the entries of
 /// firewalls alive, and too rarely to be noticed. Where the user time-out below is set, it decides when a silent peer is
@@ -127,8 +128,8 @@ impl Shared {
 
     /// Says that a range of a registered region is not mapped, and refuses it to peers for a while: they ask again, and are
     /// to hear why.
-    pub(super) fn note_fault(&self, addr: u64, len: u64) {
-        self.faults.note(addr, len);
+    pub(super) fn note_fault(&self, op: Op, addr: u64, len: u64) {
+        self.faults.note(op, addr, len);
         if self.log.admit("fault", "") {
             tracing::error!("a registered buffer is not mapped; unregister memory before freeing it");
         }
