@@ -127,6 +127,7 @@ programs! {
     a_batchs_notification_waits_for_nobody_and_tells_its_fate: "notified";
     memory_that_is_gone_fails_only_its_requests: "unmapped";
     canceled_and_failed_batches_leave_both_sides_quiet: "quiesce";
+    a_peer_is_not_given_up_because_this_process_was_stopped: "paused";
     a_segment_that_is_opened_again_leads_to_the_new_engine: "restarts";
     freed_batches_and_engines_leave_nothing_behind: "lifetimes";
 }

@@ -13,7 +13,7 @@ mod published;
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 
@@ -28,6 +28,7 @@ use super::request::Request;
 use super::shared::Shared;
 use crate::error::Error;
 use crate::memory::Region;
+use crate::runtime::outstanding::unacknowledged;
 use crate::transport::host::Route;
 use crate::transport::slice::{canceled, Slice};
 use errors::closed;
@@ -57,6 +58,15 @@ struct State {
     machine: Machine<Connection, Error>,
     pipeline: Pipeline,
     exchange: Exchange,
+}
+
+impl State {
+    /// Changes whenever a byte goes either way: to the peer when its kernel has it, because ours may keep megabytes for a slow
+    /// one and take no more for seconds.
+    fn traffic(&self) -> u64 {
+        let kept = self.machine.connection().map_or(0, |it| unacknowledged(it.socket.fd()) as u64);
+        self.pipeline.traffic().wrapping_sub(kept)
+    }
 }
 
 impl Lane {
@@ -148,8 +158,14 @@ impl Lane {
 
     /// Whether the peer is alive, as it was asked.
     pub(super) fn answer(self: &Arc<Self>, question: u32, alive: bool) {
-        let event = if alive { Event::Alive(question) } else { Event::Silent(question) };
-        self.feed(self.state.lock(), event);
+        if alive {
+            return self.feed(self.state.lock(), Event::Alive(question));
+        }
+        // What has come and nobody has read yet is a sign of life too.
+        self.advance(self.state.lock(), true);
+        let state = self.state.lock();
+        let traffic = state.traffic();
+        self.feed(state, Event::Silent { question, traffic });
     }
 
     /// Finds out, once for all lanes, whether the peer answers on its handshake port.
@@ -378,7 +394,7 @@ impl Watched for Lane {
         Lane::abort(&self, region);
     }
 
-    fn check_deadlines(self: Arc<Self>, now: Instant) {
+    fn check_deadlines(self: Arc<Self>, now: Instant, paused: Duration) {
         if !self.published.is_busy() {
             return;
         }
@@ -387,8 +403,8 @@ impl Watched for Lane {
             self.abandon(due, &errors::late(self.peer()));
         }
         let mut state = self.state.lock();
-        let (awaited, traffic) = (state.pipeline.awaited_bytes(), state.pipeline.traffic());
-        let action = state.machine.on(Event::Tick { awaited, traffic }, || now);
+        let (awaited, traffic) = (state.pipeline.awaited_bytes(), state.traffic());
+        let action = state.machine.on(Event::Tick { awaited, traffic, paused }, || now);
         self.perform(state, action);
     }
 

@@ -5,11 +5,16 @@ use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::time::timeout;
+
 use crate::error::Class;
 use crate::transport::host::Route;
 
 /// Between two questions, where the first was refused at once. Chosen: several fit into the limit.
 const PAUSE: Duration = Duration::from_millis(500);
+/// A question that ends so long after its time was not heard out: the process, or its control thread, did not run. Chosen: a busy
+/// thread is not so late.
+const PAUSED: Duration = Duration::from_millis(500);
 
 /// Whether the silence of a peer's handshake port means anything: it does once the peer has answered there. A firewall, or a
 /// peer without such a port, must not make it look dead.
@@ -36,20 +41,119 @@ impl Liveness {
     }
 }
 
-/// Asks for so long. An answer, or a failure of our own, counts as life.
+/// Asks for so long. An answer, or a failure of our own, counts as life: a store that does not say where to ask, or that this
+/// process was stopped meanwhile.
 pub(super) async fn is_alive(route: &Arc<dyn Route>, limit: Duration) -> bool {
     let deadline = Instant::now() + limit;
+    match timeout(limit, route.rpc_address()).await {
+        Err(_) => return true,
+        Ok(Err(error)) if matches!(error.kind(), Class::Network | Class::Timeout) => return true,
+        Ok(_) => {}
+    }
+    let was_stopped = || Instant::now() > deadline + PAUSED;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        match tokio::time::timeout(left, route.probe()).await {
+        match timeout(left, route.probe()).await {
             Ok(Ok(())) => return true,
             Ok(Err(error)) if matches!(error.kind(), Class::Resource | Class::Canceled) => return true,
             Ok(Err(error)) => tracing::debug!("{} does not say whether it is alive: {error}", route.peer()),
-            Err(_) => return false,
+            Err(_) => return was_stopped(),
         }
         if Instant::now() + PAUSE >= deadline {
-            return false;
+            return was_stopped();
         }
         tokio::time::sleep(PAUSE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{Code, Error, Result};
+    use crate::handshake::ConnectionMessage;
+    use crate::host_port::HostPort;
+    use crate::runtime::BoxFuture;
+    use crate::transport::host::Offered;
+    use std::future::{pending, ready};
+
+    /// Chosen: short, because every case lasts so long.
+    const LIMIT: Duration = Duration::from_millis(20);
+
+    /// A peer whose handshake port answers nothing, and what goes wrong beside that.
+    #[derive(Clone, Copy)]
+    enum Peer {
+        Silent,
+        Refuses,
+        /// The store fails with this class.
+        Unlisted(Class),
+        /// This process stands still while it is asked.
+        SilentWhileStopped,
+        RefusesWhileStopped,
+    }
+
+    /// Nothing else runs on the thread meanwhile.
+    fn stand_still() {
+        let began = Instant::now();
+        while began.elapsed() < LIMIT + PAUSED + LIMIT {
+            std::thread::yield_now();
+        }
+    }
+
+    impl Route for Peer {
+        fn peer(&self) -> &str {
+            "peer"
+        }
+
+        fn offer(&self) -> Offered {
+            Offered { offer: None, version: 0 }
+        }
+
+        fn refresh(&self) -> BoxFuture<'_, Result<()>> {
+            Box::pin(pending())
+        }
+
+        fn rpc_address(&self) -> BoxFuture<'_, Result<HostPort>> {
+            Box::pin(ready(match self {
+                Peer::Unlisted(class) => Err(Error::new(Code::Metadata, "no entry").transient(*class)),
+                _ => Ok(crate::host_port::parse("peer", 1)),
+            }))
+        }
+
+        fn probe(&self) -> BoxFuture<'_, Result<()>> {
+            let refused = || Err(Error::new(Code::Socket, "refused"));
+            match self {
+                Peer::Silent => Box::pin(pending()),
+                Peer::Refuses | Peer::Unlisted(_) => Box::pin(ready(refused())),
+                Peer::SilentWhileStopped => Box::pin(async {
+                    stand_still();
+                    pending().await
+                }),
+                Peer::RefusesWhileStopped => Box::pin(async move {
+                    stand_still();
+                    refused()
+                }),
+            }
+        }
+
+        fn exchange(&self, _: ConnectionMessage) -> BoxFuture<'_, Result<ConnectionMessage>> {
+            Box::pin(pending())
+        }
+    }
+
+    #[test]
+    fn only_a_peers_own_silence_makes_it_look_dead() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        for (what, peer, alive) in [
+            ("it does not answer", Peer::Silent, false),
+            ("nobody listens", Peer::Refuses, false),
+            ("its entry is gone", Peer::Unlisted(Class::Metadata), false),
+            ("the store is down", Peer::Unlisted(Class::Network), true),
+            ("the store is slow", Peer::Unlisted(Class::Timeout), true),
+            ("we were stopped", Peer::SilentWhileStopped, true),
+            ("we were stopped, and an attempt failed of it", Peer::RefusesWhileStopped, true),
+        ] {
+            let route: Arc<dyn Route> = Arc::new(peer);
+            assert_eq!(runtime.block_on(is_alive(&route, LIMIT)), alive, "{what}");
+        }
     }
 }

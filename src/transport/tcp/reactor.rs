@@ -35,6 +35,9 @@ const EVENTS: usize = 64;
 /// How often deadlines are looked at. Chosen: they are seconds long, so a tenth of a second later does no harm, and ten
 /// wake-ups a second are far below 1 % of a core.
 const TICK: Duration = Duration::from_millis(100);
+/// A thread that comes so much too late to its tick was stopped, with the process or the machine: peers could not be heard.
+/// Chosen: a busy host does not make it so late, and no deadline is as short.
+const PAUSE: Duration = Duration::from_secs(1);
 /// How often lanes that a caller polls are looked at. Chosen: the shortest that epoll_wait(2) can wait; a lane whose
 /// caller stops polling without a word waits no longer than that.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
@@ -60,8 +63,8 @@ pub(super) trait Watched: Send + Sync {
     /// `region` was revoked: every use of it ends.
     fn abort(self: Arc<Self>, region: &Region);
 
-    /// Called ten times a second: what is overdue ends.
-    fn check_deadlines(self: Arc<Self>, now: Instant);
+    /// Called ten times a second: what is overdue ends. `paused`: how long the thread did not run before, if that was long.
+    fn check_deadlines(self: Arc<Self>, now: Instant, paused: Duration);
 
     /// Every request fails with `error`, and so does each that comes later.
     fn close(self: Arc<Self>, error: &Error);
@@ -295,8 +298,8 @@ impl Loop {
                 look_again.retain(|it| !(it.clone().look() && it.listed().swap(false, Relaxed)));
             }
             if now - last_tick >= TICK {
-                last_tick = now;
-                self.tick(now);
+                let since = now - std::mem::replace(&mut last_tick, now);
+                self.tick(now, if since > PAUSE { since } else { Duration::ZERO });
             }
         }
         self.reactor.commands.lock().clear();
@@ -413,13 +416,13 @@ impl Loop {
         }
     }
 
-    fn tick(&mut self, now: Instant) {
+    fn tick(&mut self, now: Instant, paused: Duration) {
         if let Some((listener, _)) = &self.listener {
             let _ = self.reactor.epoll.modify(listener.as_raw_fd(), LISTENER, libc::EPOLLIN as u32);
         }
         self.sweep(now);
         for watched in self.reactor.all_watched() {
-            watched.check_deadlines(now);
+            watched.check_deadlines(now, paused);
         }
     }
 

@@ -38,11 +38,18 @@ pub(super) enum Event<C, D, E> {
         awaited: Option<u64>,
         /// Bytes that went either way so far: whether it changes is what counts.
         traffic: u64,
+        /// How long this process did not run before, if that was long: it does not count against the peer.
+        paused: Duration,
     },
     /// Answer to [`Action::Ask`]: the peer lives, or nobody can tell.
     Alive(u32),
     /// Answer to [`Action::Ask`]: the peer has not answered.
-    Silent(u32),
+    Silent {
+        /// The question's number.
+        question: u32,
+        /// As in [`Event::Tick`], now.
+        traffic: u64,
+    },
     /// The link is closed, or the reactor has ended.
     Closed(E),
 }

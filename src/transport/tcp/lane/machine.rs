@@ -173,15 +173,20 @@ impl<C, E: Clone> Machine<C, E> {
                 self.turn(next, now);
                 None
             }
-            Event::Tick { awaited, traffic } => self.tick(awaited, traffic, now),
+            Event::Tick { awaited, traffic, paused } => self.tick(awaited, traffic, paused, now),
             Event::Alive(question) => {
                 if let Some(silence) = self.silence_of(question) {
                     *silence = Silence { since: Some(now()), asked: None, ..*silence };
                 }
                 None
             }
-            Event::Silent(question) => {
-                self.silence_of(question)?;
+            Event::Silent { question, traffic } => {
+                let silence = self.silence_of(question)?;
+                if silence.traffic != traffic {
+                    // Something has moved since the last tick.
+                    *silence = Silence::default();
+                    return None;
+                }
                 self.take_down(Why::Silent)
             }
             Event::Closed(error) => {
@@ -199,6 +204,7 @@ impl<C, E: Clone> Machine<C, E> {
         &mut self,
         awaited: Option<u64>,
         traffic: u64,
+        paused: Duration,
         now: impl FnOnce() -> Instant,
     ) -> Option<Action<C, D, E>> {
         let Phase::Up { turn_began, silence, .. } = &mut self.phase else { return None };
@@ -207,12 +213,13 @@ impl<C, E: Clone> Machine<C, E> {
             return None;
         };
         let now = now();
+        *turn_began = now.min(*turn_began + paused);
         let allowed = self.limits.allowed(bytes);
         if now.saturating_duration_since(*turn_began) > allowed {
             return self.take_down(Why::Overdue { bytes, allowed });
         }
         let since = match silence.since {
-            Some(since) if silence.traffic == traffic => since,
+            Some(since) if silence.traffic == traffic && paused.is_zero() => since,
             _ => {
                 *silence = Silence { since: Some(now), traffic, asked: None };
                 return None;

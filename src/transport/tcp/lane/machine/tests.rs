@@ -38,7 +38,7 @@ impl Lane {
     }
 
     fn tick(&mut self, ms: u64, awaited: Option<u64>) -> Answer {
-        self.at(ms, Event::Tick { awaited, traffic: 0 })
+        self.at(ms, Event::Tick { awaited, traffic: 0, paused: Duration::ZERO })
     }
 
     fn is_down(&self) -> bool {
@@ -191,9 +191,13 @@ fn the_next_request_begins_its_turn_when_the_first_is_taken_out_unsent() {
     assert_eq!(lane.tick(59_001, Some(8)), overdue(8, 30));
 }
 
+fn silent(question: u32, traffic: u64) -> Told {
+    Event::Silent { question, traffic }
+}
+
 /// A tick at which so much has moved since the beginning.
 fn heard(ms: u64, lane: &mut Lane, traffic: u64) -> Answer {
-    lane.at(ms, Event::Tick { awaited: Some(8), traffic })
+    lane.at(ms, Event::Tick { awaited: Some(8), traffic, paused: Duration::ZERO })
 }
 
 #[test]
@@ -203,7 +207,7 @@ fn p03_a_peer_that_is_silent_for_a_second_is_asked_once_and_given_up_if_it_does_
     assert_eq!(heard(1_099, &mut lane, 7), None, "not a second yet");
     assert_eq!(heard(1_100, &mut lane, 7), Some(Ask(1)));
     assert_eq!(heard(4_000, &mut lane, 7), None, "it was asked");
-    assert_eq!(lane.unread(Event::Silent(1)), Some(TakeDown(1, Why::Silent)));
+    assert_eq!(lane.unread(silent(1, 7)), Some(TakeDown(1, Why::Silent)));
     assert!(lane.is_down());
 }
 
@@ -215,7 +219,7 @@ fn a_peer_that_is_only_slow_is_asked_again_and_again() {
     assert_eq!(lane.at(1_200, Event::Alive(1)), None);
     assert_eq!(heard(2_199, &mut lane, 7), None);
     assert_eq!(heard(2_200, &mut lane, 7), Some(Ask(2)));
-    assert_eq!(lane.unread(Event::Silent(1)), None, "an answer to another question");
+    assert_eq!(lane.unread(silent(1, 7)), None, "an answer to another question");
     assert_eq!(lane.tick(30_001, Some(8)), overdue(8, 30), "its deadline stands");
 }
 
@@ -225,16 +229,16 @@ fn an_answer_counts_only_for_the_silence_that_it_was_asked_in() {
     heard(0, &mut lane, 7);
     assert_eq!(heard(1_000, &mut lane, 7), Some(Ask(1)));
     assert_eq!(heard(1_100, &mut lane, 8), None, "something moved");
-    assert_eq!(lane.unread(Event::Silent(1)), None);
+    assert_eq!(lane.unread(silent(1, 7)), None);
     assert_eq!(heard(2_100, &mut lane, 8), Some(Ask(2)));
     assert_eq!(lane.tick(2_200, None), None, "nothing is awaited any more");
-    assert_eq!(lane.unread(Event::Silent(2)), None);
+    assert_eq!(lane.unread(silent(2, 8)), None);
     heard(2_300, &mut lane, 8);
     assert_eq!(heard(3_300, &mut lane, 8), Some(Ask(3)));
     assert_eq!(lane.unread(Event::Down("reset")), Some(TakeDown(1, Why::Down("reset"))));
     lane.unread(pushed(true));
     lane.at(4_000, Event::Attached(2));
-    assert_eq!(lane.unread(Event::Silent(3)), None, "asked about another connection");
+    assert_eq!(lane.unread(silent(3, 8)), None, "asked about another connection");
     assert_eq!(lane.machine.connection(), Some(&2));
 }
 
@@ -250,10 +254,10 @@ fn without_the_setting_nobody_is_asked() {
 #[test]
 fn without_a_connection_time_has_no_meaning() {
     let mut lane = Lane::new();
-    assert_eq!(lane.unread(Event::Tick { awaited: Some(8), traffic: 0 }), None);
+    assert_eq!(lane.unread(Event::Tick { awaited: Some(8), traffic: 0, paused: Duration::ZERO }), None);
     lane.unread(pushed(true));
     assert_eq!(
-        lane.unread(Event::Tick { awaited: Some(8), traffic: 0 }),
+        lane.unread(Event::Tick { awaited: Some(8), traffic: 0, paused: Duration::ZERO }),
         None,
         "the attempt has limits of its own"
     );
@@ -273,7 +277,7 @@ fn a_closed_lane_refuses_what_comes_and_stays_closed() {
         Event::ConnectFailed("no route"),
         Event::AttachRefused("no memory"),
         abandoned(true, Some("unregistered")),
-        Event::Tick { awaited: Some(8), traffic: 0 },
+        Event::Tick { awaited: Some(8), traffic: 0, paused: Duration::ZERO },
     ] {
         assert_eq!(lane.unread(late.clone()), None, "{late:?}");
         assert!(lane.is_down());
@@ -287,4 +291,32 @@ fn a_connection_that_comes_after_the_end_is_closed() {
     assert_eq!(lane.unread(Event::Closed("destroyed")), Some(Close(None, "destroyed")));
     assert_eq!(lane.unread(Event::Attached(1)), Some(Discard(1)));
     assert!(lane.is_down());
+}
+
+#[test]
+fn a_peer_that_moves_something_while_it_is_asked_is_not_given_up() {
+    let mut lane = Lane::up(0);
+    heard(0, &mut lane, 7);
+    assert_eq!(heard(1_000, &mut lane, 7), Some(Ask(1)));
+    // The reply came, the lane was idle since, and no tick told.
+    assert_eq!(lane.unread(replied(false)), None);
+    assert_eq!(lane.unread(silent(1, 8)), None);
+    assert_eq!(lane.machine.connection(), Some(&1));
+    assert_eq!(heard(5_000, &mut lane, 8), None, "a new silence");
+    assert_eq!(heard(6_000, &mut lane, 8), Some(Ask(2)));
+}
+
+#[test]
+fn the_time_in_which_this_process_is_stopped_does_not_count_against_the_peer() {
+    let mut lane = Lane::up(0);
+    assert_eq!(lane.tick(20_000, Some(8)), None);
+    let paused = Duration::from_secs(60);
+    assert_eq!(lane.at(80_000, Event::Tick { awaited: Some(8), traffic: 0, paused }), None);
+    assert_eq!(lane.tick(80_999, Some(8)), None, "nor does it count as silence");
+    assert_eq!(lane.tick(90_000, Some(8)), Some(Ask(1)));
+    assert_eq!(lane.tick(90_001, Some(8)), overdue(8, 30));
+    // A turn that began during the pause, or after it, has no more than the others.
+    let mut lane = Lane::up(79_000);
+    assert_eq!(lane.at(80_000, Event::Tick { awaited: Some(8), traffic: 0, paused }), None);
+    assert_eq!(lane.tick(110_001, Some(8)), overdue(8, 30));
 }

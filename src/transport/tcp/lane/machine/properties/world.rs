@@ -212,8 +212,9 @@ impl World {
     fn answer(&mut self, alive: bool) {
         let Some((question, connection)) = self.silence.question.take() else { return };
         let (current, silent) = (self.machine.connection().copied(), self.silence.seen);
-        self.feed(if alive { Event::Alive(question) } else { Event::Silent(question) });
-        let was_silent = silent.is_some_and(|(of, ..)| of == connection);
+        let traffic = self.pipeline.traffic();
+        self.feed(if alive { Event::Alive(question) } else { Event::Silent { question, traffic } });
+        let was_silent = silent.is_some_and(|(of, then, _)| (of, then) == (connection, traffic));
         let given_up = current.is_some() && self.machine.connection().copied() != current;
         assert_eq!(given_up, !alive && was_silent && current == Some(connection), "given up for its silence");
         if alive && was_silent {
@@ -331,7 +332,7 @@ impl World {
         let (awaited, traffic) = (self.pipeline.awaited_bytes(), self.pipeline.traffic());
         let asked = self.silence.question;
         let now = awaited.and(self.open.as_ref()).map(|open| (open.number, traffic));
-        self.feed(Event::Tick { awaited, traffic });
+        self.feed(Event::Tick { awaited, traffic, paused: Duration::ZERO });
         assert_eq!(self.gave_up, late, "the deadline of a turn");
         let before = self.silence.seen;
         let unmoved =
