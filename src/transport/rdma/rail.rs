@@ -4,6 +4,7 @@
 
 pub(super) mod events;
 mod machine;
+mod shown;
 mod waiting;
 
 use std::collections::VecDeque;
@@ -24,9 +25,8 @@ use super::route::Route;
 use crate::config::Config;
 use crate::error::{Class, Code, Error};
 use crate::runtime::clock;
-use crate::transport::report::RailReport;
 use events::{Action, Attempt, By, Now, Pauses, Why};
-use machine::{Machine, Phase};
+use machine::Machine;
 use waiting::Waiting;
 
 /// What rails ask of the transport that they belong to. Called without the locks of the rail's state and of its waiting
@@ -427,25 +427,5 @@ impl Rail {
     /// For messages: both ends.
     pub(super) fn name(&self) -> String {
         format!("{} -> {}", self.nic.name, self.peer)
-    }
-
-    /// For `showLinks`.
-    pub(super) fn describe(&self) -> RailReport {
-        let state = self.state.lock();
-        RailReport {
-            local: self.nic.name.clone(),
-            peer: self.peer.clone(),
-            state: match state.machine.phase() {
-                Phase::Idle | Phase::Stopped => "idle",
-                Phase::Connecting { .. } | Phase::Proving { .. } => "connecting",
-                Phase::Up(_) => "up",
-                Phase::Paused { .. } => "paused",
-            },
-            inflight_bytes: self.meter.inflight(),
-            waiting: self.waiting.len(),
-            completed: self.completed.load(Ordering::Relaxed),
-            failures: state.machine.failed(),
-            last_error: state.machine.last_error().map(|e| e.text().to_string()).unwrap_or_default(),
-        }
     }
 }
