@@ -6,7 +6,7 @@ use crate::transport::report::RailReport;
 
 impl Rail {
     /// For `showLinks`.
-    pub(super) fn describe(&self) -> RailReport {
+    pub(in super::super) fn describe(&self) -> RailReport {
         let state = self.state.lock();
         RailReport {
             local: self.nic.name.clone(),
