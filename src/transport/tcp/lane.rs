@@ -387,7 +387,12 @@ impl Watched for Lane {
             self.abandon(due, &errors::late(self.peer()));
         }
         let mut state = self.state.lock();
-        let (awaited, traffic) = (state.pipeline.awaited_bytes(), state.pipeline.traffic());
+        let awaited = state.pipeline.awaited_bytes();
+        // What the peer's kernel has taken, not ours: on a slow link that moves on while our socket takes nothing, and if
+        // the peer is stopped our socket still takes a while.
+        let connection = state.machine.connection().filter(|_| awaited.is_some());
+        let unacknowledged = connection.map_or(0, |connection| connection.socket.unacknowledged());
+        let traffic = state.pipeline.traffic().wrapping_sub(unacknowledged);
         let action = state.machine.on(Event::Tick { awaited, traffic }, || now);
         self.perform(state, action);
     }
