@@ -83,6 +83,7 @@ programs! {
     p16_an_only_nic_with_bad_keys_fails_the_task: "rdma_faults", "only_nic_with_bad_keys";
     p16_an_only_nic_without_queue_pairs_fails_the_task: "rdma_faults", "only_nic_without_queue_pairs";
     p03_a_nic_that_completes_nothing_is_left: "rdma_faults", "stall_with_another_nic";
+    p02_a_canceled_batch_ends_without_completions_and_leaves_both_sides_quiet: "rdma_faults", "canceled";
     p02_a_task_that_ran_out_of_time_leaves_its_buffer_alone: "rdma_faults", "deadline";
     p05_one_of_two_ports_goes_down_and_up: "rdma_faults", "port_of_one_nic";
     tasks_wait_for_the_only_port_but_not_for_ever: "rdma_faults", "port_of_the_only_nic";

@@ -187,6 +187,55 @@ static void deadline(void) {
     side_close(&side);
 }
 
+/* P2: a canceled batch ends though no completion comes, and the peer confirms that nothing of it arrives any more. */
+static void canceled(void) {
+    struct side side = side_open("sim0", &lone);
+    struct load load = {0};
+    load_batch(&load, &side);
+    nics_do("stall * 60000\n");
+    batch_id_t batch = INVALID_BATCH;
+    transfer_request_t requests[TASKS];
+    for (size_t i = 0; i < TASKS; i++)
+        requests[i] = request(OPCODE_WRITE, side.memory + i * BLOCK, side.target, side.peer->base + i * BLOCK, BLOCK);
+    /* Until the fault is there. */
+    for (int64_t end = now_ms() + BACK_MS; now_ms() < end;) {
+        batch = batch_open(side.engine, TASKS);
+        CHECK_EQ("WRITEs on a NIC without completions", submitTransfer(side.engine, batch, requests, TASKS), 0);
+        if (mte_wait_batch(side.engine, batch, 100) != 0) break;
+        freeBatchID(side.engine, batch);
+    }
+    int64_t start = now_ms();
+    CHECK_EQ("p02: canceled", mte_cancel_batch(side.engine, batch), 0);
+    CHECK_EQ("  they end", mte_wait_batch(side.engine, batch, BACK_MS), 0);
+    printf("#     after %lld ms\n", (long long)(now_ms() - start));
+    mte_batch_status_t status = {0};
+    mte_task_report_t report = {0};
+    mte_batch_status(side.engine, batch, &status, NULL, 0);
+    CHECK("  some have failed", status.failed > 0 && status.failed + status.completed == TASKS);
+    mte_task_report(side.engine, batch, TASKS - 1, &report);
+    CHECK_EQ("  because they were canceled", report.error_class, MTE_CLASS_CANCELED);
+    CHECK("  after they were posted", report.posted_us >= 0 && report.completed_us >= report.posted_us);
+    size_t quiet = 0;
+    for (int64_t end = now_ms() + BACK_MS; quiet < TASKS && now_ms() < end; nap()) {
+        quiet = 0;
+        for (size_t i = 0; i < TASKS; i++) {
+            int drained = MTE_DRAINED_NO;
+            mte_task_drained(side.engine, batch, i, &drained);
+            quiet += drained == MTE_DRAINED_YES;
+        }
+    }
+    CHECK_EQ("  and the peer says that nothing of them arrives any more", quiet, TASKS);
+    CHECK_EQ("  freed", freeBatchID(side.engine, batch), 0);
+    memset(side.peer->view, 0x5a, TASKS * BLOCK);
+    nics_do("stall * 0\n");
+    struct outcome outcome = {0};
+    for (int64_t end = now_ms() + BACK_MS; outcome.completed == 0 && now_ms() < end;)
+        outcome = move_one(side.engine, side.target, OPCODE_WRITE, side.memory, side.peer->base + 32 * MIB, BLOCK);
+    CHECK_EQ("  p04: the next transfer after the stall succeeds", outcome.completed, 1);
+    CHECK("  the peer's range is left alone", all_bytes(side.peer->view, TASKS * BLOCK, 0x5a));
+    side_close(&side);
+}
+
 static void port_of_one_nic(void) {
     struct side side = side_open("sim0,sim1", &peer);
     struct load load = {0};
@@ -381,7 +430,7 @@ static const struct {
 } cases[] = {
     CASE(statuses_with_another_nic), CASE(statuses_alone),
     CASE(only_nic_without_answers),  CASE(only_nic_with_bad_keys),
-    CASE(only_nic_without_queue_pairs), CASE(stall_with_another_nic),
+    CASE(only_nic_without_queue_pairs), CASE(stall_with_another_nic), CASE(canceled),
     CASE(deadline),                  CASE(port_of_one_nic),
     CASE(port_of_the_only_nic),      CASE(port_of_a_known_peer),
     CASE(port_of_an_unknown_peer),   CASE(fatal_device),

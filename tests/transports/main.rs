@@ -96,6 +96,8 @@ suite! {
         a_notification_follows_its_batch,
         p02_memory_goes_away_under_traffic,
         p15_engines_go_away_under_traffic,
+        p02_a_canceled_batch_ends_and_leaves_its_neighbours_alone,
+        p16_a_task_tells_when_it_came_how_far,
     }
     to_engines {
         a_segment_that_is_removed_under_traffic_ends_it,

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::Arc;
 use std::time::Duration;
 
+use transfer_engine::engine::batch::{Drained, Report, Summary};
 use transfer_engine::engine::submit::Request;
 use transfer_engine::engine::Engine;
 use transfer_engine::error::{Code, Error, Result};
@@ -162,6 +163,28 @@ pub struct Batch<'a> {
 }
 
 impl Batch<'_> {
+    /// Gives up what runs of it.
+    pub fn cancel(&self) {
+        self.node.engine.cancel_batch(self.id).unwrap();
+    }
+
+    /// Waits until every task is terminal, and keeps the batch.
+    pub fn rest(&self) {
+        self.node.engine.wait_batch(self.id, Some(FOREVER)).unwrap();
+    }
+
+    pub fn drained(&self, task: usize) -> Drained {
+        self.node.engine.task_drained(self.id, task).unwrap()
+    }
+
+    pub fn summary(&self) -> Summary {
+        self.node.engine.batch_status(self.id, |_, _, _| ()).unwrap()
+    }
+
+    pub fn report(&self, task: usize) -> Report {
+        self.node.engine.task_report(self.id, task).unwrap()
+    }
+
     /// Waits until every task is terminal, and frees the batch: why each failed, or `None`. An error if the engine is
     /// destroyed meanwhile, which lets go of its batches.
     pub fn wait(self) -> Result<Vec<Option<Error>>> {

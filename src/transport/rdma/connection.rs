@@ -145,7 +145,7 @@ impl Connection {
     /// Posts from the front of `flights` what there is room for and what suits the peer's incarnation: on this thread's
     /// queue pair, and on the others where it has clearly more to do than they, or is full. An error when a queue pair
     /// refused: the connection is to be given up.
-    pub(super) fn post(&self, flights: &mut VecDeque<Flight>, now_ms: u64) -> std::result::Result<(), i32> {
+    pub(super) fn post(&self, flights: &mut VecDeque<Flight>, now_ns: u64) -> std::result::Result<(), i32> {
         let count = self.queues.len();
         let share = flights.len().div_ceil(count).max(MIN_SHARE);
         let first = HOME.with(|home| *home);
@@ -162,7 +162,7 @@ impl Connection {
                     _ => (place + 1) % count,
                 };
                 let limits = Limits { count: share, bytes: PORTION };
-                let posted = self.queues[place].post(flights, limits, incarnation, chain, now_ms)?;
+                let posted = self.queues[place].post(flights, limits, incarnation, chain, now_ns)?;
                 full = if posted == 0 { full + 1 } else { 0 };
             }
             Ok(())
@@ -171,12 +171,12 @@ impl Connection {
 
     /// Posts a probe on every queue pair, because each has to prove itself; one that got its probe earlier gets no
     /// other. `false`: some got none for lack of credit.
-    pub(super) fn post_probes(&self, now_ms: u64) -> std::result::Result<bool, i32> {
+    pub(super) fn post_probes(&self, now_ns: u64) -> std::result::Result<bool, i32> {
         let mut probed = self.probed.lock();
         CHAIN.with_borrow_mut(|chain| {
             while let Some(queue) = self.queues.get(*probed) {
                 let probe = Limits { count: 1, bytes: PORTION };
-                if queue.post(&mut VecDeque::from([Flight::probe()]), probe, 0, chain, now_ms)? == 0 {
+                if queue.post(&mut VecDeque::from([Flight::probe()]), probe, 0, chain, now_ns)? == 0 {
                     return Ok(false);
                 }
                 *probed += 1;

@@ -3,14 +3,22 @@
 //! this project only; upstream's do not know the message.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::route::Route;
+use crate::error::Class;
 use crate::handshake::ConnectionMessage;
+use crate::runtime::backoff::Backoff;
+use crate::transport::slice::Trail;
 
 /// How long the peer has for an answer. Chosen: a peer that works answers within milliseconds; a dead one has no end
 /// that could receive anything; with one that is only slow the risk of a late packet stays.
 const LIMIT: Duration = Duration::from_secs(1);
+
+/// How long a peer that does not answer is asked about ranges of failed WRITEs, and how often. Chosen: as over TCP, a process
+/// that was stopped for a minute is mostly not continued, and whoever waits for a drained range hears of it soon.
+const FOLLOW_LIMIT: Duration = Duration::from_secs(60);
+const PAUSES: Backoff = Backoff { first: Duration::from_millis(50), longest: Duration::from_secs(1) };
 
 /// A connection whose other end the peer is to give up.
 #[derive(PartialEq)]
@@ -35,6 +43,27 @@ impl Fence {
             withdraw: Some(true),
             ..ConnectionMessage::default()
         }
+    }
+}
+
+/// Asks the peer that `route` leads to to give an end up, until it has answered: some time after a failure, bytes of WRITEs
+/// that failed with it arrive no more. Then their trails end.
+pub(super) async fn follow(route: Arc<dyn Route>, fence: Fence, trails: Vec<Trail>) {
+    let message = fence.message();
+    let deadline = Instant::now() + FOLLOW_LIMIT;
+    for failures in 0.. {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match tokio::time::timeout(left, route.exchange(message.clone())).await {
+            // Also a successor of the peer answers so: it has none of those queue pairs.
+            Ok(Ok(answer)) if answer.reply_msg.is_empty() => return trails.into_iter().for_each(Trail::end),
+            Ok(Err(error)) if error.kind() != Class::Canceled => {}
+            _ => return,
+        }
+        let pause = PAUSES.pause(failures);
+        if Instant::now() + pause >= deadline {
+            return;
+        }
+        tokio::time::sleep(pause).await;
     }
 }
 

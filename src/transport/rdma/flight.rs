@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::verbs;
 use crate::error::Error;
-use crate::transport::slice::{Op, Slice};
+use crate::transport::slice::{Op, Slice, Trail};
 
 /// A slice together with what posting needs. Owned by one queue, waiting list or recovery at a time.
 pub(super) struct Flight {
@@ -53,6 +53,16 @@ impl Flight {
         deadline.is_some_and(|deadline| now >= deadline)
     }
 
+    /// Nobody wants it moved any more.
+    pub(super) fn is_given_up(&self) -> bool {
+        self.slice.as_ref().is_some_and(Slice::is_given_up)
+    }
+
+    /// What it leaves behind, if it was posted and bytes of it may still reach the peer.
+    pub(super) fn leave_trail(&self) -> Option<Trail> {
+        self.slice.as_ref().filter(|slice| slice.op == Op::Write).map(Slice::leave_trail)
+    }
+
     /// Its local memory is being unregistered.
     pub(super) fn is_revoked(&self) -> bool {
         self.slice.as_ref().is_some_and(|slice| slice.is_revoked())
@@ -68,6 +78,11 @@ impl Flight {
         if let Some(slice) = self.slice {
             slice.fail(error);
         }
+    }
+
+    /// It is being posted.
+    pub(super) fn note_posted(&self, now_ns: u64) {
+        self.slice.iter().for_each(|slice| slice.note_posted(now_ns));
     }
 
     /// The work request.

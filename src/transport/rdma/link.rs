@@ -21,6 +21,7 @@ use super::peer::{Choice, Pair, Target, Window};
 use super::route::Route;
 use super::shared::Shared;
 use crate::error::{Class, Code, Error, Result};
+use crate::transport::slice::canceled;
 use choose::View;
 use returned::Returned;
 
@@ -175,6 +176,8 @@ impl RdmaLink {
             flight.fail(error);
         } else if flight.is_revoked() {
             fail_revoked([flight]);
+        } else if flight.is_given_up() {
+            flight.fail(canceled());
         } else if flight.is_expired(Instant::now()) {
             flight.fail(timed_out(&self.no_rail(&self.target())));
         } else if self.shared.nics.iter().any(|nic| nic.is_active()) {

@@ -37,6 +37,9 @@ const IDLE_MS: i32 = 250;
 /// How long a stopped queue pair has for its flush completions, ms. Chosen: NICs flush within milliseconds. After
 /// half a second the queue pair is destroyed, and its slices are posted elsewhere.
 const DRAIN_MS: u64 = 500;
+/// How long nothing completes on a queue pair before it is stopped for a request that was given up. Chosen: the NIC ends
+/// what it can carry within milliseconds, which harms no neighbour.
+const GIVE_UP_MS: u64 = 100;
 /// Between two looks for a port or GID that is missing, ms. Chosen: an address often comes a moment after its port.
 const REFRESH_MS: u64 = 100;
 
@@ -254,7 +257,9 @@ fn scan(shared: &Arc<Shared>, nic: &Arc<Nic>, now: u64, thorough: bool) {
             return;
         }
         if rail.waiting() > 0 && (thorough || rail.waiting() <= FEW) {
-            let late = rail.take_waiting(|flight| flight.is_expired(moment) || flight.is_revoked());
+            let is_over =
+                |flight: &Flight| flight.is_expired(moment) || flight.is_revoked() || flight.is_given_up();
+            let late = rail.take_waiting(is_over);
             let late = late.into_iter().map(|flight| (flight, Loss::Flushed)).collect();
             recover(shared, &rail, late, None, Keys::Good);
         }
@@ -289,6 +294,11 @@ fn look_after(shared: &Arc<Shared>, queue: &Arc<Queue>, now: u64, moment: Instan
         return owner.rail.feed(Event::Lost(connection, stalled(text, &owner.rail)));
     }
     if let Some((since, bytes)) = queue.stalled_since() {
+        if now.saturating_sub(since) >= GIVE_UP_MS && queue.any(Flight::is_given_up) {
+            let text = format!("{}: a request on it was canceled", owner.rail.name());
+            let why = Error::new(Code::Endpoint, text).transient(Class::Canceled).peer(&owner.rail.peer);
+            return owner.rail.interrupt(&connection, why);
+        }
         let limit = shared.config.rdma_stall_timeout.as_millis() as u64
             + bytes.saturating_mul(1000) / shared.config.rdma_min_rate;
         if now.saturating_sub(since) >= limit {

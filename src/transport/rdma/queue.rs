@@ -161,7 +161,7 @@ impl Queue {
         most: Limits,
         incarnation: u64,
         chain: &mut Chain,
-        now_ms: u64,
+        now_ns: u64,
     ) -> std::result::Result<usize, i32> {
         let mut ring = self.ring.lock();
         let ring = &mut *ring;
@@ -192,9 +192,10 @@ impl Queue {
             let request = flight.request(id, signaled);
             bytes += u64::from(request.len);
             chain.push(&request);
+            flight.note_posted(now_ns);
         }
         if ring.flights.is_empty() {
-            self.progress_ms.store(now_ms, Relaxed);
+            self.progress_ms.store(now_ns / 1_000_000, Relaxed);
         }
         let outcome = qp.post(chain);
         let posted = outcome.as_ref().map_or_else(|e| e.posted, |()| count);
@@ -208,7 +209,7 @@ impl Queue {
             Ok(()) => Ok(posted),
             Err(refused) => {
                 // The tail that was posted may be unsignalled: only a flush makes it complete.
-                stop(ring, now_ms);
+                stop(ring, now_ns / 1_000_000);
                 Err(refused.errno)
             }
         }

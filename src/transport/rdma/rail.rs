@@ -4,6 +4,7 @@
 
 pub(super) mod events;
 mod machine;
+mod shown;
 mod waiting;
 
 use std::collections::VecDeque;
@@ -23,9 +24,9 @@ use super::queue;
 use super::route::Route;
 use crate::config::Config;
 use crate::error::{Class, Code, Error};
-use crate::transport::report::RailReport;
+use crate::runtime::clock;
 use events::{Action, Attempt, By, Now, Pauses, Why};
-use machine::{Machine, Phase};
+use machine::Machine;
 use waiting::Waiting;
 
 /// What rails ask of the transport that they belong to. Called without the locks of the rail's state and of its waiting
@@ -170,7 +171,7 @@ impl Rail {
         }
         if self.waiting.is_empty() {
             if let Some(connection) = &*self.up.load() {
-                if let Err(errno) = connection.post(flights, now_ns / 1_000_000) {
+                if let Err(errno) = connection.post(flights, now_ns) {
                     self.post_failed(connection, errno);
                 }
                 if flights.is_empty() {
@@ -200,7 +201,7 @@ impl Rail {
                     while waiting.front().is_some_and(|flight| !flight.suits(incarnation)) {
                         stale.extend(waiting.pop_front());
                     }
-                    connection.post(waiting, keeper.now_ms())?;
+                    connection.post(waiting, clock::now_ns())?;
                     if waiting.front().is_none_or(|flight| flight.suits(incarnation)) {
                         return Ok(());
                     }
@@ -254,16 +255,16 @@ impl Rail {
             let State { machine, task, .. } = &mut *state;
             (actions, task.take_if(|(attempt, _)| !machine.is_current(*attempt)))
         };
-        actions.into_iter().for_each(|action| self.perform(&*keeper, action, now.ms));
+        actions.into_iter().for_each(|action| self.perform(&*keeper, action));
     }
 
-    fn perform(&self, keeper: &dyn Keeper, action: Action<Arc<Connection>, Error>, now_ms: u64) {
+    fn perform(&self, keeper: &dyn Keeper, action: Action<Arc<Connection>, Error>) {
         match action {
             Action::Connect(attempt) => match (self.route(keeper), self.me.upgrade()) {
                 (Some(route), Some(me)) => keeper.connect(me, attempt, route),
                 _ => self.feed(Event::Unreachable(attempt)),
             },
-            Action::Probe(connection) => match connection.post_probes(now_ms) {
+            Action::Probe(connection) => match connection.post_probes(clock::now_ns()) {
                 Ok(all) => self.feed(Event::Probed { connection, all }),
                 Err(errno) => self.post_failed(&connection, errno),
             },
@@ -426,25 +427,5 @@ impl Rail {
     /// For messages: both ends.
     pub(super) fn name(&self) -> String {
         format!("{} -> {}", self.nic.name, self.peer)
-    }
-
-    /// For `showLinks`.
-    pub(super) fn describe(&self) -> RailReport {
-        let state = self.state.lock();
-        RailReport {
-            local: self.nic.name.clone(),
-            peer: self.peer.clone(),
-            state: match state.machine.phase() {
-                Phase::Idle | Phase::Stopped => "idle",
-                Phase::Connecting { .. } | Phase::Proving { .. } => "connecting",
-                Phase::Up(_) => "up",
-                Phase::Paused { .. } => "paused",
-            },
-            inflight_bytes: self.meter.inflight(),
-            waiting: self.waiting.len(),
-            completed: self.completed.load(Ordering::Relaxed),
-            failures: state.machine.failed(),
-            last_error: state.machine.last_error().map(|e| e.text().to_string()).unwrap_or_default(),
-        }
     }
 }

@@ -6,13 +6,15 @@ use std::time::Instant;
 
 use super::connection::Connection;
 use super::errors::{completion_error, destroyed, timed_out};
-use super::fence::Fence;
+use super::fence::{self, Fence};
 use super::flight::{fail_revoked, Flight, Keys, Loss, Lost};
 use super::judge::{judge, Blame, Judgement, Limits, Next, View};
 use super::origin::Origin;
 use super::rail::Rail;
 use super::shared::Shared;
+use super::verbs::wc;
 use crate::error::{Class, Code, Error};
+use crate::transport::slice::{canceled, Slice, Trail};
 
 /// Decides about flights that came back from `rail`. `posted` is the connection that they were posted on; `None` if
 /// they only waited. The caller holds no lock of the rail.
@@ -42,6 +44,7 @@ fn decide_all(
     let cause = cause.or_else(|| rail.last_error());
     rail.withdraw(lost.iter().map(|(flight, _)| flight.len()).sum());
     let mut later: Vec<(u32, Arc<dyn Origin>, bool)> = Vec::new();
+    let mut ended = Ended { posted: posted.map(|connection| (shared, rail, connection)), ..Ended::default() };
     let mut lost = lost.into_iter();
     while let Some((mut flight, loss)) = lost.next() {
         if shared.is_stopped() {
@@ -52,29 +55,37 @@ fn decide_all(
         if flight.slice.is_none() {
             continue;
         }
-        if flight.is_revoked() {
-            fail_revoked([flight]);
-            continue;
-        }
         let Some(link) = shared.link(flight.link) else {
             // Nobody can ask for this task any more.
             let error = Error::new(Code::Endpoint, "the segment was closed").permanent(Class::Canceled);
             flight.fail(error);
             continue;
         };
+        if flight.is_revoked() {
+            ended.note(&flight, loss, &link);
+            fail_revoked([flight]);
+            continue;
+        }
+        if flight.is_given_up() {
+            ended.fail(flight, loss, &link, canceled());
+            continue;
+        }
         let (next, error) = decide(shared, rail, &mut flight, loss, cause.as_ref(), &*link);
         if matches!(next, Next::Fail | Next::FailUnknown) {
-            flight.fail(error);
+            ended.fail(flight, loss, &link, error);
             continue;
         }
         let again = next == Next::AgainReread || keys == Keys::Stale;
         if let Err(closed) = link.check_open() {
-            flight.fail(closed);
+            ended.fail(flight, loss, &link, closed);
             continue;
         }
         if flight.is_expired(Instant::now()) {
-            flight.fail(timed_out(&error));
+            ended.fail(flight, loss, &link, timed_out(&error));
             continue;
+        }
+        if posted.is_some() {
+            flight.slice.iter().for_each(Slice::note_resent);
         }
         shared.stats.reposted.fetch_add(1, Ordering::Relaxed);
         flight.reread |= again;
@@ -95,8 +106,56 @@ fn decide_all(
             None => later.push((number, link, !elsewhere)),
         }
     }
+    ended.follow();
     for (_, link, reread) in later {
         link.place_later(reread);
+    }
+}
+
+/// Flights of one connection that failed for good.
+#[derive(Default)]
+struct Ended<'a> {
+    /// `None` if they only waited.
+    posted: Option<(&'a Shared, &'a Rail, &'a Connection)>,
+    trails: Vec<Trail>,
+    /// What ends the trails.
+    fence: Option<(Arc<dyn Origin>, Fence)>,
+    /// Links with pieces of tasks that nothing can save any more.
+    orphans: Vec<Arc<dyn Origin>>,
+}
+
+impl Ended<'_> {
+    fn fail(&mut self, flight: Flight, loss: Loss, link: &Arc<dyn Origin>, error: Error) {
+        self.note(&flight, loss, link);
+        flight.fail(error);
+    }
+
+    /// The flight is about to fail.
+    fn note(&mut self, flight: &Flight, loss: Loss, link: &Arc<dyn Origin>) {
+        let has_siblings = flight.slice.as_ref().is_some_and(Slice::has_siblings);
+        if has_siblings && !self.orphans.iter().any(|known| Arc::ptr_eq(known, link)) {
+            self.orphans.push(link.clone());
+        }
+        let Some((shared, rail, connection)) = self.posted else { return };
+        // What the peer's NIC refuses it takes no byte of.
+        let refused = matches!(loss, Loss::Completion(wc::REM_ACCESS_ERR, _));
+        if loss == Loss::Unconnected || refused {
+            return;
+        }
+        self.trails.extend(flight.leave_trail());
+        if self.fence.is_none() {
+            let fence = fence(shared, rail, connection, flight, loss, &**link);
+            self.fence = fence.map(|fence| (link.clone(), fence));
+        }
+    }
+
+    /// Asks the peer for its word, after which the trails end; without a peer that knows the question they stay unknown.
+    fn follow(self) {
+        self.orphans.iter().for_each(|link| link.give_up());
+        let (Some((shared, ..)), Some((link, fence))) = (self.posted, self.fence) else { return };
+        if !self.trails.is_empty() {
+            shared.control.spawn(fence::follow(link.route().clone(), fence, self.trails));
+        }
     }
 }
 

@@ -57,17 +57,19 @@ impl Mark {
     }
 }
 
-/// Asks until the peer confirms that its end is closed, for [`WORD_LIMIT`] at the most. `false`: it has not.
+/// Asks until the peer confirms that its end is closed, for [`WORD_LIMIT`] at the most, and only once where nobody listens
+/// any more: a peer that lives has its handshake port. `false`: it has not.
 pub(super) async fn raise(route: &Arc<dyn Route>, mark: &Mark) -> bool {
-    ask_until(route, mark, Instant::now() + WORD_LIMIT).await
+    ask_until(route, mark, Instant::now() + WORD_LIMIT, false).await
 }
 
-/// As [`raise`], for [`FOLLOW_LIMIT`].
+/// Asks for [`FOLLOW_LIMIT`] at the most, also where nobody listens: another process may come there, which tells that the
+/// peer is gone.
 pub(super) async fn follow(route: &Arc<dyn Route>, mark: &Mark) -> bool {
-    ask_until(route, mark, Instant::now() + FOLLOW_LIMIT).await
+    ask_until(route, mark, Instant::now() + FOLLOW_LIMIT, true).await
 }
 
-async fn ask_until(route: &Arc<dyn Route>, mark: &Mark, deadline: Instant) -> bool {
+async fn ask_until(route: &Arc<dyn Route>, mark: &Mark, deadline: Instant, goes_on: bool) -> bool {
     let expected = Some(incarnation::hex(&mark.incarnation));
     for failures in 0.. {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -80,6 +82,7 @@ async fn ask_until(route: &Arc<dyn Route>, mark: &Mark, deadline: Instant) -> bo
             Ok(Err(error)) if error.kind() == Class::Canceled || error.kind() == Class::Rejected => {
                 return false
             }
+            Ok(Err(error)) if error.errno() == libc::ECONNREFUSED && !goes_on => return false,
             Ok(Err(error)) => tracing::debug!("{} was asked to close a connection: {error}", route.peer()),
             Err(_) => return false,
         }

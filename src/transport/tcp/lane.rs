@@ -28,7 +28,6 @@ use super::request::Request;
 use super::shared::Shared;
 use crate::error::Error;
 use crate::memory::Region;
-use crate::runtime::outstanding::unacknowledged;
 use crate::transport::host::Route;
 use crate::transport::slice::{canceled, Slice};
 use errors::closed;
@@ -64,7 +63,7 @@ impl State {
     /// Changes whenever a byte goes either way: to the peer when its kernel has it, because ours may keep megabytes for a slow
     /// one and take no more for seconds.
     fn traffic(&self) -> u64 {
-        let kept = self.machine.connection().map_or(0, |it| unacknowledged(it.socket.fd()) as u64);
+        let kept = self.machine.connection().map_or(0, |it| it.socket.unacknowledged());
         self.pipeline.traffic().wrapping_sub(kept)
     }
 }

@@ -198,7 +198,11 @@ impl Reactor {
     /// Closes the connections of peers with these marks. The receiver hears when no byte of them is taken any more.
     pub(super) fn close_marked(&self, marks: Arc<[u64]>) -> oneshot::Receiver<()> {
         let (done, closed) = oneshot::channel();
-        self.ask(Command::CloseMarked(marks, done));
+        // A thread that ended by a panic has closed all of its connections.
+        match self.is_dead() {
+            true => drop(done.send(())),
+            false => self.ask(Command::CloseMarked(marks, done)),
+        }
         closed
     }
 

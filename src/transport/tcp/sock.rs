@@ -134,6 +134,14 @@ impl Socket {
         address.map_or_else(|| "an unknown peer".into(), |address| address.ip().to_canonical().to_string())
     }
 
+    /// Bytes in the send queue that the peer's kernel has not acknowledged; 0 if ours does not tell.
+    pub(super) fn unacknowledged(&self) -> u64 {
+        let mut bytes: libc::c_int = 0;
+        // SAFETY: the request writes one int.
+        let told = unsafe { libc::ioctl(self.fd(), libc::TIOCOUTQ, &mut bytes) } == 0;
+        u64::try_from(bytes).unwrap_or(0) * u64::from(told)
+    }
+
     /// Both ends, for messages: ours, then the peer's.
     pub(super) fn ends(&self) -> String {
         let socket = SockRef::from(&*self.0);

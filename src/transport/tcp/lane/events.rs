@@ -36,7 +36,7 @@ pub(super) enum Event<C, D, E> {
     Tick {
         /// Bytes of the request that has its turn.
         awaited: Option<u64>,
-        /// Bytes that went either way so far: whether it changes is what counts.
+        /// Bytes that came, and that the peer's kernel has taken, so far: whether it changes is what counts.
         traffic: u64,
         /// How long this process did not run before, if that was long: it does not count against the peer.
         paused: Duration,
