@@ -311,6 +311,21 @@ pub fn append(out: &mut Vec<u8>, value: &Value) -> Result<()> {
     write_value(&mut Growing(out), value).map_err(|_| Error::out_of_memory("a JSON text"))
 }
 
+/// The text of `value` and a newline; `ERR_MEMORY` if it does not fit.
+pub fn line(value: &Value) -> Result<Vec<u8>> {
+    let mut text = Vec::new();
+    append_line(&mut text, value)?;
+    Ok(text)
+}
+
+/// As [`append`], and a newline.
+pub fn append_line(out: &mut Vec<u8>, value: &Value) -> Result<()> {
+    append(out, value)?;
+    out.try_reserve(1).map_err(|_| Error::out_of_memory("a JSON text"))?;
+    out.push(b'\n');
+    Ok(())
+}
+
 fn write_value(out: &mut impl Write, value: &Value) -> fmt::Result {
     match value {
         Value::String(text) => write_string(out, text),

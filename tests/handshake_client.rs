@@ -148,7 +148,9 @@ impl Handler for Node {
     fn metadata(self: Arc<Self>, request: Value) -> BoxFuture<'static, Option<Arc<Document>>> {
         assert_eq!(request["buffers"], json!([]), "requests carry no buffers");
         let descriptor = self.0.lock().unwrap().clone();
-        Box::pin(std::future::ready(Some(descriptor).filter(|v| !v.is_null()).map(|v| Document::new(&v))))
+        Box::pin(std::future::ready(
+            Some(descriptor).filter(|v| !v.is_null()).map(|v| Document::new(&v).unwrap()),
+        ))
     }
 
     fn notify(&self, _: Notification) -> bool {

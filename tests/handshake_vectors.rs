@@ -32,7 +32,7 @@ struct Node {
 
 impl Handler for Node {
     fn metadata(self: Arc<Self>, _: Value) -> BoxFuture<'static, Option<Arc<Document>>> {
-        Box::pin(std::future::ready(self.descriptor.as_ref().map(Document::new)))
+        Box::pin(std::future::ready(self.descriptor.as_ref().map(|value| Document::new(value).unwrap())))
     }
 
     fn notify(&self, notification: Notification) -> bool {
@@ -300,7 +300,7 @@ fn a_large_reply_is_waited_for_as_long_as_the_client_reads() {
 #[test]
 fn a_document_is_shared_and_ends_when_it_is_withdrawn() {
     run(async {
-        let document = Document::new(&json!("x".repeat(8 << 20)));
+        let document = Document::new(&json!("x".repeat(8 << 20))).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let node = Arc::new(Published(document.clone()));

@@ -192,7 +192,7 @@ fn a_long_descriptor_delays_nobody_while_it_is_read() {
             let id =
                 engine_of.open_segment(&format!("127.0.0.1:{large}")).map_err(|e| e.to_string()).unwrap();
             slow.send("large").unwrap();
-            assert_eq!(engine_of.segment_buffers(id).unwrap().len(), 150_000);
+            assert_eq!(engine_of.segment_buffers(id, |_, _, _| ()).unwrap(), 150_000);
         });
         arrived.recv().unwrap();
         engine.open_segment(&format!("127.0.0.1:{small}")).map_err(|e| e.to_string()).unwrap();

@@ -88,7 +88,7 @@ fn a_frame_that_does_not_fit_is_refused() {
         return;
     }
     let notification = Notification { name: "n".into(), message: "x".repeat(40 * MIB) };
-    let value = notification.encode();
+    let value = notification.encode().unwrap();
     squeeze(&[80, 50, 32], || wire::encode(Some(wire::NOTIFY), &value).map(drop));
     // As it would be read from a peer.
     squeeze(&[50, 32], || Notification::decode(&value).map(drop));

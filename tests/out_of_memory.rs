@@ -57,25 +57,21 @@ fn p13_the_own_buffers_are_listed() {
 }
 
 #[test]
-#[ignore = "lanes still grow without a look"]
 fn p13_writes_end() {
     play("writes");
 }
 
 #[test]
-#[ignore = "lanes still grow without a look"]
 fn p13_reads_end() {
     play("reads");
 }
 
 #[test]
-#[ignore = "handshake messages are still made without a look"]
 fn p13_a_segment_with_many_buffers_is_opened_or_not() {
     play("opens");
 }
 
 #[test]
-#[ignore = "handshake messages are still made without a look"]
 fn p13_a_long_notification_is_delivered_or_not() {
     play("notifies");
 }

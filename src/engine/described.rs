@@ -7,6 +7,7 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 use serde_json::Value;
 
+use crate::error::Result;
 use crate::handshake::Document;
 use crate::segment_desc::{SegmentDesc, BUFFERS};
 
@@ -38,14 +39,14 @@ pub(super) struct Made {
 }
 
 impl Made {
-    /// Encodes `desc`, which was made when there had been `changes`.
-    pub(super) fn new(desc: SegmentDesc, changes: u64) -> Self {
+    /// Encodes `desc`, which was made when there had been `changes`. `ERR_MEMORY` if the text does not fit.
+    pub(super) fn new(desc: SegmentDesc, changes: u64) -> Result<Self> {
         let mut value = desc.encode();
-        let document = Document::new(&value);
+        let document = Document::new(&value)?;
         if let Value::Object(members) = &mut value {
             members.insert(BUFFERS.into(), Value::Array(Vec::new()));
         }
-        Made { changes, document, outline: Arc::new(value) }
+        Ok(Made { changes, document, outline: Arc::new(value) })
     }
 }
 
@@ -95,10 +96,8 @@ mod tests {
         let mut held = Vec::new();
         for n in 0..3 * MOST_EARLIER {
             assert!(described.current().is_none());
-            let made = Made::new(
-                SegmentDesc { name: format!("{n}"), ..SegmentDesc::default() },
-                described.changes(),
-            );
+            let desc = SegmentDesc { name: format!("{n}"), ..SegmentDesc::default() };
+            let made = Made::new(desc, described.changes()).unwrap();
             described.keep(&made);
             let current = described.current().unwrap();
             assert!(Arc::ptr_eq(&current.document, &made.document));
@@ -116,9 +115,9 @@ mod tests {
         let described = Described::default();
         let old = described.changes();
         described.changed();
-        let newer = Made::new(SegmentDesc::default(), described.changes());
+        let newer = Made::new(SegmentDesc::default(), described.changes()).unwrap();
         described.keep(&newer);
-        described.keep(&Made::new(SegmentDesc::default(), old));
+        described.keep(&Made::new(SegmentDesc::default(), old).unwrap());
         assert!(Arc::ptr_eq(&described.current().unwrap().document, &newer.document));
     }
 }

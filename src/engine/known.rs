@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::error::{Code, Error, Result};
 use crate::segment_desc::{SegmentDesc, BUFFERS};
-use crate::transport::offer::{Offer, PeerBuffer};
+use crate::transport::offer::{Offer, Shown};
 use crate::transport::table::{self, PROTOCOLS};
 
 /// A descriptor, read. Immutable.
@@ -56,9 +56,9 @@ impl Known {
         (0..).zip(&self.offers).filter(move |(_, offer)| leads(offer)).map(|(row, _)| row)
     }
 
-    /// The buffers that may be accessed, as the first transport that reads them shows them.
-    pub(super) fn buffers(&self) -> Vec<PeerBuffer> {
-        self.offers.iter().flatten().next().map(|offer| offer.buffers()).unwrap_or_default()
+    /// The buffers that may be accessed, as the first transport that reads them shows them; `None` if none does.
+    pub(super) fn buffers(&self) -> Option<Shown<'_>> {
+        self.offers.iter().flatten().next().map(|offer| offer.buffers())
     }
 
     /// Whether both descriptors say the same.

@@ -91,7 +91,7 @@ impl Local {
     fn describe(&self) -> Result<Option<Made>> {
         let changes = self.described.changes();
         let Some(desc) = self.descriptor()? else { return Ok(None) };
-        let made = Made::new(desc, changes);
+        let made = Made::new(desc, changes)?;
         self.described.keep(&made);
         Ok(Some(made))
     }

@@ -149,14 +149,19 @@ impl Engine {
         }
     }
 
-    /// Buffers of an open segment, as last read: address, length, location. `ERR_MEMORY` if the list does not fit.
-    pub fn segment_buffers(&self, id: i32) -> Result<Vec<(u64, u64, String)>> {
+    /// Shows the buffers of an open segment, as last read: address, length, location of each. Returns how many there are.
+    /// `ERR_MEMORY` if the own ones cannot be listed.
+    pub fn segment_buffers(&self, id: i32, mut show: impl FnMut(u64, u64, &str)) -> Result<usize> {
         if id == LOCAL_SEGMENT {
             let published = self.local.registry.published()?;
-            return listed(published.iter().map(|r| (r.addr, r.len, r.location.to_string())));
+            published.iter().for_each(|region| show(region.addr, region.len, &region.location));
+            return Ok(published.len());
         }
         let known = self.segment(id)?.known();
-        listed(known.buffers().into_iter().map(|b| (b.addr, b.len, b.name)))
+        let Some(buffers) = known.buffers() else { return Ok(0) };
+        let count = buffers.len();
+        buffers.for_each(|(addr, len, name)| show(addr, len, name));
+        Ok(count)
     }
 
     /// The open segment with this id; -1 if there is none.
@@ -268,13 +273,6 @@ impl Engine {
     pub fn local(&self) -> &Arc<Local> {
         &self.local
     }
-}
-
-fn listed<T>(items: impl ExactSizeIterator<Item = T>) -> Result<Vec<T>> {
-    let mut list = Vec::new();
-    list.try_reserve_exact(items.len()).map_err(|_| Error::out_of_memory("a list of buffers"))?;
-    list.extend(items);
-    Ok(list)
 }
 
 fn none_listed(error: Error) -> Vec<Arc<Segment>> {

@@ -225,15 +225,18 @@ pub unsafe extern "C" fn mte_segment_buffers(
         if room > 0 {
             out(buffers, "buffers")?;
         }
-        let found = engine.segment_buffers(segment_id)?;
-        for (index, (addr, length, location)) in found.iter().take(room).enumerate() {
-            let mut buffer = mte_buffer { addr: *addr, length: *length, location: [0; 64] };
-            copy_field(location, &mut buffer.location);
-            // SAFETY: the caller provides room for `room` buffers.
-            unsafe { buffers.add(index).write(buffer) };
-        }
+        let mut index = 0;
+        let found = engine.segment_buffers(segment_id, |addr, length, location| {
+            if index < room {
+                let mut buffer = mte_buffer { addr, length, location: [0; 64] };
+                copy_field(location, &mut buffer.location);
+                // SAFETY: the caller provides room for `room` buffers.
+                unsafe { buffers.add(index).write(buffer) };
+            }
+            index += 1;
+        })?;
         // SAFETY: as above.
-        unsafe { count.write(found.len()) };
+        unsafe { count.write(found) };
         Ok(0)
     })
 }

@@ -98,14 +98,6 @@ pub(super) unsafe fn name<'a>(name: *const c_char, what: &str) -> Result<&'a str
     Ok(name)
 }
 
-/// A copy of a text of any length; `ERR_MEMORY` if it does not fit.
-pub(super) fn owned(text: &str, what: &str) -> Result<String> {
-    let mut copy = String::new();
-    copy.try_reserve_exact(text.len()).map_err(|_| Error::out_of_memory(what))?;
-    copy.push_str(text);
-    Ok(copy)
-}
-
 /// An array that C passes; NULL is fine when it is empty.
 ///
 /// # Safety

@@ -2,12 +2,13 @@
 
 use std::ffi::c_int;
 
-use super::guard::{list, out, owned, text, with_engine};
+use super::guard::{list, out, text, with_engine};
 use super::types::{batch_id_t, notify_msg_t, transfer_engine_t, transfer_request, transfer_status};
 use crate::engine::submit::Request;
 use crate::engine::Inside;
 use crate::error::{Code, Error, Result};
 use crate::handshake::Notification;
+use crate::runtime::headroom;
 
 /// Makes a batch for batch_size tasks. INVALID_BATCH on failure.
 #[no_mangle]
@@ -84,7 +85,8 @@ pub unsafe fn notification(message: &notify_msg_t) -> Result<Notification> {
     let name = unsafe { text(message.name, "notification name") }?;
     // SAFETY: the caller's promise.
     let message = unsafe { text(message.msg, "notification msg") }?;
-    Ok(Notification { name: owned(name, "a notification")?, message: owned(message, "a notification")? })
+    let copy = |text| headroom::copy(text, "a notification");
+    Ok(Notification { name: copy(name)?, message: copy(message)? })
 }
 
 /// Fills *status with the state of a task and moves data along. 0; -1 no such task, and *status

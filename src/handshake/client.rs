@@ -15,14 +15,10 @@ use crate::config::Config;
 use crate::error::{Class, Code, Error, Result};
 use crate::host_port::HostPort;
 use crate::json;
+use crate::runtime::aside;
 use crate::runtime::resolve::{resolve, Family};
 use crate::runtime::sockets;
 use crate::runtime::tracked::Tracked;
-use crate::runtime::{aside, headroom};
-
-/// Bytes of a notification that are copied without a look at how much memory is left. Chosen: as much as peers take by
-/// default.
-const LONG_TEXT: usize = 1 << 20;
 
 /// Settings of outgoing handshakes; holds no connection.
 #[derive(Clone, Debug)]
@@ -66,11 +62,7 @@ impl Client {
     /// Delivers `notification`. `ERR_METADATA` if the peer refuses it, `ERR_MEMORY` if it is too large to be copied, else
     /// errors as `exchange`.
     pub async fn notify(&self, to: &HostPort, notification: &Notification) -> Result<()> {
-        let text_bytes = notification.name.len() + notification.message.len();
-        if text_bytes > LONG_TEXT && !headroom::has_room(text_bytes) {
-            return Err(Error::out_of_memory("a notification"));
-        }
-        let reply = self.exchange(to, wire::NOTIFY, &notification.encode()).await?;
+        let reply = self.exchange(to, wire::NOTIFY, &notification.encode()?).await?;
         let reply = Notification::decode(&reply)
             .map_err(|e| e.context(format_args!("reply of {to} to a notification")).peer(to.to_string()))?;
         if reply.message.is_empty() {
@@ -84,7 +76,7 @@ impl Client {
     /// Asks the peer to set an RDMA endpoint up. `ERR_REJECT_HANDSHAKE` if it answers JSON null; a reply that gives
     /// a reason for its refusal is returned like any other. Errors as `exchange`.
     pub async fn connection(&self, to: &HostPort, request: &ConnectionMessage) -> Result<ConnectionMessage> {
-        let reply = self.exchange(to, wire::CONNECTION, &request.encode()).await?;
+        let reply = self.exchange(to, wire::CONNECTION, &request.encode()?).await?;
         if reply.is_null() {
             let text = format!(
                 "{to} refused the connection without a reason; it has no transport installed yet, or it is upstream \

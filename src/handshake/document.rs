@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use tokio::sync::watch;
 
+use crate::error::Result;
 use crate::json;
 
 /// A JSON text and a newline. Immutable.
@@ -14,11 +15,10 @@ pub struct Document {
 }
 
 impl Document {
-    /// The text of `value`.
-    pub fn new(value: &Value) -> Arc<Self> {
-        let mut text = json::write(value).into_bytes();
-        text.push(b'\n');
-        Arc::new(Document { text, withdrawn: watch::Sender::new(false) })
+    /// The text of `value`. `ERR_MEMORY` if it does not fit.
+    pub fn new(value: &Value) -> Result<Arc<Self>> {
+        let text = json::line(value)?;
+        Ok(Arc::new(Document { text, withdrawn: watch::Sender::new(false) }))
     }
 
     /// The bytes that follow a frame's type.

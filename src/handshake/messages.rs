@@ -6,6 +6,7 @@ use serde_json::{json, Map, Value};
 use crate::error::Result;
 use crate::json::members::Members;
 use crate::observe::log::cut;
+use crate::runtime::headroom;
 
 /// Bytes of a peer's reason that are kept: it becomes part of errors and of the log. Chosen: upstream's and ours are
 /// shorter.
@@ -21,9 +22,11 @@ pub struct Notification {
 }
 
 impl Notification {
-    /// The body of a notify request or reply.
-    pub fn encode(&self) -> Value {
-        json!({"name": self.name, "notify_msg": self.message})
+    /// The body of a notify request or reply. `ERR_MEMORY` if its texts cannot be copied.
+    pub fn encode(&self) -> Result<Value> {
+        let copy = |text| headroom::copy(text, "a notification").map(Value::String);
+        let members = [("name", copy(&self.name)?), ("notify_msg", copy(&self.message)?)];
+        Ok(members.into_iter().map(|(name, text)| (name.to_string(), text)).collect())
     }
 
     /// Reads what `encode` makes.
@@ -88,12 +91,13 @@ impl ConnectionMessage {
         ConnectionMessage { reply_msg: reason.into(), ..Self::default() }
     }
 
-    /// The body of a type 0 request or reply.
-    pub fn encode(&self) -> Value {
+    /// The body of a type 0 request or reply. `ERR_MEMORY` if a path, which a peer may have chosen, cannot be copied.
+    pub fn encode(&self) -> Result<Value> {
+        let path = |text| headroom::copy(text, "a connection message").map(Value::String);
         let mut map = Map::new();
         let mut put = |name: &str, value: Value| map.insert(name.to_string(), value);
-        put("local_nic_path", self.local_nic_path.as_str().into());
-        put("peer_nic_path", self.peer_nic_path.as_str().into());
+        put("local_nic_path", path(&self.local_nic_path)?);
+        put("peer_nic_path", path(&self.peer_nic_path)?);
         put("local_lid", self.local_lid.into());
         put("local_gid", self.local_gid.as_str().into());
         put("qp_num", self.qp_num.as_slice().into());
@@ -123,7 +127,7 @@ impl ConnectionMessage {
         if let Some(refusal) = &self.refusal {
             put("refusal", refusal.as_str().into());
         }
-        Value::Object(map)
+        Ok(Value::Object(map))
     }
 
     /// Reads what `encode` makes.
@@ -171,7 +175,7 @@ mod tests {
         let bodies = recorded();
         assert!(bodies.len() >= 6);
         for body in bodies {
-            assert_eq!(ConnectionMessage::decode(&body).unwrap().encode(), body);
+            assert_eq!(ConnectionMessage::decode(&body).unwrap().encode().unwrap(), body);
         }
         let ours = ConnectionMessage {
             incarnation: Some("i".into()),
@@ -182,7 +186,7 @@ mod tests {
             attempt: Some(u64::MAX),
             ..ConnectionMessage::rejection("no")
         };
-        assert_eq!(ConnectionMessage::decode(&ours.encode()).unwrap(), ours);
+        assert_eq!(ConnectionMessage::decode(&ours.encode().unwrap()).unwrap(), ours);
     }
 
     #[test]

@@ -282,15 +282,20 @@ async fn answer(handler: Arc<dyn Handler>, request: Frame) -> Result<Answer> {
     match kind {
         None | Some(wire::CONNECTION) => {
             let request = ConnectionMessage::decode(&parsed(body).await?)?;
-            let reply = handler.connection(request).await;
-            Ok(Answer::Value(reply.map_or(Value::Null, |reply| reply.encode())))
+            let reply = handler.connection(request).await.map(|reply| reply.encode()).transpose()?;
+            Ok(Answer::Value(reply.unwrap_or(Value::Null)))
         }
         Some(wire::METADATA) => {
             let document = handler.metadata(parsed(body).await?).await;
             Ok(document.map_or(Answer::Value(Value::Null), Answer::Document))
         }
         Some(wire::NOTIFY) => {
-            let accepted = handler.notify(Notification::decode(&parsed(body).await?)?);
+            let accepted = match parsed(body).await.and_then(|body| Notification::decode(&body)) {
+                Ok(notification) => handler.notify(notification),
+                // For the sender it is the same as a queue that is full.
+                Err(error) if error.code() == Code::Memory => false,
+                Err(error) => return Err(error),
+            };
             Ok(Answer::Value(Notification::reply(accepted)))
         }
         Some(wire::PROBE) => {

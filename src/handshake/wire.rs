@@ -57,9 +57,7 @@ impl Frame {
 pub fn encode(kind: Option<u8>, value: &Value) -> Result<Vec<u8>, Error> {
     let mut bytes = head(kind, 0);
     let head_len = bytes.len();
-    json::append(&mut bytes, value)?;
-    bytes.try_reserve(1).map_err(|_| Error::out_of_memory("a handshake frame"))?;
-    bytes.push(b'\n');
+    json::append_line(&mut bytes, value)?;
     let length = bytes.len() - head_len + usize::from(kind.is_some());
     bytes[..LENGTH_BYTES].copy_from_slice(&(length as u64).to_le_bytes());
     Ok(bytes)
@@ -68,7 +66,7 @@ pub fn encode(kind: Option<u8>, value: &Value) -> Result<Vec<u8>, Error> {
 /// The bytes before a body of `body_len` bytes: the length and, unless it is the old protocol, the type.
 pub(super) fn head(kind: Option<u8>, body_len: usize) -> Vec<u8> {
     let length = body_len + usize::from(kind.is_some());
-    let mut bytes = Vec::with_capacity(9 + body_len.min(STEP_BYTES));
+    let mut bytes = Vec::with_capacity(LENGTH_BYTES + 1);
     bytes.extend_from_slice(&(length as u64).to_le_bytes());
     bytes.extend(kind);
     bytes

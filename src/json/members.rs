@@ -4,6 +4,7 @@
 use serde_json::{Map, Value};
 
 use crate::error::{Code, Error, Result};
+use crate::runtime::headroom;
 
 /// The members of one object.
 pub struct Members<'a>(&'a Map<String, Value>);
@@ -40,11 +41,7 @@ impl<'a> Members<'a> {
 
     /// A copy of a string; "" if missing. `ERR_MEMORY` if it does not fit.
     pub fn owned_text(&self, name: &str) -> Result<String> {
-        let text = self.text(name)?;
-        let mut copy = String::new();
-        copy.try_reserve_exact(text.len()).map_err(|_| Error::out_of_memory(name))?;
-        copy.push_str(text);
-        Ok(copy)
+        headroom::copy(self.text(name)?, name)
     }
 
     /// A string that is neither missing nor empty.

@@ -18,7 +18,7 @@ use crate::host_port::HostPort;
 use crate::json;
 use crate::json::members::Members;
 use crate::observe::log::RateLimit;
-use crate::runtime::{aside, BoxFuture};
+use crate::runtime::{aside, headroom, BoxFuture};
 use crate::segment_desc::SegmentDesc;
 use claims::Claims;
 
@@ -29,6 +29,10 @@ const LOOKS_PER_LIFE: u32 = 3;
 /// Longest time between two looks, however long the keys live. Chosen: a store that was emptied has its keys again
 /// after this time, and a look costs one small request per key.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How often a value is copied on its way to the store, by code that cannot do without the memory. Counted: what is kept of
+/// it, the client's request, and its encoding.
+const COPIES: usize = 3;
 
 /// A store whose values a service keeps by key.
 pub(super) struct Keyed {
@@ -66,13 +70,15 @@ impl Keyed {
         }
     }
 
-    /// The bytes of a value as they are written: sorted, compact, and with a newline except over HTTP.
-    fn text(&self, value: &Value) -> Arc<[u8]> {
-        let mut text = json::write(value);
-        if self.backend.ends_in_newline() {
-            text.push('\n');
+    /// The bytes of a value as they are written: sorted, compact, and with a newline except over HTTP. `ERR_MEMORY` if they
+    /// do not fit.
+    fn text(&self, value: &Value) -> Result<Arc<[u8]>> {
+        let mut text = json::line(value)?;
+        if !self.backend.ends_in_newline() {
+            text.pop();
         }
-        text.into_bytes().into()
+        headroom::check(COPIES * text.len(), "a value for the store")?;
+        Ok(text.into())
     }
 
     async fn read(&self, key: &str, what: &str) -> Result<Entry> {
@@ -141,8 +147,8 @@ impl Store for Keyed {
     }
 
     fn put(&self, desc: SegmentDesc) -> BoxFuture<'_, Result<()>> {
-        let (key, value) = (self.keys.segment(&desc.name), self.text(&desc.encode()));
-        Box::pin(self.publish_descriptor(key, value))
+        let key = self.keys.segment(&desc.name);
+        Box::pin(async move { self.publish_descriptor(key, self.text(&desc.encode())?).await })
     }
 
     fn remove(&self, segment: &str) -> BoxFuture<'_, Result<()>> {
@@ -155,7 +161,7 @@ impl Store for Keyed {
 
     fn put_rpc_address(&self, server_name: &str, address: &HostPort) -> BoxFuture<'_, Result<()>> {
         let (key, value) = (self.keys.rpc(server_name), self.text(&encode_address(address)));
-        Box::pin(self.claim_name(key, value))
+        Box::pin(async move { self.claim_name(key, value?).await })
     }
 
     fn remove_rpc_address(&self, server_name: &str) -> BoxFuture<'_, Result<()>> {

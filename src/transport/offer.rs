@@ -40,6 +40,16 @@ impl PeerBuffer {
     }
 }
 
+/// Buffers to be shown to a caller: first byte, bytes, name of each.
+pub type Shown<'a> = Box<dyn ExactSizeIterator<Item = (u64, u64, &'a str)> + 'a>;
+
+impl PeerBuffer {
+    /// `buffers` to be shown.
+    pub fn shown(buffers: &[PeerBuffer]) -> Shown<'_> {
+        Box::new(buffers.iter().map(|buffer| (buffer.addr, buffer.len, &*buffer.name)))
+    }
+}
+
 /// Lists regions in the plain form: the segment's name, address and length of each. `ERR_MEMORY` if the list does not fit.
 pub fn list_plain(regions: &[Arc<Region>], desc: &mut SegmentDesc) -> Result<()> {
     let name = desc.name.clone();
@@ -83,8 +93,8 @@ pub trait Offer: Send + Sync {
     /// The ranges that a request may lie in.
     fn ranges(&self) -> &Ranges;
 
-    /// The buffers that may be accessed, as callers are shown them.
-    fn buffers(&self) -> Vec<PeerBuffer>;
+    /// The buffers that may be accessed, as callers are shown them. Not as a list, for which there may be no memory.
+    fn buffers(&self) -> Shown<'_>;
 
     /// The peer's incarnation (see [`super::incarnation::key`]) as far as this transport proves it when it connects; 0:
     /// not at all.

@@ -96,7 +96,7 @@ fn a_cluster_of_three_survives_the_loss_of_one_and_reports_the_loss_of_two() {
     let url = format!("etcd://{}", list.join(","));
     let (a, b) = (Node::start(&url, "a"), Node::start(&url, "b"));
     let target = a.engine.open_segment("b").unwrap();
-    let known = || a.engine.segment_buffers(target).unwrap().len();
+    let known = || a.engine.segment_buffers(target, |_, _, _| ()).unwrap();
     // The one that the engines talk to.
     nodes[0].stop();
     for round in 0..5 {
@@ -145,11 +145,13 @@ fn p07_keys_and_watches_come_back_when_etcd_has_lost_its_data() {
     until("a change is heard of", || {
         let registered = b.engine.register(&[b.range(1)], "*", true).is_ok();
         let deadline = Instant::now() + Duration::from_secs(3);
-        while registered && a.engine.segment_buffers(target).unwrap().len() != 2 && Instant::now() < deadline
+        while registered
+            && a.engine.segment_buffers(target, |_, _, _| ()).unwrap() != 2
+            && Instant::now() < deadline
         {
             std::thread::sleep(Duration::from_millis(10));
         }
-        let heard = a.engine.segment_buffers(target).unwrap().len() == 2;
+        let heard = a.engine.segment_buffers(target, |_, _, _| ()).unwrap() == 2;
         let _ = b.engine.unregister(std::iter::once(b.range(1).addr));
         heard
     });
@@ -228,7 +230,7 @@ fn opened_segments_share_one_watch_stream_and_are_not_polled() {
     let changed = r#"{"name":"s7","protocol":"tcp","tcp_data_port":1,"tcp_data_host":"h","buffers":[{"name":"n","addr":1,"length":1}]}"#;
     server.put("mooncake/ram/s7", changed);
     let s7 = a.engine.open_segment("s7").unwrap();
-    until("the change is heard of", || a.engine.segment_buffers(s7).unwrap().len() == 1);
+    until("the change is heard of", || a.engine.segment_buffers(s7, |_, _, _| ()).unwrap() == 1);
     assert_eq!(metric("etcd_debugging_mvcc_range_total"), before, "nothing was read");
     a.engine.remove_segment("s7").unwrap();
     until("its watch ends", || metric("etcd_debugging_mvcc_watcher_total") == SEGMENTS as u64 - 1);

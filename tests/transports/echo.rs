@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use super::host::{Host, Route};
-use super::offer::{list_plain, plain_buffers, Offer, PeerBuffer};
+use super::offer::{list_plain, plain_buffers, Offer, PeerBuffer, Shown};
 use super::protocol::Protocol;
 use super::ranges::Ranges;
 use super::slice::Slice;
@@ -74,8 +74,8 @@ impl Offer for EchoOffer {
         &self.ranges
     }
 
-    fn buffers(&self) -> Vec<PeerBuffer> {
-        self.buffers.clone()
+    fn buffers(&self) -> Shown<'_> {
+        PeerBuffer::shown(&self.buffers)
     }
 
     /// The number is the engine's and never used again.

@@ -110,7 +110,7 @@ impl Keyed {
             }
             // A write whose answer was lost leaves another version of ours.
             match self.backend.get(key.clone(), true).await? {
-                Some(entry) if self.is_ours(&claim, &entry).await => {
+                Some(entry) if self.is_ours(&claim, &entry).await? => {
                     self.backend.delete(key.clone(), entry.version).await.map(drop)
                 }
                 _ => Ok(()),
@@ -200,8 +200,8 @@ impl Keyed {
             .transient(Class::Metadata))
     }
 
-    async fn owner(&self, key: &str, value: &[u8], entry: &Entry, take: bool) -> Result<Owner> {
-        let seen = Seen::of(entry, value).await;
+    async fn owner(&self, key: &str, value: &Arc<[u8]>, entry: &Entry, take: bool) -> Result<Owner> {
+        let seen = Seen::of(entry, value).await?;
         if seen.incarnation.is_some_and(|incarnation| incarnation == self.own.incarnation) {
             return Ok(Owner::Ours);
         }
@@ -245,7 +245,7 @@ impl Keyed {
     async fn check_name(&self, rpc: Option<&Claim>) -> Result<()> {
         let Some(rpc) = rpc else { return Ok(()) };
         match self.backend.get(rpc.key.clone(), true).await? {
-            Some(entry) if !self.is_ours(rpc, &entry).await => Err(refused(format!(
+            Some(entry) if !self.is_ours(rpc, &entry).await? => Err(refused(format!(
                 "key '{}' belongs to another engine now, which took the name over before this one listened; give each \
                  engine a name of its own",
                 rpc.key
@@ -254,9 +254,9 @@ impl Keyed {
         }
     }
 
-    async fn is_ours(&self, claim: &Claim, entry: &Entry) -> bool {
-        let seen = Seen::of(entry, &claim.value).await;
-        seen.is_same || seen.incarnation.is_some_and(|incarnation| incarnation == self.own.incarnation)
+    async fn is_ours(&self, claim: &Claim, entry: &Entry) -> Result<bool> {
+        let seen = Seen::of(entry, &claim.value).await?;
+        Ok(seen.is_same || seen.incarnation.is_some_and(|incarnation| incarnation == self.own.incarnation))
     }
 
     fn not_published(&self, error: Error, key: &str, bytes: usize) -> Error {
@@ -273,15 +273,20 @@ struct Seen {
 }
 
 impl Seen {
-    async fn of(entry: &Entry, value: &[u8]) -> Self {
-        let (theirs, ours) = (entry.value.clone(), value.to_vec());
+    /// `ERR_MEMORY` if the entry cannot be copied.
+    async fn of(entry: &Entry, value: &Arc<[u8]>) -> Result<Self> {
+        let (mut theirs, ours) = (Vec::new(), value.clone());
+        theirs
+            .try_reserve_exact(entry.value.len())
+            .map_err(|_| Error::out_of_memory("a value of the store"))?;
+        theirs.extend_from_slice(&entry.value);
         let look = move || {
             let parsed = json::parse(&theirs).ok();
             let incarnation =
                 parsed.as_ref().and_then(|value| value.get("incarnation")?.as_str().map(String::from));
-            let is_same = theirs == ours || parsed.is_some() && parsed == json::parse(&ours).ok();
+            let is_same = theirs[..] == ours[..] || parsed.is_some() && parsed == json::parse(&ours).ok();
             Ok(Seen { incarnation, is_same })
         };
-        aside::run(entry.value.len(), look).await.unwrap_or_default()
+        Ok(aside::run(entry.value.len(), look).await.unwrap_or_default())
     }
 }

@@ -12,7 +12,7 @@ use crate::json::members::Members;
 use crate::segment_desc::{SegmentDesc, BUFFERS};
 use crate::topology::Matrix;
 use crate::transport::incarnation;
-use crate::transport::offer::{self, Offer};
+use crate::transport::offer::{self, Offer, Shown};
 use crate::transport::ranges::Ranges;
 
 /// The name in descriptors.
@@ -131,13 +131,8 @@ impl Offer for RdmaOffer {
         &self.ranges
     }
 
-    fn buffers(&self) -> Vec<offer::PeerBuffer> {
-        let shown = |PeerBuffer { location, addr, len, .. }: &PeerBuffer| offer::PeerBuffer {
-            addr: *addr,
-            len: *len,
-            name: location.clone(),
-        };
-        self.desc.buffers.iter().map(shown).collect()
+    fn buffers(&self) -> Shown<'_> {
+        Box::new(self.desc.buffers.iter().map(|buffer| (buffer.addr, buffer.len, &*buffer.location)))
     }
 
     /// Both ends name theirs when they connect.

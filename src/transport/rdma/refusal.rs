@@ -133,7 +133,7 @@ mod tests {
         assert_eq!(expected.map(|(reason, _)| reason), Reason::ALL);
         for (reason, passes) in expected {
             let sent = Refusal::new(reason, "because").reply();
-            let heard = ConnectionMessage::decode(&sent.encode()).unwrap();
+            let heard = ConnectionMessage::decode(&sent.encode().unwrap()).unwrap();
             let error = by_peer(&heard);
             assert_eq!(error.retryable(), passes, "{reason:?}");
             assert_eq!(error.text(), "the peer refused the connection: because");

@@ -8,7 +8,7 @@ use crate::error::{Code, Error, Result};
 use crate::segment_desc::SegmentDesc;
 use crate::transport::host::Route;
 use crate::transport::incarnation;
-use crate::transport::offer::{self, Offer, PeerBuffer};
+use crate::transport::offer::{self, Offer, PeerBuffer, Shown};
 use crate::transport::ranges::Ranges;
 
 /// The name in descriptors; as the members below, upstream's.
@@ -96,8 +96,8 @@ impl Offer for TcpOffer {
         &self.ranges
     }
 
-    fn buffers(&self) -> Vec<PeerBuffer> {
-        self.buffers.clone()
+    fn buffers(&self) -> Shown<'_> {
+        PeerBuffer::shown(&self.buffers)
     }
 
     /// A connection proves the incarnation by reading the peer's cell. Without a cell nothing is proven, and this is 0.
