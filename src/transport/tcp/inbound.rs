@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::reactor::{Outcome, Served};
+use super::reply::{Reply, OK_FRAMES, OK_RUN};
 use super::shared::Shared;
 use super::sock::{Courier, Io, Iov, Socket};
 use super::table::{Phase, Place};
-use super::wire::{Header, HEADER_LEN, INCARNATION_LEN, OK_FRAME, REJECTED_FRAME, STATUS_LEN};
+use super::wire::{Header, HEADER_LEN, REJECTED_FRAME, STATUS_LEN};
 use crate::memory::{Region, RegionUse};
 use crate::runtime::descriptors;
 use crate::transport::slice::Op;
@@ -34,47 +35,12 @@ const DRAIN: Duration = Duration::from_secs(2);
 /// How much of a refused connection is drained at the most. Chosen: more than the socket buffers of both ends usually
 /// hold, so a peer that reads while it sends has seen the refusal by then.
 const DRAIN_BYTES: usize = 64 << 20;
-/// Frames that answer several WRITEs in one piece of memory. Chosen: one for each of a peer's 64 requests, in 512 bytes.
-const OK_RUN: usize = 64;
-const OK_FRAMES: [u8; OK_RUN * STATUS_LEN] = {
-    let mut frames = [0; OK_RUN * STATUS_LEN];
-    let mut i = 0;
-    while i < frames.len() {
-        frames[i] = OK_FRAME[i % STATUS_LEN];
-        i += 1;
-    }
-    frames
-};
-
 /// A WRITE body under way.
 struct Body {
     held: RegionUse,
     addr: u64,
     left: u64,
     v2: bool,
-}
-
-enum Reply {
-    /// So many OK frames.
-    Ok(usize),
-    Rejected,
-    Data {
-        held: RegionUse,
-        addr: u64,
-        len: u64,
-    },
-    Incarnation,
-}
-
-impl Reply {
-    fn len(&self) -> u64 {
-        match self {
-            Reply::Ok(count) => (count * STATUS_LEN) as u64,
-            Reply::Rejected => STATUS_LEN as u64,
-            Reply::Data { len, .. } => *len,
-            Reply::Incarnation => INCARNATION_LEN as u64,
-        }
-    }
 }
 
 /// A served connection.
