@@ -125,6 +125,8 @@ pub(super) fn sort(requests: Vec<Request>, down: &Down, standing: &Standing, rul
             _ if matches!(down, Down::Rejected) => request.end_trail(),
             End::Behind(_) if request.slice().is_some() => {}
             End::Fail(_) | End::Behind(_) if begun => ends.trails.extend(request.take_trail()),
+            // A setting has it sent again without the peer's word: only success tells that nothing more arrives.
+            End::Again if begun => request.begin_trail(),
             _ => {}
         }
         match end {
@@ -233,7 +235,7 @@ fn blame(down: &Down, request: &Request, peer: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transport::slice::{Sink, Slice, Task, Work};
+    use crate::transport::slice::{Drained, Sink, Slice, Task, Work};
     use std::sync::Arc;
 
     struct Nobody;
@@ -329,6 +331,24 @@ mod tests {
         assert_eq!((ends.failed.len(), ends.again.len(), ends.behind.len(), ends.trails.len()), (4, 0, 0, 2));
         assert!(ends.failed.iter().all(|(_, error)| error.kind() == Class::Canceled));
         ends.failed.into_iter().for_each(|(request, error)| request.fail(error));
+    }
+
+    #[test]
+    fn p02_a_write_that_was_sent_twice_without_the_peers_word_is_drained_only_by_success() {
+        for completes in [true, false] {
+            let work = Work::new(vec![Task::default()].into_boxed_slice(), None, Arc::new(Nobody));
+            let request = Request::new(Slice::new(&work, 0, Op::Write, 1, 0, 8, None), 0);
+            let standing = Standing { sent: 1, begun: 1, unanswered: true };
+            let mut ends = sort(vec![request], &Down::Closed(None), &standing, &rules(false, true));
+            let again = ends.again.pop().unwrap();
+            match completes {
+                true => again.complete(true, 1),
+                // Say because nobody accepts another connection.
+                false => again.fail(Error::invalid("no connection")),
+            }
+            let drained = if completes { Drained::Yes } else { Drained::Unknown };
+            assert_eq!(work.drained(0), Some(drained));
+        }
     }
 
     #[test]

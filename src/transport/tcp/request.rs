@@ -99,7 +99,7 @@ impl Request {
     }
 
     /// Notes that bytes of a WRITE may reach the peer after its end.
-    fn begin_trail(&mut self) {
+    pub(super) fn begin_trail(&mut self) {
         if self.op == Op::Write && self.trail.is_none() {
             self.trail = self.slice.as_ref().map(Slice::leave_trail);
         }
