@@ -326,8 +326,8 @@ int mte_cancel_batch(transfer_engine_t engine,
 
 /**
  * Sets *drained to MTE_DRAINED_*: whether the ranges of a task may be used for something else. A terminal status says so of the
- * local range; of the remote range of a WRITE only COMPLETED does. After a failure the peer is asked in the background, for up
- * to a minute. 0; -1 no such task.
+ * local range. Of the remote range of a WRITE, COMPLETED does, unless it had to be sent twice to a peer that could not be asked;
+ * after a failure the peer is asked in the background, for up to a minute. 0; -1 no such task.
  */
 int mte_task_drained(transfer_engine_t engine,
                      batch_id_t batch_id,

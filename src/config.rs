@@ -246,7 +246,7 @@ config! {
     tcp_min_rate: u64 = 1 << 20, "1048576", "MC_TCP_MIN_RATE", int(1024..=1 << 40),
         "slowest acceptable payload rate of one connection, bytes per second; scales the deadline with the bytes";
     tcp_liveness: Duration = s(3), "3", "MC_TCP_LIVENESS_SEC", secs(0..=3600),
-        "seconds a peer may take to answer on its handshake port, where it is asked once nothing has moved on a busy connection for a second; then it is given up; 0: it is not asked";
+        "seconds a peer may take to answer on its handshake port, where it is asked once nothing has moved on a busy connection for a second; then it is given up; upstream's peers have 10 at least; 0: it is not asked";
     tcp_resend_writes: bool = false, "0", "MC_TCP_RESEND_WRITES", on_off,
         "1: a WRITE that was begun is sent again after an upstream peer has hung up, although the first copy may come later; peers of this project are asked first, and need no setting";
     tcp_body_timeout: Duration = s(60), "60", "MC_TCP_BODY_TIMEOUT_SEC", secs(1..=86400),

@@ -81,8 +81,8 @@ pub const MTE_DRAINED_YES: c_int = 1;
 pub const MTE_DRAINED_UNKNOWN: c_int = 2;
 
 /// Sets *drained to MTE_DRAINED_*: whether the ranges of a task may be used for something else. A terminal status says so of the
-/// local range; of the remote range of a WRITE only COMPLETED does. After a failure the peer is asked in the background, for up
-/// to a minute. 0; -1 no such task.
+/// local range. Of the remote range of a WRITE, COMPLETED does, unless it had to be sent twice to a peer that could not be asked;
+/// after a failure the peer is asked in the background, for up to a minute. 0; -1 no such task.
 #[no_mangle]
 pub unsafe extern "C" fn mte_task_drained(
     engine: transfer_engine_t,

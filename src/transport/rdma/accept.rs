@@ -225,7 +225,8 @@ fn withdrawn(shared: &Shared, request: &ConnectionMessage) -> ConnectionMessage 
         // The rail may have lost it a moment ago, and another thread may not have come to stopping it.
         connection.give_up(why, shared.now_ms());
     }
-    ConnectionMessage::default()
+    let own_incarnation = Some(shared.identity.incarnation.clone());
+    ConnectionMessage { own_incarnation, ..ConnectionMessage::default() }
 }
 
 fn refusal(text: String) -> Refusal {

@@ -54,8 +54,9 @@ pub(super) async fn follow(route: Arc<dyn Route>, fence: Fence, trails: Vec<Trai
     for failures in 0.. {
         let left = deadline.saturating_duration_since(Instant::now());
         match tokio::time::timeout(left, route.exchange(message.clone())).await {
-            // Also a successor of the peer answers so: it has none of those queue pairs.
-            Ok(Ok(answer)) if answer.reply_msg.is_empty() => return trails.into_iter().for_each(Trail::end),
+            Ok(Ok(answer)) if fence_holds(&message, &answer) => {
+                return trails.into_iter().for_each(Trail::end)
+            }
             Ok(Err(error)) if error.kind() != Class::Canceled => {}
             _ => return,
         }
@@ -68,18 +69,30 @@ pub(super) async fn follow(route: Arc<dyn Route>, fence: Fence, trails: Vec<Trai
 }
 
 /// Asks the peer that `route` leads to to give up all these ends, by one message for each at the same time.
-pub(super) async fn raise(route: &Arc<dyn Route>, fences: Vec<Fence>) {
+/// `false`: it has not confirmed all of them.
+pub(super) async fn raise(route: &Arc<dyn Route>, fences: Vec<Fence>) -> bool {
+    let mut all = true;
     let mut asked = tokio::task::JoinSet::new();
     for fence in fences {
         let (route, message) = (route.clone(), fence.message());
-        asked.spawn(async move { tokio::time::timeout(LIMIT, route.exchange(message)).await });
+        asked.spawn(async move {
+            let answer = tokio::time::timeout(LIMIT, route.exchange(message.clone())).await;
+            matches!(answer, Ok(Ok(answer)) if fence_holds(&message, &answer))
+        });
     }
-    while let Some(answer) = asked.join_next().await {
-        if !matches!(answer, Ok(Ok(Ok(_)))) {
+    while let Some(holds) = asked.join_next().await {
+        if !matches!(holds, Ok(true)) {
+            all = false;
             tracing::debug!(
                 "{} did not confirm that it gave up its end of a failed connection",
                 route.peer()
             );
         }
     }
+    all
+}
+
+/// The peer has given its end up. A successor cannot tell: the peer may only be stopped, and its name taken by another.
+fn fence_holds(question: &ConnectionMessage, answer: &ConnectionMessage) -> bool {
+    answer.reply_msg.is_empty() && answer.own_incarnation == question.incarnation
 }

@@ -293,7 +293,9 @@ impl Origin for RdmaLink {
                 // No flight is held while something is waited for: `close` has to find them.
                 let waiting = match link.returned.take_placeable() {
                     Err(fences) => {
-                        fence::raise(&link.route, fences).await;
+                        if !fence::raise(&link.route, fences).await {
+                            link.returned.lose_trails();
+                        }
                         reread = false;
                         continue;
                     }

@@ -90,6 +90,10 @@ fn decide_all(
         shared.stats.reposted.fetch_add(1, Ordering::Relaxed);
         flight.reread |= again;
         let fence = posted.and_then(|connection| fence(shared, rail, connection, &flight, loss, &*link));
+        if posted.is_some() && fence.is_none() && loss != Loss::Unconnected {
+            // The first copy may still arrive, and nobody can be asked: what becomes of the second says nothing of it.
+            drop(flight.leave_trail());
+        }
         // If there is no other rail, the descriptor is read again first: the peer may have been started anew, and then
         // its keys are stale.
         let elsewhere = !again && link.has_other_rail(&flight);

@@ -63,8 +63,7 @@ pub(super) async fn raise(route: &Arc<dyn Route>, mark: &Mark) -> bool {
     ask_until(route, mark, Instant::now() + WORD_LIMIT, false).await
 }
 
-/// Asks for [`FOLLOW_LIMIT`] at the most, also where nobody listens: another process may come there, which tells that the
-/// peer is gone.
+/// Asks for [`FOLLOW_LIMIT`] at the most, also where nobody listens for the moment.
 pub(super) async fn follow(route: &Arc<dyn Route>, mark: &Mark) -> bool {
     ask_until(route, mark, Instant::now() + FOLLOW_LIMIT, true).await
 }
@@ -74,11 +73,8 @@ async fn ask_until(route: &Arc<dyn Route>, mark: &Mark, deadline: Instant, goes_
     for failures in 0.. {
         let left = deadline.saturating_duration_since(Instant::now());
         match tokio::time::timeout(left, route.exchange(mark.question())).await {
-            Ok(Ok(answer)) => {
-                // Another process answers where the peer was: the peer's end is gone with the peer.
-                let is_successor = answer.own_incarnation.is_some() && answer.own_incarnation != expected;
-                return is_successor || answer.withdraw == Some(true);
-            }
+            // A successor cannot tell: the peer may only be stopped, and its name taken by another.
+            Ok(Ok(answer)) => return answer.own_incarnation == expected && answer.withdraw == Some(true),
             Ok(Err(error)) if error.kind() == Class::Canceled || error.kind() == Class::Rejected => {
                 return false
             }

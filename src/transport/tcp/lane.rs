@@ -22,6 +22,7 @@ use super::ends::{Down, Ends, Rules};
 use super::exchange::Exchange;
 use super::fence::Mark;
 use super::link::TcpLink;
+use super::liveness;
 use super::pipeline::Pipeline;
 use super::reactor::{thread_failed, Reactor, Watched};
 use super::request::Request;
@@ -228,8 +229,9 @@ impl Lane {
             Action::Begin => self.begin(state),
             Action::Ask(question) => {
                 self.publish(&state);
+                let limit = self.silence_limit(&state);
                 drop(state);
-                self.link.upgrade().into_iter().for_each(|link| link.ask(self.clone(), question));
+                self.link.upgrade().into_iter().for_each(|link| link.ask(self.clone(), question, limit));
             }
             // Closes it.
             Action::Discard(_) => {}
@@ -261,6 +263,12 @@ impl Lane {
             }
             Action::Refuse(error) => fail_all(self.empty(state), &error),
         }
+    }
+
+    /// How long the peer has to answer elsewhere.
+    fn silence_limit(&self, state: &State) -> Duration {
+        let is_foreign = state.machine.connection().is_none_or(|connection| connection.mark.is_none());
+        liveness::limit_for(self.shared.config.tcp_liveness, is_foreign)
     }
 
     fn connect(self: &Arc<Self>) {
@@ -306,7 +314,10 @@ impl Lane {
         let down = match why {
             Why::Down(down) => down,
             Why::Stuck(error) => Down::Stuck(error),
-            Why::Silent => Down::Canceled(errors::silent(config.tcp_liveness, peer.clone())),
+            Why::Silent => {
+                let limit = liveness::limit_for(config.tcp_liveness, mark.is_none());
+                Down::Canceled(errors::silent(limit, peer.clone()))
+            }
             Why::Overdue { bytes, allowed } => {
                 Down::Canceled(errors::unanswered(bytes, allowed, peer.clone()))
             }

@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::connect;
 use super::fence::{self, Mark};
@@ -75,8 +76,8 @@ impl TcpLink {
     }
 
     /// Finds out whether the peer is alive, on the control plane, and tells the lane.
-    pub(super) fn ask(&self, lane: Arc<Lane>, question: u32) {
-        let (route, limit) = (self.route.clone(), self.shared.config.tcp_liveness);
+    pub(super) fn ask(&self, lane: Arc<Lane>, question: u32, limit: Duration) {
+        let route = self.route.clone();
         let answers = self.liveness.answers();
         self.shared.control.spawn(async move {
             lane.answer(question, !answers || liveness::is_alive(&route, limit).await);

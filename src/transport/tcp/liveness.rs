@@ -16,6 +16,19 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// thread is not so late.
 const PAUSED: Duration = Duration::from_millis(500);
 
+/// How long upstream's peers have at least. Chosen: twice what one of their clients can keep their handshake port from all
+/// others, since they serve one at a time.
+const UPSTREAM_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long a peer has to answer, if `limit` is set: longer if it `is_foreign`, of another project.
+pub(super) fn limit_for(limit: Duration, is_foreign: bool) -> Duration {
+    if is_foreign {
+        limit.max(UPSTREAM_LIMIT)
+    } else {
+        limit
+    }
+}
+
 /// Whether the silence of a peer's handshake port means anything: it does once the peer has answered there. A firewall, or a
 /// peer without such a port, must not make it look dead.
 #[derive(Default)]
@@ -35,9 +48,9 @@ impl Liveness {
         self.0.compare_exchange(0, ASKED, Relaxed, Relaxed).is_ok()
     }
 
-    /// What was found out.
+    /// What was found out. One that does not answer is not asked again: it may not know the question.
     pub(super) fn note(&self, answers: bool) {
-        self.0.store(if answers { ANSWERS } else { 0 }, Relaxed);
+        self.0.store(if answers { ANSWERS } else { ASKED }, Relaxed);
     }
 }
 
@@ -56,6 +69,8 @@ pub(super) async fn is_alive(route: &Arc<dyn Route>, limit: Duration) -> bool {
         match timeout(left, route.probe()).await {
             Ok(Ok(())) => return true,
             Ok(Err(error)) if matches!(error.kind(), Class::Resource | Class::Canceled) => return true,
+            // Whoever hangs up is there, and has too many clients.
+            Ok(Err(error)) if error.errno() == libc::ECONNRESET => return true,
             Ok(Err(error)) => tracing::debug!("{} does not say whether it is alive: {error}", route.peer()),
             Err(_) => return was_stopped(),
         }

@@ -62,6 +62,12 @@ impl Returned {
         }
     }
 
+    /// The WRITEs are posted again although the peer has not given its end up: of none of them will be known when it is
+    /// quiet.
+    pub(super) fn lose_trails(&self) {
+        self.kept.lock().flights.iter().for_each(|flight| drop(flight.leave_trail()));
+    }
+
     /// Takes out the flights for which `wanted` holds.
     pub(super) fn take(&self, wanted: &dyn Fn(&Flight) -> bool) -> Vec<Flight> {
         let mut kept = self.kept.lock();
