@@ -14,6 +14,7 @@ mod offer;
 mod parked;
 mod pipeline;
 mod reactor;
+mod replies;
 mod request;
 mod row;
 mod shared;
