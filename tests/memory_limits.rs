@@ -14,6 +14,7 @@ use transfer_engine::error::{Code, Error};
 use transfer_engine::handshake::{wire, Notification};
 use transfer_engine::json;
 use transfer_engine::segment_desc::SegmentDesc;
+use transfer_engine::topology::Matrix;
 
 const MIB: usize = 1 << 20;
 /// A text of 10 MiB, which unfolds into 200.
@@ -78,6 +79,19 @@ fn the_lists_of_a_descriptor_that_do_not_fit_are_refused() {
     squeeze(&[170, 140, 32], || {
         let names = desc.list("buffers", |element| Ok(element.text("name")?.to_string()))?;
         assert_eq!(names.len(), BUFFERS);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_nic_matrix_that_does_not_fit_is_refused() {
+    if in_child("a_nic_matrix_that_does_not_fit_is_refused", &[]) {
+        return;
+    }
+    let names: Vec<_> = (0..BUFFERS).map(|i| format!("nic{i}")).collect();
+    let value = serde_json::json!({"cpu:0": [names, []]});
+    squeeze(&[170, 140, 16, 2], || {
+        assert_eq!(Matrix::from_value(&value)?.rows()[0].preferred.len(), BUFFERS);
         Ok(())
     });
 }

@@ -179,29 +179,29 @@ impl Batch {
 
     /// Gives up every task that is not terminal. They become FAILED, or COMPLETED if they were just ending.
     pub fn cancel(&self) -> Result<()> {
-        let links = {
+        {
             let inner = self.inner.lock();
             check_live(&inner)?;
             inner.works.iter().for_each(|work| work.cancel());
-            inner.links.clone()
-        };
-        links.iter().for_each(|link| link.give_up());
+        }
+        self.links_from(0).for_each(|link| link.give_up());
         Ok(())
     }
 
-    /// The links with work of this batch.
-    pub fn links(&self) -> Vec<Arc<dyn Link>> {
-        self.inner.lock().links.clone()
+    /// The links with work of this batch, from number `first` on. Each is taken by itself, without the lock meanwhile: there
+    /// may be no memory for a copy of the list.
+    fn links_from(&self, first: usize) -> impl Iterator<Item = Arc<dyn Link>> + '_ {
+        (first..).map_while(|index| self.inner.lock().links.get(index).cloned())
     }
 
     /// Polls the links once, on the calling thread. `false` when nothing moved.
     pub fn poll(&self) -> bool {
-        let (first, rest) = {
+        let (first, count) = {
             let inner = self.inner.lock();
-            let rest = inner.links.get(1..).unwrap_or_default().to_vec();
-            (inner.links.first().cloned(), rest)
+            (inner.links.first().cloned(), inner.links.len())
         };
-        first.iter().chain(&rest).fold(false, |moved, link| link.poll() | moved)
+        let rest = self.links_from(1).take(count.saturating_sub(1));
+        first.into_iter().chain(rest).fold(false, |moved, link| link.poll() | moved)
     }
 
     /// Tasks that a caller can still see WAITING. A task's status is published just before
@@ -252,7 +252,7 @@ impl Batch {
     /// Sleeps until every task is terminal or `deadline`; `false` in the latter case.
     pub fn wait(&self, deadline: Option<Instant>) -> bool {
         self.watched.store(true, Ordering::SeqCst);
-        self.links().iter().for_each(|link| link.rely_on_threads());
+        self.links_from(0).for_each(|link| link.rely_on_threads());
         let mut waiters = self.waiters.lock();
         while !self.is_done() {
             match deadline {
@@ -269,7 +269,7 @@ impl Batch {
     /// A descriptor that is readable while every submitted task is terminal.
     pub fn descriptor(&self) -> Result<i32> {
         self.watched.store(true, Ordering::SeqCst);
-        self.links().iter().for_each(|link| link.rely_on_threads());
+        self.links_from(0).for_each(|link| link.rely_on_threads());
         let mut waiters = self.waiters.lock();
         if waiters.is_none() {
             let made = Wakeup::new();
@@ -352,7 +352,10 @@ impl Reservation<'_> {
         // Its engine was destroyed meanwhile: what is added now nobody would ever let go of.
         check_live(&inner)?;
         let number = inner.works.len() as u32;
-        inner.works.try_reserve(1).map_err(|_| Error::out_of_memory("a submit call"))?;
+        let fits = inner.works.try_reserve(1).is_ok()
+            && inner.links.try_reserve(ways.len()).is_ok()
+            && inner.segments.try_reserve(ways.len()).is_ok();
+        fits.then_some(()).ok_or_else(|| Error::out_of_memory("a submit call"))?;
         inner.reserved -= std::mem::take(&mut self.count);
         inner.works.push(work.clone());
         inner.slots.extend((0..work.tasks.len() as u32).map(|position| (number, position)));

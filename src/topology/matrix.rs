@@ -7,6 +7,12 @@ use serde_json::{Map, Value};
 
 use crate::error::{Code, Error, Result};
 use crate::json;
+use crate::runtime::headroom;
+
+/// What there may be no memory for.
+const WHAT: &str = "the NIC priority matrix";
+/// What a NIC's name takes in a list. Counted: its place there, and the least that the allocator gives.
+const NAME_BYTES: usize = 56;
 
 /// NICs for one storage type.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +33,8 @@ pub struct Matrix {
 
 impl Matrix {
     /// Reads `{"cpu:0": [["preferred"], ["available"]], ...}`; `null` and `{}` are empty. Empty text,
-    /// non-JSON, a non-object, and a row that is not two arrays of strings are `ERR_MALFORMED_JSON`.
+    /// non-JSON, a non-object, and a row that is not two arrays of strings are `ERR_MALFORMED_JSON`; `ERR_MEMORY` if it does
+    /// not fit.
     pub fn parse(text: &str) -> Result<Self> {
         let value = json::parse(text.as_bytes()).map_err(|e| e.context("NIC priority matrix"))?;
         Self::from_value(&value)
@@ -41,11 +48,13 @@ impl Matrix {
             _ => return Err(malformed("it is not an object of rows")),
         };
         let mut rows = Vec::new();
-        rows.try_reserve_exact(map.len()).map_err(|_| Error::out_of_memory("the NIC priority matrix"))?;
+        rows.try_reserve_exact(map.len()).map_err(|_| Error::out_of_memory(WHAT))?;
         for (location, row) in map {
             rows.push(parse_row(location, row)?);
         }
-        Ok(Self::from_rows(rows))
+        // A map has each location once; a stable sort would allocate.
+        rows.sort_unstable_by(|a, b| a.location.cmp(&b.location));
+        Ok(Matrix { rows })
     }
 
     /// The matrix of `rows` in any order; of several with one location the last is kept.
@@ -119,14 +128,17 @@ fn parse_row(location: &str, row: &Value) -> Result<Row> {
     };
     let names = |list: &Value| {
         let items = list.as_array().ok_or_else(|| bad("has a list that is not an array"))?;
-        let name = |item: &Value| item.as_str().map(String::from);
-        items
-            .iter()
-            .map(name)
-            .collect::<Option<Vec<_>>>()
-            .ok_or_else(|| bad("has a NIC name that is not a string"))
+        headroom::check(items.len() * NAME_BYTES, WHAT)?;
+        let mut names = Vec::new();
+        names.try_reserve_exact(items.len()).map_err(|_| Error::out_of_memory(WHAT))?;
+        for item in items {
+            let name = item.as_str().ok_or_else(|| bad("has a NIC name that is not a string"))?;
+            names.push(headroom::copy(name, WHAT)?);
+        }
+        Ok(names)
     };
-    Ok(Row { location: location.to_string(), preferred: names(preferred)?, available: names(available)? })
+    let (preferred, available) = (names(preferred)?, names(available)?);
+    Ok(Row { location: headroom::copy(location, WHAT)?, preferred, available })
 }
 
 fn malformed(why: impl fmt::Display) -> Error {

@@ -2,18 +2,17 @@
 //! region is in use from the check of the request's address to the last byte. Replies go out in the order of the
 //! requests; requests that arrived together are not ordered among each other. Belongs to one data-plane thread.
 
-use std::collections::VecDeque;
 use std::os::fd::RawFd;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::reactor::{Outcome, Served};
-use super::reply::{Reply, OK_FRAMES, OK_RUN};
+use super::replies::{Over, Replies};
 use super::shared::Shared;
 use super::sock::{Courier, Io, Iov, Socket};
 use super::table::{Phase, Place};
-use super::wire::{Header, HEADER_LEN, REJECTED_FRAME, STATUS_LEN};
+use super::wire::{Header, HEADER_LEN};
 use crate::memory::{Region, RegionUse};
 use crate::runtime::descriptors;
 use crate::transport::slice::Op;
@@ -55,9 +54,7 @@ pub(super) struct Inbound {
     heads_len: usize,
     lookahead: usize,
     body: Option<Body>,
-    replies: VecDeque<Reply>,
-    /// Bytes sent of the first reply.
-    replied: u64,
+    replies: Replies,
     /// A request was refused, so nothing more is executed. What arrives is thrown away for a while before the connection
     /// is closed, because a reset could overtake the refusal.
     refused: bool,
@@ -90,8 +87,7 @@ impl Inbound {
             heads_len: 0,
             lookahead: 1,
             body: None,
-            replies: VecDeque::new(),
-            replied: 0,
+            replies: Replies::default(),
             refused: false,
             drained: 0,
             eof: false,
@@ -174,7 +170,7 @@ impl Inbound {
             self.body = None;
             self.shared.stats.inbound_requests.fetch_add(1, Relaxed);
             if v2 {
-                self.push_ok();
+                self.replies.push_ok();
             }
         }
     }
@@ -190,8 +186,7 @@ impl Inbound {
             if self.shared.is_incarnation_cell(header.addr, header.size) {
                 self.mark = Header::mark(&bytes);
             }
-            // As many as a request has, its refusal or what its body ends with included.
-            if self.replies.try_reserve(2).is_err() {
+            if !self.replies.reserve() {
                 return false;
             }
             if !self.accept(&header) {
@@ -199,7 +194,7 @@ impl Inbound {
                     self.flush();
                     return false;
                 }
-                self.replies.push_back(Reply::Rejected);
+                self.replies.push_rejected();
                 self.refused = true;
             }
             if let Some(body) = &self.body {
@@ -225,8 +220,8 @@ impl Inbound {
         let Header { size, addr, op, v2 } = *header;
         if op == Op::Read && v2 && self.shared.is_incarnation_cell(addr, size) {
             self.asked = true;
-            self.push_ok();
-            self.replies.push_back(Reply::Incarnation);
+            self.replies.push_ok();
+            self.replies.push_incarnation();
             return true;
         }
         let held = self.shared.registry.use_for_peer(addr, size);
@@ -243,9 +238,9 @@ impl Inbound {
             Op::Read => {
                 self.lookahead = (self.lookahead * 2).min(LOOKAHEAD);
                 if v2 {
-                    self.push_ok();
+                    self.replies.push_ok();
                 }
-                self.replies.push_back(Reply::Data { held, addr, len: size });
+                self.replies.push_data(held, addr, size);
                 self.shared.stats.inbound_requests.fetch_add(1, Relaxed);
             }
         }
@@ -257,70 +252,21 @@ impl Inbound {
         let Some(body) = self.body.take() else { return false };
         self.shared.note_fault(Op::Write, body.addr, body.left);
         if body.v2 {
-            self.replies.push_back(Reply::Rejected);
+            self.replies.push_rejected();
             self.refused = true;
         }
         body.v2
     }
 
-    fn push_ok(&mut self) {
-        match self.replies.back_mut() {
-            Some(Reply::Ok(count)) if *count < OK_RUN => *count += 1,
-            _ => self.replies.push_back(Reply::Ok(1)),
-        }
-    }
-
     /// Sends replies as far as the socket goes. `false`: the connection is over.
     fn flush(&mut self) -> bool {
         self.unflushed = 0;
-        // After a fault one reply at a time, to find out whose memory it is.
-        let mut most = usize::MAX;
-        while !self.replies.is_empty() {
-            let mut iov = Iov::new();
-            let mut skip = self.replied as usize;
-            for reply in self.replies.iter().take(most) {
-                if !iov.has_room() {
-                    break;
-                }
-                match reply {
-                    Reply::Ok(count) => iov.push(&OK_FRAMES[skip..count * STATUS_LEN]),
-                    Reply::Rejected => iov.push(&REJECTED_FRAME[skip..]),
-                    Reply::Data { addr, len, .. } => iov.push_raw(addr + skip as u64, len - skip as u64),
-                    Reply::Incarnation => iov.push(&self.shared.incarnation[skip..]),
-                }
-                skip = 0;
+        match self.replies.send(&self.socket, &self.shared.incarnation) {
+            Ok(()) => true,
+            Err(Over { unmapped }) => {
+                unmapped.into_iter().for_each(|(addr, len)| self.shared.note_fault(Op::Read, addr, len));
+                false
             }
-            let asked = iov.bytes();
-            match self.socket.send(&mut iov) {
-                Io::Moved(n) => {
-                    self.note_replied(n as u64);
-                    if n < asked && most > 1 {
-                        return true;
-                    }
-                }
-                Io::WouldBlock => return true,
-                Io::Fault if most > 1 => most = 1,
-                Io::Fault => {
-                    // Its reply was begun, so only another request of the peer can be refused. What was sent is mapped.
-                    if let Some(Reply::Data { addr, len, .. }) = self.replies.front() {
-                        self.shared.note_fault(Op::Read, addr + self.replied, len - self.replied);
-                    }
-                    return false;
-                }
-                Io::Eof | Io::Failed(_) => return false,
-            }
-        }
-        true
-    }
-
-    fn note_replied(&mut self, n: u64) {
-        self.replied += n;
-        while let Some(len) = self.replies.front().map(Reply::len) {
-            if self.replied < len {
-                return;
-            }
-            self.replied -= len;
-            self.replies.pop_front();
         }
     }
 
@@ -353,9 +299,8 @@ impl Served for Inbound {
     }
 
     fn uses(&self, region: &Arc<Region>) -> bool {
-        let held = |held: &RegionUse| Arc::ptr_eq(held.region(), region);
-        self.body.as_ref().is_some_and(|body| held(&body.held))
-            || self.replies.iter().any(|reply| matches!(reply, Reply::Data { held: h, .. } if held(h)))
+        let is_received = self.body.as_ref().is_some_and(|body| Arc::ptr_eq(body.held.region(), region));
+        is_received || self.replies.use_region(region)
     }
 
     fn mark(&self) -> u64 {

@@ -341,7 +341,7 @@ impl Lane {
             _ => drop(trails),
         }
         link.fail_all(failed.into_iter());
-        link.send_again(again);
+        link.send_again(again.into_iter());
     }
 
     /// Fails a request that cannot go over this connection.

@@ -144,7 +144,7 @@ impl TcpLink {
     fn unpark(&self, ticket: u64, closed: bool) -> Vec<Trail> {
         let (behind, mut trails) = self.parked.take(ticket);
         if closed {
-            self.send_again(behind.into_iter().map(|(request, _)| request).collect());
+            self.send_again(behind.into_iter().map(|(request, _)| request));
         } else {
             let mut behind = behind;
             for (request, _) in &mut behind {
@@ -156,15 +156,18 @@ impl TcpLink {
     }
 
     /// Sends requests of a dead lane again.
-    pub(super) fn send_again(&self, requests: Vec<Request>) {
+    pub(super) fn send_again(&self, requests: impl Iterator<Item = Request>) {
         self.stale.store(true, Relaxed);
-        if requests.is_empty() {
-            return;
+        let note = |request: &Request| {
+            if request.was_sent {
+                request.slice().into_iter().for_each(Slice::note_resent);
+                self.shared.stats.requests_resent.fetch_add(1, Relaxed);
+            }
+        };
+        let mut requests = requests.inspect(note).peekable();
+        if requests.peek().is_some() {
+            self.choose().push(requests);
         }
-        let sent = requests.iter().filter(|request| request.was_sent);
-        let sent = sent.inspect(|request| request.slice().into_iter().for_each(Slice::note_resent));
-        self.shared.stats.requests_resent.fetch_add(sent.count() as u64, Relaxed);
-        self.choose().push(requests.into_iter());
     }
 
     /// Ends every use of a revoked region.

@@ -14,7 +14,7 @@ mod offer;
 mod parked;
 mod pipeline;
 mod reactor;
-mod reply;
+mod replies;
 mod request;
 mod row;
 mod shared;

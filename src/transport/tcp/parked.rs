@@ -7,6 +7,9 @@ use super::request::Request;
 use crate::error::Error;
 use crate::transport::slice::{Slice, Trail};
 
+/// Requests taken out of the lock at once. Chosen: they find room on the stack, where memory may be short.
+const AT_ONCE: usize = 64;
+
 type Behind = Vec<(Request, Error)>;
 
 /// Those of one connection.
@@ -54,16 +57,29 @@ impl Parked {
 
     /// Ends the requests whose slices `which` picks. Their trails stay.
     pub(super) fn abandon(&self, which: impl Fn(&Slice) -> bool, end: impl Fn(Request)) {
-        let mut ended = Vec::new();
-        for group in &mut self.0.lock().groups {
-            let is_picked = |(request, _): &mut (Request, Error)| request.slice().is_some_and(&which);
-            for (mut request, _) in group.behind.extract_if(.., is_picked) {
-                keep_trail(&mut group.trails, &mut request);
-                ended.push(request);
+        loop {
+            let mut ended = [const { None }; AT_ONCE];
+            let count = self.take_out(&which, &mut ended);
+            // Without the lock: whoever hears of the end may come back.
+            ended.into_iter().flatten().for_each(&end);
+            if count < AT_ONCE {
+                return;
             }
         }
-        // Without the lock: whoever hears of the end may come back.
-        ended.into_iter().for_each(end);
+    }
+
+    /// Takes requests out whose slices `which` picks, as many as `ended` has places; returns how many.
+    fn take_out(&self, which: impl Fn(&Slice) -> bool, ended: &mut [Option<Request>; AT_ONCE]) -> usize {
+        let mut count = 0;
+        for group in &mut self.0.lock().groups {
+            let is_picked = |(request, _): &mut (Request, Error)| request.slice().is_some_and(&which);
+            for (mut request, _) in group.behind.extract_if(.., is_picked).take(AT_ONCE - count) {
+                keep_trail(&mut group.trails, &mut request);
+                ended[count] = Some(request);
+                count += 1;
+            }
+        }
+        count
     }
 
     /// Keeps nothing from now on.
@@ -82,6 +98,7 @@ pub(super) fn keep_trail(trails: &mut Vec<Trail>, request: &mut Request) {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::sync::Arc;
 
     use super::*;
@@ -118,5 +135,32 @@ mod tests {
         request.lose_trail();
         request.fail(canceled());
         assert_eq!(work.drained(0), Some(Drained::Unknown));
+    }
+
+    #[test]
+    fn all_that_are_picked_end_however_many_they_are_and_the_others_stay() {
+        let count = 2 * (3 * AT_ONCE + 5);
+        let work = Work::new((0..count).map(|_| Task::default()).collect(), None, Arc::new(Nobody));
+        let late = || Error::invalid("end of test");
+        let waiting = |task: usize| {
+            let slice = Slice::new(&work, task as u32, Op::Write, 1, task as u64, 8, None);
+            (Request::new(slice, 0), late())
+        };
+        let parked = Parked::default();
+        let groups = [(0..AT_ONCE), (AT_ONCE..count)];
+        let tickets = groups.map(|tasks| parked.park(tasks.map(waiting).collect(), Vec::new()).ok().unwrap());
+        let ended = Cell::new(0);
+        let end = |request: Request| {
+            // The lock is free: whoever hears of the end may come back.
+            assert!(parked.0.try_lock().is_some() && request.remote().is_multiple_of(2));
+            ended.set(ended.get() + 1);
+            request.fail(late());
+        };
+        parked.abandon(|slice| slice.remote.is_multiple_of(2), end);
+        assert_eq!(ended.get(), count / 2);
+        let rest: Vec<_> = tickets.into_iter().flat_map(|ticket| parked.take(ticket).0).collect();
+        let mut remote = rest.iter().map(|(request, _)| request.remote());
+        assert!(rest.len() == count / 2 && remote.all(|remote| remote % 2 == 1));
+        rest.into_iter().for_each(|(request, error)| request.fail(error));
     }
 }

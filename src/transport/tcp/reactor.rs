@@ -244,9 +244,15 @@ impl Reactor {
         let _ = self.epoll.modify(fd, id, interest);
     }
 
+    /// Without memory nothing is asked: a connection is closed, an abort comes again, and whoever waits for a close hears that
+    /// it did not happen.
     fn ask(&self, command: Command) {
-        self.commands.lock().push(command);
-        self.wakeup.set();
+        let mut commands = self.commands.lock();
+        if commands.try_reserve(1).is_ok() {
+            commands.push(command);
+            drop(commands);
+            self.wakeup.set();
+        }
     }
 
     /// Ends the watch on a connection that is about to be closed. Always `false`: it is not to be kept.
