@@ -295,7 +295,7 @@ pub fn write(value: &Value) -> String {
     out
 }
 
-/// As [`write`], behind the bytes of `out`; `ERR_MEMORY` if the text does not fit into memory. For values whose size a caller
+/// As [`write()`], behind the bytes of `out`; `ERR_MEMORY` if the text does not fit into memory. For values whose size a caller
 /// or a peer decides.
 pub fn append(out: &mut Vec<u8>, value: &Value) -> Result<()> {
     struct Growing<'a>(&'a mut Vec<u8>);
