@@ -164,6 +164,54 @@ static void neighbours(const peer_t *peer, segment_id_t target) {
     harness_pass("the neighbours of 20 canceled batches completed");
 }
 
+static batch_id_t raced;
+static pthread_barrier_t turn;
+#define RACES 60
+
+static void *submit_raced(void *arg) {
+    transfer_request_t *r = arg;
+    for (int round = 0; round < RACES; round++) {
+        pthread_barrier_wait(&turn);
+        submitTransfer(engine, raced, r, 1);
+        pthread_barrier_wait(&turn);
+    }
+    return NULL;
+}
+
+/* The submit call of another thread has added its task, and has yet to send it or is about to. */
+static void canceled_while_submitted(const peer_t *peer, segment_id_t target) {
+    transfer_request_t r = request(OPCODE_WRITE, bytes, target, peer->base, MIB);
+    pthread_t submitter;
+    int missed = 0, undrained = 0;
+    mte_task_error_info_t why = {0};
+    pthread_barrier_init(&turn, NULL, 2);
+    if (pthread_create(&submitter, NULL, submit_raced, &r) != 0) harness_give_up("a thread");
+    for (int round = 0; round < RACES; round++) {
+        /* So that a connection is there and idle. */
+        transfer_once(engine, request(OPCODE_WRITE, bytes, target, peer->base, 1), END_MS);
+        peer_pause(peer);
+        raced = batch_open(engine, 1);
+        mte_batch_status_t status = {0};
+        pthread_barrier_wait(&turn);
+        while (mte_batch_status(engine, raced, &status, NULL, 0) == 0 && status.tasks == 0) sched_yield();
+        mte_cancel_batch(engine, raced);
+        pthread_barrier_wait(&turn);
+        bool ended = mte_wait_batch(engine, raced, END_MS) == 0;
+        /* Another class: it ran on, until the peer was found dead. */
+        missed += !ended || mte_task_error(engine, raced, 0, &why) != 0 || why.error_class != MTE_CLASS_CANCELED;
+        peer_resume(peer);
+        int drained = -1;
+        bool quiet;
+        WAIT_UNTIL(quiet, mte_task_drained(engine, raced, 0, &drained) == 0 && drained == MTE_DRAINED_YES, END_MS);
+        undrained += !quiet;
+        freeBatchID(engine, raced);
+    }
+    pthread_join(submitter, NULL);
+    pthread_barrier_destroy(&turn);
+    CHECK_EQ("tasks that a cancel beside their submit call has missed", missed, 0);
+    CHECK_EQ("and that are not drained", undrained, 0);
+}
+
 /* destroy is quick whatever the peer does. */
 static void destroyed_beside_a_stopped_peer(const peer_t *peer) {
     transfer_engine_t here = engine;
@@ -198,6 +246,7 @@ int main(int argc, char **argv) {
     canceled(&peer, target);
     works(&peer, target, 3);
     neighbours(&peer, target);
+    canceled_while_submitted(&peer, target);
     destroyed_beside_a_stopped_peer(&peer);
     works(&peer, target, 4);
     batch_id_t batch;

@@ -149,11 +149,10 @@ impl Lane {
         self.abandon(|slice| slice.is_in(region), &errors::unregistered(region));
     }
 
-    /// Slices were given up: see [`Slice::is_given_up`].
+    /// Slices were given up: see [`Slice::is_given_up`]. Takes the lock even if the lane looks idle: a thread that has just
+    /// admitted some, and publishes that only when it has sent them, is to be found too.
     pub(super) fn give_up(self: &Arc<Self>) {
-        if self.published.is_busy() {
-            self.abandon(Slice::is_given_up, &canceled());
-        }
+        self.abandon(Slice::is_given_up, &canceled());
     }
 
     /// Whether the peer is alive, as it was asked.
