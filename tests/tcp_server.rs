@@ -10,10 +10,10 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
 use std::sync::{mpsc, Arc};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{json, Value};
 use socket2::{Domain, Socket, Type};
 use transfer_engine::engine::Engine;
-use transfer_engine::handshake::wire::{Frame, METADATA};
+use transfer_engine::handshake::wire::{Frame, CONNECTION, METADATA};
 use transfer_engine::memory::Range;
 use transfer_engine::transport::slice::Op;
 use transfer_engine::transport::tcp::wire::{Header, HEADER_LEN, OK_FRAME, REJECTED_FRAME};
@@ -123,13 +123,18 @@ fn connect_from(host: u8, port: u16) -> TcpStream {
 
 /// The descriptor that the handshake daemon on `port` gives.
 fn descriptor(port: u16) -> Value {
+    ask(port, METADATA, &json!({}))
+}
+
+/// What the handshake port answers.
+fn ask(port: u16, kind: u8, body: &Value) -> Value {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_read_timeout(Some(FOREVER)).unwrap();
-    stream.write_all(&Frame { kind: Some(METADATA), body: b"{}".to_vec() }.encode()).unwrap();
+    stream.write_all(&Frame::of_json(Some(kind), body).encode()).unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
     let mut reply = Vec::new();
     stream.read_to_end(&mut reply).unwrap();
-    assert_eq!(reply[8], METADATA);
+    assert_eq!(reply[8], kind);
     serde_json::from_slice(&reply[9..]).unwrap()
 }
 
@@ -719,4 +724,32 @@ fn a_write_to_memory_that_can_only_be_read_does_not_end_the_reads_of_others() {
     assert_eq!(reply, [&OK_FRAME[..], &READ_ONLY[..4096]].concat());
     // And the WRITE is refused at once from now on.
     assert_eq!(read_to_close(&mut ask(Op::Write), false, "another WRITE"), REJECTED_FRAME);
+}
+
+#[test]
+fn p02_a_connection_is_said_to_be_closed_only_if_it_is() {
+    let server = Server::start(BYTES);
+    let own = descriptor(server.engine.address().port)["incarnation"].clone();
+    let marked = |mark| {
+        let mut stream = server.connect();
+        let cell = Header { size: 16, addr: server.incarnation_addr, op: Op::Read, v2: true };
+        stream.write_all(&cell.encode_marked(mark)).unwrap();
+        stream.read_exact(&mut [0; 24]).unwrap();
+        stream
+    };
+    let confirms = |connections: Vec<u64>, incarnation: &Value| {
+        let question = json!({"withdraw": true, "incarnation": incarnation, "connections": connections});
+        ask(server.engine.address().port, CONNECTION, &question)["withdraw"].as_bool().unwrap()
+    };
+    let (mut first, mut second, mut unmarked) = (marked(1), marked(2), marked(0));
+    assert!(!confirms(vec![1], &json!("00")) && !confirms(vec![1], &json!(null)));
+    // Too many to look at; none of them is looked at.
+    assert!(!confirms((0..=1024).map(|n| 1025 - n).collect(), &own));
+    server.probe(&mut first, "asked of another engine, or with too many others");
+    assert!(confirms(vec![0, 1, 3], &own));
+    assert!(read_to_close(&mut first, true, "closed").is_empty());
+    server.probe(&mut second, "another mark");
+    server.probe(&mut unmarked, "no mark");
+    assert!(confirms((2..1026).collect(), &own));
+    assert!(read_to_close(&mut second, true, "closed").is_empty());
 }

@@ -24,7 +24,7 @@ const WORD_LIMIT: Duration = Duration::from_secs(2);
 const FOLLOW_LIMIT: Duration = Duration::from_secs(60);
 /// Between two questions. Chosen: whoever waits for a drained range hears of it soon, and a dead peer costs little.
 const PAUSES: Backoff = Backoff { first: Duration::from_millis(50), longest: Duration::from_secs(1) };
-/// Most connections of one question that are looked at. Chosen: our own names one.
+/// Most connections of one question; a longer one is not confirmed, and closes nothing. Chosen: our own names one.
 const MOST_MARKS: usize = 1024;
 
 /// What a connection is known by at the peer.
@@ -102,8 +102,9 @@ pub(super) fn answer(
     request: &ConnectionMessage,
 ) -> BoxFuture<'static, ConnectionMessage> {
     let own = incarnation::hex(&shared.incarnation);
-    let meant = request.incarnation.as_ref() == Some(&own);
-    let marks: Arc<[u64]> = request.connections.iter().copied().take(MOST_MARKS).collect();
+    let fits = request.connections.len() <= MOST_MARKS;
+    let meant = fits && request.incarnation.as_ref() == Some(&own);
+    let marks: Arc<[u64]> = if meant { request.connections.as_slice().into() } else { Arc::default() };
     let shared = shared.clone();
     Box::pin(async move {
         let mut closed = meant;
