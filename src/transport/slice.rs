@@ -153,9 +153,11 @@ impl Work {
         let micros = |units: u32| (u64::from(units) * 1024 / 1000).min(u64::from(u32::MAX)) as u32;
         let after = |mark: &AtomicU32| mark.load(Ordering::Relaxed).checked_sub(1).map(micros);
         let posted_us = after(&task.posted);
+        // What left before the first of the awaited connections came left on one that was there.
+        let awaited = after(&self.connected).filter(|at| posted_us.is_none_or(|posted| *at <= posted));
         Some(Phases {
             submitted_ns: self.submitted_ns,
-            connected_us: after(&self.connected).or(posted_us.map(|_| 0)),
+            connected_us: awaited.or(posted_us.map(|_| 0)),
             posted_us,
             ended_us: after(&task.ended),
             attempts: posted_us.map_or(0, |_| 1 + task.resent.load(Ordering::Relaxed)),
@@ -373,6 +375,22 @@ mod tests {
         assert_eq!(work.tasks[0].done_bytes(), 10);
         assert!(work.phases(0).unwrap().ended_us.is_some() && work.phases(1).is_none());
         assert_eq!((count.0.load(Ordering::Relaxed), count.1.load(Ordering::Relaxed)), (0, 1));
+    }
+
+    #[test]
+    fn a_task_that_was_posted_before_a_connection_came_had_one() {
+        let tasks = vec![Task::default(), Task::default(), Task::default()].into_boxed_slice();
+        let work = Work::new(tasks, None, Arc::new(Count::default()));
+        let [early, late, _waiting] =
+            std::array::from_fn(|task| Slice::new(&work, task as u32, Op::Read, 1, 2, 10, None));
+        let at = |units: u64| work.submitted_ns + units * 1024;
+        early.note_posted(at(1));
+        // Of another connection of the same peer.
+        late.note_connected(at(5));
+        late.note_posted(at(6));
+        let phases = [0, 1, 2].map(|task| work.phases(task).unwrap());
+        let seen = phases.map(|phases| (phases.connected_us, phases.posted_us));
+        assert_eq!(seen, [(Some(0), Some(1)), (Some(5), Some(6)), (Some(5), None)]);
     }
 
     #[test]
