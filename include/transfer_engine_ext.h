@@ -53,7 +53,7 @@ typedef struct mte_task_report mte_task_report_t;
 #define MTE_CLASS_DEVICE 8
 
 /**
- * The engine was destroyed, or the region unregistered, meanwhile.
+ * The batch was canceled, the engine destroyed, or the region unregistered, meanwhile.
  */
 #define MTE_CLASS_CANCELED 9
 
@@ -327,7 +327,8 @@ int mte_cancel_batch(transfer_engine_t engine,
 /**
  * Sets *drained to MTE_DRAINED_*: whether the ranges of a task may be used for something else. A terminal status says so of the
  * local range. Of the remote range of a WRITE, COMPLETED does, unless it had to be sent twice to a peer that could not be asked;
- * after a failure the peer is asked in the background, for up to a minute. 0; -1 no such task.
+ * after a failure the peer is asked in the background, for up to a minute: MTE_DRAINED_NO until then, and for good
+ * MTE_DRAINED_UNKNOWN without an answer. Ask before the batch is freed. 0; -1 no such task.
  */
 int mte_task_drained(transfer_engine_t engine,
                      batch_id_t batch_id,

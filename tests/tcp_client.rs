@@ -198,9 +198,14 @@ fn serve_descriptors(listener: &TcpListener, descriptors: &[Value], log: &Log, s
             return;
         }
         let mut length = [0; 8];
-        stream.read_exact(&mut length).unwrap();
+        // An engine that is destroyed hangs up on its questions.
+        if stream.read_exact(&mut length).is_err() {
+            continue;
+        }
         let mut request = vec![0; u64::from_le_bytes(length) as usize];
-        stream.read_exact(&mut request).unwrap();
+        if stream.read_exact(&mut request).is_err() {
+            continue;
+        }
         let current =
             || descriptors[log.descriptors_read.load(SeqCst).clamp(1, descriptors.len()) - 1].clone();
         let reply = match request[0] {

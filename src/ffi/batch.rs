@@ -82,7 +82,8 @@ pub const MTE_DRAINED_UNKNOWN: c_int = 2;
 
 /// Sets *drained to MTE_DRAINED_*: whether the ranges of a task may be used for something else. A terminal status says so of the
 /// local range. Of the remote range of a WRITE, COMPLETED does, unless it had to be sent twice to a peer that could not be asked;
-/// after a failure the peer is asked in the background, for up to a minute. 0; -1 no such task.
+/// after a failure the peer is asked in the background, for up to a minute: MTE_DRAINED_NO until then, and for good
+/// MTE_DRAINED_UNKNOWN without an answer. Ask before the batch is freed. 0; -1 no such task.
 #[no_mangle]
 pub unsafe extern "C" fn mte_task_drained(
     engine: transfer_engine_t,

@@ -27,7 +27,7 @@ pub const MTE_CLASS_PROTOCOL: c_int = 6;
 pub const MTE_CLASS_METADATA: c_int = 7;
 /// A NIC or its driver failed, or none is usable.
 pub const MTE_CLASS_DEVICE: c_int = 8;
-/// The engine was destroyed, or the region unregistered, meanwhile.
+/// The batch was canceled, the engine destroyed, or the region unregistered, meanwhile.
 pub const MTE_CLASS_CANCELED: c_int = 9;
 /// This build does not have it.
 pub const MTE_CLASS_UNSUPPORTED: c_int = 10;

@@ -159,7 +159,8 @@ impl Work {
             submitted_ns: self.submitted_ns,
             connected_us: awaited.or(posted_us.map(|_| 0)),
             posted_us,
-            ended_us: after(&task.ended),
+            // A request of no bytes has no slice that could end.
+            ended_us: after(&task.ended).or((task.status() == Status::Completed).then_some(0)),
             attempts: posted_us.map_or(0, |_| 1 + task.resent.load(Ordering::Relaxed)),
         })
     }

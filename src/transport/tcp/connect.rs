@@ -38,6 +38,9 @@ pub(super) struct Connection {
 /// seconds.
 const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 const SILENT_PEER_LIMIT: Duration = Duration::from_secs(1);
+/// How long the descriptor is read again before an attempt, after a connection was lost. Chosen: a store or a peer that works
+/// tells it in milliseconds; with the limit above, an attempt to a stopped peer ends within five seconds.
+const REREAD_LIMIT: Duration = Duration::from_millis(1500);
 
 /// How many times `MC_HANDSHAKE_CONNECT_TIMEOUT` setting up a connection may take in all. Chosen: reading the descriptor,
 /// connecting and the proof may take it once each; a second address or attempt has what the first left of it.
@@ -57,7 +60,7 @@ pub(super) async fn connect(shared: &Shared, route: &dyn Route, reread: bool) ->
 async fn try_connect(shared: &Shared, route: &dyn Route, reread: bool) -> Result<Connection> {
     if reread {
         // Whether that succeeds does not matter: a store that is down must not stop transfers to known peers.
-        refresh(shared, route, shared.config.connect_timeout).await;
+        refresh(shared, route, REREAD_LIMIT).await;
     }
     let endpoint = offer::endpoint(route).await?;
     let failed = match attempt(shared, &endpoint).await {

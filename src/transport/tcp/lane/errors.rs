@@ -36,8 +36,9 @@ pub(super) fn late(peer: String) -> Error {
 /// Nothing has moved, and the peer's control plane is silent too.
 pub(super) fn silent(limit: Duration, peer: String) -> Error {
     let text = format!(
-        "nothing moves on the connection, and the peer has not answered on its handshake port for {} s either \
-         (MC_TCP_LIVENESS_SEC): it is stopped, gone or unreachable; bytes of a WRITE may still arrive there if it goes on",
+        "the peer is stopped, gone or unreachable: nothing moved on the connection for a second, and its handshake port was \
+         silent for {} s (MC_TCP_LIVENESS_SEC); submit again when it is back (mte_task_drained tells when no byte of a WRITE \
+         arrives any more)",
         limit.as_secs()
     );
     timeout(&text, peer)
