@@ -158,7 +158,8 @@ pub unsafe extern "C" fn mte_batch_notification(
     })
 }
 
-fn error_info(error: Option<&Error>) -> mte_task_error_info_t {
+/// What C is told of a failure; all zero without one.
+pub(super) fn error_info(error: Option<&Error>) -> mte_task_error_info_t {
     let mut filled = mte_task_error_info {
         code: 0,
         error_class: 0,

@@ -2,6 +2,7 @@
 
 use std::ffi::{c_char, c_int};
 
+use super::ext::error_info;
 use super::guard::{copy_field, out, with_engine};
 use super::types::{batch_id_t, transfer_engine_t};
 use crate::engine::batch::Report;
@@ -65,33 +66,26 @@ pub unsafe extern "C" fn mte_task_report(
 fn filled(report: &Report) -> mte_task_report {
     let Report { status, bytes, error, phases } = report;
     let time = |after: Option<u32>| after.map_or(-1, i64::from);
+    let why = error_info(error.as_ref());
+    let rail = error.as_ref().map_or("", |error| error.rail_name());
     let mut filled = mte_task_report {
         status: *status as c_int,
-        code: 0,
-        error_class: 0,
-        retryable: 0,
-        os_errno: 0,
+        code: why.code,
+        error_class: why.error_class,
+        retryable: why.retryable,
+        os_errno: why.os_errno,
         attempts: phases.attempts,
         transferred_bytes: *bytes,
         submitted_ns: phases.submitted_ns,
         connected_us: time(phases.connected_us),
         posted_us: time(phases.posted_us),
         completed_us: time(phases.ended_us),
-        peer: [0; 128],
+        peer: why.peer,
         nic: [0; 64],
         rail: [0; 256],
-        text: [0; 512],
+        text: why.text,
     };
-    if let Some(error) = error {
-        filled.code = error.code() as c_int;
-        filled.error_class = error.kind() as c_int;
-        filled.retryable = error.retryable().into();
-        filled.os_errno = error.errno();
-        copy_field(error.peer_name(), &mut filled.peer);
-        let rail = error.rail_name();
-        copy_field(rail.split_once(" -> ").map_or("", |(local, _)| local), &mut filled.nic);
-        copy_field(rail, &mut filled.rail);
-        copy_field(error.text(), &mut filled.text);
-    }
+    copy_field(rail.split_once(" -> ").map_or("", |(local, _)| local), &mut filled.nic);
+    copy_field(rail, &mut filled.rail);
     filled
 }

@@ -146,7 +146,11 @@ impl Ended<'_> {
         if loss == Loss::Unconnected || refused {
             return;
         }
-        self.trails.extend(flight.leave_trail());
+        // One that finds no room is lost: without a trail the range would count as quiet.
+        let trail = flight.leave_trail();
+        if self.trails.try_reserve(1).is_ok() {
+            self.trails.extend(trail);
+        }
         if self.fence.is_none() {
             let fence = fence(shared, rail, connection, flight, loss, &**link);
             self.fence = fence.map(|fence| (link.clone(), fence));
