@@ -48,6 +48,8 @@ pub(super) struct Queue {
     ending: Mutex<()>,
     /// Set right after the connection is made.
     owner: OnceLock<Arc<dyn Owner>>,
+    /// Its connection, once that was given up, until the queue pair is gone: what comes back has to be told where it was.
+    held: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
 }
 
 /// What a queue belongs to. The queue only keeps it: whoever hears of completions knows the type.
@@ -108,6 +110,7 @@ impl Queue {
             handed_over: AtomicBool::new(false),
             ending: Mutex::new(()),
             owner: OnceLock::new(),
+            held: Mutex::new(None),
         })
     }
 
@@ -283,6 +286,14 @@ impl Queue {
         !self.handed_over.swap(true, Relaxed)
     }
 
+    /// Keeps the connection that it belongs to until the queue pair is destroyed; not if it is already.
+    pub(super) fn hold(&self, connection: Arc<dyn Any + Send + Sync>) {
+        let ring = self.ring.lock();
+        if ring.qp.is_some() {
+            *self.held.lock() = Some(connection);
+        }
+    }
+
     /// Destroys the queue pair, after which the NIC touches nothing of it, and gives back what was still posted. Again
     /// is no harm.
     pub(super) fn destroy(&self) -> Vec<Flight> {
@@ -297,6 +308,9 @@ impl Queue {
         drop(qp);
         self.places.detach(self.key, self);
         self.credit.release(flights.len());
+        // After the queue pair, so that `hold` comes either before this or in vain.
+        let held = self.held.lock().take();
+        drop(held);
         flights
     }
 }

@@ -41,6 +41,8 @@ impl Keeper for Shared {
     }
 
     fn give_up(&self, connection: &Arc<Connection>, cause: Error) {
+        // The rail lets go of it now. What was posted on it comes back later, and the peer has to give its end up first.
+        connection.queues.iter().for_each(|queue| queue.hold(connection.clone()));
         let take = |queue| self.destroyer.take(queue, Some(connection.clone()), None);
         match self.is_stopped() {
             // Flush completions are not waited for, and a thread has no time to ask the driver for them.
