@@ -1,4 +1,4 @@
-//! Generates the three C headers into OUT_DIR; a test compares them with `include/`.
+//! Generates the C headers into OUT_DIR; a test compares them with `include/`.
 //! Sets the SONAME, and keeps the library mapped after dlclose: it has threads.
 
 use std::fmt::Write as _;
@@ -22,10 +22,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let api = ["types", "engine", "segment", "memory", "transfer", "notify", "stats"];
     header(&api, "TRANSFER_ENGINE_C", &API_PRELUDE, &out.join("transfer_engine_c.h"))?;
     header(
-        &["ext", "batch", "report"],
+        &["ext", "batch", "report", "create", "peer", "arrays", "pages"],
         "TRANSFER_ENGINE_EXT_H",
         &EXT_PRELUDE,
         &out.join("transfer_engine_ext.h"),
+    )?;
+    header(
+        &["tokenspeed"],
+        "TRANSFER_ENGINE_TOKENSPEED_H",
+        &TOKENSPEED_PRELUDE,
+        &out.join("transfer_engine_tokenspeed.h"),
     )
 }
 
@@ -75,6 +81,13 @@ typedef struct mte_task_error_info mte_task_error_info_t;
 typedef struct mte_buffer mte_buffer_t;
 typedef struct mte_batch_status mte_batch_status_t;
 typedef struct mte_task_report mte_task_report_t;",
+};
+
+const TOKENSPEED_PRELUDE: Prelude = Prelude {
+    system: &["stddef.h", "stdint.h"],
+    local: &[],
+    lines: "
+typedef struct ts_mooncake_engine ts_mooncake_engine_t;",
 };
 
 fn header(

@@ -316,6 +316,15 @@ int mte_batch_status(transfer_engine_t engine,
                      size_t room);
 
 /**
+ * Fills *status with how a batch stands as a whole: STATUS_WAITING while a task runs; then STATUS_FAILED if one failed, else
+ * STATUS_COMPLETED, also without tasks; and the bytes of all. Moves data along as getTransferStatus does. 0; -1 no such batch,
+ * or NULL. A name that newer programs use.
+ */
+int getBatchTransferStatus(transfer_engine_t engine,
+                           batch_id_t batch_id,
+                           transfer_status_t *status);
+
+/**
  * Gives up every task of a batch that still runs: it becomes FAILED (mte_task_error: class CANCELED), or COMPLETED if it was
  * just ending. Does not wait; the tasks end shortly after, whatever the peers do, so mte_wait_batch follows, and only then may
  * the local buffers be used for something else. What was written at the peer by then is not taken back: mte_task_drained tells
@@ -342,6 +351,157 @@ int mte_task_report(transfer_engine_t engine,
                     batch_id_t batch_id,
                     size_t task_id,
                     mte_task_report_t *report);
+
+/**
+ * Creates an engine as createTransferEngine does, with its transports and the NICs that it may use. NULL on failure.
+ *
+ * protocol: NULL or "": none is installed yet. "auto": the one that suits this machine, RDMA where a NIC works, else TCP. Else
+ * the transports to install, separated by commas ("rdma", "tcp", "rdma,tcp"): all of them, or creation fails.
+ * devices: NULL or "": every NIC. Else the only NICs that discovery finds, separated by commas; MC_TE_FILTERS holds as well. A
+ * NIC matrix that is given (MC_CUSTOM_TOPO_JSON, args[0] of installTransport) is taken as it is.
+ */
+transfer_engine_t mte_create_engine(const char *metadata_conn_string,
+                                    const char *local_server_name,
+                                    const char *protocol,
+                                    const char *devices);
+
+/**
+ * The handle of a transport that is installed, as installTransport gave it; NULL if it is not.
+ */
+transport_t mte_transport(transfer_engine_t engine, const char *proto);
+
+/**
+ * 1 if TCP is installed and nothing else, else 0; -1 for an unknown engine. A name that newer programs use.
+ */
+int isTcpOnly(transfer_engine_t engine);
+
+/**
+ * The port of getLocalIpAndPort; -1 for an unknown engine. A name that newer programs use.
+ */
+int getRpcPort(transfer_engine_t engine);
+
+/**
+ * The NIC priority matrix in use as JSON text, "{}" if there is none: copies up to *len bytes of it into buf, truncated, with a
+ * NUL, and sets *len to the bytes that the whole takes, NUL included. buf may be NULL when *len is 0. 0, or -1.
+ */
+int mte_local_topology(transfer_engine_t engine,
+                       char *buf,
+                       size_t *len);
+
+/**
+ * The NIC priority matrix that an engine created with these devices would discover on this machine now, without one. devices
+ * as for mte_create_engine; buf and len as for mte_local_topology. 0; -1; -300 if the system has no NUMA interface.
+ */
+int mte_discover_topology(const char *devices,
+                          char *buf,
+                          size_t *len);
+
+/**
+ * Asks the engine of a segment on its handshake port whether it lives. 0: it answers, or it is this engine. Else why not:
+ * -101 host unknown, -102 no connection or no answer, -103 malformed answer, -200 the store does not know the name. Waits for
+ * MC_HANDSHAKE_CONNECT_TIMEOUT at most.
+ */
+int mte_probe_peer(transfer_engine_t engine,
+                   const char *segment_name);
+
+/**
+ * mte_probe_peer for a segment that was opened; -1 for an unknown id. A name that newer programs use.
+ */
+int probePeerAliveByID(transfer_engine_t engine,
+                       segment_id_t segment_id);
+
+/**
+ * 0 for the id of a segment that was opened, also if it is closed now; -1 for any other. Asks no peer. A name that newer
+ * programs use.
+ */
+int checkSegmentStatus(transfer_engine_t engine,
+                       segment_id_t segment_id);
+
+/**
+ * The descriptor of a segment as its owner publishes it now, as JSON text ("null" for the own one before a transport is
+ * installed). buf and len as for mte_local_topology; the text may be longer at the next call. Asks the owner or the store,
+ * for five seconds at most. 0; -1 unknown id; codes as openSegment.
+ */
+int mte_segment_descriptor(transfer_engine_t engine,
+                           segment_id_t segment_id,
+                           char *buf,
+                           size_t *len);
+
+/**
+ * 1 if a byte of [addr, addr+length) lies in registered memory, else 0; -1 for an unknown engine.
+ */
+int mte_overlaps(transfer_engine_t engine, const void *addr, size_t length);
+
+/**
+ * As submitTransfer, for requests that have one target and one opcode: request i moves lengths[i] bytes between sources[i],
+ * a local address, and target_offsets[i]. The arrays may be used for something else when the call returns.
+ *
+ * nic: NULL or "": RDMA chooses by topology. Else the local NICs, separated by commas, that RDMA uses as long as one of them
+ * works; -1 for a name that is none of the engine's. TCP takes any.
+ */
+int mte_submit_arrays(transfer_engine_t engine,
+                      batch_id_t batch_id,
+                      segment_id_t target_id,
+                      int opcode,
+                      const uint64_t *sources,
+                      const uint64_t *target_offsets,
+                      const uint64_t *lengths,
+                      size_t count,
+                      const char *nic);
+
+/**
+ * A transfer in one call: makes a batch, submits as mte_submit_arrays does, waits until every task has ended, frees the batch.
+ * On return the local ranges are not touched any more, whatever the result.
+ *
+ * timeout_ms < 0: no limit but the tasks' own deadlines; else what runs after that time is canceled. info: NULL, or filled as
+ * by mte_task_error, with the failure that the result is the code of. 0; the code of the first task that failed, or of the
+ * submit.
+ */
+int mte_transfer_arrays(transfer_engine_t engine,
+                        segment_id_t target_id,
+                        int opcode,
+                        const uint64_t *sources,
+                        const uint64_t *target_offsets,
+                        const uint64_t *lengths,
+                        size_t count,
+                        const char *nic,
+                        int64_t timeout_ms,
+                        mte_task_error_info_t *info);
+
+/**
+ * As submitTransfer, for pages that each of several fields has (the layers of a cache). fields has five numbers per field:
+ * src_base, src_stride, dst_base, dst_stride, length. For each field, and in it for each page i, one request moves length bytes
+ * between src_base + src_pages[i] * src_stride, a local address, and dst_base + dst_pages[i] * dst_stride at the target, whatever
+ * the opcode. The batch gets num_pages * num_fields tasks, field by field. nic as for mte_submit_arrays. Codes as
+ * submitTransfer; -1 also for an address or length that is negative or leaves 64 bits.
+ */
+int mte_submit_pages(transfer_engine_t engine,
+                     batch_id_t batch_id,
+                     segment_id_t target_id,
+                     int opcode,
+                     const int64_t *src_pages,
+                     const int64_t *dst_pages,
+                     size_t num_pages,
+                     const int64_t *fields,
+                     size_t num_fields,
+                     const char *nic);
+
+/**
+ * A transfer in one call, as mte_transfer_arrays, of what mte_submit_pages describes. max_batch_size: so many tasks are under
+ * way at most; the rest follows when they have ended. 0: all at once.
+ */
+int mte_transfer_pages(transfer_engine_t engine,
+                       segment_id_t target_id,
+                       int opcode,
+                       const int64_t *src_pages,
+                       const int64_t *dst_pages,
+                       size_t num_pages,
+                       const int64_t *fields,
+                       size_t num_fields,
+                       size_t max_batch_size,
+                       const char *nic,
+                       int64_t timeout_ms,
+                       mte_task_error_info_t *info);
 
 #ifdef __cplusplus
 }  // extern "C"

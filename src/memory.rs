@@ -330,6 +330,13 @@ impl Registry {
         Ok(open)
     }
 
+    /// Whether a byte of `[addr, addr+len)` lies in a region.
+    pub fn overlaps(&self, addr: u64, len: u64) -> bool {
+        let map = self.regions.read();
+        let last = addr.saturating_add(len.saturating_sub(1));
+        len > 0 && map.by_addr.range(..=last).next_back().is_some_and(|(_, region)| region.end() > addr)
+    }
+
     /// Whether `addr` lies in a region open to peers.
     pub fn is_published(&self, addr: u64) -> bool {
         self.regions.read().containing(addr).is_some_and(|region| region.remote && !region.revoked())

@@ -8,7 +8,8 @@ use std::process::{Command, Stdio};
 
 use transfer_engine::error::codes::TABLE;
 
-const HEADERS: [&str; 3] = ["error.h", "transfer_engine_c.h", "transfer_engine_ext.h"];
+const HEADERS: [&str; 4] =
+    ["error.h", "transfer_engine_c.h", "transfer_engine_ext.h", "transfer_engine_tokenspeed.h"];
 
 fn include_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("include")
@@ -64,6 +65,7 @@ fn every_header_compiles_without_a_warning_as_c11_and_cpp17() {
         "#include \"transfer_engine_c.h\"\n".to_string(),
         api.to_string(),
         ext.to_string(),
+        "#include \"transfer_engine_tokenspeed.h\"\n".to_string(),
         format!("{api}{ext}"),
         format!("{ext}{api}{ext}{api}"),
     ];

@@ -180,6 +180,7 @@ const NAMERS: &[(&str, &str)] = &[
     ("config.rs", "the settings of each"),
     ("error/codes.rs", "what upstream's codes mean"),
     ("ffi/types.rs", "upstream's structs"),
+    ("ffi/create.rs", "a function that newer programs call"),
     ("engine/reports.rs", "upstream's words for an empty list"),
     ("topology/discover.rs", "the devices of the kernel's class are called so"),
     ("runtime/ports.rs", "the protocol of a socket"),
@@ -436,10 +437,12 @@ const CIRCLES: &[(&str, &[&str])] = &[
     (
         "one type, Engine, with a file for each subject",
         &[
+            "engine/creation.rs",
             "engine/host.rs",
             "engine/install.rs",
             "engine/membership.rs",
             "engine/mod.rs",
+            "engine/peers.rs",
             "engine/publish.rs",
             "engine/regions.rs",
             "engine/reports.rs",
@@ -448,6 +451,7 @@ const CIRCLES: &[(&str, &[&str])] = &[
             "engine/submit.rs",
             "engine/topology.rs",
             "engine/way.rs",
+            "engine/whole.rs",
         ],
     ),
     (

@@ -38,19 +38,47 @@ const API: [&str; 27] = [
 ];
 
 /// The functions of `transfer_engine_ext.h`.
-const EXTENSIONS: [&str; 12] = [
+const EXTENSIONS: [&str; 28] = [
+    "checkSegmentStatus",
+    "getBatchTransferStatus",
+    "getRpcPort",
+    "isTcpOnly",
     "mte_batch_fd",
     "mte_batch_notification",
     "mte_batch_status",
     "mte_cancel_batch",
-    "mte_task_drained",
-    "mte_task_report",
+    "mte_create_engine",
+    "mte_discover_topology",
     "mte_last_error",
+    "mte_local_topology",
+    "mte_overlaps",
+    "mte_probe_peer",
     "mte_segment_buffers",
+    "mte_segment_descriptor",
     "mte_strerror",
+    "mte_submit_arrays",
+    "mte_submit_pages",
+    "mte_task_drained",
     "mte_task_error",
+    "mte_task_report",
+    "mte_transfer_arrays",
+    "mte_transfer_pages",
+    "mte_transport",
     "mte_version",
     "mte_wait_batch",
+    "probePeerAliveByID",
+];
+
+/// The functions of `transfer_engine_tokenspeed.h`.
+const TOKENSPEED: [&str; 8] = [
+    "ts_mooncake_abi_version",
+    "ts_mooncake_create",
+    "ts_mooncake_destroy",
+    "ts_mooncake_register",
+    "ts_mooncake_rpc_port",
+    "ts_mooncake_unregister",
+    "ts_mooncake_write",
+    "ts_mooncake_write_pages",
 ];
 
 /// Libraries of the C run-time that may be needed; some are part of libc in newer versions of it.
@@ -93,7 +121,7 @@ fn exactly_the_documented_functions_are_exported() {
         assert_eq!(kind, "T", "{name} is exported, but not as a function");
         exported.insert(name);
     }
-    let documented: BTreeSet<&str> = API.iter().chain(&EXTENSIONS).copied().collect();
+    let documented: BTreeSet<&str> = API.iter().chain(&EXTENSIONS).chain(&TOKENSPEED).copied().collect();
     let extra: Vec<_> = exported.difference(&documented).collect();
     let missing: Vec<_> = documented.difference(&exported).collect();
     assert!(
@@ -105,7 +133,11 @@ fn exactly_the_documented_functions_are_exported() {
 #[test]
 fn every_exported_function_is_declared_in_a_header_and_the_other_way_round() {
     let include = Path::new(env!("CARGO_MANIFEST_DIR")).join("include");
-    for (header, names) in [("transfer_engine_c.h", &API[..]), ("transfer_engine_ext.h", &EXTENSIONS[..])] {
+    for (header, names) in [
+        ("transfer_engine_c.h", &API[..]),
+        ("transfer_engine_ext.h", &EXTENSIONS[..]),
+        ("transfer_engine_tokenspeed.h", &TOKENSPEED[..]),
+    ] {
         let text = std::fs::read_to_string(include.join(header)).unwrap();
         // A declaration starts at the left margin, ends with `;` and has its name before the first bracket.
         let mut declared = BTreeSet::new();

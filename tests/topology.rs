@@ -11,7 +11,7 @@ use std::cell::RefCell;
 use transfer_engine::error::{Class, Code};
 use transfer_engine::topology::discover::Survey;
 use transfer_engine::topology::order::hca_order;
-use transfer_engine::topology::{parse_filters, survey, Matrix, Nic, Root};
+use transfer_engine::topology::{survey, Filter, Matrix, Nic, Root};
 use tree::Tree;
 
 const TWO_SOCKETS: &str = include_str!("sysfs/two-sockets.txt");
@@ -20,7 +20,7 @@ const TWO_SOCKETS: &str = include_str!("sysfs/two-sockets.txt");
 fn discover(
     root: &Root,
     usable: &dyn Fn(&str) -> bool,
-    filters: &[String],
+    filters: &[Filter],
 ) -> transfer_engine::error::Result<Matrix> {
     survey(root, usable, filters).map(|found| found.matrix)
 }
@@ -86,8 +86,8 @@ fn only_filtered_nics_are_taken_and_the_others_are_not_opened() {
         asked.borrow_mut().push(name.to_string());
         name != "mlx5_1"
     };
-    let filters = parse_filters(" mlx5_6, mlx5_1 ,,mlx5_6 , eth0");
-    assert_eq!(filters, ["mlx5_6", "mlx5_1", "mlx5_6", "eth0"]);
+    let filters = [Filter::parse("MC_TE_FILTERS", " mlx5_6, mlx5_1 ,,mlx5_6 , eth0")];
+    assert_eq!(filters[0].names, ["mlx5_6", "mlx5_1", "mlx5_6", "eth0"]);
     let found = survey(&tree.root(), &usable, &filters).unwrap();
     assert_eq!(names(&found.nics), ["mlx5_6"]);
     assert_eq!(*asked.borrow(), ["mlx5_1", "mlx5_6"]);
@@ -101,7 +101,7 @@ fn only_filtered_nics_are_taken_and_the_others_are_not_opened() {
     std::fs::write(tree.root().dev.join("infiniband/uverbs5"), "").unwrap();
     let again = survey(&tree.root(), &|_| true, &filters).unwrap();
     assert!(again.notes.iter().any(|note| note.contains("mlx5_0") && note.contains("MC_TE_FILTERS")));
-    assert!(parse_filters(" , ").is_empty());
+    assert!(Filter::parse("MC_TE_FILTERS", " , ").names.is_empty());
 }
 
 #[test]

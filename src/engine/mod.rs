@@ -2,8 +2,10 @@
 //! `createTransferEngine`; every method may be called from any thread.
 
 pub mod batch;
+mod creation;
 pub mod deliveries;
 mod described;
+pub mod grid;
 pub mod handles;
 mod host;
 mod install;
@@ -12,6 +14,7 @@ pub mod local;
 mod membership;
 mod name;
 mod notifications;
+pub mod peers;
 mod place;
 mod publish;
 mod publisher;
@@ -22,9 +25,10 @@ mod segment;
 mod segments;
 mod status;
 pub mod submit;
-mod topology;
+pub mod topology;
 mod transports;
 mod way;
+pub mod whole;
 
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 use std::sync::Arc;
@@ -44,9 +48,10 @@ use crate::runtime::descriptors;
 use crate::runtime::fork;
 use crate::runtime::ports::BoundPort;
 use crate::runtime::slots::{Slots, KEY_BITS};
-use crate::topology::Matrix;
-use crate::transport::{incarnation, table};
+use crate::topology::{Filter, Matrix};
+use crate::transport::incarnation;
 use batch::Batch;
+pub use creation::Wanted;
 use deliveries::Deliveries;
 use local::Local;
 use place::Bound;
@@ -74,6 +79,8 @@ pub struct Engine {
     log: Arc<RateLimit>,
     /// In the top bits of this engine's batch ids.
     tag: u16,
+    /// The NICs that discovery may find.
+    devices: Filter,
     /// The NIC priority matrix in use, if there is one, and where it comes from.
     topology: Mutex<Option<(Matrix, &'static str)>>,
     publisher: Arc<Publisher>,
@@ -101,6 +108,18 @@ struct Calls {
 impl Engine {
     /// Opens the store, the handshake port and, if asked for, a transport.
     pub fn create(connection: &str, server_name: &str, auto_discover: bool) -> Result<Arc<Self>> {
+        let wanted = if auto_discover { Wanted::Suitable } else { Wanted::None };
+        Self::create_with(connection, server_name, wanted, "")
+    }
+
+    /// As [`Engine::create`], with the transports to be installed, and the only NICs that discovery may find, separated by
+    /// commas.
+    pub fn create_with(
+        connection: &str,
+        server_name: &str,
+        wanted: Wanted<'_>,
+        devices: &str,
+    ) -> Result<Arc<Self>> {
         // Before anything that looks at the time, the log included.
         clock::probe()?;
         let (mut config, warnings) = Config::from_env();
@@ -132,6 +151,7 @@ impl Engine {
             batches: Slots::default(),
             log: Arc::default(),
             tag: next_tag(),
+            devices: topology::caller_filter(devices),
             topology: Mutex::default(),
             deliveries: Arc::default(),
             calls: Calls::default(),
@@ -143,7 +163,7 @@ impl Engine {
             store,
             local,
         });
-        if let Err(error) = engine.start(auto_discover) {
+        if let Err(error) = engine.start(wanted) {
             // Nothing of it stays in the store.
             engine.destroy();
             return Err(error);
@@ -152,15 +172,13 @@ impl Engine {
         Ok(engine)
     }
 
-    fn start(self: &Arc<Self>, auto_discover: bool) -> Result<()> {
+    fn start(self: &Arc<Self>, wanted: Wanted<'_>) -> Result<()> {
         if self.store.is_peer_to_peer() {
             self.listen()?;
         } else {
             self.join_store()?;
         }
-        if auto_discover || table::installed_at_creation(&self.config).is_some() {
-            self.install_unasked()?;
-        }
+        self.install_wanted(wanted)?;
         self.refresh_in_background();
         Ok(())
     }

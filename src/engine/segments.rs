@@ -292,7 +292,7 @@ fn notify_self(local: &Local, notification: Notification) -> Result<()> {
 }
 
 /// Segment names may be written with leading slashes.
-fn stripped(name: &str) -> Result<&str> {
+pub(super) fn stripped(name: &str) -> Result<&str> {
     let name = name.trim_start_matches('/');
     if name.is_empty() {
         return Err(Error::invalid("segment name is empty"));

@@ -66,6 +66,19 @@ impl Engine {
         entry: impl Fn(usize) -> Request,
         notification: Option<Notification>,
     ) -> Result<()> {
+        self.submit_over(batch_id, count, entry, notification, None)
+    }
+
+    /// As [`Engine::submit`], over the local NICs that `nics` names, separated by commas, as long as one of them works;
+    /// -1 for a name that is none of them. Transports without NICs take any.
+    pub fn submit_over(
+        &self,
+        batch_id: u64,
+        count: usize,
+        entry: impl Fn(usize) -> Request,
+        notification: Option<Notification>,
+        nics: Option<&str>,
+    ) -> Result<()> {
         let batch = self.batch(batch_id)?;
         if count == 0 {
             return Ok(());
@@ -102,6 +115,10 @@ impl Engine {
         let outcome = outcome
             .and_then(|()| ways.try_reserve_exact(targets.len()).map_err(|_| Error::out_of_memory("targets")))
             .and_then(|()| remotes().try_for_each(Remote::ready))
+            .and_then(|()| match nics {
+                Some(nics) => remotes().try_for_each(|remote| remote.way.link.check_nics(nics)),
+                None => Ok(()),
+            })
             .and_then(|()| {
                 ways.extend(remotes().map(|remote| (remote.way.link.clone(), remote.segment.clone())));
                 reservation.commit(&work, &ways, pending)
@@ -114,7 +131,10 @@ impl Engine {
             match &target.remote {
                 Some(remote) => {
                     let incarnation = remote.incarnation();
-                    remote.way.link.submit(target.slices, incarnation);
+                    match nics {
+                        Some(nics) => remote.way.link.submit_over(target.slices, incarnation, nics),
+                        None => remote.way.link.submit(target.slices, incarnation),
+                    }
                 }
                 None => {
                     target.slices.into_iter().zip(&local_targets).for_each(|(s, held)| local::copy(s, held))

@@ -3,19 +3,19 @@
 use super::Engine;
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
-use crate::topology::{parse_filters, survey, Matrix, Root};
+use crate::topology::{survey, Filter, Matrix, Root};
 use crate::transport::table::PROTOCOLS;
 
 impl Engine {
     /// Looks for NICs again. Without any: an empty matrix. -300 on a system without a NUMA interface.
     pub fn discover_topology(&self) -> Result<()> {
-        let matrix = discovered(&self.config)?;
+        let matrix = discovered(&self.config, &self.devices)?;
         self.set_topology(matrix, "discovery");
         Ok(())
     }
 
     /// The matrix in use; empty if there is none.
-    pub(super) fn topology(&self) -> Matrix {
+    pub fn topology(&self) -> Matrix {
         self.topology.lock().as_ref().map(|(matrix, _)| matrix.clone()).unwrap_or_default()
     }
 
@@ -28,13 +28,13 @@ impl Engine {
     /// `MC_CUSTOM_TOPO_JSON`, or discovery.
     pub(super) fn topology_in_use(&self) -> Result<(Matrix, &'static str)> {
         let in_use = self.topology.lock().clone();
-        in_use.map_or_else(|| found(&self.config), Ok)
+        in_use.map_or_else(|| found(&self.config, &self.devices), Ok)
     }
 
     /// The matrix of this machine, whatever is in use, and where it comes from. Empty, with a warning, if there is
     /// none.
     pub(super) fn found_topology(&self) -> (Matrix, &'static str) {
-        found(&self.config).unwrap_or_else(|error| {
+        found(&self.config, &self.devices).unwrap_or_else(|error| {
             tracing::warn!("no topology: {error}");
             (Matrix::default(), "nowhere")
         })
@@ -42,7 +42,7 @@ impl Engine {
 }
 
 /// From the file of `MC_CUSTOM_TOPO_JSON`, or from discovery if it is of no use.
-fn found(config: &Config) -> Result<(Matrix, &'static str)> {
+fn found(config: &Config, devices: &Filter) -> Result<(Matrix, &'static str)> {
     if let Some(path) = &config.custom_topo_json {
         match from_file(path) {
             Ok(matrix) => return Ok((matrix, "MC_CUSTOM_TOPO_JSON")),
@@ -51,11 +51,22 @@ fn found(config: &Config) -> Result<(Matrix, &'static str)> {
             }
         }
     }
-    Ok((discovered(config)?, "discovery"))
+    Ok((discovered(config, devices)?, "discovery"))
 }
 
-fn discovered(config: &Config) -> Result<Matrix> {
-    let filters = parse_filters(config.nic_filters.as_deref().unwrap_or_default());
+/// What discovery finds on this machine for an engine that would be created with `devices`, and with the settings of now.
+pub fn survey_machine(devices: &str) -> Result<Matrix> {
+    discovered(&Config::from_env().0, &caller_filter(devices))
+}
+
+/// The NICs that whoever creates an engine wants; all, if the text names none.
+pub(super) fn caller_filter(devices: &str) -> Filter {
+    Filter::parse("the list of devices that the engine was created with", devices)
+}
+
+fn discovered(config: &Config, devices: &Filter) -> Result<Matrix> {
+    let filters =
+        [Filter::parse("MC_TE_FILTERS", config.nic_filters.as_deref().unwrap_or_default()), devices.clone()];
     let usable = |name: &str| PROTOCOLS.iter().any(|row| row.can_use(name, config));
     let found = survey(&Root::default(), &usable, &filters).map_err(|e| e.context("look for NICs"))?;
     found.notes.iter().for_each(|note| tracing::info!("{note}"));

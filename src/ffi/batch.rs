@@ -3,7 +3,7 @@
 use std::ffi::c_int;
 
 use super::guard::{out, with_engine};
-use super::types::{batch_id_t, transfer_engine_t, transfer_status};
+use super::types::{batch_id_t, transfer_engine_t, transfer_status, STATUS_COMPLETED, STATUS_WAITING};
 use crate::engine::batch::Drained;
 
 /// `struct transfer_status`.
@@ -56,6 +56,31 @@ pub unsafe extern "C" fn mte_batch_status(
         };
         // SAFETY: a valid pointer by the API's contract.
         unsafe { summary.write(filled) };
+        Ok(0)
+    })
+}
+
+/// Fills *status with how a batch stands as a whole: STATUS_WAITING while a task runs; then STATUS_FAILED if one failed, else
+/// STATUS_COMPLETED, also without tasks; and the bytes of all. Moves data along as getTransferStatus does. 0; -1 no such batch,
+/// or NULL. A name that newer programs use.
+#[no_mangle]
+pub unsafe extern "C" fn getBatchTransferStatus(
+    engine: transfer_engine_t,
+    batch_id: batch_id_t,
+    status: *mut transfer_status_t,
+) -> c_int {
+    with_engine(engine, |engine| {
+        let to = out(status, "status")?;
+        let mut failure = STATUS_COMPLETED;
+        let found = engine.batch_status(batch_id, |_, status, _| {
+            if !matches!(status, STATUS_WAITING | STATUS_COMPLETED) {
+                failure = status;
+            }
+        })?;
+        let runs = found.completed + found.failed < found.tasks;
+        let status = if runs { STATUS_WAITING } else { failure };
+        // SAFETY: a valid pointer by the API's contract.
+        unsafe { to.write(transfer_status { status, transferred_bytes: found.bytes }) };
         Ok(0)
     })
 }

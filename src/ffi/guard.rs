@@ -2,7 +2,7 @@
 //! thread, turn results into what C expects, and check what C passes.
 
 use std::cell::RefCell;
-use std::ffi::{c_char, c_void, CStr};
+use std::ffi::{c_char, c_int, c_void, CStr};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use super::types::{transfer_engine_t, INVALID_BATCH};
@@ -135,6 +135,36 @@ pub(super) unsafe fn copy_text(text: &str, buf: *mut c_char, len: usize) {
         std::ptr::copy_nonoverlapping(text.as_ptr().cast(), buf, count);
         *buf.add(count) = 0;
     }
+}
+
+/// Gives a text of any length to C: copies up to `*len` bytes of it into `buf`, truncated, with a NUL, and sets `*len` to what
+/// the whole takes, the NUL included. `buf` may be NULL when `*len` is 0.
+///
+/// # Safety
+/// `len` is NULL or points to a writable value; `buf` points to that many writable bytes.
+pub(super) unsafe fn whole_text(text: &str, buf: *mut c_char, len: *mut usize) -> Result<c_int> {
+    let len = out(len, "len")?;
+    // SAFETY: the caller's promise.
+    let room = unsafe { len.read() };
+    if room > 0 {
+        // SAFETY: the caller provides `room` bytes.
+        unsafe { copy_text(text, out(buf, "buf")?, room) };
+    }
+    // SAFETY: the caller's promise.
+    unsafe { len.write(text.len() + 1) };
+    Ok(0)
+}
+
+/// A text that C may leave out: NULL is "".
+///
+/// # Safety
+/// As [`text`].
+pub(super) unsafe fn optional<'a>(given: *const c_char, what: &str) -> Result<&'a str> {
+    if given.is_null() {
+        return Ok("");
+    }
+    // SAFETY: the caller's promise.
+    unsafe { name(given, what) }
 }
 
 /// Copies `text` into a fixed field, truncated, with a NUL.

@@ -7,14 +7,19 @@
 
 #![allow(unsafe_code, non_camel_case_types, non_snake_case, clippy::missing_safety_doc)]
 
+pub mod arrays;
 pub mod batch;
+pub mod create;
 pub mod engine;
 pub mod ext;
 mod guard;
 pub mod memory;
 pub mod notify;
+pub mod pages;
+pub mod peer;
 pub mod report;
 pub mod segment;
 pub mod stats;
+pub mod tokenspeed;
 pub mod transfer;
 pub mod types;

@@ -20,12 +20,33 @@ pub struct Survey {
     pub notes: Vec<String>,
 }
 
-/// Looks for NICs: those that `filters` names (all, if it is empty), whose device file can be used, and that `usable`
+/// The only NICs that are wanted; all, if it names none.
+#[derive(Clone, Debug)]
+pub struct Filter {
+    /// What it comes from, for messages.
+    pub origin: &'static str,
+    /// Names of NICs.
+    pub names: Vec<String>,
+}
+
+impl Filter {
+    /// Reads a list of names of NICs, separated by commas.
+    pub fn parse(origin: &'static str, text: &str) -> Self {
+        let names = text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(String::from);
+        Filter { origin, names: names.collect() }
+    }
+
+    fn admits(&self, name: &String) -> bool {
+        self.names.is_empty() || self.names.contains(name)
+    }
+}
+
+/// Looks for NICs: those that every one of `filters` admits, whose device file can be used, and that `usable`
 /// accepts. `usable` says whether some port is active and has a GID; it is asked last, because it opens the device.
 ///
 /// Blocks on sysfs and on `usable`. No NIC is not an error: the rows are empty then. `ERR_NUMA` if sysfs has no NUMA
 /// nodes and the kernel refuses `get_mempolicy`; `Matrix::single` still serves then.
-pub fn survey(root: &Root, usable: &dyn Fn(&str) -> bool, filters: &[String]) -> Result<Survey> {
+pub fn survey(root: &Root, usable: &dyn Fn(&str) -> bool, filters: &[Filter]) -> Result<Survey> {
     let nodes: Vec<u32> = root.numa_nodes().into_iter().collect();
     if nodes.is_empty() {
         require_numa(root)?;
@@ -35,11 +56,6 @@ pub fn survey(root: &Root, usable: &dyn Fn(&str) -> bool, filters: &[String]) ->
     let mut rows = cpu_rows(&nodes, &nics, &mut notes);
     rows.extend(root.gpus().iter().map(|gpu| gpu_row(gpu, &nics)));
     Ok(Survey { matrix: Matrix::from_rows(rows), nics, notes })
-}
-
-/// Reads `MC_TE_FILTERS`: names of NICs, separated by commas.
-pub fn parse_filters(text: &str) -> Vec<String> {
-    text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(String::from).collect()
 }
 
 fn require_numa(root: &Root) -> Result<()> {
@@ -56,17 +72,19 @@ fn require_numa(root: &Root) -> Result<()> {
 fn working_nics(
     root: &Root,
     usable: &dyn Fn(&str) -> bool,
-    filters: &[String],
+    filters: &[Filter],
     notes: &mut Vec<String>,
 ) -> Vec<Nic> {
     let files = root.device_files();
     let mut nics = root.nics();
-    for name in filters.iter().filter(|name| nics.iter().all(|nic| nic.name != **name)) {
-        notes.push(format!("MC_TE_FILTERS names {name}, which is not an RDMA device of this system"));
+    for Filter { origin, names } in filters {
+        for name in names.iter().filter(|name| nics.iter().all(|nic| nic.name != **name)) {
+            notes.push(format!("{origin} names {name}, which is not an RDMA device of this system"));
+        }
     }
     let obstacle = |name: &String| {
-        if !filters.is_empty() && !filters.contains(name) {
-            return Some("MC_TE_FILTERS does not name it".to_string());
+        if let Some(filter) = filters.iter().find(|filter| !filter.admits(name)) {
+            return Some(format!("{} does not name it", filter.origin));
         }
         let Some(file) = files.get(name) else {
             return Some("it has no uverbs device; is the module ib_uverbs loaded?".to_string());

@@ -12,5 +12,5 @@ mod pages;
 pub mod select;
 
 pub use devices::{Nic, Root};
-pub use discover::{parse_filters, survey};
+pub use discover::{survey, Filter};
 pub use matrix::{Matrix, Row};

@@ -147,6 +147,19 @@ pub trait Link: Send + Sync {
     /// `incarnation` (see [`incarnation::key`]; 0: unknown). Each is finished later, on any thread, whatever happens.
     fn submit(&self, slices: Vec<Slice>, incarnation: u64);
 
+    /// Whether [`Link::submit_over`] takes this list of local NICs, separated by commas; -1 if it names one that the transport
+    /// does not have. A transport without NICs takes any.
+    fn check_nics(&self, nics: &str) -> Result<()> {
+        let _ = nics;
+        Ok(())
+    }
+
+    /// As [`Link::submit`], over the local NICs that `nics` names as long as one of them works.
+    fn submit_over(&self, slices: Vec<Slice>, incarnation: u64, nics: &str) {
+        let _ = nics;
+        self.submit(slices, incarnation);
+    }
+
     /// Moves what can be moved now, without blocking, on the caller's thread. `false` when nothing moved.
     fn poll(&self) -> bool;
 

@@ -101,6 +101,14 @@ impl Segments {
         Some(found)
     }
 
+    /// The name under which the segment with this id was opened, open or closed; not a use of it.
+    pub(crate) fn name_of(&self, id: i32) -> Option<String> {
+        self.maps.read().by_id.get(&id).map(|found| match found {
+            Found::Open(segment) => segment.opened_as.clone(),
+            Found::Closed(closed) => closed.name.clone(),
+        })
+    }
+
     /// The segment lingers no more.
     fn keep(&self, segment: &Arc<Segment>) {
         if segment.lingers.load(SeqCst) {

@@ -21,7 +21,7 @@ impl Drop for File {
 
 fn origin(path: &str) -> (Vec<String>, &'static str) {
     let config = Config { custom_topo_json: Some(path.into()), ..Config::default() };
-    let (matrix, origin) = found(&config).unwrap();
+    let (matrix, origin) = found(&config, &caller_filter("")).unwrap();
     (matrix.names(), origin)
 }
 

@@ -1,0 +1,79 @@
+//! Questions about peers: whether one lives, what it publishes.
+
+use std::time::Duration;
+
+use super::segments::{stripped, LOCAL_SEGMENT};
+use super::Engine;
+use crate::error::{Class, Code, Error, Result};
+
+/// How long reading a descriptor to show it may take. Chosen: the default limit of a store's operation and of a connect.
+const SHOW_LIMIT: Duration = Duration::from_secs(5);
+
+impl Engine {
+    /// Whether the engine of this segment name answers on its handshake port, asked now; at most `MC_HANDSHAKE_CONNECT_TIMEOUT`
+    /// is waited for the answer. `ERR_METADATA` if the name is unknown in the store, else as a handshake fails.
+    pub fn probe_peer(&self, name: &str) -> Result<()> {
+        let name = stripped(name)?;
+        if name == self.local.name {
+            return Ok(());
+        }
+        let (store, client, name) = (self.store.clone(), self.client.clone(), name.to_string());
+        let limit = self.config.connect_timeout;
+        let peer = name.clone();
+        let probe = async move {
+            let address = store.rpc_address(&name).await?;
+            client.probe(&address).await
+        };
+        self.control.block(async move {
+            tokio::time::timeout(limit, probe).await.unwrap_or_else(|_| {
+                let text = format!("'{peer}' has not answered a probe within {limit:?}");
+                Err(Error::new(Code::Socket, text).transient(Class::Timeout).peer(peer))
+            })
+        })
+    }
+
+    /// The same for a segment that was opened. -1 for an id that is unknown.
+    pub fn probe_segment(&self, id: i32) -> Result<()> {
+        if id == LOCAL_SEGMENT {
+            return Ok(());
+        }
+        let name = self.segments.name_of(id).ok_or_else(|| never_opened(id))?;
+        self.probe_peer(&name)
+    }
+
+    /// -1 for an id that is unknown: it was never opened, or removed.
+    pub fn segment_status(&self, id: i32) -> Result<()> {
+        if id == LOCAL_SEGMENT || self.segments.name_of(id).is_some() {
+            return Ok(());
+        }
+        Err(never_opened(id))
+    }
+
+    /// The descriptor of a segment as its owner publishes it now, as JSON text; null for the own one before a transport is
+    /// installed. Waits for the owner or the store, a few seconds at most.
+    pub fn segment_descriptor(&self, id: i32) -> Result<String> {
+        if id == LOCAL_SEGMENT {
+            let own = self.local.descriptor()?;
+            return Ok(own.map_or_else(|| "null".into(), |own| own.encode().to_string()));
+        }
+        let name = self.segments.name_of(id).ok_or_else(|| never_opened(id))?;
+        let store = self.store.clone();
+        let peer = name.clone();
+        let read = async move { store.get(&name).await.map(|desc| desc.encode().to_string()) };
+        self.control.block(async move {
+            tokio::time::timeout(SHOW_LIMIT, read).await.unwrap_or_else(|_| {
+                let text = format!("the descriptor of '{peer}' was not read within {SHOW_LIMIT:?}");
+                Err(Error::new(Code::Socket, text).transient(Class::Timeout).peer(peer))
+            })
+        })
+    }
+
+    /// Whether a byte of `[addr, addr+len)` lies in registered memory.
+    pub fn overlaps(&self, addr: u64, len: u64) -> bool {
+        self.local.registry.overlaps(addr, len)
+    }
+}
+
+fn never_opened(id: i32) -> Error {
+    Error::invalid(format!("segment id {id} was never opened here, or removed; call openSegment first"))
+}

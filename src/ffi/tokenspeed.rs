@@ -1,0 +1,147 @@
+//! `transfer_engine_tokenspeed.h`: the C ABI of TokenSpeed's engine host, version 1, over the same engine.
+
+use std::ffi::{c_char, c_int, c_void};
+
+use super::engine::destroyTransferEngine;
+use super::guard::{guard, handle, list, name, optional, with_engine};
+use super::memory::{registerLocalMemory, unregisterLocalMemory};
+use super::pages;
+use super::types::OPCODE_WRITE;
+use crate::engine::submit::Request;
+use crate::engine::{handles, Engine, Wanted};
+
+/// What ts_mooncake_abi_version returns.
+pub const TS_MOONCAKE_ABI_VERSION: c_int = 1;
+
+/// An engine; a handle, never followed.
+#[repr(C)]
+pub struct ts_mooncake_engine {
+    /// Not used.
+    pub handle: *mut c_void,
+}
+
+/// `struct ts_mooncake_engine`.
+pub type ts_mooncake_engine_t = ts_mooncake_engine;
+
+/// The version of this ABI, TS_MOONCAKE_ABI_VERSION.
+#[no_mangle]
+pub extern "C" fn ts_mooncake_abi_version() -> c_int {
+    TS_MOONCAKE_ABI_VERSION
+}
+
+/// An engine with the transport that suits this machine, RDMA where a NIC works, else TCP, as upstream's creation finds it; only
+/// TCP if protocol is "tcp". RDMA uses the NICs in device_name, separated by commas ("": all). metadata_server as for
+/// createTransferEngine. NULL on failure; mte_last_error says why.
+#[no_mangle]
+pub unsafe extern "C" fn ts_mooncake_create(
+    local_hostname: *const c_char,
+    metadata_server: *const c_char,
+    protocol: *const c_char,
+    device_name: *const c_char,
+) -> *mut ts_mooncake_engine_t {
+    guard(|| {
+        // SAFETY: C strings by the API's contract, here and below.
+        let (connection, server) =
+            unsafe { (name(metadata_server, "metadata_server")?, name(local_hostname, "local_hostname")?) };
+        // SAFETY: as above.
+        let (protocol, devices) =
+            unsafe { (name(protocol, "protocol")?, optional(device_name, "device_name")?) };
+        let wanted = Wanted::as_upstream(protocol);
+        Ok(handle(handles::insert(Engine::create_with(connection, server, wanted, devices)?)?).cast())
+    })
+}
+
+/// As destroyTransferEngine.
+#[no_mangle]
+pub unsafe extern "C" fn ts_mooncake_destroy(engine: *mut ts_mooncake_engine_t) {
+    // SAFETY: any value is safe.
+    unsafe { destroyTransferEngine(engine.cast()) }
+}
+
+/// The handshake port, which makes the session id together with the host name; -1 for an unknown engine.
+#[no_mangle]
+pub unsafe extern "C" fn ts_mooncake_rpc_port(engine: *mut ts_mooncake_engine_t) -> c_int {
+    with_engine(engine.cast(), |engine| Ok(engine.address().port.into()))
+}
+
+/// As registerLocalMemory, for any location, open to peers.
+#[no_mangle]
+pub unsafe extern "C" fn ts_mooncake_register(
+    engine: *mut ts_mooncake_engine_t,
+    addr: *mut c_void,
+    length: usize,
+) -> c_int {
+    // SAFETY: the location is a C string.
+    unsafe { registerLocalMemory(engine.cast(), addr, length, c"*".as_ptr(), 1) }
+}
+
+/// As unregisterLocalMemory.
+#[no_mangle]
+pub unsafe extern "C" fn ts_mooncake_unregister(
+    engine: *mut ts_mooncake_engine_t,
+    addr: *mut c_void,
+) -> c_int {
+    // SAFETY: any address is safe.
+    unsafe { unregisterLocalMemory(engine.cast(), addr) }
+}
+
+/// Writes lengths[i] bytes from sources[i] to destinations[i] at the peer whose segment is called target, for each i, and waits.
+/// On return the sources are not touched any more. 0, or the code of the first failure.
+#[no_mangle]
+pub unsafe extern "C" fn ts_mooncake_write(
+    engine: *mut ts_mooncake_engine_t,
+    target: *const c_char,
+    sources: *const u64,
+    destinations: *const u64,
+    lengths: *const u64,
+    count: usize,
+) -> c_int {
+    with_engine(engine.cast(), |engine| {
+        // SAFETY: arrays of `count` numbers by the API's contract.
+        let (sources, destinations, lengths) = unsafe {
+            (
+                list(sources, count, "sources")?,
+                list(destinations, count, "destinations")?,
+                list(lengths, count, "lengths")?,
+            )
+        };
+        // SAFETY: a C string by the API's contract.
+        let segment = engine.open_segment(unsafe { name(target, "target") }?)?;
+        let entry = |index: usize| Request {
+            opcode: OPCODE_WRITE,
+            source: sources[index],
+            target: segment,
+            offset: destinations[index],
+            len: lengths[index],
+        };
+        engine.transfer(count, count, entry, None, None)?;
+        Ok(0)
+    })
+}
+
+/// Writes a grid of pages and fields, as mte_transfer_pages describes it, to the peer whose segment is called target, and waits.
+/// 0, or the code of the first failure.
+#[no_mangle]
+pub unsafe extern "C" fn ts_mooncake_write_pages(
+    engine: *mut ts_mooncake_engine_t,
+    target: *const c_char,
+    src_pages: *const i64,
+    dst_pages: *const i64,
+    num_pages: usize,
+    fields: *const i64,
+    num_fields: usize,
+    max_batch_size: usize,
+) -> c_int {
+    with_engine(engine.cast(), |engine| {
+        // SAFETY: a C string by the API's contract.
+        let segment = engine.open_segment(unsafe { name(target, "target") }?)?;
+        // SAFETY: arrays by the API's contract.
+        let grid = unsafe {
+            pages::grid(segment, OPCODE_WRITE, src_pages, dst_pages, num_pages, fields, num_fields)
+        }?;
+        let at_once = if max_batch_size == 0 { grid.count() } else { max_batch_size };
+        let entry = |index: usize| grid.request(index);
+        engine.transfer(grid.count(), at_once, entry, None, None)?;
+        Ok(0)
+    })
+}
