@@ -154,6 +154,10 @@ class Upstream:
     def notifications(self):
         return [[n.name, n.msg] for n in self.engine.get_notifies()]
 
+    def probe(self, segment):
+        """None: this release has no probe."""
+        return self.engine.send_probe(segment) if hasattr(self.engine, "send_probe") else None
+
     def close(self):
         pass
 
@@ -212,6 +216,9 @@ class Commands:
 
     def notifications(self):
         return {"messages": self.engine.notifications()}
+
+    def probe(self, segment):
+        return {"result": self.engine.probe(segment)}
 
 
 def main():
