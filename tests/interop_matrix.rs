@@ -20,8 +20,8 @@ use servers::{Kind, Server};
 
 /// Wheels that are tried at once. Chosen: each is two processes that wait for each other most of the time.
 const AT_ONCE: usize = 3;
-const COLUMNS: [&str; 10] =
-    ["release", "framing", "tcp", "notify", "probe", "http", "etcd", "rdma", "rdma http", "rdma etcd"];
+const COLUMNS: [&str; 11] =
+    ["release", "framing", "tcp", "notify", "probe", "shm", "http", "etcd", "rdma", "rdma http", "rdma etcd"];
 const BEGIN: &str = "<!-- peers -->\n";
 const END: &str = "<!-- /peers -->";
 

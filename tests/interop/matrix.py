@@ -137,7 +137,18 @@ def main(folder):
 
     result["tcp"] = paired(upstream, {}, over_tcp)
     late = 0 if result["framing"] != "v1" else LATE
-    stores = {name: os.environ[f"TE_{name.upper()}"] for name in ("http", "etcd")}
+    def over_shared_memory(pair):
+        if ask(pair.upstream.segment, 1, {})["protocol"] != "shm":
+            return "none"
+        pair.ours.notify(segment=pair.upstream.segment, name="n", message="m")
+        got = pair.upstream.notifications()["messages"]
+        expect(got == [["n", "m"]], f"sent one, received {got}", pair.ours, pair.upstream)
+        refused = pair.ours.transfer(op="write", segment=pair.upstream.segment, items=[[0, 4096, 64]])
+        expect(refused["submit"] == -1 and "MC_FORCE_SHM" in refused["text"], f"a transfer: {refused}")
+        return "notify only"
+
+    result["shm"] = paired({**upstream, "MC_FORCE_SHM": "1"}, {}, over_shared_memory)
+    stores = {name: os.environ[f"TE_{name.upper()}"] for name in ("http", "etcd") if f"TE_{name.upper()}" in os.environ}
     stored = {name: {"TE_STORE": url, "MC_TCP_BIND_ADDRESS": "127.0.0.1"} for name, url in stores.items()}
     for store, both in stored.items():
         result[store] = paired(upstream, both, lambda pair: pair.transfers(late))

@@ -99,7 +99,8 @@ class Ours:
     def transfer(self, op, segment, items, notify, good):
         result, handle = self.submit(op, segment, items, notify)
         if result != 0:
-            return {"ok": False, "submit": result, "after": self.refused(handle, op, good) if good else None}
+            text = str(self.engine.error("submit", result))
+            return {"ok": False, "submit": result, "text": text, "after": self.refused(handle, op, good) if good else None}
         return {"submit": 0, **self.wait(handle, 60)}
 
     def notify(self, segment, name, message):
