@@ -20,21 +20,34 @@ use servers::{Kind, Server};
 
 /// Wheels that are tried at once. Chosen: each is two processes that wait for each other most of the time.
 const AT_ONCE: usize = 3;
-const COLUMNS: [&str; 11] =
-    ["release", "framing", "tcp", "notify", "probe", "shm", "http", "etcd", "rdma", "rdma http", "rdma etcd"];
+const COLUMNS: [&str; 12] = [
+    "release",
+    "framing",
+    "tcp",
+    "notify",
+    "probe",
+    "shm",
+    "http",
+    "token",
+    "etcd",
+    "rdma",
+    "rdma http",
+    "rdma etcd",
+];
 const BEGIN: &str = "<!-- peers -->\n";
 const END: &str = "<!-- /peers -->";
 
 type Found = BTreeMap<String, String>;
 
 /// Runs the wheel in `folder`; what each column has.
-fn run(folder: &Path, http: &Server, etcd: &Server) -> Result<Found, String> {
+fn run(folder: &Path, http: &Server, guarded: &Server, etcd: &Server) -> Result<Found, String> {
     let output = Command::new(top().join("target/venv/bin/python"))
         .current_dir(top().join("tests/interop"))
         .args(["matrix.py".as_ref(), folder.as_os_str()])
         .env("TE_LIB", library())
         .env("TE_SIMVERBS", simverbs())
         .env("TE_HTTP", http.url())
+        .env("TE_HTTP_TOKEN", guarded.url())
         .env("TE_ETCD", etcd.url())
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .output()
@@ -70,13 +83,14 @@ fn every_released_upstream_and_we_understand_each_other() {
     releases.sort_by_key(|name| order(name.trim_end_matches(".missing")));
     assert!(releases.len() >= 13, "scripts/peers.sh has not come to its end: {releases:?}");
     let (http, etcd) = (Server::start(Kind::Mte), Server::start(Kind::Etcd));
+    let guarded = Server::with(Kind::Mte, &["--token", "open sesame"]);
     let (next, found) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
     std::thread::scope(|scope| {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
                 while let Some(release) = releases.get(next.fetch_add(1, Relaxed)) {
                     if !release.ends_with(".missing") {
-                        let result = run(&peers.join(release), &http, &etcd);
+                        let result = run(&peers.join(release), &http, &guarded, &etcd);
                         found.lock().unwrap().insert(release.clone(), result);
                     }
                 }

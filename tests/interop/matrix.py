@@ -3,7 +3,7 @@ object: column to "ok", or to what that wheel lacks.
 
     matrix.py FOLDER        with the wheel's packages, and the folder `stub` beside them where it needs one
 
-TE_HTTP, TE_ETCD: addresses of stores. TE_SIMVERBS: folder of the simulated libibverbs.
+TE_HTTP, TE_ETCD: addresses of stores; TE_HTTP_TOKEN: of one that asks for the token "open sesame". TE_SIMVERBS: folder of the simulated libibverbs.
 """
 
 import glob
@@ -130,6 +130,7 @@ def main(folder):
         described = wait_for_buffers(pair.upstream.segment, DEADLINE)
         version = described.get("tcp_proto_version", 1)
         result["framing"] = f"v{version}"
+        result["token"] = "none" if "metadata_version" not in described else ""
         pair.transfers(0 if version >= 2 else LATE)
         result["probe"] = pair.probes()
         result["notify"] = "ok"
@@ -148,10 +149,13 @@ def main(folder):
         return "notify only"
 
     result["shm"] = paired({**upstream, "MC_FORCE_SHM": "1"}, {}, over_shared_memory)
-    stores = {name: os.environ[f"TE_{name.upper()}"] for name in ("http", "etcd") if f"TE_{name.upper()}" in os.environ}
+    stores = {name: os.environ[f"TE_{name.upper()}"] for name in ("http", "etcd")}
     stored = {name: {"TE_STORE": url, "MC_TCP_BIND_ADDRESS": "127.0.0.1"} for name, url in stores.items()}
     for store, both in stored.items():
         result[store] = paired(upstream, both, lambda pair: pair.transfers(late))
+    if not result["token"]:
+        both = {**stored["http"], "TE_STORE": os.environ["TE_HTTP_TOKEN"], "MC_METADATA_HTTP_TOKEN": "open sesame"}
+        result["token"] = paired(upstream, both, lambda pair: pair.transfers(late))
 
     nics = os.pathsep.join([os.environ["TE_SIMVERBS"], stub])
     rdma = {"TE_PROTOCOL": "rdma", "TE_DEVICES": "sim0", "SIMVERBS_DEVICES": "sim0", "SIMVERBS_QUIET": "1", "LD_LIBRARY_PATH": nics}
