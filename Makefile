@@ -24,7 +24,7 @@ LIBA := target/release/libtransfer_engine.a
 # Same optimisation as release with assertions on, and without the link-time optimisation that every test binary would pay for again.
 TEST_PROFILE ?= checked
 
-.PHONY: help deps test-deps venv library build examples demo demo-rdma test lint run-tests bench bench-rdma fresh install clean
+.PHONY: help deps test-deps venv peers library build examples demo demo-rdma test lint run-tests bench bench-rdma fresh install clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -38,6 +38,10 @@ test-deps: ## install what testing needs too
 
 venv: test-deps
 	@scripts/venv.sh
+
+# 0.7 GB, which only the test of rolling upgrades needs.
+peers: venv
+	@scripts/peers.sh
 
 # Without the program `mte`, whose link-time optimisation takes as long as the library's.
 library: deps
@@ -70,7 +74,7 @@ lint: test-deps ## formatting, clippy, documentation, and builds without each fe
 	@scripts/features.sh $(IN)
 	@scripts/advisories.sh
 
-run-tests: lint venv examples
+run-tests: lint peers examples
 	@scripts/test.sh $(IN)
 
 bench: examples venv ## this library beside upstream (BENCH_ARGS='--op write --block 4k --runs 5 …')

@@ -213,6 +213,8 @@ config! {
         "etcd, https: PEM file with its private key";
     metadata_http_proxy: Option<String> = None, "unset", "MC_METADATA_HTTP_PROXY", text,
         "http: proxy (http://host:port) for the store; http_proxy and no_proxy are never looked at";
+    metadata_http_token: Option<Secret> = None, "unset", "MC_METADATA_HTTP_TOKEN", secret,
+        "http: sent with every request as `Authorization: Bearer`, for servers that ask for it; `mte metadata-server` asks for it when it is set";
     etcd_username: Option<String> = None, "unset", "MC_ETCD_USERNAME", text,
         "etcd: user";
     etcd_password: Option<Secret> = None, "unset", "MC_ETCD_PASSWORD", secret,

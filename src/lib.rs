@@ -79,5 +79,10 @@ pub mod transport;
 /// Descriptors that this process may have open at once.
 pub use runtime::descriptors::limit as descriptor_limit;
 
+/// The token that HTTP stores ask for, by the environment.
+pub fn http_token() -> Option<String> {
+    config::Config::from_env().0.metadata_http_token.map(|token| token.0)
+}
+
 /// Header by which HTTP stores are told how long a key lives.
 pub use metadata::EXPIRE_HEADER;

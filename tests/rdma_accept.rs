@@ -58,7 +58,14 @@ fn p39_bad_connection_requests_are_refused_with_a_reason_and_disturb_nobody() {
         (gid("zz:00:00:00:00:00:00:00:00:00:ff:ff:c0:a8:01:14"), "Invalid peer GID"),
         (gid("00:00:00:00:00:00:00:00:00:00:ff:ff:c0:a8:01:14:00"), "Invalid peer GID"),
         (gid("-1:00:00:00:00:00:00:00:00:00:ff:ff:c0:a8:01:14"), "Invalid peer GID"),
-        (gid("fe:80:00:00:00:00:00:00:00:00:00:00:00:00:00:01"), "is link-local"),
+        (
+            with(
+                gid("fe:80:00:00:00:00:00:00:00:00:00:00:00:00:00:01"),
+                "own_incarnation",
+                "00112233445566778899aabbccddeeff".into(),
+            ),
+            "is link-local",
+        ),
         (one("qp_num", json!([])), "0 queue pairs"),
         (one("qp_num", json!(many)), "10000 queue pairs"),
         (one("incarnation", "00112233445566778899aabbccddeeff".into()), "incarnation"),
@@ -186,6 +193,72 @@ fn a_connection_takes_only_its_own_ready_message() {
     let odd = node.connect(&with(good(&node), "path_mtu", 300.into()));
     assert!(reason(odd).contains("path_mtu 300"));
     assert_eq!(node.rails().len(), 1);
+}
+
+/// As upstream 0.3.14 asks after two connections that carried nothing, having moved to another GID of its own.
+#[test]
+fn a_peer_that_names_our_gid_as_one_that_does_not_work_gets_another_one() {
+    let name = "a_peer_that_names_our_gid_as_one_that_does_not_work_gets_another_one";
+    if apart(name, &[("MC_AUTO_GID_MAX_RETRIES", "2")]) {
+        return;
+    }
+    const LINK_LOCAL: &str = "fe:80:00:00:00:00:00:00:02:00:00:00:00:00:00:09";
+    let node = Arc::new(Node::new("sim0"));
+    let traffic = Traffic::start(&node);
+    let mut number = 300;
+    let mut ask = |local: &str, from: Value| {
+        number += 2;
+        let message = with(with(good(&node), "local_gid", local.into()), "auto_gid_reprobe_from", from);
+        let reply = node.connect(&with(message, "qp_num", json!([number, number + 1]))).unwrap();
+        assert_eq!(reply["reply_msg"], "", "{reply}");
+        reply["local_gid"].as_str().unwrap().to_string()
+    };
+    let first = ask(GID, Value::Null);
+    let published = || node.links()["local_nics"][0]["gid"].clone();
+    assert_eq!(published(), first.as_str(), "{}", node.links());
+    for other in [json!(""), json!(7), json!("nonsense"), json!(GID), json!({})] {
+        assert_eq!(ask(GID, other), first, "it names none of ours");
+    }
+    let second = ask(GID, first.as_str().into());
+    assert_ne!(second, first);
+    assert!(second.starts_with("00:"), "of the peer's family: {second}");
+    assert_eq!(ask(GID, first.as_str().into()), second, "that one is not used any more");
+    assert_eq!(ask(GID, Value::Null), second, "the next connection has it from the beginning");
+    let third = ask(LINK_LOCAL, second.as_str().into());
+    assert!(third.starts_with("fe:80:"), "{third}");
+    assert_eq!(ask(LINK_LOCAL, third.as_str().into()), third, "no more than MC_AUTO_GID_MAX_RETRIES");
+    assert_eq!(ask(GID, Value::Null), first, "a peer that is back at an address gets the NIC's");
+    // One peer's wish is no other's.
+    assert_eq!(published(), first.as_str());
+    let other = with(good(&node), "local_nic_path", "127.0.0.1:15002@mlx5_1".into());
+    assert_eq!(node.connect(&other).unwrap()["local_gid"], first.as_str());
+    // Having moved, it says so no more.
+    let moved = with(
+        with(good(&node), "local_nic_path", "127.0.0.1:15003@mlx5_1".into()),
+        "local_gid",
+        LINK_LOCAL.into(),
+    );
+    assert!(node.connect(&moved).unwrap()["local_gid"].as_str().unwrap().starts_with("fe:80:"));
+    traffic.stop();
+}
+
+#[test]
+fn a_gid_that_was_set_stays_whatever_peers_say_of_it() {
+    let name = "a_gid_that_was_set_stays_whatever_peers_say_of_it";
+    for setting in [("MC_GID_INDEX", "3"), ("MC_AUTO_GID_MAX_RETRIES", "0")] {
+        if apart(name, &[setting]) {
+            continue;
+        }
+        let node = Node::new("sim0");
+        let first = node.connect(&good(&node)).unwrap()["local_gid"].clone();
+        let again =
+            with(with(good(&node), "auto_gid_reprobe_from", first.clone()), "qp_num", json!([300, 301]));
+        assert_eq!(node.connect(&again).unwrap()["local_gid"], first);
+        let moved = "fe:80:00:00:00:00:00:00:02:00:00:00:00:00:00:09";
+        let refused = node.connect(&with(again, "local_gid", moved.into())).unwrap();
+        assert_eq!(refused["refusal"], "link_local", "{refused}");
+        return;
+    }
 }
 
 #[test]

@@ -115,7 +115,7 @@ fn bad_replies_of_peers_fail_the_task_with_a_reason_and_leave_nothing() {
         return;
     }
     type Reply = fn(&Value) -> Option<Value>;
-    let rows: [(&str, Reply, Code); 12] = [
+    let rows: [(&str, Reply, Code); 11] = [
         ("no, because", |_| Some(json!({"reply_msg": "no, because"})), Code::RejectHandshake),
         ("without a reason", |_| Some(json!({})), Code::RejectHandshake),
         ("without a reason", |_| Some(json!(null)), Code::RejectHandshake),
@@ -137,14 +137,6 @@ fn bad_replies_of_peers_fail_the_task_with_a_reason_and_leave_nothing() {
         (
             "GID",
             |request| Some(with(accepted(request), "local_gid", "nonsense".into())),
-            Code::RejectHandshake,
-        ),
-        (
-            "is link-local",
-            |request| {
-                let gid = "fe:80:00:00:00:00:00:00:00:00:00:00:00:00:00:01";
-                Some(with(accepted(request), "local_gid", gid.into()))
-            },
             Code::RejectHandshake,
         ),
         ("qp_num", |request| Some(with(accepted(request), "qp_num", json!(["1"]))), Code::MalformedJson),
@@ -174,6 +166,31 @@ fn bad_replies_of_peers_fail_the_task_with_a_reason_and_leave_nothing() {
     traffic.stop();
 }
 
+/// An upstream peer that found its address useless has gone over to its link-local GID, for good.
+#[test]
+fn a_peer_that_moved_to_a_link_local_gid_is_met_with_one_of_ours() {
+    let name = "a_peer_that_moved_to_a_link_local_gid_is_met_with_one_of_ours";
+    if apart(name, &[("MC_RETRY_CNT", "2"), ("SIMVERBS_RETRY_MS", "20")]) {
+        return;
+    }
+    let link_local = "fe:80:00:00:00:00:00:00:00:00:00:00:00:00:00:01";
+    let node = Node::new("sim0");
+    let gids = Arc::new(Mutex::new(Vec::new()));
+    let heard = gids.clone();
+    let fake = Fake::start(published, move |request| {
+        heard.lock().unwrap().push(request["local_gid"].as_str().unwrap().to_string());
+        Some(with(accepted(request), "local_gid", link_local.into()))
+    });
+    let error = node.write(&fake.name, FAKE_BASE, 4096).unwrap().expect("its queue pairs do not exist");
+    assert_eq!(error.code(), Code::Endpoint, "{error}");
+    let gids = gids.lock().unwrap();
+    assert!(gids[0].starts_with("00:") && gids[1].starts_with("fe:80:"), "{gids:?}");
+    assert!(
+        gids.iter().filter(|gid| gid.starts_with("00:")).count() <= 2,
+        "once per NIC of the peer: {gids:?}"
+    );
+}
+
 #[test]
 fn a_peer_that_refuses_on_one_nic_is_reached_over_the_other() {
     if apart("a_peer_that_refuses_on_one_nic_is_reached_over_the_other", &[("MC_RETRY_CNT", "3")]) {
@@ -190,6 +207,22 @@ fn a_peer_that_refuses_on_one_nic_is_reached_over_the_other() {
     let tried: Vec<String> = node.rails().iter().map(|rail| rail["last_error"].to_string()).collect();
     assert_eq!(tried.len(), 2, "{tried:?}");
     assert!(tried.iter().all(|text| text.contains("on this")), "both were asked: {tried:?}");
+}
+
+#[test]
+fn a_link_local_gid_of_our_own_kind_is_refused() {
+    if apart("a_link_local_gid_of_our_own_kind_is_refused", &[("MC_RETRY_CNT", "2")]) {
+        return;
+    }
+    let node = Node::new("sim0");
+    let gid = "fe:80:00:00:00:00:00:00:00:00:00:00:00:00:00:01";
+    let fake = Fake::start(
+        |name| with(published(name), "incarnation", "00112233445566778899aabbccddeeff".into()),
+        move |request| Some(with(accepted(request), "local_gid", gid.into())),
+    );
+    let error = node.write(&fake.name, FAKE_BASE, 4096).unwrap().unwrap();
+    assert!(error.text().contains("is link-local"), "{error}");
+    assert_eq!(error.code(), Code::RejectHandshake, "{error}");
 }
 
 #[test]

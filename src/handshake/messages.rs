@@ -83,6 +83,9 @@ pub struct ConnectionMessage {
     pub connections: Vec<u64>,
     /// With `reply_msg`: a word that says why, for the other engine to act on; only this project sends it.
     pub refusal: Option<String>,
+    /// The receiver's GID that did not carry the sender's packets: it is to answer with another one. Only upstream's
+    /// 0.3.14 and later send it, and a text of another type counts as none.
+    pub auto_gid_reprobe_from: Option<String>,
 }
 
 impl ConnectionMessage {
@@ -127,6 +130,9 @@ impl ConnectionMessage {
         if let Some(refusal) = &self.refusal {
             put("refusal", refusal.as_str().into());
         }
+        if let Some(gid) = &self.auto_gid_reprobe_from {
+            put("auto_gid_reprobe_from", gid.as_str().into());
+        }
         Ok(Value::Object(map))
     }
 
@@ -151,6 +157,7 @@ impl ConnectionMessage {
             connections: members.uints("connections")?,
             attempt: members.uint("attempt")?,
             refusal: members.optional_text("refusal")?,
+            auto_gid_reprobe_from: members.optional_text("auto_gid_reprobe_from").ok().flatten(),
         })
     }
 }
@@ -184,6 +191,7 @@ mod tests {
             ready_ack: Some(true),
             refusal: Some("stale".into()),
             attempt: Some(u64::MAX),
+            auto_gid_reprobe_from: Some("g".into()),
             ..ConnectionMessage::rejection("no")
         };
         assert_eq!(ConnectionMessage::decode(&ours.encode().unwrap()).unwrap(), ours);
@@ -205,6 +213,10 @@ mod tests {
         }
         for lid in [json!(-1), json!(65536), json!(1.5)] {
             assert_eq!(ConnectionMessage::decode(&json!({"local_lid": lid})).unwrap().local_lid, 0);
+        }
+        for gid in [json!(7), json!({}), json!(""), json!(null), json!(["a"])] {
+            let message = ConnectionMessage::decode(&json!({"auto_gid_reprobe_from": gid})).unwrap();
+            assert_eq!(message.auto_gid_reprobe_from, None, "{gid}");
         }
     }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Bytes;
-use hyper::header::{HeaderValue, ACCEPT, CONTENT_TYPE};
+use hyper::header::{HeaderValue, ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use hyper::{Method, Request, StatusCode};
 use parking_lot::Mutex;
 
@@ -18,7 +18,7 @@ use super::backend::{late, refused, too_large, unreachable, Backend, Entry, Put,
 use super::keyed::Keyed;
 use super::keys::percent_encoded;
 use super::store::{Own, Store};
-use crate::config::Config;
+use crate::config::{Config, Secret};
 use crate::error::{Error, Result};
 use crate::runtime::BoxFuture;
 use connection::Connections;
@@ -38,6 +38,7 @@ pub(super) fn open(connection: &str, config: &Config, own: Own) -> Result<Arc<dy
     let backend = Http {
         base: connection.to_string(),
         connections: Connections::new(connection, config)?,
+        authorization: authorization(config)?,
         limit: REQUEST_LIMIT.min(config.metadata_timeout),
         most_bytes: config.metadata_max_bytes,
         ttl_secs: config.metadata_ttl.as_secs(),
@@ -47,9 +48,24 @@ pub(super) fn open(connection: &str, config: &Config, own: Own) -> Result<Arc<dy
     Ok(Arc::new(Keyed::new(Arc::new(backend), 1, config, own)))
 }
 
+/// What proves to the server that we may use it.
+fn authorization(config: &Config) -> Result<Option<HeaderValue>> {
+    let Some(Secret(token)) = &config.metadata_http_token else { return Ok(None) };
+    let value = HeaderValue::from_str(&format!("Bearer {token}"));
+    // Not repeated: it is a secret.
+    let mut value = value.map_err(|_| {
+        Error::invalid(
+            "MC_METADATA_HTTP_TOKEN has characters that a header cannot hold, such as a line break",
+        )
+    })?;
+    value.set_sensitive(true);
+    Ok(Some(value))
+}
+
 struct Http {
     base: String,
     connections: Connections,
+    authorization: Option<HeaderValue>,
     limit: Duration,
     /// Bytes of one answer.
     most_bytes: usize,
@@ -81,6 +97,9 @@ impl Http {
             *request.uri_mut() = target.parse().map_err(|e| refused(format!("'{target}' is no URI: {e}")))?;
             let headers = request.headers_mut();
             headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
+            if let Some(authorization) = &self.authorization {
+                headers.insert(AUTHORIZATION, authorization.clone());
+            }
             if method == Method::PUT {
                 headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
                 headers.insert(EXPIRE_HEADER, HeaderValue::from(self.ttl_secs));
@@ -135,6 +154,14 @@ impl Http {
     }
 
     fn unexpected(&self, method: &str, status: StatusCode, body: &[u8]) -> Error {
+        if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            let why = match self.authorization {
+                Some(_) => "does not take the token in MC_METADATA_HTTP_TOKEN",
+                None => "asks for a token; set MC_METADATA_HTTP_TOKEN",
+            };
+            let text = format!("{method} {}: status {status}: the server {why}", self.base);
+            return refused(text).peer(self.connections.peer());
+        }
         let body = String::from_utf8_lossy(&body[..body.len().min(200)]);
         let text =
             format!("{method} {}: status {status} ({}); is it the metadata server?", self.base, body.trim());

@@ -2,7 +2,7 @@
 
 use super::protocol::Protocol;
 use crate::config::Config;
-use crate::error::{Code, Error};
+use crate::error::{Class, Code, Error};
 
 /// In order of preference: the first one that a peer offers and that works here is used.
 pub const PROTOCOLS: &[&dyn Protocol] = &[
@@ -35,6 +35,7 @@ const FOREIGN: &[&str] = &[
     "nvlink_intra",
     "nvmeof",
     "nvmeof_generic",
+    "shm",
     "sunrise_link",
     "ub",
     "ubshmem",
@@ -67,9 +68,13 @@ pub fn not_here(name: &str) -> Error {
 /// Why a segment whose descriptor names a protocol without a row cannot be reached: -6 for a protocol that another
 /// build of this project has, else -1.
 pub fn unreachable(protocol: &str, peer: &str) -> Error {
-    let text = format!("segment '{peer}' is reached by '{protocol}', which this build lacks");
+    let advice = match protocol {
+        "shm" => "; it serves its own host only, so start that peer without MC_FORCE_SHM",
+        _ => "",
+    };
+    let text = format!("segment '{peer}' is reached by '{protocol}', which this build lacks{advice}");
     let code = if LEFT_OUT.contains(&protocol) { Code::DeviceNotFound } else { Code::InvalidArgument };
-    Error::new(code, text).peer(peer)
+    Error::new(code, text).permanent(Class::Unsupported).peer(peer)
 }
 
 /// The transport that the settings ask for, and by which variable. The more modest one wins.
@@ -114,7 +119,7 @@ mod tests {
             assert_eq!(error.code(), code, "{error}");
             assert!(error.text().contains("tcp"), "{error}");
         }
-        assert!(is_known("rdma") && is_known("tcp") && is_known("cxl") && !is_known("warp"));
+        assert!(["rdma", "tcp", "cxl", "shm"].into_iter().all(is_known) && !is_known("warp"));
     }
 
     #[test]

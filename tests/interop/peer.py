@@ -99,7 +99,8 @@ class Ours:
     def transfer(self, op, segment, items, notify, good):
         result, handle = self.submit(op, segment, items, notify)
         if result != 0:
-            return {"ok": False, "submit": result, "after": self.refused(handle, op, good) if good else None}
+            text = str(self.engine.error("submit", result))
+            return {"ok": False, "submit": result, "text": text, "after": self.refused(handle, op, good) if good else None}
         return {"submit": 0, **self.wait(handle, 60)}
 
     def notify(self, segment, name, message):
@@ -153,6 +154,10 @@ class Upstream:
 
     def notifications(self):
         return [[n.name, n.msg] for n in self.engine.get_notifies()]
+
+    def probe(self, segment):
+        """None: this release has no probe."""
+        return self.engine.send_probe(segment) if hasattr(self.engine, "send_probe") else None
 
     def close(self):
         pass
@@ -212,6 +217,9 @@ class Commands:
 
     def notifications(self):
         return {"messages": self.engine.notifications()}
+
+    def probe(self, segment):
+        return {"result": self.engine.probe(segment)}
 
 
 def main():

@@ -39,6 +39,48 @@ fn a_wrong_redis_password_is_refused_and_the_right_one_works() {
 }
 
 #[test]
+fn a_store_that_asks_for_a_token_is_used_with_it_only() {
+    let name = "security::a_store_that_asks_for_a_token_is_used_with_it_only";
+    if elsewhere(name, &[]) {
+        return;
+    }
+    let server = Server::with(Kind::Mte, &["--token", "open sesame"]);
+    let begun = Instant::now();
+    for (token, word) in
+        [(None, "asks for a token"), (Some("open"), "does not take"), (Some("open sesamf"), "does not")]
+    {
+        token.map_or_else(
+            || std::env::remove_var("MC_METADATA_HTTP_TOKEN"),
+            |token| std::env::set_var("MC_METADATA_HTTP_TOKEN", token),
+        );
+        let error = refusal(&server.url());
+        assert_eq!((error.code(), error.kind()), (Code::Metadata, Class::Rejected), "{error}");
+        assert!(error.text().contains("MC_METADATA_HTTP_TOKEN") && error.text().contains(word), "{error}");
+        assert!(!error.text().contains("sesam"), "{error}");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(2), "a refusal is not tried again");
+    std::env::set_var("MC_METADATA_HTTP_TOKEN", "a\nb");
+    let error = refusal(&server.url());
+    assert_eq!(error.code(), Code::InvalidArgument, "{error}");
+    assert!(error.text().contains("MC_METADATA_HTTP_TOKEN") && !error.text().contains("a\nb"), "{error}");
+    std::env::set_var("MC_METADATA_HTTP_TOKEN", "open sesame");
+    let (a, b) = (Node::start(&server.url(), "a"), Node::start(&server.url(), "b"));
+    let target = a.engine.open_segment("b").unwrap();
+    a.exchange_with(&b, target, 1).unwrap();
+    // Strangers neither read nor change it, and are told so although they bring a body.
+    for method in ["GET", "PUT", "DELETE"] {
+        let (status, _) =
+            http(server.port(), method, "/metadata?key=mooncake%2Fram%2Fb", &[b'x'; 300_000]).unwrap();
+        assert_eq!(status, 401, "{method}");
+    }
+    a.engine.sync_segments();
+    a.exchange_with(&b, target, 2).unwrap();
+    // Its own claims are given back with it too.
+    drop((a, b));
+    drop(Node::start(&server.url(), "a"));
+}
+
+#[test]
 fn a_wrong_etcd_password_is_refused_and_the_right_one_works() {
     let name = "security::a_wrong_etcd_password_is_refused_and_the_right_one_works";
     if elsewhere(name, &[("MC_ETCD_USERNAME", "root"), ("MC_ETCD_PASSWORD", "wrong")]) {

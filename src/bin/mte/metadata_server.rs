@@ -15,14 +15,14 @@ use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Bytes, Incoming};
-use hyper::header::HeaderValue;
+use hyper::header::{HeaderValue, AUTHORIZATION, WWW_AUTHENTICATE};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
-use transfer_engine::{descriptor_limit, EXPIRE_HEADER};
+use transfer_engine::{descriptor_limit, http_token, EXPIRE_HEADER};
 
 use budget::Share;
 use clients::{Activity, Clients};
@@ -56,6 +56,10 @@ pub(crate) struct Arguments {
     /// Memory for all keys and values, bytes; a value beyond it is answered 507
     #[arg(long, default_value_t = 1 << 30)]
     max_total: usize,
+    /// Token that every request has to bring (`Authorization: Bearer TOKEN`). Others see it in the list of processes, so
+    /// rather set MC_METADATA_HTTP_TOKEN, which is used if this is not given
+    #[arg(long)]
+    token: Option<String>,
     /// Connections at once, or fewer where the limit of descriptors is low; then the one that has been idle longest goes
     #[arg(long, default_value_t = 1024)]
     max_connections: usize,
@@ -64,6 +68,18 @@ pub(crate) struct Arguments {
 /// Serves until the process ends. Prints `LISTENING host:port` once it does.
 pub(crate) fn run(arguments: Arguments) -> std::io::Result<()> {
     let table = Arc::new(Mutex::new(Table::open(arguments.file, arguments.max_total)?));
+    let store = Arc::new(Store {
+        table,
+        max_value: arguments.max_value,
+        token: arguments.token.or_else(http_token).filter(|token| !token.is_empty()),
+    });
+    if store.token.is_none() && !arguments.listen.ip().is_loopback() {
+        // Not refused: networks that are closed to strangers run without.
+        eprintln!(
+            "mte: whoever reaches {} may read and change every key; set MC_METADATA_HTTP_TOKEN",
+            arguments.listen
+        );
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
     let most = arguments.max_connections.min(descriptor_limit().saturating_sub(OWN_DESCRIPTORS));
     runtime.block_on(async {
@@ -84,8 +100,7 @@ pub(crate) fn run(arguments: Arguments) -> std::io::Result<()> {
             match accepted {
                 Ok((stream, peer)) => {
                     let activity = Activity::new();
-                    let task =
-                        tokio::spawn(serve(stream, table.clone(), arguments.max_value, activity.clone()));
+                    let task = tokio::spawn(serve(stream, store.clone(), activity.clone()));
                     clients.add(peer.ip(), activity, task.abort_handle());
                 }
                 Err(error) => {
@@ -102,14 +117,34 @@ pub(crate) fn run(arguments: Arguments) -> std::io::Result<()> {
     })
 }
 
+/// What is served, and to whom.
+struct Store {
+    table: Arc<Mutex<Table>>,
+    max_value: usize,
+    /// What requests have to bring.
+    token: Option<String>,
+}
+
+impl Store {
+    /// Compares as long as the token is, wherever the first difference is.
+    fn admits(&self, request: &Request<Incoming>) -> bool {
+        let Some(token) = &self.token else { return true };
+        let given = request.headers().get(AUTHORIZATION).map_or(&[][..], |value| value.as_bytes());
+        let given = given.strip_prefix(b"Bearer ").unwrap_or_default();
+        let differs = |(at, byte): (usize, u8)| given.get(at).map_or(1, |other| other ^ byte);
+        given.len() == token.len()
+            && token.bytes().enumerate().map(differs).fold(0, |all, one| all | one) == 0
+    }
+}
+
 /// Serves one connection to its end. A client's failure is the client's business.
-async fn serve(stream: TcpStream, table: Arc<Mutex<Table>>, max_value: usize, activity: Activity) {
+async fn serve(stream: TcpStream, store: Arc<Store>, activity: Activity) {
     let _ = stream.set_nodelay(true);
     let answer = service_fn(|request| {
-        let (table, activity) = (table.clone(), activity.clone());
+        let (store, activity) = (store.clone(), activity.clone());
         async move {
             activity.serving();
-            let answered = answer(request, &table, max_value).await.unwrap_or_else(|refusal| refusal);
+            let answered = answer(request, &store).await.unwrap_or_else(|refusal| refusal);
             Ok::<_, Infallible>(answered.map(|body| Full::new(activity.answering(body))))
         }
     });
@@ -122,11 +157,19 @@ async fn serve(stream: TcpStream, table: Arc<Mutex<Table>>, max_value: usize, ac
 
 type Answer = Response<Bytes>;
 
-async fn answer(
-    request: Request<Incoming>,
-    table: &Mutex<Table>,
-    max_value: usize,
-) -> Result<Answer, Answer> {
+async fn answer(request: Request<Incoming>, store: &Store) -> Result<Answer, Answer> {
+    let Store { table, max_value, .. } = store;
+    if !store.admits(&request) {
+        // As a value that is refused: read to its end.
+        let read = async {
+            let mut body = request.into_body();
+            while let Some(Ok(_)) = body.frame().await {}
+        };
+        let _ = timeout(BODY_LIMIT, read).await;
+        let mut answer = plain(StatusCode::UNAUTHORIZED, "unauthorized: bring the server's token");
+        answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        return Err(answer);
+    }
     if request.uri().path() != "/metadata" {
         return Err(plain(StatusCode::NOT_FOUND, "no such path; the store is at /metadata"));
     }
@@ -141,7 +184,7 @@ async fn answer(
         Method::PUT => {
             let life =
                 request.headers().get(EXPIRE_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
-            let value = timeout(BODY_LIMIT, receive(request.into_body(), &key, table, max_value)).await;
+            let value = timeout(BODY_LIMIT, receive(request.into_body(), &key, table, *max_value)).await;
             let value = value.unwrap_or(Err(TOO_SLOW)).map_err(|(status, text)| plain(status, text))?;
             let mut answer = match table.lock().put(&key, value, life.map(Duration::from_secs)) {
                 Ok(Wrote::Done) => plain(StatusCode::OK, "metadata updated"),

@@ -41,6 +41,7 @@ fn where_nothing_leads_the_code_says_what_is_missing() {
         ("tcp", 0, 0, Code::InvalidArgument, "no TCP data port"),
         ("tcp", 1, 0, Code::InvalidArgument, "installTransport(\"tcp\")"),
         ("efa", 0, 0, Code::InvalidArgument, "efa"),
+        ("shm", 0, 0, Code::InvalidArgument, "MC_FORCE_SHM"),
     ] {
         let error = known(desc(protocol, port, devices)).unreachable();
         assert_eq!(error.code(), code, "{protocol} {port} {devices}");

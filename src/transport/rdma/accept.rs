@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::connection::{Connection, Remote};
 use super::errors::destroyed;
-use super::gid;
+use super::gid::{self, LocalGid};
+use super::gid_choice::{self, Wish};
 use super::nic::Nic;
 use super::peer::incarnation_number;
 use super::rail::events::By;
@@ -71,16 +72,26 @@ async fn answer(shared: Arc<Shared>, request: ConnectionMessage) -> Result<Conne
         return Err(refusal("queue pair numbers have 24 bits".into()));
     }
     let gid = gid::parse(&gid_text).ok_or_else(|| refusal(format!("Invalid peer GID: {gid_text:.80}")))?;
-    nic.check_reach(&gid).map_err(|text| Refusal::new(Reason::LinkLocal, text))?;
     let mtu = nic.path_mtu(&shared.config, request.path_mtu.filter(|mtu| *mtu >= 256));
     let to = Remote { gid, lid, mtu, qp_numbers: request.qp_num.clone() };
-    let rail = shared.rail(&nic, from);
     let incarnation = request.own_incarnation.as_deref().map_or(0, incarnation_number);
     let (of, will_confirm) = (shared.clone(), request.ready_ack.is_some());
     let _turn = shared.accepting.acquire().await.map_err(|_| destroyed())?;
     // All of it in one piece, because the peer may hang up, after which nobody waits for this.
+    let (on, peer) = (nic.clone(), from.clone());
     let connection = blocking(move || {
-        let joined = join(&of, &rail, &to, incarnation, request.attempt);
+        let wish = Wish {
+            peer: &to.gid,
+            is_foreign: request.own_incarnation.is_none(),
+            reprobe_from: request.auto_gid_reprobe_from.as_deref(),
+        };
+        let known = of.rails(&on).find(&peer);
+        let own = match gid_choice::choose(&of, &on, known.as_deref(), &wish) {
+            Ok(own) => own,
+            Err(text) => return Ok(Err(Refusal::new(Reason::LinkLocal, text))),
+        };
+        let rail = of.rail(&on, &peer);
+        let joined = join(&of, &rail, &to, own, incarnation, request.attempt);
         if let Ok(connection) = &joined {
             setup::make_room(&of, &rail);
             // Whoever does not announce a message of readiness is ready.
@@ -146,6 +157,7 @@ fn join(
     shared: &Shared,
     rail: &Arc<Rail>,
     to: &Remote,
+    own: LocalGid,
     incarnation: u64,
     number: Option<u64>,
 ) -> Result<Arc<Connection>, Refusal> {
@@ -166,6 +178,13 @@ fn join(
                 connection.give_up(why, shared.now_ms());
                 current = None;
             }
+            None if connection.gid != own => {
+                // Of our own attempt, which begins anew with the GID that the peer can be reached from.
+                let text = format!("{} needs another GID of ours", rail.peer);
+                let why = Error::new(Code::Endpoint, text).transient(Class::Network);
+                rail.feed(Event::Interrupted(connection.clone(), why));
+                current = None;
+            }
             None if connection.queues.len() != to.qp_numbers.len() => {
                 let (ours, theirs) = (connection.queues.len(), to.qp_numbers.len());
                 let text = format!("{theirs} queue pairs asked for, {ours} here; set MC_NUM_QP_PER_EP alike");
@@ -174,7 +193,8 @@ fn join(
             None => {}
         }
     }
-    let mut gid = rail.nic.port().gid;
+    gid_choice::adopt(rail, own);
+    let mut gid = own;
     let mut tried = Vec::new();
     loop {
         let connection = match current.take() {

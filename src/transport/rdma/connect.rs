@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::connection::{Connection, Remote};
 use super::gid::{self, LocalGid};
+use super::gid_choice::{self, Wish};
 use super::peer::incarnation_number;
 use super::rail::events::{Attempt, By};
 use super::rail::{Event, Rail};
@@ -100,25 +101,47 @@ async fn set_up(
 ) -> Result<Arc<Connection>> {
     let (desc, _) = route.desc()?;
     let remote = nic_of(&desc, &rail.peer)?;
-    let mut gid = rail.nic.port().gid;
+    let mut gid = match gid::parse(&remote.gid) {
+        Some(peer) => gid_choice::usual(&rail.nic, Some(&rail), &peer),
+        None => rail.gid(),
+    };
     let mut tried = Vec::new();
     loop {
         let connection = prepared(shared.clone(), rail.clone(), attempt, gid).await?;
         *used = Some(connection.clone());
         tried.push(connection.gid.index);
         let outcome = shake_hands(&shared, &rail, &route, &desc, &remote, connection.clone()).await;
-        let Err(error) = outcome else {
-            setup::adopt_gid(&shared, &rail, connection.gid, tried.len());
-            return Ok(connection);
+        let error = match outcome {
+            Ok(None) => {
+                if rail.gid() != connection.gid {
+                    setup::adopt_gid(&shared, &rail, connection.gid, tried.len());
+                }
+                return Ok(connection);
+            }
+            Ok(Some(other)) if tried.len() > 1 => {
+                let text = format!("no GID of ours leads to the peer, {} neither", gid::text(&other.bytes));
+                return Err(unusable(Reason::LinkLocal, &text));
+            }
+            Ok(Some(other)) => {
+                gid_choice::adopt(&rail, other);
+                gid = other;
+                let text = format!("the peer is reached from {} only", gid::text(&gid.bytes));
+                unusable(Reason::LinkLocal, &text)
+            }
+            Err(error) => {
+                let (of, nic, except) = (shared.clone(), rail.nic.clone(), tried.clone());
+                let cause = error.clone();
+                gid = blocking(move || setup::other_gid(&of, &nic, &cause, &except).ok_or(cause)).await?;
+                error
+            }
         };
-        let (of, nic, cause, except) = (shared.clone(), rail.nic.clone(), error.clone(), tried.clone());
-        gid = blocking(move || setup::other_gid(&of, &nic, &cause, &except).ok_or(cause)).await?;
         tracing::warn!("{}: {error}; trying GID {}", rail.name(), gid::text(&gid.bytes));
         rail.feed(Event::StartedOver(attempt, connection, error));
         *used = None;
     }
 }
 
+/// `Some`: another GID of ours is needed, because the peer has moved to one that this one does not lead to.
 async fn shake_hands(
     shared: &Arc<Shared>,
     rail: &Arc<Rail>,
@@ -126,10 +149,10 @@ async fn shake_hands(
     desc: &PeerDesc,
     remote: &PeerNic,
     connection: Arc<Connection>,
-) -> Result<()> {
+) -> Result<Option<LocalGid>> {
     let own_path = shared.own_path(&rail.nic);
     if own_path == rail.peer {
-        return loop_back(shared, rail, connection).await;
+        return loop_back(shared, rail, connection).await.map(|()| None);
     }
     let port = rail.nic.port();
     let request = ConnectionMessage {
@@ -149,7 +172,15 @@ async fn shake_hands(
     check_reply(&request, &reply)?;
     let gid = gid::parse(if reply.local_gid.is_empty() { &remote.gid } else { &reply.local_gid })
         .ok_or_else(|| protocol(format!("the peer's GID '{}' is none", reply.local_gid)))?;
-    rail.nic.check_reach(&gid).map_err(|text| unusable(Reason::LinkLocal, &text))?;
+    if rail.nic.check_reach(&connection.gid, &gid).is_err() {
+        let (of, rail, is_foreign) = (shared.clone(), rail.clone(), desc.incarnation.is_none());
+        let choose = move || {
+            let wish = Wish { peer: &gid, is_foreign, reprobe_from: None };
+            gid_choice::choose(&of, &rail.nic, Some(&rail), &wish)
+                .map_err(|text| unusable(Reason::LinkLocal, &text))
+        };
+        return blocking(choose).await.map(Some);
+    }
     let to = Remote {
         gid,
         lid: if reply.local_gid.is_empty() { remote.lid } else { reply.local_lid },
@@ -165,7 +196,7 @@ async fn shake_hands(
             return Err(by_peer(&receipt));
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 /// The rail's connection that is being set up, or a new one with our GID `gid`.

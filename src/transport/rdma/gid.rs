@@ -77,13 +77,23 @@ pub(super) fn is_link_local(gid: &[u8; 16]) -> bool {
     gid[0] == 0xfe && gid[1] & 0xc0 == 0x80
 }
 
+/// Two addresses that a router, or a link, may connect: both link-local or neither, both of IPv4 or neither.
+pub(super) fn are_akin(one: &[u8; 16], other: &[u8; 16]) -> bool {
+    is_link_local(one) == is_link_local(other) && is_v4(one) == is_v4(other)
+}
+
 fn is_overlay(netdev: &str) -> bool {
     OVERLAYS.iter().any(|prefix| netdev.starts_with(prefix))
 }
 
+/// ::ffff:0:0/96, an IPv4 address.
+fn is_v4(gid: &[u8; 16]) -> bool {
+    gid[..10] == [0; 10] && gid[10..12] == [0xff, 0xff]
+}
+
 /// 10/8, 172.16/12 and 100.64/10; 192.168/16 counts as routable, as upstream has it.
 fn is_private_v4(gid: &[u8; 16]) -> bool {
-    if gid[..10] != [0; 10] || gid[10..12] != [0xff, 0xff] {
+    if !is_v4(gid) {
         return false;
     }
     let [a, b, ..] = Ipv4Addr::new(gid[12], gid[13], gid[14], gid[15]).octets();
@@ -125,6 +135,16 @@ mod tests {
         }
         assert_eq!(rank(&entry(GidKind::InfiniBand, LINK_LOCAL), None), 1);
         assert_eq!(rank(&entry(GidKind::RoceV1, GLOBAL), Some("eth0")), 6);
+    }
+
+    #[test]
+    fn addresses_are_akin_in_link_and_family() {
+        let gids = [LINK_LOCAL, GLOBAL, &v4(10, 0)].map(|text| parse(text).unwrap());
+        for (at, one) in gids.iter().enumerate() {
+            let akin = gids.each_ref().map(|other| are_akin(one, other));
+            assert_eq!(akin, std::array::from_fn(|other| other == at));
+        }
+        assert!(are_akin(&parse(&v4(10, 0)).unwrap(), &parse(&v4(192, 168)).unwrap()));
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod errors;
 mod fence;
 mod flight;
 mod gid;
+mod gid_choice;
 mod judge;
 mod link;
 mod memory;

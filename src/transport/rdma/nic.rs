@@ -204,17 +204,24 @@ impl Nic {
         Some(found.gid)
     }
 
-    /// Whether packets can get to a peer's GID; if not, why. On Ethernet a link-local GID is good on one link only, and
-    /// two hosts are taken to be on one link if both use link-local GIDs.
-    pub(super) fn check_reach(&self, peer: &[u8; 16]) -> std::result::Result<(), String> {
-        let port = self.port();
-        if !gid::is_link_local(peer) || port.takes_link_local() {
+    /// The best GID of the peer's family that is at none of the indices `except`. Blocks on the driver.
+    pub(super) fn gid_for(&self, config: &Config, peer: &[u8; 16], except: &[u8]) -> Option<LocalGid> {
+        let suits =
+            |candidate: &Candidate| !except.contains(&candidate.index) && gid::are_akin(&candidate.gid, peer);
+        let (found, _) = look(&self.context, config, suits).ok()?;
+        Some(found.gid)
+    }
+
+    /// Whether packets can get from the own GID `own` to a peer's GID; if not, why. On Ethernet a link-local GID is good
+    /// on one link only, and two hosts are taken to be on one link if both use link-local GIDs.
+    pub(super) fn check_reach(&self, own: &LocalGid, peer: &[u8; 16]) -> std::result::Result<(), String> {
+        if !gid::is_link_local(peer) || gid::is_link_local(&own.bytes) || self.port.lock().infiniband {
             return Ok(());
         }
         let text = format!(
             "peer GID {} is link-local, and ours is {}: give the peer's NIC an address, or set MC_GID_INDEX there",
             gid::text(peer),
-            gid::text(&port.gid.bytes)
+            gid::text(&own.bytes)
         );
         Err(text)
     }

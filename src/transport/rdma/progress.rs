@@ -216,6 +216,7 @@ fn refresh(shared: &Arc<Shared>, nic: &Arc<Nic>) {
             let now = nic.port();
             if before.gid != now.gid {
                 for rail in shared.rails(nic).all() {
+                    *rail.moved.lock() = Default::default();
                     if let Some(connection) = rail.connection() {
                         let error = of_nic(&rail, "its GID changed");
                         rail.feed(Event::Lost(connection, error));

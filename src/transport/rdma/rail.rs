@@ -18,6 +18,8 @@ use tokio::sync::oneshot;
 use super::connection::Connection;
 use super::errors::{destroyed, unwanted};
 use super::flight::{fail_all, Flight, Keys, Loss, Lost};
+use super::gid::LocalGid;
+use super::gid_choice::Moved;
 use super::meter::Meter;
 use super::nic::Nic;
 use super::queue;
@@ -92,6 +94,8 @@ pub(super) struct Rail {
     completed: AtomicU64,
     /// Guards the machine and the route to the peer. Held briefly.
     state: Mutex<State>,
+    /// The GID that its connections are made with, where that is not the NIC's.
+    pub moved: Mutex<Moved>,
     /// Guards making and connecting queue pairs; held while the driver works. Never taken on a data path.
     pub setup: Mutex<Asked>,
 }
@@ -156,6 +160,7 @@ impl Rail {
                 task: None,
                 route: None,
             }),
+            moved: Mutex::default(),
             setup: Mutex::default(),
         })
     }
@@ -412,6 +417,12 @@ impl Rail {
     /// Nothing posted, nothing waiting.
     pub(super) fn is_idle(&self) -> bool {
         self.meter.inflight() == 0 && !self.has_waiting()
+    }
+
+    /// Our GID for its next connection.
+    pub(super) fn gid(&self) -> LocalGid {
+        let moved = self.moved.lock().gid;
+        moved.unwrap_or_else(|| self.nic.port().gid)
     }
 
     /// Nothing would be lost with it.
