@@ -16,7 +16,7 @@ STYLE = """<style>
   .card { fill: #fbfbf8; } text { font: 12px system-ui, sans-serif; fill: #1c2126; text-anchor: middle; }
   .title { font-size: 15px; font-weight: 600; } .note { font-size: 11px; fill: #47525b; text-anchor: start; } .left { text-anchor: start; }
   .axis { stroke: #8b959d; stroke-width: 1; } .grid { stroke: #dfe3e6; stroke-width: 1; } .range { stroke: #1c2126; stroke-width: 1.2; }
-  .tick { text-anchor: end; fill: #47525b; } .ratio { font-weight: 600; }
+  .tick { text-anchor: end; fill: #47525b; } .ratio { font-weight: 600; } .value { font-size: 10px; }
   .bar0 { fill: #2d7d5a; } .bar1 { fill: #a9b4bd; } .bar2 { fill: #d2a24c; } .bar3 { fill: #7d8fc9; }
   @media (prefers-color-scheme: dark) {
     .card { fill: #1b1f23; } text { fill: #eef1f3; } .note, .tick { fill: #c3ccd3; } .grid { stroke: #343b42; } .range { stroke: #eef1f3; }
@@ -66,7 +66,7 @@ def panel(x, y, title, rows, columns):
             median, middle = statistics.median(found), begin + (number + 0.5) * bar
             parts.append(f'<rect class="bar{number}" x="{begin + number * bar:.1f}" y="{scaled(median):.1f}" width="{bar * 0.92:.1f}" height="{y + height - scaled(median):.1f}"/>')
             parts.append(line("range", middle, scaled(min(found)), middle, scaled(max(found))))
-            parts.append(text(middle, scaled(max(found)) - 5, f"{median:.2g}" if median < 10 else f"{median:.0f}"))
+            parts.append(text(middle, scaled(max(found)) - 5, f"{median:#.2g}" if median < 10 else f"{median:.0f}", "value"))
         middle = begin + group * 0.38
         parts.append(text(middle, y + height + 16, size(row["block"])))
         ratio = statistics.median(rates(row, columns[0])) / statistics.median(rates(row, columns[1]))
