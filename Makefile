@@ -89,7 +89,7 @@ docs-deps:
 	@scripts/deps.sh docs
 
 docs: docs-deps ## the documentation as HTML, in target/docs
-	@scripts/docs.sh
+	@scripts/docs/build.sh
 
 fresh: ## demo on a new minimal Debian, for maintainers; needs root (SUITE=bookworm, FRESH='make demo')
 	@scripts/fresh.sh $(FRESH)

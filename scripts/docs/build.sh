@@ -2,9 +2,9 @@
 # Builds docs/ into target/docs. MkDocs comes from PyPI, with fixed versions, into a folder of its own: it installs in seconds, where
 # a generator written in Rust would compile for minutes. The build itself needs no network.
 #
-#   docs.sh --check    whether Python can do it, for deps.sh
+#   build.sh --check    whether Python can do it, for deps.sh
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 venv=target/docs-venv
 
 case "${1:-}" in

@@ -1,0 +1,29 @@
+#!/usr/bin/env python3
+"""Pages as they are built: what a marker in docs/src stands for is made from headers and sources, so that it cannot go stale.
+
+    page.py c-api.md     prints the whole page; tests/docs does this
+"""
+
+import importlib
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from markdown import read  # noqa: E402
+
+# The module whose render() makes what the marker stands for.
+GENERATORS = {"c-api.md": "c", "cpp-api.md": "cpp", "python-api.md": "python"}
+MARKER = "<!-- api -->\n"
+
+
+def fill(name, text):
+    if name not in GENERATORS:
+        return text
+    before, marker, after = text.partition(MARKER)
+    if not marker:
+        raise SystemExit(f"docs/src/{name} has no line {MARKER!r}")
+    return before + importlib.import_module(GENERATORS[name]).render() + after
+
+
+if __name__ == "__main__":
+    sys.stdout.write(fill(sys.argv[1], read("docs", "src", sys.argv[1])))
