@@ -4,15 +4,17 @@
     page.py c-api.md     prints the whole page; tests/docs does this
 """
 
-import importlib
 import os
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from markdown import read  # noqa: E402
+import api_c  # noqa: E402
+import api_cpp  # noqa: E402
+import api_python  # noqa: E402
+from marks import read  # noqa: E402
 
-# The module whose render() makes what the marker stands for.
-GENERATORS = {"c-api.md": "c", "cpp-api.md": "cpp", "python-api.md": "python"}
+# What makes the text that the marker stands for.
+GENERATORS = {"c-api.md": api_c.render, "cpp-api.md": api_cpp.render, "python-api.md": api_python.render}
 MARKER = "<!-- api -->\n"
 
 
@@ -22,7 +24,7 @@ def fill(name, text):
     before, marker, after = text.partition(MARKER)
     if not marker:
         raise SystemExit(f"docs/src/{name} has no line {MARKER!r}")
-    return before + importlib.import_module(GENERATORS[name]).render() + after
+    return before + GENERATORS[name]() + after
 
 
 if __name__ == "__main__":

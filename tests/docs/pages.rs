@@ -1,4 +1,4 @@
-//! The Markdown files for readers, with the page of C functions as it is built.
+//! The Markdown files for readers.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -36,16 +36,31 @@ fn markdown_below(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// README.md, ARCHITECTURE.md, CONTRIBUTING.md, CHANGELOG.md and everything below docs/.
-pub fn all() -> Vec<Page> {
+/// The pages whose functions come from headers and sources.
+const GENERATED: [&str; 3] = ["c-api.md", "cpp-api.md", "python-api.md"];
+
+/// A page as `make docs` builds it.
+pub fn built(name: &str) -> String {
+    output_of("scripts/docs/page.py", &[name])
+}
+
+/// README.md, ARCHITECTURE.md, CONTRIBUTING.md, CHANGELOG.md and everything below docs/, as they are in the repository.
+pub fn sources() -> Vec<Page> {
     let mut paths: Vec<PathBuf> =
         ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"].map(PathBuf::from).into();
     markdown_below(Path::new("docs"), &mut paths);
     paths.sort();
-    let built = Path::new("docs/src/c-api.md");
-    let text =
-        |path: &PathBuf| if path == built { output_of("scripts/docs_api.py", &[]) } else { read(path) };
-    paths.into_iter().map(|path| Page { text: text(&path), path }).collect()
+    paths.into_iter().map(|path| Page { text: read(&path), path }).collect()
+}
+
+/// The same, with what `make docs` puts into them.
+pub fn all() -> Vec<Page> {
+    let mut pages = sources();
+    for name in GENERATED {
+        let path = Path::new("docs/src").join(name);
+        pages.iter_mut().find(|page| page.path == path).unwrap().text = built(name);
+    }
+    pages
 }
 
 /// A fenced block of code.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use transfer_engine::error::codes::TABLE;
 
-use super::pages::{output_of, read, top};
+use super::pages::{built, output_of, read, top};
 
 /// Names of the functions of a C header: what stands before the first parenthesis of a declaration.
 fn functions(header: &str) -> BTreeSet<String> {
@@ -25,7 +25,7 @@ fn functions(header: &str) -> BTreeSet<String> {
 
 #[test]
 fn every_function_of_the_headers_is_in_the_built_page_once() {
-    let page = output_of("scripts/docs_api.py", &[]);
+    let page = built("c-api.md");
     let mut all = BTreeSet::new();
     for entry in std::fs::read_dir(top().join("include")).unwrap() {
         let path = entry.unwrap().path();
@@ -44,6 +44,32 @@ fn every_function_of_the_headers_is_in_the_built_page_once() {
         all.contains(*heading) || heading.starts_with("struct ") || heading.starts_with("union ")
     };
     assert!(headings.iter().all(|heading| known(&heading)), "{headings:?}");
+}
+
+#[test]
+fn the_pages_of_cpp_and_python_name_what_programs_use() {
+    let cpp = built("cpp-api.md");
+    for name in [
+        "int init(",
+        "Status submitTransfer(",
+        "submitScatter(",
+        "Status wait(",
+        "getSegmentDescByID(",
+        "int parse(",
+    ] {
+        assert!(cpp.contains(name), "cpp-api.md lacks {name}");
+    }
+    let python = built("python-api.md");
+    for name in [
+        "`write(",
+        "`wait(",
+        "`drained(",
+        "batch_transfer_sync_write_pages(",
+        "submit_scatter_read(",
+        "| `DeadlineError` |",
+    ] {
+        assert!(python.contains(name), "python-api.md lacks {name}");
+    }
 }
 
 #[test]
