@@ -58,7 +58,7 @@ demo: examples ## two processes move data between them
 demo-rdma: test-deps examples ## the same over RDMA, in a QEMU guest with soft-RoCE devices
 	@scripts/demo-rdma.sh
 
-test: lint run-tests ## everything: formatting, lints, all tests, interoperation with the released upstream
+test: lint docs run-tests ## everything: formatting, lints, all tests, interoperation with the released upstream
 
 # Clippy, rustdoc and the tests share the test profile's folder, and so the build scripts and macros of all dependencies.
 IN := --locked --profile $(TEST_PROFILE)
