@@ -24,7 +24,7 @@ LIBA := target/release/libtransfer_engine.a
 # Same optimisation as release with assertions on, and without the link-time optimisation that every test binary would pay for again.
 TEST_PROFILE ?= checked
 
-.PHONY: help deps test-deps venv peers library build examples demo demo-rdma test lint run-tests bench bench-rdma fresh install clean
+.PHONY: docs docs-deps bench-plot help deps test-deps venv peers library build examples demo demo-rdma test lint run-tests bench bench-rdma fresh install clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -62,7 +62,7 @@ demo: examples ## two processes move data between them
 demo-rdma: test-deps examples ## the same over RDMA, in a QEMU guest with soft-RoCE devices
 	@scripts/demo-rdma.sh
 
-test: lint run-tests ## everything: formatting, lints, all tests, interoperation with the released upstream
+test: lint docs run-tests ## everything: formatting, lints, all tests, interoperation with the released upstream
 
 # Clippy, rustdoc and the tests share the test profile's folder, and so the build scripts and macros of all dependencies.
 IN := --locked --profile $(TEST_PROFILE)
@@ -82,6 +82,18 @@ bench: examples venv ## this library beside upstream (BENCH_ARGS='--op write --b
 
 bench-rdma: examples venv ## the same over RDMA in the guest, with perftest's ib_*_bw as the measure (ROUNDS=3)
 	@bash tests/rxe/bench.sh $(ROUNDS)
+
+# Long enough for medians, on a machine that may be shared: the two libraries take turns.
+PLOT_ARGS ?= --op write,read --block 4k,16k,64k,256k,1m --batch 16 --threads 1 --runs 5 --no-latency
+bench-plot: examples venv ## runs both again and draws the plot of README and docs
+	@target/venv/bin/python scripts/bench.py $(PLOT_ARGS) --json docs/bench/tcp-loopback.json
+	@python3 scripts/plot.py docs/bench/tcp-loopback.json docs/src/images/throughput.svg
+
+docs-deps:
+	@scripts/deps.sh docs
+
+docs: docs-deps ## the documentation as HTML, in target/docs
+	@scripts/docs/build.sh
 
 fresh: ## demo on a new minimal Debian, for maintainers; needs root (SUITE=bookworm, FRESH='make demo')
 	@scripts/fresh.sh $(FRESH)

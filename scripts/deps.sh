@@ -3,6 +3,7 @@
 #
 #   deps.sh         what `make build` and `make demo` need
 #   deps.sh test    also what only `make test` and the benchmarks need
+#   deps.sh docs    what `make docs` needs, and nothing else
 #
 # Every need is tried: compiled, linked, loaded or started, because the neighbour of a missing file proves nothing. What
 # fails is named with its error, the reason it is needed and its Debian package; after the installation it is tried again.
@@ -13,6 +14,9 @@ PATH=${CARGO_HOME:-$HOME/.cargo}/bin:$PATH:/usr/sbin:/sbin
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 . scripts/deps/engine.sh
-. scripts/deps/build.sh
+case "${1:-}" in
+docs) . scripts/deps/docs.sh ;;
+*) . scripts/deps/build.sh ;;
+esac
 [ "${1:-}" != test ] || . scripts/deps/test.sh
 satisfy
