@@ -42,11 +42,10 @@ fn older_glibc() {
     println!("cargo:rerun-if-env-changed=TE_GLIBC");
     let Ok(folder) = std::env::var("TE_GLIBC") else { return };
     println!("cargo:rerun-if-changed={folder}");
+    // As a search path, because only that comes before those that dependencies ask for.
+    println!("cargo:rustc-link-search=native={folder}");
     // The system's libgcc_s.so may need what the older glibc lacks; that of a system with the older glibc does not.
-    for argument in [format!("-L{folder}"), "-Wl,--allow-shlib-undefined".into()] {
-        println!("cargo:rustc-cdylib-link-arg={argument}");
-        println!("cargo:rustc-link-arg-bins={argument}");
-    }
+    println!("cargo:rustc-link-arg=-Wl,--allow-shlib-undefined");
 }
 
 fn error_header() -> Result<String, std::fmt::Error> {
