@@ -5,6 +5,10 @@
 #ifndef CONFIG_H
 #define CONFIG_H
 
+#ifdef MTE_WITH_GLOG
+#include <glog/logging.h>
+#endif
+
 #include <cstddef>
 #include <cstdint>
 #include <string>
