@@ -124,7 +124,7 @@ class TransferEngine {
         return state_ == nullptr ? uninitialised<Transport *>(nullptr) : state_->transport(proto);
     }
     bool isTcpOnly() const {
-        return call([](transfer_engine_t engine) { return ::isTcpOnly(engine); }) == 1;
+        return call([](transfer_engine_t engine) { return ::mte_only_transport(engine, "tcp"); }) == 1;
     }
     bool isUsingTent() const { return false; }
 

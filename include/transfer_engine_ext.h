@@ -371,9 +371,9 @@ transfer_engine_t mte_create_engine(const char *metadata_conn_string,
 transport_t mte_transport(transfer_engine_t engine, const char *proto);
 
 /**
- * 1 if TCP is installed and nothing else, else 0; -1 for an unknown engine. A name that newer programs use.
+ * 1 if this transport is installed and no other, else 0; -1 for an unknown engine, or NULL.
  */
-int isTcpOnly(transfer_engine_t engine);
+int mte_only_transport(transfer_engine_t engine, const char *proto);
 
 /**
  * The port of getLocalIpAndPort; -1 for an unknown engine. A name that newer programs use.

@@ -180,7 +180,6 @@ const NAMERS: &[(&str, &str)] = &[
     ("config.rs", "the settings of each"),
     ("error/codes.rs", "what upstream's codes mean"),
     ("ffi/types.rs", "upstream's structs"),
-    ("ffi/create.rs", "a function that newer programs call"),
     ("engine/reports.rs", "upstream's words for an empty list"),
     ("topology/discover.rs", "the devices of the kernel's class are called so"),
     ("runtime/ports.rs", "the protocol of a socket"),

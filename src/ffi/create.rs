@@ -41,10 +41,11 @@ pub unsafe extern "C" fn mte_transport(engine: transfer_engine_t, proto: *const 
     })
 }
 
-/// 1 if TCP is installed and nothing else, else 0; -1 for an unknown engine. A name that newer programs use.
+/// 1 if this transport is installed and no other, else 0; -1 for an unknown engine, or NULL.
 #[no_mangle]
-pub unsafe extern "C" fn isTcpOnly(engine: transfer_engine_t) -> c_int {
-    with_engine(engine, |engine| Ok(engine.has_only("tcp").into()))
+pub unsafe extern "C" fn mte_only_transport(engine: transfer_engine_t, proto: *const c_char) -> c_int {
+    // SAFETY: a C string by the API's contract.
+    with_engine(engine, |engine| Ok(engine.has_only(unsafe { text(proto, "proto") }?).into()))
 }
 
 /// The port of getLocalIpAndPort; -1 for an unknown engine. A name that newer programs use.

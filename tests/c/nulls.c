@@ -73,7 +73,7 @@ static int surprises_with_engine(transfer_engine_t bad, bool print) {
         {"mte_transfer_arrays", mte_transfer_arrays(bad, 0, OPCODE_READ, &word, &word, &word, 1, NULL, 0, &why) == -1},
         {"mte_transfer_pages", mte_transfer_pages(bad, 0, OPCODE_READ, page, page, 1, page, 1, 0, NULL, 0, &why) == -1},
         {"getRpcPort", getRpcPort(bad) == -1},
-        {"isTcpOnly", isTcpOnly(bad) == -1},
+        {"mte_only_transport", mte_only_transport(bad, "tcp") == -1},
         {"getBatchTransferStatus", getBatchTransferStatus(bad, 1, &status) == -1 && status.status == 77},
         {"checkSegmentStatus", checkSegmentStatus(bad, 0) == -1},
         {"probePeerAliveByID", probePeerAliveByID(bad, 0) == -1},

@@ -13,9 +13,9 @@ static void creation(void) {
     transfer_engine_t e = mte_create_engine("P2PHANDSHAKE", "127.0.0.1", NULL, NULL);
     CHECK("an engine without transports", e != NULL);
     CHECK_NULL("has none", mte_transport(e, "tcp"), -1);
-    CHECK_EQ("so TCP is not the only one", isTcpOnly(e), 0);
+    CHECK_EQ("so TCP is not the only one", mte_only_transport(e, "tcp"), 0);
     transport_t tcp = installTransport(e, "tcp", NULL);
-    CHECK("until it is installed", tcp != NULL && mte_transport(e, "tcp") == tcp && isTcpOnly(e) == 1);
+    CHECK("until it is installed", tcp != NULL && mte_transport(e, "tcp") == tcp && mte_only_transport(e, "tcp") == 1);
     CHECK_NULL("an unknown transport", mte_transport(e, "warp"), -1);
     destroyTransferEngine(e);
     e = mte_create_engine("P2PHANDSHAKE", "127.0.0.1", "tcp", "");
@@ -25,7 +25,7 @@ static void creation(void) {
     CHECK_EQ("its port", getRpcPort(e), atoi(strrchr(name, ':') + 1));
     destroyTransferEngine(e);
     e = mte_create_engine("P2PHANDSHAKE", "127.0.0.1", "auto", "no_such_nic");
-    CHECK("a NIC that is not there leaves TCP", e != NULL && isTcpOnly(e) == 1);
+    CHECK("a NIC that is not there leaves TCP", e != NULL && mte_only_transport(e, "tcp") == 1);
     destroyTransferEngine(e);
     CHECK_NULL("a transport that does not exist", mte_create_engine("P2PHANDSHAKE", "127.0.0.1", "warp", ""), -1);
     CHECK_NULL("one that this project lacks", mte_create_engine("P2PHANDSHAKE", "127.0.0.1", "tcp,efa", ""), -303);
