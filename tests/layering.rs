@@ -68,9 +68,10 @@ const LAYERS: &[(&str, &[&str])] = &[
             "json",
             "host_port",
             "segment_desc",
-            // NIC choice is made per slice, and type-0 messages are plain data.
+            // NIC choice is made per slice, and messages are plain data.
             "topology",
             "handshake::ConnectionMessage",
+            "handshake::Notification",
             "transport::host",
             "transport::incarnation",
             "transport::offer",
@@ -95,6 +96,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "segment_desc",
             "topology::Matrix",
             "handshake::ConnectionMessage",
+            "handshake::Notification",
             "transport::host",
             "transport::incarnation",
             "transport::offer",

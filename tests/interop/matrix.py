@@ -74,6 +74,22 @@ class Pair:
                 got += receiver.notifications()["messages"]
             expect(sorted(got) == sorted(sent), f"received {[m[0] for m in got]} or other texts", sender, receiver)
 
+    def only_by_queue_pair(self, first):
+        """Their notifications arrive over a connection that `first` has made, without the handshake port."""
+        initiator, target = (self.ours, self.upstream) if first == "ours" else (self.upstream, self.ours)
+        done = initiator.transfer(op="write", segment=target.segment, items=[[0, target.base, 64]])
+        expect(done["ok"], f"WRITE: {done}", self.ours, self.upstream)
+        # More than there are buffers for; the longest one fits just so.
+        sent = [[f"{n}", "m" * n] for n in (0, 1, 40, 65_000)] + [[f"{n}", "漢"] for n in range(50)]
+        for message in sent:
+            items = [[0, self.ours.base, 64]]
+            done = self.upstream.transfer(op="write", segment=self.ours.segment, items=items, notify=message)
+            expect(done["ok"], f"WRITE with a notification: {done}", self.ours, self.upstream)
+        got, deadline = [], time.monotonic() + DEADLINE
+        while len(got) < len(sent) and time.monotonic() < deadline:
+            got += self.ours.notifications()["messages"]
+        expect(got == sent, f"received {[m[0] for m in got]} or other texts", self.ours, self.upstream)
+
     def moved_memory(self):
         """Who has opened a segment finds what its owner registers afterwards, at another place."""
         for initiator, target in ((self.ours, self.upstream), (self.upstream, self.ours)):
@@ -149,11 +165,11 @@ def main(folder):
         return "notify only"
 
     result["shm"] = paired({**upstream, "MC_FORCE_SHM": "1"}, {}, over_shared_memory)
-    stores = {name: os.environ[f"TE_{name.upper()}"] for name in ("http", "etcd")}
+    stores = {name: os.environ[f"TE_{name.upper()}"] for name in ("http", "etcd") if os.environ.get(f"TE_{name.upper()}")}
     stored = {name: {"TE_STORE": url, "MC_TCP_BIND_ADDRESS": "127.0.0.1"} for name, url in stores.items()}
     for store, both in stored.items():
         result[store] = paired(upstream, both, lambda pair: pair.transfers(late))
-    if not result["token"]:
+    if not result["token"] and stored:
         both = {**stored["http"], "TE_STORE": os.environ["TE_HTTP_TOKEN"], "MC_METADATA_HTTP_TOKEN": "open sesame"}
         result["token"] = paired(upstream, both, lambda pair: pair.transfers(late))
 
@@ -173,6 +189,13 @@ def main(folder):
             print(json.dumps({"cpu:0": [["sim0"], []]}), file=matrix, flush=True)
             upstream = {**upstream, **rdma, "MC_CUSTOM_TOPO_JSON": matrix.name}
             result["rdma"] = paired(upstream, rdma, over_rdma)
+            result["rdma notify"] = "none"
+            if result["token"] != "none":
+                # Nothing else brings theirs then; ours never come that way.
+                theirs = {**upstream, "MC_RDMA_NOTIFY_OOB_FALLBACK": "0"}
+                for first in ("ours", "upstream"):
+                    case = lambda pair: pair.only_by_queue_pair(first)
+                    result["rdma notify"] = paired(theirs, rdma, case)
             for store, both in stored.items():
                 result[f"rdma {store}"] = paired(upstream, {**rdma, **both}, over_rdma)
     finally:
