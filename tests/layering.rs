@@ -180,6 +180,7 @@ const NAMERS: &[(&str, &str)] = &[
     ("transport/table.rs", "the table of transports"),
     ("transport/mod.rs", "the folders are declared there"),
     ("config.rs", "the settings of each"),
+    ("config/unused.rs", "settings of upstream that name theirs"),
     ("error/codes.rs", "what upstream's codes mean"),
     ("ffi/types.rs", "upstream's structs"),
     ("ffi/create.rs", "a function that newer programs call"),
