@@ -11,10 +11,13 @@ export RUSTFLAGS += --remap-path-prefix=$(CURDIR)=. --remap-path-prefix=$(or $(C
 CALLERS_LIBCLANG := $(LIBCLANG_PATH)
 export LIBCLANG_PATH := $(CURDIR)/target/libclang/lib
 export BINDGEN_EXTRA_CLANG_ARGS += -isystem $(CURDIR)/target/libclang/include
+# What is shipped runs on glibc 2.28 and later: scripts/glibc.sh, by `deps`, puts there what it is linked to.
+export TE_GLIBC := $(CURDIR)/target/glibc
 
 PREFIX     ?= /usr/local
 LIBDIR     ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
+BINDIR     ?= $(PREFIX)/bin
 DESTDIR    ?=
 BENCH_ARGS ?=
 VERSION    := $(shell sed -n 's/^version = "\(.*\)"/\1/p;T;q' Cargo.toml)
@@ -24,7 +27,7 @@ LIBA := target/release/libtransfer_engine.a
 # Same optimisation as release with assertions on, and without the link-time optimisation that every test binary would pay for again.
 TEST_PROFILE ?= checked
 
-.PHONY: help deps test-deps venv peers library build examples demo demo-rdma test lint run-tests bench bench-rdma fresh install clean
+.PHONY: help deps test-deps venv peers library build examples demo demo-rdma test lint run-tests bench bench-rdma bench-plot docs docs-deps fresh portable companions deb install uninstall clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -46,9 +49,11 @@ peers: venv
 # Without the program `mte`, whose link-time optimisation takes as long as the library's.
 library: deps
 	cargo build --release --locked --lib
+	@scripts/archive.sh
 
 build: library ## the shared and the static library and mte, in target/release
 	cargo build --release --locked
+	@scripts/archive.sh
 	@printf '%s\n' '' 'Built $(SO), $(LIBA), target/release/mte; headers are in include/.' \
 	    'To link a C program:  cc -I$(CURDIR)/include program.c -L$(CURDIR)/target/release -Wl,-rpath,$(CURDIR)/target/release -ltransfer_engine' \
 	    "To install them with a pkg-config file:  make install PREFIX=/usr/local"
@@ -62,7 +67,7 @@ demo: examples ## two processes move data between them
 demo-rdma: test-deps examples ## the same over RDMA, in a QEMU guest with soft-RoCE devices
 	@scripts/demo-rdma.sh
 
-test: lint run-tests ## everything: formatting, lints, all tests, interoperation with the released upstream
+test: lint docs run-tests ## everything: formatting, lints, all tests, interoperation with the released upstream
 
 # Clippy, rustdoc and the tests share the test profile's folder, and so the build scripts and macros of all dependencies.
 IN := --locked --profile $(TEST_PROFILE)
@@ -83,18 +88,38 @@ bench: examples venv ## this library beside upstream (BENCH_ARGS='--op write --b
 bench-rdma: examples venv ## the same over RDMA in the guest, with perftest's ib_*_bw as the measure (ROUNDS=3)
 	@bash tests/rxe/bench.sh $(ROUNDS)
 
+# Long enough for medians, on a machine that may be shared: the two libraries take turns.
+PLOT_ARGS ?= --op write,read --block 4k,16k,64k,256k,1m --batch 16 --threads 1 --runs 5 --no-latency
+bench-plot: examples venv ## runs both again and draws the plot of README and docs
+	@target/venv/bin/python scripts/bench.py $(PLOT_ARGS) --json docs/bench/tcp-loopback.json
+	@python3 scripts/plot.py docs/bench/tcp-loopback.json docs/src/images/throughput.svg
+
+docs-deps:
+	@scripts/deps.sh docs
+
+docs: docs-deps ## the documentation as HTML, in target/docs
+	@scripts/docs/build.sh
+
 fresh: ## demo on a new minimal Debian, for maintainers; needs root (SUITE=bookworm, FRESH='make demo')
 	@scripts/fresh.sh $(FRESH)
 
-# Builds nothing: it is run by root, the build is not.
-install: ## headers, libraries and transfer_engine.pc under DESTDIR PREFIX
-	@for f in $(SO) $(LIBA) include/transfer_engine_c.h; do [ -f $$f ] || { echo "install: $$f is missing: run 'make build' first" >&2; exit 1; }; done
-	cd include && find . -name '*.h' -exec install -D -m 644 '{}' '$(DESTDIR)$(INCLUDEDIR)/{}' \;
-	install -D -m 755 $(SO) '$(DESTDIR)$(LIBDIR)/libtransfer_engine.so'
-	install -D -m 644 $(LIBA) '$(DESTDIR)$(LIBDIR)/libtransfer_engine.a'
-	install -d '$(DESTDIR)$(LIBDIR)/pkgconfig'
-	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR:$(PREFIX)/%=$${prefix}/%)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR:$(PREFIX)/%=$${prefix}/%)|' -e 's|@VERSION@|$(VERSION)|' \
-	    transfer_engine.pc.in >'$(DESTDIR)$(LIBDIR)/pkgconfig/transfer_engine.pc'
+portable: build ## what is shipped, in target/portable: stripped, and checked to run on glibc 2.28
+	@scripts/portable.sh
+
+companions: ## empty libraries that build scripts for upstream's name, in target/companions
+	@scripts/companions.sh
+
+deb: portable ## Debian packages, in target/debian
+	@scripts/deps.sh deb
+	@scripts/deb.sh
+
+install: ## headers, libraries, mte, pkg-config and CMake files under DESTDIR PREFIX (COMPANIONS=1: the empty libraries too)
+	@$(INSTALL) install
+
+uninstall: ## remove what install put there
+	@$(INSTALL) uninstall
+
+INSTALL = PREFIX='$(PREFIX)' LIBDIR='$(LIBDIR)' INCLUDEDIR='$(INCLUDEDIR)' BINDIR='$(BINDIR)' DESTDIR='$(DESTDIR)' VERSION='$(VERSION)' COMPANIONS='$(or $(COMPANIONS),0)' scripts/install.sh
 
 clean: ## remove target/ and the built examples
 	rm -rf target

@@ -1,5 +1,6 @@
 //! Generates the C headers into OUT_DIR; a test compares them with `include/`.
-//! Sets the SONAME, and keeps the library mapped after dlclose: it has threads.
+//! Sets the SONAME, and keeps the library mapped after dlclose: it has threads. Links against an older glibc where the
+//! Makefile says so.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,libtransfer_engine.so");
     println!("cargo:rustc-cdylib-link-arg=-Wl,-z,nodelete");
+    older_glibc();
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("error.h"), error_header()?)?;
     let api = ["types", "engine", "segment", "memory", "transfer", "notify", "stats"];
@@ -33,6 +35,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         &TOKENSPEED_PRELUDE,
         &out.join("transfer_engine_tokenspeed.h"),
     )
+}
+
+/// What is shipped is linked to the stand-ins of `scripts/glibc.sh`, whose folder `TE_GLIBC` names.
+fn older_glibc() {
+    println!("cargo:rerun-if-env-changed=TE_GLIBC");
+    let Ok(folder) = std::env::var("TE_GLIBC") else { return };
+    println!("cargo:rerun-if-changed={folder}");
+    // As a search path, because only that comes before those that dependencies ask for.
+    println!("cargo:rustc-link-search=native={folder}");
+    // The system's libgcc_s.so may need what the older glibc lacks; that of a system with the older glibc does not.
+    println!("cargo:rustc-link-arg=-Wl,--allow-shlib-undefined");
 }
 
 fn error_header() -> Result<String, std::fmt::Error> {

@@ -5,16 +5,20 @@ Both sides run the same program (upstream's transfer_engine_bench, and c_example
 target and initiator for every run. The implementations take turns, so that a busy minute of the machine hits all of them;
 medians are reported. CPU-s/GB is user + system time of the whole process (os.wait4), start-up included, per GB moved.
 
-Run by `make bench BENCH_ARGS='…'`. `--ours upstream` puts upstream on both sides: what differs then is noise.
+Run by `make bench BENCH_ARGS='…'`. `--ours upstream` puts upstream on both sides: what differs then is noise. `--json FILE`
+keeps every run with a description of the machine, for scripts/plot.py.
 """
 
 import argparse
 import itertools
+import json
 import os
 import re
 import signal
 import statistics
+import subprocess
 import sys
+import time
 
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(TOP, "tests", "interop"))
@@ -52,6 +56,7 @@ def arguments():
     parser.add_argument("--one-shot-also", action="store_true", help="upstream with MC_TCP_ENABLE_CONNECTION_POOL=0 as well")
     parser.add_argument("--ours", choices=KINDS, default="ours", help="what stands in the column 'ours'")
     parser.add_argument("--no-latency", action="store_true", help="skip the latency rows")
+    parser.add_argument("--json", metavar="FILE", help="write every run and the machine's description there")
     return parser.parse_args()
 
 
@@ -91,7 +96,41 @@ def rate_cell(result):
     return f"{number(result[0])} | {number(result[1])} / {number(result[2])}"
 
 
+def first_line(command):
+    try:
+        return subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=True).stdout.strip().partition("\n")[0]
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def matched(path, pattern):
+    with open(path, encoding="utf-8") as file:
+        found = re.search(pattern, file.read(), re.M)
+    return found.group(1).strip() if found else ""
+
+
+def machine():
+    """What was measured, on what, and how busy that was when the runs began."""
+    upstream = "mooncake-transfer-engine-non-cuda"
+    wheel = first_line([sys.executable, "-c", f"from importlib.metadata import version; print(version('{upstream}'))"])
+    return {
+        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "processor": matched("/proc/cpuinfo", r"^model name\s*: (.*)") or os.uname().machine,
+        "processors": os.cpu_count(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+        "virtual": bool(re.search(r"\bhypervisor\b", matched("/proc/cpuinfo", r"^flags\s*: (.*)"))),
+        "kernel": os.uname().release,
+        "load_before": round(os.getloadavg()[0], 2),
+        "ours": matched(os.path.join(TOP, "Cargo.toml"), r'^version = "(.*)"'),
+        "commit": first_line(["git", "describe", "--always", "--dirty", "--exclude=*"]),
+        "upstream": f"{upstream} {wheel}",
+        "network": "TCP over the loopback, initiator and target on one machine",
+    }
+
+
 def throughput(options, columns):
+    """Prints the table row by row, and returns the rows with every run."""
+    rows = []
     heads = [f"{name} GB/s | {name} CPU-s/GB init / target" for name, _, _ in columns]
     ratios = [f"ours : {name}" for name, _, _ in columns[1:]]
     print("| op | block | batch | threads | " + " | ".join(heads + ratios) + " |")
@@ -105,6 +144,10 @@ def throughput(options, columns):
         cells = [rate_cell(result) for result in results] + [f"{results[0][0] / result[0]:.2f}" for result in results[1:]]
         label = f"{block // KIB} KiB" if block < KIB * KIB else f"{block // (KIB * KIB)} MiB"
         print(f"| {op} | {label} | {batch} | {threads} | " + " | ".join(cells) + " |", flush=True)
+        keys = ("gb_per_s", "initiator_cpu_s_per_gb", "target_cpu_s_per_gb")
+        kept = {name: [dict(zip(keys, run)) for run in runs[name]] for name, _, _ in columns}
+        rows.append({"op": op, "block": block, "batch": batch, "threads": threads, "runs": kept})
+    return rows
 
 
 def latency(options):
@@ -130,7 +173,13 @@ def main():
     if options.one_shot_also:
         columns.append(("upstream, one-shot", "upstream", ONE_SHOT))
     print(f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}, medians of {options.runs} runs of {options.duration} s\n")
-    throughput(options, columns)
+    found = {"machine": machine(), "runs": options.runs, "seconds_per_run": options.duration, "columns": [name for name, _, _ in columns]}
+    found["rows"] = throughput(options, columns)
+    found["machine"]["load_after"] = round(os.getloadavg()[0], 2)
+    if options.json:
+        with open(options.json, "w", encoding="utf-8") as file:
+            json.dump(found, file, indent=1)
+            file.write("\n")
     if not options.no_latency and options.ours == "ours":
         latency(options)
 

@@ -3,6 +3,8 @@
 #
 #   deps.sh         what `make build` and `make demo` need
 #   deps.sh test    also what only `make test` and the benchmarks need
+#   deps.sh docs    what `make docs` needs, and nothing else
+#   deps.sh deb     also what only `make deb` needs
 #
 # Every need is tried: compiled, linked, loaded or started, because the neighbour of a missing file proves nothing. What
 # fails is named with its error, the reason it is needed and its Debian package; after the installation it is tried again.
@@ -13,6 +15,9 @@ PATH=${CARGO_HOME:-$HOME/.cargo}/bin:$PATH:/usr/sbin:/sbin
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 . scripts/deps/engine.sh
-. scripts/deps/build.sh
-[ "${1:-}" != test ] || . scripts/deps/test.sh
+case "${1:-}" in
+docs) . scripts/deps/docs.sh ;;
+*) . scripts/deps/build.sh ;;
+esac
+case "${1:-}" in test | deb) . "scripts/deps/$1.sh" ;; esac
 satisfy

@@ -11,7 +11,7 @@ use std::time::Duration;
 use parse::*;
 use unused::UNUSED;
 
-/// One documented variable; README's table is tested against these rows.
+/// One documented variable; the table in docs/src/settings.md is tested against these rows.
 #[cfg_attr(not(feature = "internals"), allow(dead_code))]
 pub struct Row {
     /// Environment variable.
@@ -36,7 +36,7 @@ macro_rules! config {
             }
         }
 
-        /// Every variable, in the order of the README table.
+        /// Every variable, in the order of the table in docs/src/settings.md.
         #[cfg_attr(not(feature = "internals"), allow(dead_code))]
         pub const ROWS: &[Row] = &[
             $(Row { name: $name, default: $shown, meaning: $meaning },)*

@@ -126,6 +126,7 @@ programs! {
     a_stores_codes_have_their_triggers: "stores";
     a_batchs_notification_waits_for_nobody_and_tells_its_fate: "notified";
     memory_that_is_gone_fails_only_its_requests: "unmapped";
+    transfers_in_one_call_and_questions_about_peers: "whole";
     canceled_and_failed_batches_leave_both_sides_quiet: "quiesce";
     a_peer_is_not_given_up_because_this_process_was_stopped: "paused";
     a_segment_that_is_opened_again_leads_to_the_new_engine: "restarts";

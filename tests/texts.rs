@@ -138,3 +138,30 @@ fn the_reader_of_texts_knows_the_forms_of_literals() {
     assert_eq!(texts, expected.map(|(line, text)| (line, text.to_string())));
     assert_eq!(expected.map(|(_, text)| has_gap(text)), [false, true, false, false]);
 }
+
+/// What stands between quotation marks in the tables of a page, cut where a `…` stands for something that varies.
+fn quoted(page: &str) -> Vec<String> {
+    let rows = page.lines().filter(|line| line.starts_with('|'));
+    let quotes = rows.flat_map(|line| line.split('"').skip(1).step_by(2));
+    let parts = quotes.flat_map(|quote| quote.split('…'));
+    parts
+        .map(|part| part.trim_matches([' ', '\'', ';', '?']).to_string())
+        .filter(|part| part.len() > 5)
+        .collect()
+}
+
+#[test]
+fn trouble_shooting_quotes_messages_that_exist() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (mut found, mut texts) = (Vec::new(), Vec::new());
+    files(&top.join("src"), &mut found);
+    for path in found.iter().filter(|path| !path.ends_with("tests.rs")) {
+        let literals = literals(&std::fs::read_to_string(path).unwrap());
+        texts.extend(literals.into_iter().map(|(_, text)| text.replace("\\\"", "\"")));
+    }
+    let quotes = quoted(&std::fs::read_to_string(top.join("docs/src/troubleshooting.md")).unwrap());
+    assert!(quotes.len() > 40, "only {} quotations were found", quotes.len());
+    let unknown: Vec<&String> =
+        quotes.iter().filter(|quote| !texts.iter().any(|text| text.contains(*quote))).collect();
+    assert!(unknown.is_empty(), "docs/src/troubleshooting.md quotes what no message says: {unknown:#?}");
+}

@@ -6,6 +6,10 @@ compiles() { cat >"$work/try.$1" && "${@:2}" -o "$work/try" "$work/try.$1"; }
 try_cc() { compiles c cc <<<'int main(void) { return 0; }' && "$work/try"; }
 need cc "gcc libc6-dev" - "linking Rust and compiling the C examples"
 
+# What is shipped is linked to stand-ins for an older C library, which are made of this machine's.
+try_glibc() { scripts/glibc.sh; }
+need glibc binutils cc "what is linked to run on glibc 2.28, and a static library that links anywhere"
+
 try_pkgconfig() { pkg-config --version; }
 need pkgconfig "pkg-config" - "the build script of rdma-sys"
 

@@ -74,3 +74,12 @@ need rxe ibverbs-providers python "the RDMA tests (soft-RoCE)"
 try_rustfmt() { cargo fmt --version && cargo clippy --version; }
 fix_rustfmt() { rustup component add rustfmt clippy; }
 need rustfmt "" cargo "the test of formatting and lints"
+
+# Programs of other languages that link the library.
+try_cmake() { cmake --version; }
+try_go() {
+    printf 'package main\n// #include <stdlib.h>\nimport "C"\nfunc main() { C.free(nil) }\n' >"$work/try.go"
+    GO111MODULE=off CGO_ENABLED=1 GOFLAGS='' GOCACHE="$work/go-cache" go build -o "$work/try" "$work/try.go"
+}
+need cmake "cmake make" cc "a test that links as a CMake project"
+need go golang-go cc "a test that links as a Go program"

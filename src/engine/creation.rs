@@ -62,7 +62,7 @@ impl Engine {
     pub fn installed(&self, protocol: &str) -> Result<&'static str> {
         let row = table::position(protocol).ok_or_else(|| table::not_here(protocol))?;
         let installed = self.transports().get(row);
-        installed.map(|transport| transport.name()).ok_or_else(|| {
+        installed.map(|_| PROTOCOLS[row].name()).ok_or_else(|| {
             Error::invalid(format!("transport '{protocol}' is not installed; call installTransport first"))
         })
     }

@@ -15,8 +15,13 @@ impl Engine {
     }
 
     /// The matrix in use; empty if there is none.
-    pub fn topology(&self) -> Matrix {
+    pub(super) fn topology(&self) -> Matrix {
         self.topology.lock().as_ref().map(|(matrix, _)| matrix.clone()).unwrap_or_default()
+    }
+
+    /// The matrix in use as JSON text.
+    pub fn topology_text(&self) -> String {
+        text_of(&self.topology())
     }
 
     /// Puts another matrix in use, for installations to come.
@@ -54,9 +59,18 @@ fn found(config: &Config, devices: &Filter) -> Result<(Matrix, &'static str)> {
     Ok((discovered(config, devices)?, "discovery"))
 }
 
-/// What discovery finds on this machine for an engine that would be created with `devices`, and with the settings of now.
-pub fn survey_machine(devices: &str) -> Result<Matrix> {
-    discovered(&Config::from_env().0, &caller_filter(devices))
+/// What discovery finds on this machine for an engine that would be created with `devices`, and with the settings of now, as
+/// JSON text.
+pub fn survey_machine(devices: &str) -> Result<String> {
+    Ok(text_of(&discovered(&Config::from_env().0, &caller_filter(devices))?))
+}
+
+/// Without rows an empty object; what shows links says null then, as upstream does.
+fn text_of(matrix: &Matrix) -> String {
+    if matrix.rows().is_empty() {
+        return "{}".into();
+    }
+    matrix.to_value().to_string()
 }
 
 /// The NICs that whoever creates an engine wants; all, if the text names none.

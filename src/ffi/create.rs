@@ -62,7 +62,7 @@ pub unsafe extern "C" fn mte_local_topology(
     len: *mut usize,
 ) -> c_int {
     // SAFETY: `*len` bytes by the API's contract.
-    with_engine(engine, |engine| unsafe { whole_text(&engine.topology().to_value().to_string(), buf, len) })
+    with_engine(engine, |engine| unsafe { whole_text(&engine.topology_text(), buf, len) })
 }
 
 /// The NIC priority matrix that an engine created with these devices would discover on this machine now, without one. devices
@@ -76,8 +76,8 @@ pub unsafe extern "C" fn mte_discover_topology(
     guard(|| {
         // SAFETY: a C string by the API's contract.
         let devices = unsafe { optional(devices, "devices") }?;
-        let matrix = topology::survey_machine(devices)?;
+        let found = topology::survey_machine(devices)?;
         // SAFETY: `*len` bytes by the API's contract.
-        unsafe { whole_text(&matrix.to_value().to_string(), buf, len) }
+        unsafe { whole_text(&found, buf, len) }
     })
 }

@@ -25,6 +25,8 @@ static int surprises_with_engine(transfer_engine_t bad, bool print) {
     mte_batch_status_t all;
     mte_task_report_t full;
     mte_buffer_t buffer;
+    const uint64_t word = 8;
+    const int64_t page[5] = {0};
     const struct {
         const char *call;
         bool ok;
@@ -61,6 +63,20 @@ static int surprises_with_engine(transfer_engine_t bad, bool print) {
         {"mte_cancel_batch", mte_cancel_batch(bad, 1) == -1},
         {"mte_task_drained", mte_task_drained(bad, 1, 0, &fd) == -1},
         {"mte_segment_buffers", mte_segment_buffers(bad, 0, &buffer, &count) == -1},
+        {"mte_transport", mte_transport(bad, "tcp") == NULL},
+        {"mte_local_topology", mte_local_topology(bad, text, &count) == -1},
+        {"mte_segment_descriptor", mte_segment_descriptor(bad, 0, text, &count) == -1},
+        {"mte_probe_peer", mte_probe_peer(bad, "127.0.0.1:1") == -1},
+        {"mte_overlaps", mte_overlaps(bad, bytes, 1) == -1},
+        {"mte_submit_arrays", mte_submit_arrays(bad, 1, 0, OPCODE_READ, &word, &word, &word, 1, NULL) == -1},
+        {"mte_submit_pages", mte_submit_pages(bad, 1, 0, OPCODE_READ, page, page, 1, page, 1, NULL) == -1},
+        {"mte_transfer_arrays", mte_transfer_arrays(bad, 0, OPCODE_READ, &word, &word, &word, 1, NULL, 0, &why) == -1},
+        {"mte_transfer_pages", mte_transfer_pages(bad, 0, OPCODE_READ, page, page, 1, page, 1, 0, NULL, 0, &why) == -1},
+        {"getRpcPort", getRpcPort(bad) == -1},
+        {"isTcpOnly", isTcpOnly(bad) == -1},
+        {"getBatchTransferStatus", getBatchTransferStatus(bad, 1, &status) == -1 && status.status == 77},
+        {"checkSegmentStatus", checkSegmentStatus(bad, 0) == -1},
+        {"probePeerAliveByID", probePeerAliveByID(bad, 0) == -1},
     };
     int surprises = 0;
     for (size_t i = 0; i < COUNT(rows); i++) {
@@ -79,6 +95,7 @@ static int surprises_with_batch(transfer_engine_t engine, batch_id_t bad, void *
     mte_task_error_info_t why;
     mte_batch_status_t all;
     mte_task_report_t full;
+    const uint64_t word = 8;
     int fd;
     int surprises = 0;
     surprises += getTransferStatus(engine, bad, 0, &status) != -1 || status.status != 77;
@@ -92,6 +109,8 @@ static int surprises_with_batch(transfer_engine_t engine, batch_id_t bad, void *
     surprises += mte_batch_status(engine, bad, &all, NULL, 0) != -1;
     surprises += mte_task_report(engine, bad, 0, &full) != -1;
     surprises += mte_cancel_batch(engine, bad) != -1;
+    surprises += getBatchTransferStatus(engine, bad, &status) != -1 || status.status != 77;
+    surprises += mte_submit_arrays(engine, bad, 0, OPCODE_WRITE, &word, &word, &word, 1, NULL) != -1;
     surprises += mte_task_drained(engine, bad, 0, &fd) != -1;
     return surprises;
 }

@@ -165,11 +165,11 @@ def main(folder):
         return "notify only"
 
     result["shm"] = paired({**upstream, "MC_FORCE_SHM": "1"}, {}, over_shared_memory)
-    stores = {name: os.environ[f"TE_{name.upper()}"] for name in ("http", "etcd") if os.environ.get(f"TE_{name.upper()}")}
+    stores = {name: os.environ[f"TE_{name.upper()}"] for name in ("http", "etcd")}
     stored = {name: {"TE_STORE": url, "MC_TCP_BIND_ADDRESS": "127.0.0.1"} for name, url in stores.items()}
     for store, both in stored.items():
         result[store] = paired(upstream, both, lambda pair: pair.transfers(late))
-    if not result["token"] and stored:
+    if not result["token"]:
         both = {**stored["http"], "TE_STORE": os.environ["TE_HTTP_TOKEN"], "MC_METADATA_HTTP_TOKEN": "open sesame"}
         result["token"] = paired(upstream, both, lambda pair: pair.transfers(late))
 

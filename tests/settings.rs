@@ -1,6 +1,6 @@
-//! README's table of settings is `config::ROWS`, between the markers `<!-- config -->` and `<!-- /config -->`.
+//! The table in docs/src/settings.md is `config::ROWS`, between the markers `<!-- config -->` and `<!-- /config -->`.
 //!
-//! `UPDATE_README=1` rewrites the table instead of comparing.
+//! `UPDATE_SETTINGS=1` rewrites the table instead of comparing.
 
 use std::path::Path;
 
@@ -18,32 +18,35 @@ fn rows() -> Vec<String> {
 }
 
 /// Before the table, the table, behind it.
-fn parts(readme: &str) -> (&str, &str, &str) {
-    let missing = "README.md has no <!-- config --> line followed by <!-- /config -->";
-    let (before, rest) = readme.split_once(BEGIN).expect(missing);
+fn parts(page: &str) -> (&str, &str, &str) {
+    let missing = "docs/src/settings.md has no <!-- config --> line followed by <!-- /config -->";
+    let (before, rest) = page.split_once(BEGIN).expect(missing);
     let (table, after) = rest.split_once(END).expect(missing);
     (before, table, after)
 }
 
 #[test]
-fn the_readme_lists_every_setting_and_nothing_else() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
-    let readme = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    let (before, table, after) = parts(&readme);
-    if std::env::var_os("UPDATE_README").is_some_and(|value| value == "1") {
+fn the_page_lists_every_setting_and_nothing_else() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/src/settings.md");
+    let page = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let (before, table, after) = parts(&page);
+    if std::env::var_os("UPDATE_SETTINGS").is_some_and(|value| value == "1") {
         let lines: Vec<String> = HEAD.iter().map(|line| line.to_string()).chain(rows()).collect();
         std::fs::write(&path, format!("{before}{BEGIN}{}\n{END}{after}", lines.join("\n"))).unwrap();
         return;
     }
-    let hint = "run UPDATE_README=1 cargo test --test readme, then look at git diff";
+    let hint = "run UPDATE_SETTINGS=1 cargo test --test settings, then look at git diff";
     let found: Vec<&str> = table.lines().filter(|line| line.starts_with('|')).skip(HEAD.len()).collect();
     for row in rows() {
-        assert!(found.contains(&row.as_str()), "README.md lacks or changes this row; {hint}\n{row}");
+        assert!(found.contains(&row.as_str()), "settings.md lacks or changes this row; {hint}\n{row}");
     }
     for row in &found {
-        assert!(rows().iter().any(|known| known == row), "README.md has a row of no setting; {hint}\n{row}");
+        assert!(
+            rows().iter().any(|known| known == row),
+            "settings.md has a row of no setting; {hint}\n{row}"
+        );
     }
-    assert_eq!(found, rows(), "README.md has the rows in another order or twice; {hint}");
+    assert_eq!(found, rows(), "settings.md has the rows in another order or twice; {hint}");
 }
 
 #[test]

@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Owners for what TransferEngine gives and wants back. They must not outlive their engine's object. Included by transfer_engine.h. */
+
+#ifndef TRANSFER_ENGINE_SCOPED_H
+#define TRANSFER_ENGINE_SCOPED_H
+
+#include <string>
+#include <utility>
+
+#include "transfer_engine.h"
+
+namespace mooncake {
+
+/** A batch. Its end waits for the tasks, canceled if they still run, so that no buffer of theirs is touched afterwards. */
+class ScopedBatch {
+  public:
+    /** id() is INVALID_BATCH_ID on failure; lastError() says why. */
+    ScopedBatch(TransferEngine &engine, size_t batch_size) : engine_(&engine), id_(engine.allocateBatchID(batch_size)) {}
+    ScopedBatch(ScopedBatch &&other) noexcept : engine_(other.engine_), id_(std::exchange(other.id_, INVALID_BATCH_ID)) {}
+    ScopedBatch &operator=(ScopedBatch &&other) noexcept {
+        if (this != &other) {
+            release();
+            engine_ = other.engine_;
+            id_ = std::exchange(other.id_, INVALID_BATCH_ID);
+        }
+        return *this;
+    }
+    ScopedBatch(const ScopedBatch &) = delete;
+    ScopedBatch &operator=(const ScopedBatch &) = delete;
+    ~ScopedBatch() { release(); }
+
+    BatchID id() const { return id_; }
+
+    /** Sleeps until every task has ended: OK, or why the first that failed did. timeout_ms < 0: as long as the tasks'
+     * own deadlines; kBatchBusy when the time passed first. */
+    Status wait(int64_t timeout_ms = -1) const {
+        const transfer_engine_t engine = engine_->handle();
+        if (const int code = mte_wait_batch(engine, id_, timeout_ms); code < 0) return detail::resultStatus(code);
+        mte_batch_status_t summary{};
+        if (const int code = mte_batch_status(engine, id_, &summary, nullptr, 0); code < 0) return detail::resultStatus(code);
+        for (size_t task = 0; summary.failed > 0 && task < summary.tasks; ++task) {
+            mte_task_error_info_t why{};
+            if (mte_task_error(engine, id_, task, &why) == 0 && why.code != 0)
+                return detail::failed(Status(detail::codeOf(why.code), why.text));
+        }
+        return Status::OK();
+    }
+
+    /** Gives up what runs; wait() tells when it has ended. */
+    Status cancel() const { return detail::resultStatus(mte_cancel_batch(engine_->handle(), id_)); }
+
+  private:
+    void release() noexcept {
+        if (id_ == INVALID_BATCH_ID) return;
+        const transfer_engine_t engine = engine_->handle();
+        if (::freeBatchID(engine, id_) == ERR_BATCH_BUSY) {
+            mte_cancel_batch(engine, id_);
+            mte_wait_batch(engine, id_, -1);
+            ::freeBatchID(engine, id_);
+        }
+        id_ = INVALID_BATCH_ID;
+    }
+
+    TransferEngine *engine_;
+    BatchID id_;
+};
+
+/** Registered memory, which its end unregisters; the memory itself is the caller's. */
+class ScopedRegistration {
+  public:
+    /** code() is 0, or why it is not registered. */
+    ScopedRegistration(TransferEngine &engine, void *addr, size_t length, const std::string &location = kWildcardLocation,
+                       bool remote_accessible = true)
+        : engine_(&engine), addr_(addr), code_(engine.registerLocalMemory(addr, length, location, remote_accessible)) {}
+    ScopedRegistration(ScopedRegistration &&other) noexcept
+        : engine_(other.engine_), addr_(other.addr_), code_(std::exchange(other.code_, ERR_INVALID_ARGUMENT)) {}
+    ScopedRegistration &operator=(ScopedRegistration &&other) noexcept {
+        if (this != &other) {
+            release();
+            engine_ = other.engine_;
+            addr_ = other.addr_;
+            code_ = std::exchange(other.code_, ERR_INVALID_ARGUMENT);
+        }
+        return *this;
+    }
+    ScopedRegistration(const ScopedRegistration &) = delete;
+    ScopedRegistration &operator=(const ScopedRegistration &) = delete;
+    ~ScopedRegistration() { release(); }
+
+    int code() const { return code_; }
+
+  private:
+    void release() noexcept {
+        if (code_ == 0) ::unregisterLocalMemory(engine_->handle(), addr_);
+        code_ = ERR_INVALID_ARGUMENT;
+    }
+
+    TransferEngine *engine_;
+    void *addr_;
+    int code_;
+};
+
+/** An open segment. */
+class ScopedSegment {
+  public:
+    /** id() is SegmentHandle(-1) on failure; lastError() says why. */
+    ScopedSegment(TransferEngine &engine, const std::string &name) : engine_(&engine), id_(engine.openSegment(name)) {}
+    ScopedSegment(ScopedSegment &&other) noexcept : engine_(other.engine_), id_(std::exchange(other.id_, static_cast<SegmentHandle>(-1))) {}
+    ScopedSegment &operator=(ScopedSegment &&other) noexcept {
+        if (this != &other) {
+            engine_->closeSegment(id_);
+            engine_ = other.engine_;
+            id_ = std::exchange(other.id_, static_cast<SegmentHandle>(-1));
+        }
+        return *this;
+    }
+    ScopedSegment(const ScopedSegment &) = delete;
+    ScopedSegment &operator=(const ScopedSegment &) = delete;
+    ~ScopedSegment() { engine_->closeSegment(id_); }
+
+    SegmentHandle id() const { return id_; }
+
+  private:
+    TransferEngine *engine_;
+    SegmentHandle id_;
+};
+
+}  // namespace mooncake
+
+#endif  // TRANSFER_ENGINE_SCOPED_H

@@ -1,0 +1,92 @@
+#!/usr/bin/env bash
+# Makes the Debian packages in target/debian from target/portable, with dpkg-deb alone:
+#
+#   libtransfer-engine        the shared library. Its name has no version: programs ask for upstream's libtransfer_engine.so
+#   libtransfer-engine-dev    headers, static library, pkg-config and CMake files. The headers have a folder of their own,
+#                             because /usr/include/error.h belongs to libc6-dev
+#   transfer-engine-tools     the program mte
+set -euo pipefail
+cd "$(dirname "$0")/.."
+umask 022
+version=$(sed -n 's/^version = "\(.*\)"/\1/p;T;q' Cargo.toml)
+maintainer=$(git config user.name 2>/dev/null || echo "transfer-engine") email=$(git config user.email 2>/dev/null || echo "root@localhost")
+maintainer="${DEBFULLNAME:-$maintainer} <${DEBEMAIL:-$email}>"
+arch=$(dpkg --print-architecture)
+multiarch=$(dpkg-architecture -qDEB_HOST_MULTIARCH)
+libdir=/usr/lib/$multiarch includedir=/usr/include/transfer_engine
+# The same commit gives the same bytes.
+SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || date +%s)}
+export SOURCE_DATE_EPOCH
+home=target/debian
+rm -rf "$home"
+mkdir -p "$home/debian"
+trap 'rm -rf "$home/debian" "$home"/root.*' EXIT
+
+all=$home/root.all
+PREFIX=/usr LIBDIR=$libdir INCLUDEDIR=$includedir DESTDIR=$PWD/$all VERSION=$version BUILT=target/portable scripts/install.sh install
+
+# What dpkg-shlibdeps says of a file, which reads the name of a source package from debian/control.
+needs() { # FILE
+    printf 'Source: transfer-engine\n\nPackage: transfer-engine\nArchitecture: %s\nDescription: none\n' "$arch" >"$home/debian/control"
+    (cd "$home" && dpkg-shlibdeps -O "${1#"$home"/}") | sed 's/^shlibs:Depends=//'
+}
+
+# package NAME SECTION PATHS CONTROL: those paths of the installed tree, and the fields that are this package's alone.
+package() {
+    local name=$1 section=$2 paths=$3 fields=$4 root doc
+    root=$home/root.$name doc=$home/root.$name/usr/share/doc/$name
+    mkdir -p "$root/DEBIAN" "$doc" "$root/usr/share/lintian/overrides"
+    for path in $paths; do
+        mkdir -p "$root${path%/*}"
+        mv "$all$path" "$root$path"
+    done
+    {
+        printf 'Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n\nFiles: *\nCopyright: the authors of transfer-engine\nLicense: Apache-2.0\n'
+        printf ' On Debian systems, the text of this licence is in /usr/share/common-licenses/Apache-2.0.\n'
+    } >"$doc/copyright"
+    printf 'transfer-engine (%s) unstable; urgency=medium\n\n  * Version %s; CHANGELOG.md of the sources says what is new.\n\n -- %s  %s\n' \
+        "$version" "$version" "$maintainer" "$(date -u -R -d "@$SOURCE_DATE_EPOCH")" | gzip -9n >"$doc/changelog.gz"
+    packaged_overrides "$name" >"$root/usr/share/lintian/overrides/$name"
+    [ -s "$root/usr/share/lintian/overrides/$name" ] || rm -r "$root/usr/share/lintian"
+    {
+        printf 'Package: %s\nSource: transfer-engine\nVersion: %s\nArchitecture: %s\nMaintainer: %s\n' "$name" "$version" "$arch" "$maintainer"
+        printf 'Installed-Size: %s\nSection: %s\nPriority: optional\n%s\n' "$(du -k -s --apparent-size "$root" | cut -f 1)" "$section" "$fields"
+    } >"$root/DEBIAN/control"
+    [ "$section" != libs ] || echo 'activate-noawait ldconfig' >"$root/DEBIAN/triggers"
+    (cd "$root" && find usr -type f -print0 | sort -z | xargs -0 md5sum) >"$root/DEBIAN/md5sums"
+    find "$root" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
+    dpkg-deb --root-owner-group -Zxz --build "$root" "$home/${name}_${version}_$arch.deb" >/dev/null
+}
+
+# What lintian finds and this project means.
+packaged_overrides() { # PACKAGE
+    case $1 in
+    libtransfer-engine) printf '# Programs written for upstream ask for this name.\n%s: shared-library-lacks-version\n%s: sharedobject-in-library-directory-missing-soname\n%s: package-name-doesnt-match-sonames\n' "$1" "$1" "$1" ;;
+    transfer-engine-tools) printf '# mte --help says everything.\n%s: no-manual-page\n' "$1" ;;
+    esac
+}
+
+library_needs=$(needs "$all$libdir/libtransfer_engine.so")
+tool_needs=$(needs "$all/usr/bin/mte")
+what=' It moves batches of memory blocks (KV caches, weights) between hosts over RDMA
+ and TCP, behind the C API of the Transfer Engine of Mooncake.'
+
+package libtransfer-engine libs "$libdir/libtransfer_engine.so" "Multi-Arch: same
+Depends: $library_needs
+Recommends: ibverbs-providers, libibverbs1
+Description: transfer engine for memory blocks - shared library
+$what"
+package transfer-engine-tools net /usr/bin/mte "Depends: $tool_needs
+Recommends: ibverbs-providers, libibverbs1
+Description: transfer engine for memory blocks - metadata server and tools
+$what
+ .
+ The program mte has the metadata server for clusters without etcd or Redis."
+package libtransfer-engine-dev libdevel "$includedir $libdir/libtransfer_engine.a $libdir/pkgconfig $libdir/cmake" "Multi-Arch: same
+Depends: libtransfer-engine (= $version), libc6-dev, libgcc-s1
+Description: transfer engine for memory blocks - development files
+$what
+ .
+ Headers for C and C++, static library, pkg-config and CMake files."
+left=$(find "$all" -type f)
+[ -z "$left" ] || { echo "deb: these files are installed and in no package:"$'\n'"$left" >&2; exit 1; }

@@ -1,0 +1,1 @@
+//! Empty: what is tested is the dependency.
