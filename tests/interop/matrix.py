@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 
-from peers import Peer, expect, wait_for_buffers
+from peers import Peer, expect, peer, wait_for_buffers
 from transfer import GUARD, OFFSET, one, scattered
 
 SIZES = [1, 4096, (1 << 20) + 3]
@@ -40,7 +40,7 @@ class Pair:
     """A running peer of each kind, with memory."""
 
     def __init__(self, upstream, both):
-        self.ours = self.upstream = None
+        self.ours, self.upstream, self.both = None, None, both
         try:
             # The second one to start finds the first one in the store.
             self.upstream = Peer("upstream", {**upstream, **both})
@@ -90,6 +90,22 @@ class Pair:
             got += self.ours.notifications()["messages"]
         expect(got == sent, f"received {[m[0] for m in got]} or other texts", self.ours, self.upstream)
 
+    def moves_gid(self, control):
+        """They find twice, after two failures each, that the GIDs do not work, move to others, and ask us to do the same."""
+        try:
+            with open(control, "w") as file:
+                print("error sim0 4 RETRY_EXC_ERR", file=file)
+            for size in SIZES:
+                one(self.upstream, self.ours, size, 0)
+            self.ours.wait_for("does not work for a peer; it gets fe:80", DEADLINE)
+            one(self.ours, self.upstream, SIZES[-1], 0)
+            # Who has not met them before finds them where they are now.
+            with peer("ours", self.both, LENGTH) as newcomer:
+                one(newcomer, self.upstream, SIZES[-1], 0)
+                one(self.upstream, newcomer, SIZES[-1], 0)
+        finally:
+            os.remove(control)
+
     def moved_memory(self):
         """Who has opened a segment finds what its owner registers afterwards, at another place."""
         for initiator, target in ((self.ours, self.upstream), (self.upstream, self.ours)):
@@ -119,9 +135,9 @@ class Pair:
         self.upstream.close()
 
     def kill(self):
-        for peer in (self.ours, self.upstream):
-            if peer:
-                peer.kill()
+        for started in (self.ours, self.upstream):
+            if started:
+                started.kill()
 
 
 def paired(upstream, both, case):
@@ -131,8 +147,8 @@ def paired(upstream, both, case):
         pair.close()
         return result or "ok"
     except BaseException:
-        for peer in (pair.ours, pair.upstream):
-            print(peer.log(), file=sys.stderr)
+        for started in (pair.ours, pair.upstream):
+            print(started.log(), file=sys.stderr)
         raise
     finally:
         pair.kill()
@@ -189,6 +205,10 @@ def main(folder):
             print(json.dumps({"cpu:0": [["sim0"], []]}), file=matrix, flush=True)
             upstream = {**upstream, **rdma, "MC_CUSTOM_TOPO_JSON": matrix.name}
             result["rdma"] = paired(upstream, rdma, over_rdma)
+            result["rdma gid"] = "none"
+            if result["token"] != "none":
+                failing = {"SIMVERBS_CTL": matrix.name + ".nics", "SIMVERBS_RETRY_MS": "20"}
+                result["rdma gid"] = paired({**upstream, **failing}, rdma, lambda pair: pair.moves_gid(failing["SIMVERBS_CTL"]))
             result["rdma notify"] = "none"
             if result["token"] != "none":
                 # Nothing else brings theirs then; ours never come that way.
