@@ -20,7 +20,7 @@ use servers::{Kind, Server};
 
 /// Wheels that are tried at once. Chosen: each is two processes that wait for each other most of the time.
 const AT_ONCE: usize = 3;
-const COLUMNS: [&str; 12] = [
+const COLUMNS: [&str; 14] = [
     "release",
     "framing",
     "tcp",
@@ -33,6 +33,8 @@ const COLUMNS: [&str; 12] = [
     "rdma",
     "rdma http",
     "rdma etcd",
+    "rdma gid",
+    "rdma notify",
 ];
 const BEGIN: &str = "<!-- peers -->\n";
 const END: &str = "<!-- /peers -->";
