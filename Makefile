@@ -113,7 +113,6 @@ companions: ## empty libraries that build scripts for upstream's name, in target
 	@scripts/companions.sh
 
 deb: portable ## Debian packages, in target/debian
-	@scripts/deps.sh deb
 	@scripts/deb.sh
 
 install: ## headers, libraries, mte, pkg-config and CMake files under DESTDIR PREFIX (COMPANIONS=1: the empty libraries too)
