@@ -1,6 +1,5 @@
 //! Generates the C headers into OUT_DIR; a test compares them with `include/`.
-//! Sets the SONAME, and keeps the library mapped after dlclose: it has threads. Links against an older glibc where the
-//! Makefile says so.
+//! Links what is run against an older glibc where the Makefile says so; capi/build.rs does it for the libraries.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -16,8 +15,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=src/error/codes.rs");
     println!("cargo:rerun-if-changed=cbindgen.toml");
     println!("cargo:rerun-if-changed=build.rs");
-    println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,libtransfer_engine.so");
-    println!("cargo:rustc-cdylib-link-arg=-Wl,-z,nodelete");
     older_glibc();
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("error.h"), error_header()?)?;
@@ -37,7 +34,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     )
 }
 
-/// What is shipped is linked to the stand-ins of `scripts/glibc.sh`, whose folder `TE_GLIBC` names.
+/// What is shipped, here `mte`, is linked to the stand-ins of `scripts/glibc.sh`, whose folder `TE_GLIBC` names.
 fn older_glibc() {
     println!("cargo:rerun-if-env-changed=TE_GLIBC");
     let Ok(folder) = std::env::var("TE_GLIBC") else { return };

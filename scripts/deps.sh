@@ -4,7 +4,6 @@
 #   deps.sh         what `make build` and `make demo` need
 #   deps.sh test    also what only `make test` and the benchmarks need
 #   deps.sh docs    what `make docs` needs, and nothing else
-#   deps.sh deb     also what only `make deb` needs
 #
 # Every need is tried: compiled, linked, loaded or started, because the neighbour of a missing file proves nothing. What
 # fails is named with its error, the reason it is needed and its Debian package; after the installation it is tried again.

@@ -145,6 +145,7 @@ struct Map {
 }
 
 impl Map {
+    #[inline]
     fn containing(&self, addr: u64) -> Option<&Arc<Region>> {
         self.by_addr.range(..=addr).next_back().map(|(_, r)| r).filter(|r| addr < r.end())
     }

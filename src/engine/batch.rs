@@ -113,6 +113,7 @@ impl Batch {
     }
 
     /// Takes `count` places for a submit call; -2 if there are not that many left.
+    #[inline]
     pub fn reserve(&self, count: usize) -> Result<Reservation<'_>> {
         let mut inner = self.inner.lock();
         check_live(&inner)?;
@@ -341,6 +342,7 @@ pub struct Reservation<'a> {
 
 impl Reservation<'_> {
     /// Adds the call's tasks. The caller posts their slices afterwards.
+    #[inline]
     pub(super) fn commit(
         mut self,
         work: &Arc<Work>,

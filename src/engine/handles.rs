@@ -18,6 +18,7 @@ pub fn insert(engine: Arc<Engine>) -> Result<u64> {
 }
 
 /// Enters the engine behind `token`; -1 for anything else.
+#[inline]
 pub fn enter(token: u64) -> Result<Inside> {
     let engine = ENGINES.get().get(key(token)?).ok_or_else(|| unknown(token))?;
     engine.enter()
@@ -38,6 +39,7 @@ pub fn destroy_marked() {
 }
 
 /// The table key; an error, before any lock is touched, in a forked child.
+#[inline]
 fn key(token: u64) -> Result<u64> {
     if token == 0 {
         return Err(Error::invalid("engine handle is NULL"));

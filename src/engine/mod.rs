@@ -228,12 +228,14 @@ impl Engine {
     }
 
     /// Makes a batch for `capacity` tasks and returns its id, never 0 or `u64::MAX`.
+    #[inline]
     pub fn allocate_batch(&self, capacity: usize) -> Result<u64> {
         let key = self.batches.insert(Arc::new(Batch::new(capacity)?))?;
         Ok(u64::from(self.tag) << KEY_BITS | key)
     }
 
     /// The batch with this id; -1 if it was freed, never existed, or belongs to another engine.
+    #[inline]
     pub fn batch(&self, id: u64) -> Result<Arc<Batch>> {
         let key = id & ((1 << KEY_BITS) - 1);
         let known = if id >> KEY_BITS == u64::from(self.tag) { self.batches.get(key) } else { None };
@@ -241,6 +243,7 @@ impl Engine {
     }
 
     /// Frees a batch whose tasks are all terminal; -4 while some run.
+    #[inline]
     pub fn free_batch(&self, id: u64) -> Result<()> {
         self.batch(id)?.free()?;
         let freed = self.batches.remove(id & ((1 << KEY_BITS) - 1));

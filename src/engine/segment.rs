@@ -89,6 +89,7 @@ impl Segment {
     }
 
     /// The descriptor as last read.
+    #[inline]
     pub(super) fn known(&self) -> Arc<Known> {
         self.known.load_full()
     }

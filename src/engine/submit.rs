@@ -148,6 +148,7 @@ impl Engine {
     }
 
     /// Checks opcode and target of a request, and makes the target's entry.
+    #[inline]
     fn check_target(&self, request: &Request, targets: &mut Vec<Target>) -> Result<()> {
         op(request.opcode)?;
         let index = match targets.iter().rposition(|target| target.id == request.target) {
@@ -191,6 +192,7 @@ impl Engine {
     }
 
     /// When the tasks of a call that moves `bytes` become FAILED, whatever their transports do.
+    #[inline]
     fn deadline(&self, targets: &[Target], bytes: u64) -> Option<Instant> {
         let remotes = targets.iter().filter_map(|target| target.remote.as_ref());
         let limits = remotes.filter_map(|remote| self.transports().get(remote.way.row)?.task_limit(bytes));
@@ -223,6 +225,7 @@ impl Remote {
         self.known.offer(self.way.row).map(|offer| offer.ranges())
     }
 
+    #[inline]
     fn covers(&self, request: &Request) -> bool {
         self.ranges().is_some_and(|ranges| ranges.covers(request.offset, request.len))
     }
@@ -256,6 +259,7 @@ struct Cutter<'a> {
 }
 
 impl Cutter<'_> {
+    #[inline]
     fn cut(&mut self, work: &Arc<Work>, task: u32, request: &Request, targets: &mut [Target]) -> Result<()> {
         let op = op(request.opcode)?;
         let target = targets.iter_mut().rfind(|target| target.id == request.target);

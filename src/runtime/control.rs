@@ -3,6 +3,7 @@
 //! never run a tokio runtime themselves, because they may live inside one.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -76,6 +77,8 @@ impl Control {
     /// Runs `future` on the control thread; it is dropped when the engine stops.
     pub fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
         let mut stopped = self.stop.subscribe();
+        // Boxed, because tokio's part of a task is compiled for each type of future: 5 KB of code per caller.
+        let future: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(future);
         self.handle.spawn(async move {
             tokio::select! {
                 biased;

@@ -24,6 +24,7 @@ pub fn epoch() -> u32 {
 }
 
 /// This process, not a parent of it, was counted last.
+#[inline]
 fn is_counted() -> bool {
     // SAFETY: null, or a page that is never unmapped.
     match unsafe { OWN.load(SeqCst).as_ref() } {

@@ -269,6 +269,7 @@ impl Slice {
     }
 
     /// A first byte of it leaves, or is asked for.
+    #[inline]
     pub fn note_posted(&self, now_ns: u64) {
         self.work.note(&self.work.tasks[self.task as usize].posted, now_ns);
     }
@@ -280,6 +281,7 @@ impl Slice {
 
     /// Every byte is at its destination. `now_ns`: the monotonic clock's time, which whoever completes several slices has read
     /// once.
+    #[inline]
     pub fn complete(mut self, now_ns: u64) {
         self.end(None, || now_ns);
     }

@@ -49,6 +49,7 @@ impl Keys {
     }
 
     /// Local key for NIC `nic` and the byte at `addr`; 0 if that NIC does not have the region.
+    #[inline]
     pub(super) fn lkey(&self, nic: usize, addr: u64) -> u32 {
         let piece = ((addr - self.addr) / self.piece_bytes) as usize;
         self.lkeys.get(piece * self.nics + nic).copied().unwrap_or(0)

@@ -99,6 +99,7 @@ impl Target {
     }
 
     /// The buffer that holds the byte at `addr`. `hint` is where to look first, and is brought up to date.
+    #[inline]
     pub(super) fn window(&self, addr: u64, hint: &mut usize) -> Option<&Window> {
         let holds = |window: &&Window| addr >= window.addr && addr - window.addr < window.len;
         if let Some(window) = self.windows.get(*hint).filter(holds) {
@@ -115,6 +116,7 @@ impl Target {
     }
 
     /// The rail of a pair, made on first use.
+    #[inline]
     pub(super) fn rail(&self, shared: &Shared, pair: Pair) -> Option<&Arc<Rail>> {
         let cell = self.rails.get(self.number(pair))?;
         let nic = shared.nics.get(pair.local)?;
@@ -128,6 +130,7 @@ impl Target {
     }
 
     /// The pairs for a local row and a row of the peer.
+    #[inline]
     pub(super) fn choice(&self, shared: &Shared, local: RowId, remote: RowId) -> &Choice {
         static NONE: Choice = Choice { pairs: Vec::new(), first_tier: 0 };
         let place = local.index() * self.selector.row_count() + remote.index();
