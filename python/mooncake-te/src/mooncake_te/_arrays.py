@@ -86,6 +86,14 @@ class Integers64:
     def __init__(self, pointer: int, count: int, keep: Any) -> None:
         self.pointer, self.count, self._keep = pointer, count, keep
 
+    def words(self) -> list[int]:
+        """The numbers, unsigned."""
+        return list((ctypes.c_uint64 * self.count).from_address(self.pointer)) if self.count else []
+
+    def copy(self) -> array.array[int]:
+        """The numbers in memory of their own."""
+        return array.array("Q", ctypes.string_at(self.pointer, 8 * self.count) if self.count else b"")
+
 
 def borrow(values: Any, what: str, dimensions: int = 1) -> Integers64:
     """The memory of an array of 8-byte integers. TypeError if it is something else, or not contiguous."""

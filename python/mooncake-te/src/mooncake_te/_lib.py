@@ -122,6 +122,7 @@ _QUICK: dict[str, tuple[Any, list[Any]]] = {
     "mte_last_error": (c_int, [_P, c_size_t]),
     "mte_strerror": (c_char_p, [c_int]),
     "mte_version": (c_char_p, []),
+    "getRpcPort": (c_int, [_H]),
     "getLocalIpAndPort": (c_int, [_H, _P, c_size_t]),
     "allocateBatchID": (c_uint64, [_H, c_size_t]),
     "freeBatchID": (c_int, [_H, c_uint64]),
