@@ -9,7 +9,8 @@ from mooncake_te_compat.absent import (
     create_rpc_client,
     create_rpc_server,
 )
-from mooncake_te_compat.engine import InnerTransferEngine, TransferEngine
+from mooncake_te_compat.engine import TransferEngine
+from mooncake_te_compat.inner import InnerTransferEngine
 from mooncake_te_compat.scatter import ScatterTransferTicket
 from mooncake_te_compat.values import ScatterTransferCompletionStatus, TransferNotify, TransferOpcode
 

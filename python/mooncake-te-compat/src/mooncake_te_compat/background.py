@@ -85,13 +85,13 @@ class Background(Base):
             return 0
         segment = inner._segment(name)
         if segment < 0:
-            return int(inner._failed(f"opening {target!r}", 0))
+            return inner._failed(f"opening {target!r}", 0)
         if not _equal(three):
             return 0
         batch = inner._submit(three[0].count, _submitter(inner, segment, opcode, three, nic, None), three[2])
         if batch == 0:
             inner._forget(name)
-            return int(inner._failed(f"transfer with {target!r}", 0))
+            return inner._failed(f"transfer with {target!r}", 0)
         return batch
 
     def get_batch_transfer_status(self, batch_ids: Sequence[int], /) -> int:

@@ -58,18 +58,11 @@ class TransferEngine(Transfers, Background, Scatter, Memory):
         # As upstream, which finds a transport by itself: `protocol` chooses only its allocator, and both ends have to agree.
         handle = lib.mte_create_engine(connection, host, b"auto", devices)
         if not handle:
-            self._log_last("initialize")
-            return -1
+            return InnerTransferEngine._failed("initialize", -1)
         before, self._inner = self._inner, InnerTransferEngine._create(handle)
         if before is not None:
             before._finalizer()
         return 0
-
-    @staticmethod
-    def _log_last(what: str) -> None:
-        from mooncake_te import last_error
-
-        log.warning("%s: %s", what, last_error()[1])
 
     def get_rpc_port(self) -> int:
         """The port of the session id; -1 before initialize."""
@@ -93,7 +86,7 @@ class TransferEngine(Transfers, Background, Scatter, Memory):
             return 0
         segment = lib.openSegmentNoCache(inner._handle, name)
         if segment < 0:
-            return int(inner._failed(f"get_first_buffer_address({segment_name!r})", 0))
+            return inner._failed(f"get_first_buffer_address({segment_name!r})", 0)
         try:
             found = segment_buffers(inner._handle, segment, str(segment_name))
         except TransferEngineError as error:
@@ -120,7 +113,7 @@ class TransferEngine(Transfers, Background, Scatter, Memory):
         if inner is None:
             return -1
         result = int(lib.mte_probe_peer(inner._handle, name))
-        return result if result == 0 else int(inner._failed("send_probe", result))
+        return result if result == 0 else inner._failed("send_probe", result)
 
     def get_engine(self) -> InnerTransferEngine:
         """What get_engine_ptr points to; None before initialize."""

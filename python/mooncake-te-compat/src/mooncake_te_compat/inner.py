@@ -22,6 +22,14 @@ class InnerTransferEngine:
     """The C handle (`get_engine_ptr`) and what belongs to it. Lives as long as somebody refers to it."""
 
     __slots__ = ("__weakref__", "_batches", "_dropped", "_finalizer", "_handle", "_pool", "_segments", "_timeout_ns")
+    _handle: int
+    _timeout_ns: int
+    # Changed only by single operations on dicts and lists: no lock that a forked child could find held.
+    _segments: dict[bytes, int]
+    _batches: dict[int, tuple[int, Integers64 | None]]
+    _dropped: list[int]
+    _pool: Pool
+    _finalizer: weakref.finalize[..., InnerTransferEngine]
 
     def __new__(cls, *_: object, **__: object) -> InnerTransferEngine:
         raise TypeError("mooncake.engine.InnerTransferEngine has no constructor")
@@ -31,10 +39,7 @@ class InnerTransferEngine:
         self = object.__new__(cls)
         self._handle = handle
         self._timeout_ns = _timeout_ns()
-        # Both only by single operations on dicts: no lock that a forked child could find held.
-        self._segments: dict[bytes, int] = {}
-        self._batches: dict[int, tuple[int, Integers64 | None]] = {}
-        self._dropped: list[int] = []
+        self._segments, self._batches, self._dropped = {}, {}, []
         self._pool = Pool(
             lambda address, length: lib.registerLocalMemory(handle, address, length, b"*", 1) == 0,
             lambda address: lib.unregisterLocalMemory(handle, address),
@@ -42,10 +47,11 @@ class InnerTransferEngine:
         self._finalizer = weakref.finalize(self, _destroy, handle, self._pool.mappings)
         return self
 
-    def _failed(self, what: str, result: Any) -> Any:
+    @staticmethod
+    def _failed(what: str, result: int) -> int:
         """`result`, after its reason was logged: integers tell nobody why."""
         log.warning("%s: %s", what, last_error()[1])
-        return result
+        return int(result)
 
     def _segment(self, target: bytes) -> int:
         """The id of a segment, opened at the first use; negative if that fails."""
@@ -104,7 +110,10 @@ class InnerTransferEngine:
     def _sweep(self) -> None:
         """Frees batches whose tickets were dropped while they ran."""
         for _ in range(len(self._dropped)):
-            batch = self._dropped.pop(0)
+            try:
+                batch = self._dropped.pop(0)
+            except IndexError:  # another thread took it
+                return
             if lib.freeBatchID(self._handle, batch) == BATCH_BUSY:
                 self._dropped.append(batch)
 

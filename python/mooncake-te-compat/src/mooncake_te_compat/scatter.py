@@ -27,6 +27,10 @@ class ScatterTransferTicket:
     """A scatter operation. Its batch is freed with the ticket, or once it has ended."""
 
     __slots__ = ("_batch", "_count", "_end", "_inner")
+    _inner: InnerTransferEngine | None
+    _batch: int
+    _count: int
+    _end: Status | None
 
     def __new__(cls, *_: object, **__: object) -> ScatterTransferTicket:
         raise TypeError("mooncake.engine.ScatterTransferTicket has no constructor")
@@ -174,7 +178,8 @@ class Scatter(Base):
         batch = inner._submit(three[0].count, _submitter(inner, segment, opcode, three, None, None), three[2]) if segment >= 0 else 0
         if not batch:
             inner._forget(name)
-            return inner._failed(f"scatter transfer with {endpoint!r}", refused)  # type: ignore[no-any-return]
+            inner._failed(f"scatter transfer with {endpoint!r}", 0)
+            return refused
         return ScatterTransferTicket._create(inner, batch, three[0].count)
 
 
@@ -192,7 +197,7 @@ def _flat(
 ) -> tuple[Integers64, Integers64, Integers64]:
     """The pieces as three arrays, without those of no bytes. ValueError unless each lies inside its buffers."""
     local_bases, local_rooms, remote_bases, remote_rooms = tables
-    if len({len(each) for each in (*tables, offsets, targets, sizes)}) > 1:
+    if len({*(len(table) for table in tables), len(offsets), len(targets), len(sizes)}) > 1:
         raise ValueError("lists of different lengths")
     columns: tuple[array.array[int], ...] = array.array("Q"), array.array("Q"), array.array("Q")
     for place, (starts, ends, lengths) in enumerate(zip(offsets, targets, sizes)):

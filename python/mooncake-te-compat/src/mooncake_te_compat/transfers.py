@@ -141,11 +141,11 @@ class Transfers(Base):
             return -1
         segment = inner._segment(name)
         if segment < 0:
-            return int(inner._failed(f"opening {target!r}", -1))
+            return inner._failed(f"opening {target!r}", -1)
         limit = inner._limit_ms(None) + size // 1_000_000
         if lib.mte_transfer_arrays(inner._handle, segment, opcode, a, b, c, 1, nic, min(limit, 1 << 60), None) != 0:
             inner._forget(name)
-            return int(inner._failed(f"transfer with {target!r}", -1))
+            return inner._failed(f"transfer with {target!r}", -1)
         return 0
 
     def _batch(
@@ -157,7 +157,7 @@ class Transfers(Base):
             return -1
         segment = inner._segment(name)
         if segment < 0:
-            return int(inner._failed(f"opening {target!r}", -1))
+            return inner._failed(f"opening {target!r}", -1)
         if not _equal(three):
             return -1
         a, b, c = three
@@ -169,7 +169,7 @@ class Transfers(Base):
             done = batch != 0 and self._outcome(inner, batch)
         if not done:
             inner._forget(name)
-            return int(inner._failed(f"batch transfer with {target!r}", -1))
+            return inner._failed(f"batch transfer with {target!r}", -1)
         return 0
 
     @staticmethod
@@ -190,7 +190,7 @@ class Transfers(Base):
             return -1
         segment = inner._segment(name)
         if segment < 0:
-            return int(inner._failed(f"opening {target!r}", -1))
+            return inner._failed(f"opening {target!r}", -1)
         moved = sum(rows.words()[4::5]) * sources.count
         limit = min(inner._limit_ms(None) + moved // 1_000_000, 1 << 60)
         pointers = sources.pointer, targets.pointer, sources.count, rows.pointer, rows.count
@@ -198,7 +198,7 @@ class Transfers(Base):
             no_negative(sources, "src_pages")
             no_negative(targets, "dst_pages")
             inner._forget(name)
-            return int(inner._failed(f"pages transfer with {target!r}", -1))
+            return inner._failed(f"pages transfer with {target!r}", -1)
         return 0
 
 

@@ -137,7 +137,7 @@ class Batch:
 
     def errors(self, limit: int | None = None) -> list[tuple[int, TransferEngineError]]:
         """(index, exception) of the failed tasks, at most `limit`."""
-        found = []
+        found: list[tuple[int, TransferEngineError]] = []
         for index, (state, _) in enumerate(self.task_statuses()):
             if state == "failed" and (limit is None or len(found) < limit):
                 info = ErrorInfo()

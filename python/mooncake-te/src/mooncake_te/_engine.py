@@ -189,7 +189,10 @@ class Engine:
     def _sweep(self) -> None:
         """Frees the dropped batches that have ended."""
         for _ in range(len(self._dropped)):
-            entry = self._dropped.pop(0)
+            try:
+                entry = self._dropped.pop(0)
+            except IndexError:  # another thread took it
+                return
             if lib.freeBatchID(self._handle_or_raise(), entry[0]) == BATCH_BUSY:
                 self._dropped.append(entry)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+from typing import Any
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _PIECE = 64 << 10  # what a pipe takes at once
@@ -17,7 +18,7 @@ class _IoVec(ctypes.Structure):
     _fields_ = [("base", ctypes.c_void_p), ("length", ctypes.c_size_t)]
 
 
-def _declare(name: str) -> ctypes._NamedFuncPointer:
+def _declare(name: str) -> Any:
     function = getattr(_libc, name)
     function.restype = ctypes.c_ssize_t
     function.argtypes = (
@@ -40,7 +41,7 @@ def _checked(address: int, length: int) -> None:
         raise _bad(address, length, errno.EFAULT)
 
 
-def _copy(call: ctypes._NamedFuncPointer, own: int, address: int, length: int) -> bool:
+def _copy(call: Any, own: int, address: int, length: int) -> bool:
     """One direction of process_vm_*: False if the system refuses the call altogether."""
     done = 0
     while done < length:

@@ -274,7 +274,7 @@ def _address(local: Local, length: int | None, opcode: int) -> tuple[int, Any]:
         if length is None:
             raise ArgumentError("a length is needed with an address")
         return int(local), None
-    held = local if hasattr(local, "address") and hasattr(local, "nbytes") else Exported(local)
+    held: Any = local if hasattr(local, "address") and hasattr(local, "nbytes") else Exported(local)
     if length is not None and not 0 <= length <= held.nbytes:
         raise ArgumentError(f"{length} bytes of {held.nbytes}")
     if opcode == READ and held.readonly:
