@@ -77,12 +77,14 @@ def panel(x, y, title, rows, columns):
 
 def notes(found):
     machine = found["machine"]
+    # One runnable thread per side is the benchmark's own.
+    busy = ": busy with other work too" if machine["load_before"] > machine["processors"] else ""
     kind = "virtual machine" if machine["virtual"] else "machine"
     return [
         f"GB/s, medians of {found['runs']} alternating runs of {found['seconds_per_run']} s; lines from the slowest to the fastest run; × is "
         f"{found['columns'][0]} to {found['columns'][1]}",
         f"{machine['date']}: {machine['processors']} processors ({machine['processor']}), {machine['memory_gib']} GiB, {kind}, Linux {machine['kernel']}, "
-        f"load {machine['load_before']:g} before and {machine['load_after']:g} after",
+        f"load {machine['load_before']:g} before and {machine['load_after']:g} after{busy}",
         f"{machine['network']}; ours {machine['ours']} ({machine['commit']}), upstream {machine['upstream']}",
     ]
 
