@@ -2,7 +2,7 @@
 
     peer.py ours|upstream
 
-TE_STORE names the metadata store (default P2PHANDSHAKE); with one, the segment is called after the kind and the process.
+TE_STORE names the metadata store (default P2PHANDSHAKE); with one, the segment is called after the kind and the process, or as TE_NAME says.
 
 Both kinds understand the same commands, so a case is written once and runs in any pairing; upstream against upstream
 proves the case itself. A process per engine also lets each have its own MC_* variables, be stopped and be killed.
@@ -24,7 +24,7 @@ STORE = os.environ.get("TE_STORE", "P2PHANDSHAKE")
 
 
 def own_name(kind):
-    return "127.0.0.1" if STORE == "P2PHANDSHAKE" else f"{kind}-{os.getpid()}"
+    return "127.0.0.1" if STORE == "P2PHANDSHAKE" else os.environ.get("TE_NAME") or f"{kind}-{os.getpid()}"
 
 
 def pattern(seed, length):
