@@ -30,7 +30,7 @@ LIBA := target/release/libtransfer_engine.a
 # Same optimisation as release with assertions on, and without the link-time optimisation that every test binary would pay for again.
 TEST_PROFILE ?= checked
 
-.PHONY: help deps test-deps venv peers library build examples demo demo-rdma test lint run-tests bench bench-rdma bench-plot docs docs-deps fresh portable companions deb install uninstall clean
+.PHONY: help deps test-deps venv peers library build examples demo demo-rdma test lint run-tests bench bench-rdma bench-plot docs docs-deps fresh portable companions wheel deb install uninstall clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -44,6 +44,7 @@ test-deps: ## install what testing needs too
 
 venv: test-deps
 	@scripts/venv.sh
+	@scripts/pyvenv.sh test
 
 # 0.7 GB, which only the test of rolling upgrades needs.
 peers: venv
@@ -111,6 +112,14 @@ portable: build ## what is shipped, in target/portable: stripped, and checked to
 
 companions: ## empty libraries that build scripts for upstream's name, in target/companions
 	@scripts/companions.sh
+
+# What the native wheel contains; the tag says which glibc they need.
+WHEEL_LIB  ?= target/portable/libtransfer_engine.so
+WHEEL_TOOL ?= target/portable/mte
+wheel: portable ## the Python wheels, in target/wheels
+	@scripts/deps.sh wheel
+	@scripts/pyvenv.sh
+	@scripts/wheel.sh $(WHEEL_LIB) $(WHEEL_TOOL) target/wheels
 
 deb: portable ## Debian packages, in target/debian
 	@scripts/deb.sh

@@ -4,6 +4,7 @@
 #   deps.sh         what `make build` and `make demo` need
 #   deps.sh test    also what only `make test` and the benchmarks need
 #   deps.sh docs    what `make docs` needs, and nothing else
+#   deps.sh wheel   also what only `make wheel` needs
 #
 # Every need is tried: compiled, linked, loaded or started, because the neighbour of a missing file proves nothing. What
 # fails is named with its error, the reason it is needed and its Debian package; after the installation it is tried again.
@@ -18,5 +19,5 @@ case "${1:-}" in
 docs) . scripts/deps/docs.sh ;;
 *) . scripts/deps/build.sh ;;
 esac
-case "${1:-}" in test | deb) . "scripts/deps/$1.sh" ;; esac
+case "${1:-}" in test | wheel) . "scripts/deps/$1.sh" ;; esac
 satisfy

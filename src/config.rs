@@ -3,11 +3,13 @@
 //! and gives one warning.
 
 mod parse;
+mod unused;
 
 use std::ffi::OsString;
 use std::time::Duration;
 
 use parse::*;
+use unused::UNUSED;
 
 /// One documented variable; the table in docs/src/settings.md is tested against these rows.
 #[cfg_attr(not(feature = "internals"), allow(dead_code))]
@@ -66,66 +68,6 @@ macro_rules! config {
         }
     };
 }
-
-/// Variables of upstream that mean nothing to this library, and why.
-const UNUSED: &[(&str, &str)] = &[
-    ("MC_TCP_SLICE_SIZE", "requests are not cut into socket operations of a fixed size"),
-    ("MC_TCP_MAX_QUEUED_TRANSFERS_PER_PEER", "requests wait in their lane, as many as were submitted"),
-    ("MC_TCP_MAX_PENDING_ADMISSIONS_PER_PEER", "requests wait in their lane, as many as were submitted"),
-    ("MC_TCP_ADMISSION_TIMEOUT_MS", "a request's deadline is MC_TCP_STATUS_TIMEOUT_SEC or MC_SLICE_TIMEOUT"),
-    ("MC_TE_METRIC", "counters are shown by showLinks; there is no metrics log"),
-    ("MC_WORKERS_PER_CTX", "the callers' threads post, and one thread per NIC reaps what nobody polls for"),
-    ("MC_NUM_COMP_CHANNELS_PER_CTX", "each NIC has one completion channel"),
-    ("MC_MLX5_QP_UDP_SPORTS", "it needs libmlx5, which this library does not use"),
-    ("MC_MLX5_QP_LAG_PORT_BALANCE", "it needs libmlx5, which this library does not use"),
-    ("MC_LOG_RDMA_SLICE_AFFINITY", "showLinks tells which rails carry what"),
-    ("MC_TRACK_RDMA_POSTED_SLICES", "showLinks tells what is posted"),
-    ("MC_USE_TENT", ONE_ENGINE),
-    ("MC_USE_TEV1", ONE_ENGINE),
-    (
-        "MC_TRANSFER_TIMEOUT",
-        "the deadline of a task is MC_SLICE_TIMEOUT, or what its transport allows for its bytes",
-    ),
-    (
-        "MC_TCP_PROGRESS_TIMEOUT_SEC",
-        "as initiator MC_TCP_STATUS_TIMEOUT_SEC and MC_TCP_MIN_RATE say how long to wait",
-    ),
-    ("MC_TE_METRIC_INTERVAL_SECONDS", "counters are shown by showLinks; there is no metrics log"),
-    ("MC_TE_RPC_CLIENT_IO_THREADS", NO_RPC),
-    ("MC_RPC_CLIENT_IO_THREADS", NO_RPC),
-    ("MC_RPC_CONNECT_TIMEOUT_MS", NO_RPC),
-    ("MC_RPC_PROTOCOL", NO_RPC),
-    ("MC_RPC_TIMEOUT_MS", NO_RPC),
-    ("MC_USE_RDMA_TWOSIDED", ONE_SIDED),
-    ("MC_RDMA_NOTIFY_ENABLED", ONE_SIDED),
-    ("MC_RDMA_NOTIFY_BUFFER_SIZE", ONE_SIDED),
-    ("MC_RDMA_NOTIFY_CONNECT_TIMEOUT_MS", ONE_SIDED),
-    ("MC_RDMA_NOTIFY_MAX_PENDING_SENDS", ONE_SIDED),
-    ("MC_RDMA_NOTIFY_OOB_FALLBACK", ONE_SIDED),
-    ("MC_RDMA_NOTIFY_RECV_COUNT", ONE_SIDED),
-    ("MC_MAX_EP_PI", "connections per NIC are limited by MC_MAX_EP_PER_CTX"),
-    ("MC_MS_AUTO_DISC", "discovery is asked for by the program (auto_discover, discoverTopology)"),
-    ("MC_MS_FILTERS", "NICs are chosen by MC_TE_FILTERS"),
-    ("MC_FILEREAD_WORKERS", OTHER_TRANSPORT),
-    ("MC_NOF_TRTYPE", OTHER_TRANSPORT),
-    ("MC_CXL_DEV_SIZE", OTHER_TRANSPORT),
-    ("MC_EFA_CQ_THREADS", OTHER_TRANSPORT),
-    ("MC_EFA_NIC_SELECTION", OTHER_TRANSPORT),
-    ("MC_FORCE_MNNVL", OTHER_TRANSPORT),
-    ("MC_INTRA_NVLINK", OTHER_TRANSPORT),
-    ("MC_INTRANODE_NVLINK", OTHER_TRANSPORT),
-    ("MC_MAX_CONCURRENT_REG_MR", OTHER_TRANSPORT),
-    ("MC_MIN_REG_SIZE", OTHER_TRANSPORT),
-    ("MC_DISABLE_MMAP_ARENA", OWN_MEMORY),
-    ("MC_MMAP_ARENA_POOL_SIZE", OWN_MEMORY),
-];
-
-const ONE_ENGINE: &str = "this library has one engine; its transports are chosen by installTransport";
-const NO_RPC: &str =
-    "there is no RPC client here; MC_HANDSHAKE_* and MC_METADATA_TIMEOUT_MS limit what peers and stores take";
-const ONE_SIDED: &str = "data moves by one-sided RDMA, and notifications go over the handshake port";
-const OTHER_TRANSPORT: &str = "it is of a transport that this build does not have";
-const OWN_MEMORY: &str = "the library gives out no memory of its own";
 
 /// A threshold for the library's log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -329,6 +271,14 @@ config! {
         "rdma: slowest acceptable rate, bytes per second; scales both deadlines with the bytes";
     rdma_repost_writes: bool = true, "1", "MC_RDMA_REPOST_WRITES", on_off,
         "rdma: 0: a WRITE whose first posting failed without a completion is FAILED instead of posted on another rail, so that no copy can arrive late";
+    notify_enabled: bool = true, "1", "MC_RDMA_NOTIFY_ENABLED", on_off,
+        "rdma: 0: upstream's peers get no queue pair for notifications, so they send them to the handshake port; ours always go there";
+    notify_buffer_bytes: u32 = 65536, "65536", "MC_RDMA_NOTIFY_BUFFER_SIZE", int(64..=16777216),
+        "rdma: longest notification that such a queue pair takes, bytes; no shorter than the same setting of the peers";
+    notify_recv_count: u32 = 8, "8", "MC_RDMA_NOTIFY_RECV_COUNT", int(1..=4096),
+        "rdma: notifications that such a queue pair takes before the next one has to wait; each costs a buffer (upstream has 256)";
+    notify_max_peers: usize = 256, "256", "MC_RDMA_NOTIFY_MAX_PEERS", int(0..=65536),
+        "rdma: such queue pairs per NIC; peers beyond it send to the handshake port";
     strict: bool = false, "0", "MC_STRICT", on_off,
         "1: turn counted fall-backs (v1 framing, loss of the pool, tcp because no NIC works) into errors";
     log_level: LogLevel = LogLevel::Info, "INFO", "MC_LOG_LEVEL", log_level,

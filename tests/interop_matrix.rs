@@ -1,5 +1,5 @@
 //! Rolling upgrades: every released wheel of upstream that runs here, against `libtransfer_engine.so`, in both roles, over
-//! TCP, simulated NICs and stores. The table in `docs/peers.md` is what this test has found.
+//! TCP, simulated NICs and stores. The table in `docs/src/peers.md` is what this test has found.
 //!
 //! Needs what `make test` prepares (`scripts/peers.sh`, etcd). `TE_LIB` names another library, `TE_SKIP_INTEROP=1` skips
 //! all of it, `UPDATE_PEERS=1` rewrites the table instead of comparing.
@@ -20,7 +20,7 @@ use servers::{Kind, Server};
 
 /// Wheels that are tried at once. Chosen: each is two processes that wait for each other most of the time.
 const AT_ONCE: usize = 3;
-const COLUMNS: [&str; 12] = [
+const COLUMNS: [&str; 14] = [
     "release",
     "framing",
     "tcp",
@@ -33,6 +33,8 @@ const COLUMNS: [&str; 12] = [
     "rdma",
     "rdma http",
     "rdma etcd",
+    "rdma gid",
+    "rdma notify",
 ];
 const BEGIN: &str = "<!-- peers -->\n";
 const END: &str = "<!-- /peers -->";
@@ -119,9 +121,9 @@ fn every_released_upstream_and_we_understand_each_other() {
     compare(&table);
 }
 
-/// Each row of the table stands in `docs/peers.md`, which has none of a release that was not found to be so.
+/// Each row of the table stands in `docs/src/peers.md`, which has none of a release that was not found to be so.
 fn compare(table: &[String]) {
-    let path = top().join("docs/peers.md");
+    let path = top().join("docs/src/peers.md");
     let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let (before, rest) = text.split_once(BEGIN).expect(BEGIN);
     let (kept, after) = rest.split_once(END).expect(END);
@@ -132,7 +134,7 @@ fn compare(table: &[String]) {
     for row in table {
         assert!(
             kept.lines().any(|line| line == row),
-            "docs/peers.md lacks this; run with UPDATE_PEERS=1\n{row}"
+            "docs/src/peers.md lacks this; run with UPDATE_PEERS=1\n{row}"
         );
     }
 }

@@ -68,9 +68,10 @@ const LAYERS: &[(&str, &[&str])] = &[
             "json",
             "host_port",
             "segment_desc",
-            // NIC choice is made per slice, and type-0 messages are plain data.
+            // NIC choice is made per slice, and messages are plain data.
             "topology",
             "handshake::ConnectionMessage",
+            "handshake::Notification",
             "transport::host",
             "transport::incarnation",
             "transport::offer",
@@ -95,6 +96,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "segment_desc",
             "topology::Matrix",
             "handshake::ConnectionMessage",
+            "handshake::Notification",
             "transport::host",
             "transport::incarnation",
             "transport::offer",
@@ -178,6 +180,7 @@ const NAMERS: &[(&str, &str)] = &[
     ("transport/table.rs", "the table of transports"),
     ("transport/mod.rs", "the folders are declared there"),
     ("config.rs", "the settings of each"),
+    ("config/unused.rs", "settings of upstream that name theirs"),
     ("error/codes.rs", "what upstream's codes mean"),
     ("ffi/types.rs", "upstream's structs"),
     ("engine/reports.rs", "upstream's words for an empty list"),

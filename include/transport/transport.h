@@ -30,7 +30,7 @@ class Transport {
     using NotifyDesc = TransferMetadata::NotifyDesc;
 
     struct TransferRequest {
-        enum OpCode { READ, WRITE };
+        enum OpCode : int { READ, WRITE };
 
         static constexpr uint64_t kNoTaskGroup = 0;
 
@@ -47,7 +47,7 @@ class Transport {
         uint64_t task_group_id = kNoTaskGroup;
     };
 
-    enum TransferStatusEnum { WAITING, PENDING, INVALID, CANCELED, COMPLETED, TIMEOUT, FAILED };
+    enum TransferStatusEnum : int { WAITING, PENDING, INVALID, CANCELED, COMPLETED, TIMEOUT, FAILED };
 
     struct TransferStatus {
         TransferStatusEnum s = WAITING;

@@ -7,6 +7,16 @@ try_cxx() { compiles cpp g++ <<<'#include <string>
 int main() { return std::string("x").size() - 1; }' && "$work/try"; }
 need cxx "g++" - "a test that compiles the header as C++"
 
+try_clangxx() { compiles cpp clang++ -std=c++20 <<<'#include <span>
+int main() { return static_cast<int>(std::span<int>().size()); }' && "$work/try"; }
+need clangxx "clang" - "the tests of the C++ classes, with a second compiler"
+
+try_gtest() {
+    printf '#include <gtest/gtest.h>\nTEST(A, B) { EXPECT_TRUE(true); }\nint main(int c, char **v) { testing::InitGoogleTest(&c, v); return RUN_ALL_TESTS(); }\n' >"$work/try.cpp"
+    g++ -std=c++17 -o "$work/try" "$work/try.cpp" -lgtest -lpthread && "$work/try"
+}
+need gtest "libgtest-dev" cxx "the tests of the C++ classes"
+
 try_asan() { compiles c gcc -fsanitize=address <<<'int main(void) { return 0; }' && "$work/try"; }
 need asan "gcc" cc "the C tests under the address sanitizer"
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 use super::Engine;
 use crate::config::Config;
 use crate::error::{Class, Error, Result};
+use crate::handshake::Notification;
 use crate::host_port::HostPort;
 use crate::memory::Registry;
 use crate::runtime::control::Control;
@@ -70,6 +71,10 @@ impl Host for EngineHost {
         if let Some(engine) = self.engine.upgrade() {
             engine.publish_soon();
         }
+    }
+
+    fn notified(&self, notification: Notification) -> bool {
+        self.engine.upgrade().is_some_and(|engine| engine.local.notifications.add(notification))
     }
 
     fn read(&self, segment: &str) -> BoxFuture<'_, Result<SegmentDesc>> {

@@ -86,6 +86,9 @@ pub struct ConnectionMessage {
     /// The receiver's GID that did not carry the sender's packets: it is to answer with another one. Only upstream's
     /// 0.3.14 and later send it, and a text of another type counts as none.
     pub auto_gid_reprobe_from: Option<String>,
+    /// The sender's queue pair for notifications, over 0. Upstream's 0.3.14 and later have one; another type counts as
+    /// none.
+    pub notify_qp_num: Option<u32>,
 }
 
 impl ConnectionMessage {
@@ -133,6 +136,12 @@ impl ConnectionMessage {
         if let Some(gid) = &self.auto_gid_reprobe_from {
             put("auto_gid_reprobe_from", gid.as_str().into());
         }
+        if let Some(number) = self.notify_qp_num {
+            put("notify_qp_num", number.into());
+            // What upstream has beside it for ordinary connections.
+            put("notify_rq_depth", 0.into());
+            put("ctrl_channel", false.into());
+        }
         Ok(Value::Object(map))
     }
 
@@ -157,6 +166,7 @@ impl ConnectionMessage {
             connections: members.uints("connections")?,
             attempt: members.uint("attempt")?,
             refusal: members.optional_text("refusal")?,
+            notify_qp_num: members.uint("notify_qp_num").ok().flatten().filter(|number| *number > 0),
             auto_gid_reprobe_from: members.optional_text("auto_gid_reprobe_from").ok().flatten(),
         })
     }
@@ -192,6 +202,7 @@ mod tests {
             refusal: Some("stale".into()),
             attempt: Some(u64::MAX),
             auto_gid_reprobe_from: Some("g".into()),
+            notify_qp_num: Some(7),
             ..ConnectionMessage::rejection("no")
         };
         assert_eq!(ConnectionMessage::decode(&ours.encode().unwrap()).unwrap(), ours);
@@ -213,6 +224,13 @@ mod tests {
         }
         for lid in [json!(-1), json!(65536), json!(1.5)] {
             assert_eq!(ConnectionMessage::decode(&json!({"local_lid": lid})).unwrap().local_lid, 0);
+        }
+        for number in
+            [json!("x"), json!(-1), json!(0), json!(null), json!(1.5), json!(4294967296u64), json!([1])]
+        {
+            let message =
+                ConnectionMessage::decode(&json!({"notify_qp_num": number, "notify_rq_depth": -1})).unwrap();
+            assert_eq!(message.notify_qp_num, None, "{number}");
         }
         for gid in [json!(7), json!({}), json!(""), json!(null), json!(["a"])] {
             let message = ConnectionMessage::decode(&json!({"auto_gid_reprobe_from": gid})).unwrap();

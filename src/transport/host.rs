@@ -6,7 +6,7 @@ use super::incarnation;
 use super::offer::Offer;
 use crate::config::Config;
 use crate::error::Result;
-use crate::handshake::ConnectionMessage;
+use crate::handshake::{ConnectionMessage, Notification};
 use crate::host_port::HostPort;
 use crate::memory::Registry;
 use crate::runtime::control::Control;
@@ -35,6 +35,9 @@ pub trait Host: Send + Sync {
 
     /// What the transport describes has changed: the descriptor is to be published again. Does not block.
     fn republish(&self);
+
+    /// A peer has notified this engine by way of the transport. `false`: there is no room for it. Does not block.
+    fn notified(&self, notification: Notification) -> bool;
 
     /// The descriptor of `segment`, read now. An error of the store or the peer; class CANCELED when the engine is
     /// gone.

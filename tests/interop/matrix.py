@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 
-from peers import Peer, expect, wait_for_buffers
+from peers import Peer, expect, peer, wait_for_buffers
 from transfer import GUARD, OFFSET, one, scattered
 
 SIZES = [1, 4096, (1 << 20) + 3]
@@ -40,7 +40,7 @@ class Pair:
     """A running peer of each kind, with memory."""
 
     def __init__(self, upstream, both):
-        self.ours = self.upstream = None
+        self.ours, self.upstream, self.both = None, None, both
         try:
             # The second one to start finds the first one in the store.
             self.upstream = Peer("upstream", {**upstream, **both})
@@ -74,6 +74,38 @@ class Pair:
                 got += receiver.notifications()["messages"]
             expect(sorted(got) == sorted(sent), f"received {[m[0] for m in got]} or other texts", sender, receiver)
 
+    def only_by_queue_pair(self, first):
+        """Their notifications arrive over a connection that `first` has made, without the handshake port."""
+        initiator, target = (self.ours, self.upstream) if first == "ours" else (self.upstream, self.ours)
+        done = initiator.transfer(op="write", segment=target.segment, items=[[0, target.base, 64]])
+        expect(done["ok"], f"WRITE: {done}", self.ours, self.upstream)
+        # More than there are buffers for; the longest one fits just so.
+        sent = [[f"{n}", "m" * n] for n in (0, 1, 40, 65_000)] + [[f"{n}", "漢"] for n in range(50)]
+        for message in sent:
+            items = [[0, self.ours.base, 64]]
+            done = self.upstream.transfer(op="write", segment=self.ours.segment, items=items, notify=message)
+            expect(done["ok"], f"WRITE with a notification: {done}", self.ours, self.upstream)
+        got, deadline = [], time.monotonic() + DEADLINE
+        while len(got) < len(sent) and time.monotonic() < deadline:
+            got += self.ours.notifications()["messages"]
+        expect(got == sent, f"received {[m[0] for m in got]} or other texts", self.ours, self.upstream)
+
+    def moves_gid(self, control):
+        """They find twice, after two failures each, that the GIDs do not work, move to others, and ask us to do the same."""
+        try:
+            with open(control, "w") as file:
+                print("error sim0 4 RETRY_EXC_ERR", file=file)
+            for size in SIZES:
+                one(self.upstream, self.ours, size, 0)
+            self.ours.wait_for("does not work for a peer; it gets fe:80", DEADLINE)
+            one(self.ours, self.upstream, SIZES[-1], 0)
+            # Who has not met them before finds them where they are now.
+            with peer("ours", self.both, LENGTH) as newcomer:
+                one(newcomer, self.upstream, SIZES[-1], 0)
+                one(self.upstream, newcomer, SIZES[-1], 0)
+        finally:
+            os.remove(control)
+
     def moved_memory(self):
         """Who has opened a segment finds what its owner registers afterwards, at another place."""
         for initiator, target in ((self.ours, self.upstream), (self.upstream, self.ours)):
@@ -103,9 +135,9 @@ class Pair:
         self.upstream.close()
 
     def kill(self):
-        for peer in (self.ours, self.upstream):
-            if peer:
-                peer.kill()
+        for started in (self.ours, self.upstream):
+            if started:
+                started.kill()
 
 
 def paired(upstream, both, case):
@@ -115,8 +147,8 @@ def paired(upstream, both, case):
         pair.close()
         return result or "ok"
     except BaseException:
-        for peer in (pair.ours, pair.upstream):
-            print(peer.log(), file=sys.stderr)
+        for started in (pair.ours, pair.upstream):
+            print(started.log(), file=sys.stderr)
         raise
     finally:
         pair.kill()
@@ -173,6 +205,17 @@ def main(folder):
             print(json.dumps({"cpu:0": [["sim0"], []]}), file=matrix, flush=True)
             upstream = {**upstream, **rdma, "MC_CUSTOM_TOPO_JSON": matrix.name}
             result["rdma"] = paired(upstream, rdma, over_rdma)
+            result["rdma gid"] = "none"
+            if result["token"] != "none":
+                failing = {"SIMVERBS_CTL": matrix.name + ".nics", "SIMVERBS_RETRY_MS": "20"}
+                result["rdma gid"] = paired({**upstream, **failing}, rdma, lambda pair: pair.moves_gid(failing["SIMVERBS_CTL"]))
+            result["rdma notify"] = "none"
+            if result["token"] != "none":
+                # Nothing else brings theirs then; ours never come that way.
+                theirs = {**upstream, "MC_RDMA_NOTIFY_OOB_FALLBACK": "0"}
+                for first in ("ours", "upstream"):
+                    case = lambda pair: pair.only_by_queue_pair(first)
+                    result["rdma notify"] = paired(theirs, rdma, case)
             for store, both in stored.items():
                 result[f"rdma {store}"] = paired(upstream, {**rdma, **both}, over_rdma)
     finally:

@@ -54,11 +54,16 @@ pub struct Node {
 
 impl Node {
     pub fn new(nic: &str) -> Self {
+        Self::over(&format!(r#"{{"cpu:0":[["{nic}"],[]]}}"#))
+    }
+
+    /// An engine with the NICs of a priority matrix.
+    pub fn over(matrix: &str) -> Self {
         let node = Node {
             engine: Engine::create("P2PHANDSHAKE", "127.0.0.1", false).unwrap(),
             memory: vec![1; LEN],
         };
-        node.engine.install_transport("rdma", Some(&format!(r#"{{"cpu:0":[["{nic}"],[]]}}"#))).unwrap();
+        node.engine.install_transport("rdma", Some(matrix)).unwrap();
         node.engine.register(&[Range { addr: node.addr(), len: LEN as u64 }], "cpu:0", true).unwrap();
         node
     }

@@ -79,7 +79,7 @@ async fn answer(shared: Arc<Shared>, request: ConnectionMessage) -> Result<Conne
     let _turn = shared.accepting.acquire().await.map_err(|_| destroyed())?;
     // All of it in one piece, because the peer may hang up, after which nobody waits for this.
     let (on, peer) = (nic.clone(), from.clone());
-    let connection = blocking(move || {
+    let (connection, notify_qp_num) = blocking(move || {
         let wish = Wish {
             peer: &to.gid,
             is_foreign: request.own_incarnation.is_none(),
@@ -99,7 +99,11 @@ async fn answer(shared: Arc<Shared>, request: ConnectionMessage) -> Result<Conne
                 rail.feed(Event::Ready(connection.clone()));
             }
         }
-        Ok(joined)
+        Ok(joined.map(|connection| {
+            let notify =
+                request.notify_qp_num.and_then(|number| letterbox(&of, &on, &connection, &to, number));
+            (connection, notify)
+        }))
     })
     .await??;
     let port = nic.port();
@@ -112,6 +116,7 @@ async fn answer(shared: Arc<Shared>, request: ConnectionMessage) -> Result<Conne
         ready_ack: request.ready_ack.map(|_| false),
         own_incarnation: Some(shared.identity.incarnation.clone()),
         path_mtu: Some(mtu),
+        notify_qp_num,
         ..ConnectionMessage::default()
     };
     Ok(reply)
@@ -212,6 +217,20 @@ fn join(
         gid = setup::other_gid(shared, &rail.nic, &error, &tried).ok_or_else(|| error.clone())?;
         tracing::warn!("{}: {error}; trying GID {}", rail.name(), gid::text(&gid.bytes));
     }
+}
+
+/// The queue pair that the peer's `number` can send notifications to. Blocks on the driver.
+fn letterbox(
+    shared: &Shared,
+    nic: &Nic,
+    connection: &Arc<Connection>,
+    to: &Remote,
+    number: u32,
+) -> Option<u32> {
+    let usable = number <= LAST_QP_NUMBER;
+    let inbox = shared.inbox(nic);
+    let own = usable.then(|| inbox.offer(connection)).flatten()?;
+    inbox.connect(connection, to, number).then_some(own)
 }
 
 /// The peer says that it is ready.

@@ -107,10 +107,12 @@ async fn set_up(
     };
     let mut tried = Vec::new();
     loop {
-        let connection = prepared(shared.clone(), rail.clone(), attempt, gid).await?;
+        let (connection, letterbox) =
+            prepared(shared.clone(), rail.clone(), attempt, gid, desc.notifies).await?;
         *used = Some(connection.clone());
         tried.push(connection.gid.index);
-        let outcome = shake_hands(&shared, &rail, &route, &desc, &remote, connection.clone()).await;
+        let outcome =
+            shake_hands(&shared, &rail, &route, &desc, &remote, connection.clone(), letterbox).await;
         let error = match outcome {
             Ok(None) => {
                 if rail.gid() != connection.gid {
@@ -149,6 +151,7 @@ async fn shake_hands(
     desc: &PeerDesc,
     remote: &PeerNic,
     connection: Arc<Connection>,
+    letterbox: Option<u32>,
 ) -> Result<Option<LocalGid>> {
     let own_path = shared.own_path(&rail.nic);
     if own_path == rail.peer {
@@ -166,6 +169,7 @@ async fn shake_hands(
         own_incarnation: Some(shared.identity.incarnation.clone()),
         path_mtu: Some(rail.nic.path_mtu(&shared.config, None)),
         attempt: Some(REQUESTS.fetch_add(1, Ordering::Relaxed) + 1),
+        notify_qp_num: letterbox,
         ..ConnectionMessage::default()
     };
     let reply = route.exchange(request.clone()).await?;
@@ -188,7 +192,8 @@ async fn shake_hands(
         qp_numbers: reply.qp_num.clone(),
     };
     let incarnation = desc.incarnation.as_deref().map_or(0, incarnation_number);
-    bring_up(shared, rail.clone(), connection.clone(), to, incarnation).await?;
+    let notify = Notify { offered: letterbox.is_some(), peer: reply.notify_qp_num };
+    bring_up(shared, rail.clone(), connection.clone(), to, incarnation, notify).await?;
     if reply.ready_ack.is_some() {
         let ready = ConnectionMessage { ready_ack: Some(true), ..request };
         let receipt = route.exchange(ready).await?;
@@ -199,22 +204,34 @@ async fn shake_hands(
     Ok(None)
 }
 
-/// The rail's connection that is being set up, or a new one with our GID `gid`.
+/// The rail's connection that is being set up, or a new one with our GID `gid`; and where a peer that `notifies` may send
+/// notifications to.
 async fn prepared(
     shared: Arc<Shared>,
     rail: Arc<Rail>,
     attempt: Attempt,
     gid: LocalGid,
-) -> Result<Arc<Connection>> {
+    notifies: bool,
+) -> Result<(Arc<Connection>, Option<u32>)> {
     blocking(move || {
         let _setup = rail.setup.lock();
         rail.check_current(attempt)?;
-        if let Some(connection) = rail.connection().filter(|connection| connection.is_open()) {
-            return Ok(connection);
-        }
-        setup::make(&shared, &rail, shared.config.qps_per_endpoint, gid, By::Own(attempt))
+        let made = rail.connection().filter(|connection| connection.is_open());
+        let make = || setup::make(&shared, &rail, shared.config.qps_per_endpoint, gid, By::Own(attempt));
+        let connection = made.map_or_else(make, Ok)?;
+        let letterbox = notifies.then(|| shared.inbox(&rail.nic).offer(&connection)).flatten();
+        Ok((connection, letterbox))
     })
     .await
+}
+
+/// Where the peer's notifications are to arrive.
+#[derive(Clone, Copy, Default)]
+struct Notify {
+    /// We have offered a queue pair for them.
+    offered: bool,
+    /// The queue pair that the peer sends them from.
+    peer: Option<u32>,
 }
 
 /// Connects the queue pairs, unless the peer's own request did so meanwhile.
@@ -224,6 +241,7 @@ async fn bring_up(
     connection: Arc<Connection>,
     to: Remote,
     incarnation: u64,
+    notify: Notify,
 ) -> Result<()> {
     let shared = shared.clone();
     blocking(move || {
@@ -240,6 +258,12 @@ async fn bring_up(
             None => connection.connect(&rail.nic, &shared.config, &to)?,
         }
         connection.incarnation.store(incarnation, Ordering::Relaxed);
+        let inbox = shared.inbox(&rail.nic);
+        match notify.peer.filter(|number| *number <= LAST_QP_NUMBER) {
+            _ if !notify.offered => {}
+            Some(number) => drop(inbox.connect(&connection, &to, number)),
+            None => inbox.withdraw(&connection),
+        }
         Ok(())
     })
     .await
@@ -254,7 +278,7 @@ async fn loop_back(shared: &Arc<Shared>, rail: &Arc<Rail>, connection: Arc<Conne
         qp_numbers: connection.numbers(),
     };
     let incarnation = incarnation_number(&shared.identity.incarnation);
-    bring_up(shared, rail.clone(), connection, to, incarnation).await
+    bring_up(shared, rail.clone(), connection, to, incarnation, Notify::default()).await
 }
 
 fn nic_of(desc: &PeerDesc, path: &str) -> Result<PeerNic> {

@@ -124,22 +124,26 @@ impl Connection {
     /// Connects every queue pair. Blocks on the driver.
     pub(super) fn connect(&self, nic: &Nic, config: &Config, to: &Remote) -> Result<()> {
         for (queue, number) in self.queues.iter().zip(&to.qp_numbers) {
-            let path = Path {
-                port: nic.port_number,
-                mtu: to.mtu,
-                gid: to.gid,
-                sgid_index: self.gid.index,
-                hop_limit: HOP_LIMIT,
-                traffic_class: config.traffic_class,
-                service_level: config.service_level,
-                lid: to.lid,
-                qp_number: *number,
-                rd_atomic: nic.rd_atomic,
-            };
-            queue.connect(&path, nic.rd_atomic)?;
+            queue.connect(&self.path(nic, config, to, *number), nic.rd_atomic)?;
         }
         let _ = self.peer.set(to.qp_numbers.clone());
         Ok(())
+    }
+
+    /// The way to one of the peer's queue pairs.
+    pub(super) fn path(&self, nic: &Nic, config: &Config, to: &Remote, qp_number: u32) -> Path {
+        Path {
+            port: nic.port_number,
+            mtu: to.mtu,
+            gid: to.gid,
+            sgid_index: self.gid.index,
+            hop_limit: HOP_LIMIT,
+            traffic_class: config.traffic_class,
+            service_level: config.service_level,
+            lid: to.lid,
+            qp_number,
+            rd_atomic: nic.rd_atomic,
+        }
     }
 
     /// Posts from the front of `flights` what there is room for and what suits the peer's incarnation: on this thread's

@@ -74,6 +74,11 @@ impl Destroyer {
         self.start(Box::new(job), is_urgent, EACH);
     }
 
+    /// Drops what the driver takes its time for: soon, on another thread.
+    pub(super) fn discard(self: &Arc<Self>, what: impl Send + 'static) {
+        self.start(Box::new(move || drop(what)), false, EACH);
+    }
+
     /// Fails flights because the engine ends: on another thread if there are many, else before this returns.
     pub(super) fn fail<F>(self: &Arc<Self>, flights: F, error: &Error)
     where

@@ -27,6 +27,15 @@ pub(super) struct LocalGid {
     pub index: u8,
 }
 
+/// What a peer has made of a rail's GID.
+#[derive(Default)]
+pub(super) struct Moved {
+    /// What is used instead of the NIC's own; `None`: that.
+    pub gid: Option<LocalGid>,
+    /// Positions in the port's table of those that the peer has found not to work.
+    pub tried: Vec<u8>,
+}
+
 /// Rank of an entry: routable first, then private and degraded ones, those with a network device before those without.
 /// `netdev` is the entry's network device, if it has one.
 pub(super) fn rank(entry: &GidEntry, netdev: Option<&str>) -> u8 {

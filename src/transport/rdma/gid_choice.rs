@@ -6,15 +6,6 @@ use super::nic::Nic;
 use super::rail::Rail;
 use super::shared::Shared;
 
-/// What a peer has made of a rail's GID.
-#[derive(Default)]
-pub(super) struct Moved {
-    /// What is used instead of the NIC's own; `None`: that.
-    pub gid: Option<LocalGid>,
-    /// Positions in the port's table of those that the peer has found not to work.
-    tried: Vec<u8>,
-}
-
 /// What is known of the peer that is to be reached.
 pub(super) struct Wish<'a> {
     /// Its GID.

@@ -1,6 +1,7 @@
 //! The way to one segment: what is known of it, the rails that lead there, and flights that come back.
 
 mod choose;
+mod named;
 mod returned;
 mod submit;
 

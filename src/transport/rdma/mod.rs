@@ -15,6 +15,7 @@ mod fence;
 mod flight;
 mod gid;
 mod gid_choice;
+mod inbox;
 mod judge;
 mod link;
 mod memory;

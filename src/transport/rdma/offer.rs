@@ -20,6 +20,8 @@ pub(super) const NAME: &str = "rdma";
 const SERVER: &str = "rdma_server_name";
 const DEVICES: &str = "devices";
 const MATRIX: &str = "priority_matrix";
+/// A member that upstream's descriptors have since it sends notifications over queue pairs (0.3.14, observed).
+const SINCE_NOTIFYING: &str = "metadata_version";
 /// The members that are RDMA's own.
 pub(super) const MEMBERS: &[&str] = &[SERVER, DEVICES, MATRIX];
 
@@ -83,6 +85,7 @@ impl RdmaOffer {
             buffers,
             matrix: matrix(desc),
             incarnation: desc.incarnation.clone(),
+            notifies: desc.members.contains_key(SINCE_NOTIFYING),
         };
         let incarnation = id.map_or(0, |id| incarnation::key(&id));
         Ok(Some(RdmaOffer { desc: Arc::new(peer), server, ranges, incarnation }))

@@ -6,7 +6,7 @@ use super::offer::{RdmaOffer, NAME};
 use super::report::Host;
 use super::route::{PeerDesc, Route};
 use crate::error::{Code, Error, Result};
-use crate::handshake::ConnectionMessage;
+use crate::handshake::{ConnectionMessage, Notification};
 use crate::host_port;
 use crate::runtime::BoxFuture;
 use crate::transport::host;
@@ -59,6 +59,10 @@ impl Engine {
 impl Host for Engine {
     fn republish(&self) {
         self.0.republish();
+    }
+
+    fn notified(&self, notification: Notification) -> bool {
+        self.0.notified(notification)
     }
 
     fn look_up_nic(&self, path: &str) -> BoxFuture<'_, Result<(String, u16)>> {

@@ -88,6 +88,7 @@ fn run(shared: &Weak<Shared>, nic: &Arc<Nic>) {
     while let Some(shared) = shared.upgrade().filter(|shared| !shared.is_stopped()) {
         events(&shared, nic);
         reap::poll(&shared, nic);
+        read_mail(&shared, nic);
         let now = shared.now_ms();
         if now >= next_scan {
             scan(&shared, nic, now, now >= next_thorough);
@@ -121,9 +122,12 @@ fn prepare_to_sleep(shared: &Arc<Shared>, nic: &Arc<Nic>) -> i32 {
             nic.note(error.text());
         }
     }
+    if let Err(error) = shared.inbox(nic).arm() {
+        nic.note(error.text());
+    }
     nic.armed.store(true, Ordering::SeqCst);
     // What came before they were armed causes no event.
-    if reap::poll(shared, nic) {
+    if reap::poll(shared, nic) | read_mail(shared, nic) {
         return 0;
     }
     // What waits for a rail counts too: a pause may end.
@@ -132,6 +136,20 @@ fn prepare_to_sleep(shared: &Arc<Shared>, nic: &Arc<Nic>) -> i32 {
     } else {
         IDLE_MS
     }
+}
+
+/// Hands over the notifications that came; `false` if there were none.
+fn read_mail(shared: &Shared, nic: &Nic) -> bool {
+    shared.inbox(nic).poll(|notification| {
+        let why = match notification.map(|notification| shared.host.notified(notification)) {
+            Some(true) => return,
+            Some(false) => "there is no room for it (MC_NOTIFY_QUEUE_MAX, MC_NOTIFY_QUEUE_BYTES)",
+            None => "it is malformed",
+        };
+        if shared.log.admit("notification", &nic.name) {
+            tracing::warn!("a notification that came over {} is lost: {why}", nic.name);
+        }
+    })
 }
 
 fn sleep(nic: &Nic, wait_ms: i32) {
@@ -268,6 +286,7 @@ fn scan(shared: &Arc<Shared>, nic: &Arc<Nic>, now: u64, thorough: bool) {
     }
     if thorough {
         shared.rails(nic).sweep();
+        shared.inbox(nic).sweep();
     }
 }
 

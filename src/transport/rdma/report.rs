@@ -1,6 +1,7 @@
 //! Plain data between the transport and the engine: our identity, and what is published.
 
 use crate::error::Result;
+use crate::handshake::Notification;
 use crate::runtime::BoxFuture;
 use crate::topology::Matrix;
 use crate::transport::report::NicReport;
@@ -18,6 +19,9 @@ pub(super) struct Identity {
 pub(super) trait Host: Send + Sync {
     /// NICs, GIDs or keys changed: the descriptor is to be published again. Must not block.
     fn republish(&self);
+
+    /// A peer has notified us over a queue pair. `false`: there is no room. Must not block.
+    fn notified(&self, notification: Notification) -> bool;
 
     /// GID text and LID of a peer's NIC path (`server@nic`), from the peer's descriptor. For peers that do not send them.
     fn look_up_nic(&self, path: &str) -> BoxFuture<'_, Result<(String, u16)>>;

@@ -44,6 +44,8 @@ pub(super) struct PeerDesc {
     pub matrix: Matrix,
     /// Id of its start, if it is an engine of this project.
     pub incarnation: Option<String>,
+    /// It may send notifications over a queue pair: its release is one that can.
+    pub notifies: bool,
 }
 
 /// The way to one peer. Methods may be called from any thread.

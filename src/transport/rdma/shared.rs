@@ -7,6 +7,7 @@ use parking_lot::RwLock;
 use tokio::sync::Semaphore;
 
 use super::destroyer::Destroyer;
+use super::inbox::Inbox;
 use super::memory::Memory;
 use super::nic::Nic;
 use super::origin::Origin;
@@ -38,6 +39,8 @@ pub(super) struct Shared {
     pub nics: Vec<Arc<Nic>>,
     /// Connections to peers' NICs, by the NIC's index.
     pub rails: Vec<Rails>,
+    /// Where notifications of upstream's peers arrive, by the NIC's index.
+    pub inboxes: Vec<Inbox>,
     /// Rows of the local matrix.
     pub selector: Selector,
     /// The local matrix.
@@ -113,6 +116,11 @@ impl Shared {
     /// The rails of a NIC.
     pub(super) fn rails(&self, nic: &Nic) -> &Rails {
         &self.rails[nic.index]
+    }
+
+    /// The inbox of a NIC.
+    pub(super) fn inbox(&self, nic: &Nic) -> &Inbox {
+        &self.inboxes[nic.index]
     }
 
     /// The rail from a NIC to a peer's NIC.

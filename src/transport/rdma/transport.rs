@@ -15,6 +15,7 @@ use super::super::{Link, Transport};
 use super::affinity::Affinity;
 use super::errors::destroyed;
 use super::flight::{fail_revoked, Flight, Keys, Loss};
+use super::inbox::Inbox;
 use super::link::RdmaLink;
 use super::memory::Memory;
 use super::nic::Nic;
@@ -62,6 +63,7 @@ impl Rdma {
         let host = Arc::new(outside::Engine(engine.clone()));
         let identity =
             Identity { server: host.server(), incarnation: incarnation::hex(engine.incarnation()) };
+        let destroyer = Arc::default();
         let shared = Arc::new(Shared {
             selector: Selector::new(&matrix, &names),
             memory: Memory::new(config, limit),
@@ -70,9 +72,10 @@ impl Rdma {
             identity,
             rails: nics.iter().map(|nic| Rails::new(nic.most_connections, config.evict_fifo)).collect(),
             host,
+            inboxes: nics.iter().map(|nic| Inbox::new(config, &destroyer, nic)).collect(),
             nics,
             matrix,
-            destroyer: Arc::default(),
+            destroyer,
             links: RwLock::default(),
             stats: Stats::default(),
             accepting: Semaphore::new(ACCEPT_AT_ONCE),
@@ -234,6 +237,7 @@ impl Transport for Rdma {
         for nic in &shared.nics {
             // Forgotten first: each rail that ends would be looked for in the table.
             progress::abandon(shared, nic, shared.rails(nic).take_all(), &error);
+            shared.inbox(nic).clear();
         }
         if !shared.destroyer.wait(DESTROY_LIMIT) {
             tracing::warn!(

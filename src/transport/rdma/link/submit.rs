@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use super::super::flight::Flight;
 use super::super::origin::Origin;
-use super::super::peer::Target;
+use super::super::peer::{Choice, Pair, Target, Window};
 use super::super::rail::Rail;
 use super::super::reap;
+use super::named::Named;
 use super::{not_registered, RdmaLink, LONGEST_SLICE};
 use crate::error::{Class, Code, Error, Result};
 use crate::memory::Region;
@@ -57,28 +58,18 @@ impl Link for RdmaLink {
     }
 
     fn submit(&self, slices: Vec<Slice>, incarnation: u64) {
-        let target = self.target();
-        let meant = incarnation == 0 || target.incarnation == 0 || incarnation == target.incarnation;
-        let fit = self.check_open().and_then(|()| if meant { Ok(()) } else { Err(self.restarted()) });
-        if let Err(error) = fit {
-            slices.into_iter().for_each(|slice| slice.fail(error.clone()));
-            return;
-        }
-        // Taken out: a slice that fails may call back into the library.
-        let mut buckets = BUCKETS.take();
-        let refused = sort(self, &target, slices, incarnation, &mut buckets);
-        let now_ns = self.shared.now_ns();
-        let Buckets { rails, spare } = &mut buckets;
-        for mut bucket in rails.drain(..) {
-            bucket.rail.submit(&mut bucket.flights, &self.route, now_ns);
-            if bucket.flights.capacity() <= SPARE_FLIGHTS {
-                spare.push(bucket.flights);
-            }
-        }
-        BUCKETS.set(buckets);
-        refused.into_iter().for_each(|(slice, error)| slice.fail(error));
-        if !self.returned.is_empty() {
-            self.place_later(false);
+        self.submit_by(slices, incarnation, &ByTopology(self));
+    }
+
+    fn check_nics(&self, nics: &str) -> Result<()> {
+        Named::parse(&self.shared, nics).map(drop)
+    }
+
+    fn submit_over(&self, slices: Vec<Slice>, incarnation: u64, nics: &str) {
+        match Named::parse(&self.shared, nics) {
+            Ok(named) => self.submit_by(slices, incarnation, &ByName { link: self, named }),
+            // It was checked before.
+            Err(error) => slices.into_iter().for_each(|slice| slice.fail(error.clone())),
         }
     }
 
@@ -112,6 +103,87 @@ impl Link for RdmaLink {
     }
 }
 
+impl RdmaLink {
+    fn submit_by(&self, slices: Vec<Slice>, incarnation: u64, picker: &impl Picker) {
+        let target = self.target();
+        let meant = incarnation == 0 || target.incarnation == 0 || incarnation == target.incarnation;
+        let fit = self.check_open().and_then(|()| if meant { Ok(()) } else { Err(self.restarted()) });
+        if let Err(error) = fit {
+            slices.into_iter().for_each(|slice| slice.fail(error.clone()));
+            return;
+        }
+        // Taken out: a slice that fails may call back into the library.
+        let mut buckets = BUCKETS.take();
+        let refused = sort(self, &target, slices, incarnation, picker, &mut buckets);
+        let now_ns = self.shared.now_ns();
+        let Buckets { rails, spare } = &mut buckets;
+        for mut bucket in rails.drain(..) {
+            bucket.rail.submit(&mut bucket.flights, &self.route, now_ns);
+            if bucket.flights.capacity() <= SPARE_FLIGHTS {
+                spare.push(bucket.flights);
+            }
+        }
+        BUCKETS.set(buckets);
+        refused.into_iter().for_each(|(slice, error)| slice.fail(error));
+        if !self.returned.is_empty() {
+            self.place_later(false);
+        }
+    }
+}
+
+/// Chooses the pair of NICs for a slice in a submit call.
+trait Picker {
+    /// `None` if there is none now. `extra` gives the bytes that this call has already put on the pair of a number.
+    fn pick(
+        &self,
+        target: &Target,
+        window: &Window,
+        choice: &Choice,
+        len: u64,
+        extra: &dyn Fn(usize) -> u64,
+    ) -> Option<Pair>;
+}
+
+/// By where the memory lies, on both sides.
+struct ByTopology<'a>(&'a RdmaLink);
+
+impl Picker for ByTopology<'_> {
+    #[inline]
+    fn pick(
+        &self,
+        target: &Target,
+        window: &Window,
+        choice: &Choice,
+        len: u64,
+        extra: &dyn Fn(usize) -> u64,
+    ) -> Option<Pair> {
+        match choice.pairs.as_slice() {
+            [only] if window.has_key(*only) && self.0.shared.nics[only.local].is_active() => Some(*only),
+            _ => self.0.choose(target, window, choice, 0, len, extra),
+        }
+    }
+}
+
+/// Over local NICs that the caller has named, as long as a rail of theirs works.
+struct ByName<'a> {
+    link: &'a RdmaLink,
+    named: Named,
+}
+
+impl Picker for ByName<'_> {
+    fn pick(
+        &self,
+        target: &Target,
+        window: &Window,
+        choice: &Choice,
+        len: u64,
+        extra: &dyn Fn(usize) -> u64,
+    ) -> Option<Pair> {
+        let named = self.named.pick(&self.link.shared, target, window, choice, len, extra);
+        named.or_else(|| ByTopology(self.link).pick(target, window, choice, len, extra))
+    }
+}
+
 /// Chooses rails for all slices and fills the buckets; those that cannot be moved are given back with the reason, and
 /// those that find no rail are kept.
 fn sort(
@@ -119,6 +191,7 @@ fn sort(
     target: &Target,
     slices: Vec<Slice>,
     incarnation: u64,
+    picker: &impl Picker,
     buckets: &mut Buckets,
 ) -> Vec<(Slice, Error)> {
     let (mut refused, mut kept) = (Vec::new(), Vec::new());
@@ -138,13 +211,7 @@ fn sort(
             continue;
         };
         let choice = target.choice(&link.shared, keys.row(slice.local), target.row(window, slice.remote));
-        let pair = match choice.pairs.as_slice() {
-            [only] if window.has_key(*only) && link.shared.nics[only.local].is_active() => Some(*only),
-            _ => {
-                let extra = |number: usize| buckets.bytes(number);
-                link.choose(target, window, choice, 0, slice.len, &extra)
-            }
-        };
+        let pair = picker.pick(target, window, choice, slice.len, &|number| buckets.bytes(number));
         let Some((pair, rail)) = pair.and_then(|pair| Some((pair, target.rail(&link.shared, pair)?))) else {
             let mut flight = Flight::new(slice, link.number, incarnation);
             flight.tries = 1;

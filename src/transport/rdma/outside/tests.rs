@@ -50,6 +50,7 @@ impl host::Host for Fake {
     fn address(&self) -> &HostPort { &self.address }
     fn incarnation(&self) -> &[u8; 16] { &[0; 16] }
     fn republish(&self) {}
+    fn notified(&self, _: crate::handshake::Notification) -> bool { false }
 
     fn read(&self, segment: &str) -> crate::runtime::BoxFuture<'_, Result<SegmentDesc>> {
         let known = segment == self.opened_as;

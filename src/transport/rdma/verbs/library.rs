@@ -10,7 +10,7 @@ use std::ptr::NonNull;
 use once_cell::sync::OnceCell;
 use rdma_sys::{
     ibv_comp_channel, ibv_context, ibv_cq, ibv_device, ibv_device_attr, ibv_gid, ibv_mr, ibv_pd,
-    ibv_port_attr, ibv_qp, ibv_qp_attr, ibv_qp_init_attr, ibv_send_wr, ibv_wc,
+    ibv_port_attr, ibv_qp, ibv_qp_attr, ibv_qp_init_attr, ibv_recv_wr, ibv_send_wr, ibv_wc,
 };
 
 use super::event::RawEvent;
@@ -99,9 +99,13 @@ functions! {
 
 /// Where the first refused work request goes.
 type Refused = *mut *mut ibv_send_wr;
+type RefusedRecv = *mut *mut ibv_recv_wr;
 /// # Safety
 /// As ibv_post_send(3) says.
 pub(super) type PostSend = unsafe extern "C" fn(*mut ibv_qp, *mut ibv_send_wr, Refused) -> c_int;
+/// # Safety
+/// As ibv_post_recv(3) says.
+pub(super) type PostRecv = unsafe extern "C" fn(*mut ibv_qp, *mut ibv_recv_wr, RefusedRecv) -> c_int;
 /// # Safety
 /// As ibv_poll_cq(3) says.
 pub(super) type PollCq = unsafe extern "C" fn(*mut ibv_cq, c_int, *mut ibv_wc) -> c_int;

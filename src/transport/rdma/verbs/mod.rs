@@ -15,6 +15,7 @@ mod library;
 mod memory;
 mod port;
 mod qp;
+mod recv;
 pub mod wc;
 mod wr;
 
@@ -26,5 +27,6 @@ pub use library::load;
 pub use memory::{Access, Mr, Pd};
 pub use port::{GidEntry, GidKind, Port, PortState};
 pub use qp::{Caps, Path, Qp};
+pub use recv::Receiver;
 pub use wc::{wc_status_text, Wc};
 pub use wr::{Chain, PostError, Wr};

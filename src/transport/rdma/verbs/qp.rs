@@ -10,11 +10,11 @@ use std::sync::Arc;
 
 use rdma_sys::{
     ibv_access_flags as access, ibv_qp, ibv_qp_attr, ibv_qp_attr_mask as mask, ibv_qp_cap, ibv_qp_init_attr,
-    ibv_qp_state, ibv_qp_type,
+    ibv_qp_state, ibv_qp_type, ibv_recv_wr, ibv_sge,
 };
 
 use super::cq::Cq;
-use super::library::{last_errno, note_leak, refused, returned_errno, PostSend};
+use super::library::{last_errno, note_leak, refused, returned_errno, PostRecv, PostSend};
 use super::memory::Pd;
 use super::port::mtu_code;
 use super::wr::{Chain, PostError};
@@ -56,11 +56,12 @@ pub struct Path {
     pub rd_atomic: u8,
 }
 
-/// A reliable-connected queue pair. It never receives; peers read and write through it.
+/// A reliable-connected queue pair. Peers read and write through it; only that of a [`super::Receiver`] receives.
 #[derive(Debug)]
 pub struct Qp {
     raw: NonNull<ibv_qp>,
     post_send: PostSend,
+    post_recv: Option<PostRecv>,
     number: u32,
     caps: Caps,
     cq: Arc<Cq>,
@@ -84,6 +85,11 @@ const MIN_RNR_TIMER: u8 = 12;
 impl Qp {
     /// A queue pair in RESET whose completions go to `cq`. `ERR_ENDPOINT` with errno.
     pub fn create(pd: &Arc<Pd>, cq: &Arc<Cq>, caps: &Caps) -> Result<Self> {
+        Self::create_with(pd, cq, caps, 1)
+    }
+
+    /// The same with room for `max_recv` receives.
+    pub(super) fn create_with(pd: &Arc<Pd>, cq: &Arc<Cq>, caps: &Caps, max_recv: u32) -> Result<Self> {
         let context = &pd.context;
         if !Arc::ptr_eq(context, cq.context()) {
             let text = format!("completion queue of {} for {}", cq.context().name(), context.name());
@@ -96,7 +102,8 @@ impl Qp {
             context.name()
         );
         // SAFETY: an open context; its functions never change.
-        let Some(post_send) = (unsafe { (*context.raw.as_ptr()).ops.post_send }) else {
+        let ops = unsafe { (*context.raw.as_ptr()).ops };
+        let Some(post_send) = ops.post_send else {
             return Err(refused(Code::Endpoint, what, libc::EOPNOTSUPP));
         };
         let mut request = ibv_qp_init_attr {
@@ -106,7 +113,7 @@ impl Qp {
             srq: ptr::null_mut(),
             cap: ibv_qp_cap {
                 max_send_wr: max_wr,
-                max_recv_wr: 1,
+                max_recv_wr: max_recv,
                 max_send_sge: max_sge,
                 max_recv_sge: 1,
                 max_inline_data: max_inline,
@@ -132,7 +139,7 @@ impl Qp {
             max_sge: request.cap.max_send_sge,
             max_inline: request.cap.max_inline_data,
         };
-        Ok(Qp { raw, post_send, number, caps, cq: cq.clone(), _pd: pd.clone() })
+        Ok(Qp { raw, post_send, post_recv: ops.post_recv, number, caps, cq: cq.clone(), _pd: pd.clone() })
     }
 
     /// Its number, which peers connect to.
@@ -150,16 +157,7 @@ impl Qp {
         let basic = access::IBV_ACCESS_LOCAL_WRITE.0
             | access::IBV_ACCESS_REMOTE_READ.0
             | access::IBV_ACCESS_REMOTE_WRITE.0;
-        let attempt = |rights: c_uint| {
-            let mut attr = attributes(ibv_qp_state::IBV_QPS_INIT);
-            attr.port_num = port;
-            attr.pkey_index = pkey_index;
-            attr.qp_access_flags = rights;
-            let given = mask::IBV_QP_PORT.0 | mask::IBV_QP_PKEY_INDEX.0 | mask::IBV_QP_ACCESS_FLAGS.0;
-            let values =
-                format_args!("port_num {port}, pkey_index {pkey_index}, qp_access_flags {rights:#x}");
-            self.modify(&mut attr, given, "RESET", "INIT", values)
-        };
+        let attempt = |rights| self.init_with(port, pkey_index, rights);
         attempt(basic | access::IBV_ACCESS_REMOTE_ATOMIC.0).or_else(|error| {
             if error.errno() == libc::EINVAL {
                 attempt(basic)
@@ -167,6 +165,71 @@ impl Qp {
                 Err(error)
             }
         })
+    }
+
+    /// RESET to INIT, with no rights for the peer but to send.
+    pub(super) fn init_closed(&self, port: u8, pkey_index: u16) -> Result<()> {
+        self.init_with(port, pkey_index, access::IBV_ACCESS_LOCAL_WRITE.0)
+    }
+
+    fn init_with(&self, port: u8, pkey_index: u16, rights: c_uint) -> Result<()> {
+        let mut attr = attributes(ibv_qp_state::IBV_QPS_INIT);
+        attr.port_num = port;
+        attr.pkey_index = pkey_index;
+        attr.qp_access_flags = rights;
+        let given = mask::IBV_QP_PORT.0 | mask::IBV_QP_PKEY_INDEX.0 | mask::IBV_QP_ACCESS_FLAGS.0;
+        let values = format_args!("port_num {port}, pkey_index {pkey_index}, qp_access_flags {rights:#x}");
+        self.modify(&mut attr, given, "RESET", "INIT", values)
+    }
+
+    /// Posts a message of `len` bytes at `addr`. Errno. Does not block. The engine sends none; its tests are the peer.
+    ///
+    /// # Safety
+    /// The range stays mapped and registered by `lkey` until the message completes or the queue pair is gone.
+    #[cfg(feature = "internals")]
+    pub unsafe fn post_message(
+        &self,
+        id: u64,
+        addr: u64,
+        len: u32,
+        lkey: u32,
+    ) -> std::result::Result<(), i32> {
+        let mut sge = ibv_sge { addr, length: len, lkey };
+        // SAFETY: numbers and pointers, for which zeroes are valid.
+        let mut request: rdma_sys::ibv_send_wr = unsafe { std::mem::zeroed() };
+        request.wr_id = id;
+        (request.sg_list, request.num_sge) = (&mut sge, 1);
+        request.opcode = rdma_sys::ibv_wr_opcode::IBV_WR_SEND;
+        request.send_flags = rdma_sys::ibv_send_flags::IBV_SEND_SIGNALED.0;
+        let mut bad = ptr::null_mut();
+        // SAFETY: a live queue pair and a list of one, which the call does not keep; the caller vouches for the range.
+        match unsafe { (self.post_send)(self.raw.as_ptr(), &mut request, &mut bad) } {
+            0 => Ok(()),
+            returned => Err(returned_errno(returned)),
+        }
+    }
+
+    /// Posts a receive of one message. Errno. Does not block.
+    ///
+    /// # Safety
+    /// The range stays mapped and registered by `lkey`, and nobody else uses it, until the receive completes or the queue
+    /// pair is gone.
+    pub(super) unsafe fn post_recv(
+        &self,
+        id: u64,
+        addr: u64,
+        len: u32,
+        lkey: u32,
+    ) -> std::result::Result<(), i32> {
+        let Some(post) = self.post_recv else { return Err(libc::EOPNOTSUPP) };
+        let mut sge = ibv_sge { addr, length: len, lkey };
+        let mut request = ibv_recv_wr { wr_id: id, next: ptr::null_mut(), sg_list: &mut sge, num_sge: 1 };
+        let mut bad = ptr::null_mut();
+        // SAFETY: a live queue pair and a list of one, which the call does not keep; the caller vouches for the range.
+        match unsafe { post(self.raw.as_ptr(), &mut request, &mut bad) } {
+            0 => Ok(()),
+            returned => Err(returned_errno(returned)),
+        }
     }
 
     /// INIT to RTR: the peer may send from now on. errno EINVAL and ENODATA usually mean that a GID does not fit.

@@ -17,7 +17,7 @@ pub struct Wc {
     pub opcode: u32,
     /// The device's own code for the error.
     pub vendor_err: u32,
-    /// Bytes that a read brought.
+    /// Bytes that a read or a message brought.
     pub byte_len: u32,
     imm_data: u32,
     /// The queue pair's number.

@@ -1,0 +1,45 @@
+"""Memory that an engine has registered."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from ._errors import raise_last
+from ._lib import lib
+
+if TYPE_CHECKING:
+    from ._engine import Engine
+
+
+class Region:
+    """Registered memory: `address`, `nbytes`. The engine keeps it, and the object whose memory it is, until close."""
+
+    def __init__(self, engine: Engine, address: int, nbytes: int, readonly: bool, held: Any) -> None:
+        self._engine, self.address, self.nbytes, self.readonly, self._held = engine, address, nbytes, readonly, held
+        self.closed = False
+
+    def close(self) -> None:
+        """Unregisters it. Running transfers get a second, then they are aborted; afterwards the memory may go. Harmless twice."""
+        if self.closed:
+            return
+        handle = self._engine._handle
+        if handle is not None and lib.unregisterLocalMemory(handle, self.address) != 0:
+            raise_last(f"unregistering {self.nbytes} bytes at {self.address:#x}")
+        self.closed = True
+        self._engine._regions.pop(self.address, None)
+        self._held = None
+
+    @property
+    def view(self) -> memoryview:
+        """The memory as bytes. Only for regions of Engine.allocate and of objects with a buffer."""
+        return memoryview(self._held.owner).cast("B")
+
+    def __enter__(self) -> Region:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return self.nbytes
