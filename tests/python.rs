@@ -40,9 +40,7 @@ fn pytest(file: &str) {
     let library = std::env::var_os("TE_LIB")
         .map_or_else(|| top.join("target/release/libtransfer_engine.so"), PathBuf::from);
     let library = prepared(library, "the library");
-    finished(
-        Command::new(top.join("python/tests/prepare.sh")).arg(library).arg(env!("CARGO_BIN_EXE_mte")),
-    );
+    finished(Command::new(top.join("python/tests/prepare.sh")).arg(library).arg(env!("CARGO_BIN_EXE_mte")));
     let tests = top.join("target/python-tests");
     finished(
         Command::new(tests.join("venv/bin/python"))
