@@ -9,77 +9,48 @@ mod common;
 mod servers;
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
-use common::{library_folder, make, top};
+use common::classes::{Build, CLANG, GCC, SANITIZED};
+use common::{library_folder, top};
 use servers::{Kind, Server};
 
-/// A way to build the program.
-struct Build {
-    name: &'static str,
-    compiler: &'static str,
-    standard: u8,
-    how: &'static str,
-}
-
-const GCC: Build = Build { name: "cpp-gcc", compiler: "g++", standard: 17, how: "-O1" };
-const CLANG: Build = Build { name: "cpp-clang", compiler: "clang++", standard: 20, how: "-O0" };
-const SANITIZED: Build = Build {
-    name: "cpp-sanitized",
-    compiler: "g++",
-    standard: 20,
-    how: "-O0 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all",
-};
-
-impl Build {
-    fn program(&self) -> PathBuf {
-        let variables = [
-            format!("TE_INCLUDE={}", top().join("include").display()),
-            format!("TE_LIB_DIR={}", library_folder().display()),
-            format!("CXX={}", self.compiler),
-            format!("STD={}", self.standard),
-            format!("HOW={}", self.how),
-        ];
-        make("tests/cpp", self.name, &variables).join("tests")
-    }
-
-    /// Runs all its tests; a run that skips or selects none does not count.
-    fn run(&self, environment: &[(&str, &str)]) {
-        let mut command = Command::new(self.program());
-        command.env("LD_LIBRARY_PATH", library_folder()).envs(environment.iter().copied());
-        let output = command.output().unwrap();
-        let said = String::from_utf8_lossy(&output.stdout);
-        assert!(
-            output.status.success() && said.contains("[  PASSED  ]") && !said.contains("[  SKIPPED ]"),
-            "{} with {environment:?}: {}\n{said}{}",
-            self.name,
-            output.status,
-            String::from_utf8_lossy(&output.stderr)
-        );
-        let passed = said.rsplit("[  PASSED  ] ").next().and_then(|rest| rest.split(' ').next());
-        assert!(passed.and_then(|count| count.parse().ok()).is_some_and(|count: u32| count > 70), "{said}");
-    }
+/// Runs all its tests; a run that skips or selects none does not count.
+fn run(build: &Build, environment: &[(&str, &str)]) {
+    let mut command = Command::new(build.program());
+    command.env("LD_LIBRARY_PATH", library_folder()).envs(environment.iter().copied());
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && said.contains("[  PASSED  ]") && !said.contains("[  SKIPPED ]"),
+        "{} with {environment:?}: {}\n{said}{}",
+        build.name,
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let passed = said.rsplit("[  PASSED  ] ").next().and_then(|rest| rest.split(' ').next());
+    assert!(passed.and_then(|count| count.parse().ok()).is_some_and(|count: u32| count > 70), "{said}");
 }
 
 #[test]
 fn the_classes_work_as_gcc_compiles_them() {
-    GCC.run(&[]);
+    run(&GCC, &[]);
 }
 
 #[test]
 fn the_classes_work_as_clang_compiles_them() {
-    CLANG.run(&[]);
+    run(&CLANG, &[]);
 }
 
 #[test]
 fn the_classes_misuse_no_memory() {
-    SANITIZED.run(&[]);
+    run(&SANITIZED, &[]);
 }
 
 fn over_a_store(kind: Kind) {
     let server = Server::start(kind);
-    GCC.run(&[("MTE_TEST_STORE", &server.url()), ("MC_TCP_BIND_ADDRESS", "127.0.0.1")]);
+    run(&GCC, &[("MTE_TEST_STORE", &server.url()), ("MC_TCP_BIND_ADDRESS", "127.0.0.1")]);
 }
 
 #[test]
@@ -101,14 +72,17 @@ fn the_classes_work_over_redis() {
 fn over_nics(build: &Build) {
     let registry = format!("{}-{}", build.name, std::process::id());
     let path = std::env::join_paths([common::simverbs(), library_folder()]).unwrap();
-    build.run(&[
-        ("LD_LIBRARY_PATH", path.to_str().unwrap()),
-        ("SIMVERBS_DEVICES", "sim0,sim1"),
-        ("SIMVERBS_QUIET", "1"),
-        ("SIMVERBS_SHM", &registry),
-        ("MTE_TEST_PROTOCOL", "rdma"),
-        ("MTE_TEST_MATRIX", r#"{"cpu:0":[["sim0","sim1"],[]]}"#),
-    ]);
+    run(
+        build,
+        &[
+            ("LD_LIBRARY_PATH", path.to_str().unwrap()),
+            ("SIMVERBS_DEVICES", "sim0,sim1"),
+            ("SIMVERBS_QUIET", "1"),
+            ("SIMVERBS_SHM", &registry),
+            ("MTE_TEST_PROTOCOL", "rdma"),
+            ("MTE_TEST_MATRIX", r#"{"cpu:0":[["sim0","sim1"],[]]}"#),
+        ],
+    );
     for entry in std::fs::read_dir("/dev/shm").into_iter().flatten().flatten() {
         if entry.file_name().to_string_lossy().contains(&registry) {
             let _ = std::fs::remove_file(entry.path());

@@ -4,8 +4,12 @@
 //! `TE_LIB` names another library than `target/release/libtransfer_engine.so`. A machine that cannot run the guest
 //! skips, and says why.
 
+mod common;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output};
+
+use common::classes::{CLANG, GCC};
 
 /// What `tests/rxe/guest.sh` ends with where this machine cannot run a guest.
 const CANNOT: i32 = 77;
@@ -52,9 +56,20 @@ fn build_programs() -> PathBuf {
     out
 }
 
+/// The folder with a built program of the C++ classes by each compiler.
+fn build_classes() {
+    let bin = top().join("target/rxe/bin");
+    for build in [GCC, CLANG] {
+        std::fs::copy(build.program(), bin.join(build.name)).unwrap();
+    }
+}
+
 /// Runs the cases of a group in a guest with `nics` devices, and those that are not ok there once more in another.
 fn group(name: &str, nics: u32) {
     let programs = build_programs();
+    if name == "classes" {
+        build_classes();
+    }
     let listed = run(Command::new("bash").arg(top().join("tests/rxe/suite.sh")).args(["--list", name]));
     assert!(listed.status.success(), "{}", text(&listed));
     let listed = text(&listed);
@@ -99,6 +114,11 @@ fn in_guest(name: &str, nics: u32, cases: &[&str], programs: &Path) -> (ExitStat
 #[test]
 fn rdma_transfers_conform_on_real_verbs() {
     group("conformance", 2);
+}
+
+#[test]
+fn the_cpp_classes_work_on_real_verbs() {
+    group("classes", 2);
 }
 
 #[test]

@@ -3,6 +3,8 @@
 // Each binary uses a part of it.
 #![allow(dead_code)]
 
+pub mod classes;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;

@@ -186,7 +186,7 @@ TEST(Metadata, DescribesSegments) {
             EXPECT_EQ(desc->tcp_proto_version, 2);
         } else {
             ASSERT_FALSE(desc->devices.empty());
-            EXPECT_EQ(desc->devices[0].name, "sim0");
+            EXPECT_EQ(desc->devices[0].name, firstNic());
             EXPECT_EQ(desc->buffers[0].rkey.size(), desc->devices.size());
             EXPECT_EQ(desc->buffers[0].lkey.size(), desc->devices.size());
             EXPECT_FALSE(desc->topology.empty());
@@ -264,11 +264,11 @@ TEST(Reports, DescribeTheEngine) {
     EXPECT_NE(node.engine.showLinks().find("Local NICs"), std::string::npos);
     if (protocol() == "rdma") {
         ASSERT_FALSE(stats.empty());
-        EXPECT_EQ(stats[0].device_name, "sim0");
+        EXPECT_EQ(stats[0].device_name, firstNic());
         EXPECT_EQ(stats[0].inflight_bytes, 0u);
         EXPECT_EQ(json->find("local_nics")->items.size(), stats.size());
         EXPECT_EQ(static_cast<size_t>(node.engine.numContexts()), stats.size());
-        EXPECT_NE(node.engine.getLocalTopologyString().find("sim0"), std::string::npos);
+        EXPECT_NE(node.engine.getLocalTopologyString().find(firstNic()), std::string::npos);
     } else {
         EXPECT_TRUE(stats.empty());
     }

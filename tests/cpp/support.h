@@ -22,6 +22,13 @@ inline std::string environment(const char *name, const char *otherwise) {
 inline std::string store() { return environment("MTE_TEST_STORE", P2PHANDSHAKE); }
 inline std::string protocol() { return environment("MTE_TEST_PROTOCOL", "tcp"); }
 
+/** The first NIC of the matrix. */
+inline std::string firstNic() {
+    const std::string matrix = environment("MTE_TEST_MATRIX", ""), before = "[[\"";
+    const size_t start = matrix.find(before) + before.size();
+    return matrix.substr(start, matrix.find('"', start) - start);
+}
+
 /** A name that no other engine of the run has, if the store keeps names. */
 inline std::string freshName() {
     static std::atomic<int> count{0};
