@@ -77,6 +77,7 @@ class Topology {
         for (const std::string &nic : filter) {
             if (!nic.empty()) names.append(names.empty() ? "" : ",").append(nic);
         }
+        if (names.find('\0') != std::string::npos) return detail::refused(ERR_INVALID_ARGUMENT, "a NIC's name has a NUL inside");
         const int code = detail::readText(text, [&](char *buffer, size_t *length) {
             return mte_discover_topology(names.empty() ? nullptr : names.c_str(), buffer, length);
         });

@@ -174,6 +174,7 @@ class TransferEngine {
     int registerLocalMemory(void *addr, size_t length, const std::string &location = kWildcardLocation, bool remote_accessible = true,
                             bool update_metadata = true) {
         (void)update_metadata;
+        if (!detail::isText(location)) return detail::noText();
         return call([&](transfer_engine_t engine) {
             return ::registerLocalMemory(engine, addr, length, location.c_str(), remote_accessible ? 1 : 0);
         });
@@ -184,6 +185,7 @@ class TransferEngine {
     }
     /** All or none. */
     int registerLocalMemoryBatch(const std::vector<BufferEntry> &buffer_list, const std::string &location) {
+        if (!detail::isText(location)) return detail::noText();
         std::vector<buffer_entry_t> list;
         list.reserve(buffer_list.size());
         for (const BufferEntry &entry : buffer_list) list.push_back({entry.addr, entry.length});

@@ -108,15 +108,19 @@ class TransferMetadata {
     /** The descriptor of an open segment, 0 for the own. Another's is at most a second old; force_update: its owner or the store
      * is asked. NULL on failure; lastError() says why. */
     std::shared_ptr<SegmentDesc> getSegmentDescByID(SegmentID segment_id, bool force_update = false) {
+        if (handle_->get() == nullptr) return detail::refused(ERR_INVALID_ARGUMENT, detail::kNotInitialised), nullptr;
         if (segment_id == LOCAL_SEGMENT_ID) return describe(segment_id);
+        Known known = recall(segment_id);
         const auto now = std::chrono::steady_clock::now();
-        const std::lock_guard<std::mutex> guard(mutex_);
-        Known &known = known_[segment_id];
         if (force_update || known.desc == nullptr || now - known.read > std::chrono::seconds(1)) {
-            const std::shared_ptr<SegmentDesc> desc = describe(segment_id);
-            if (desc == nullptr && (force_update || known.desc == nullptr)) return known_.erase(segment_id), nullptr;
-            // A peer that does not answer is what it last was.
-            if (desc != nullptr) known = {desc, now};
+            std::shared_ptr<const SegmentDesc> desc = describe(segment_id);
+            // A peer that does not answer is what it last was, unless that is not good enough.
+            if (desc == nullptr && (force_update || known.desc == nullptr)) return nullptr;
+            if (desc != nullptr) {
+                known = {std::move(desc), now};
+                const std::lock_guard<std::mutex> guard(mutex_);
+                known_[segment_id] = known;
+            }
         }
         return std::make_shared<SegmentDesc>(*known.desc);
     }
@@ -208,9 +212,15 @@ class TransferMetadata {
     explicit TransferMetadata(std::shared_ptr<detail::Handle> handle) : handle_(std::move(handle)) {}
 
     struct Known {
-        std::shared_ptr<SegmentDesc> desc;
+        std::shared_ptr<const SegmentDesc> desc;
         std::chrono::steady_clock::time_point read;
     };
+
+    Known recall(SegmentID segment_id) {
+        const std::lock_guard<std::mutex> guard(mutex_);
+        const auto found = known_.find(segment_id);
+        return found == known_.end() ? Known() : found->second;
+    }
 
     void forget() {
         const std::lock_guard<std::mutex> guard(mutex_);
@@ -269,7 +279,7 @@ class TransferMetadata {
 
     std::shared_ptr<detail::Handle> handle_;
     RpcMetaDesc local_rpc_meta_;
-    /** Guards known_; held while a descriptor is read, so that several threads ask a peer once. */
+    /** Guards known_. */
     std::mutex mutex_;
     std::unordered_map<SegmentID, Known> known_;
 };

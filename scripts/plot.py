@@ -69,21 +69,25 @@ def panel(x, y, title, rows, columns):
             parts.append(text(middle, scaled(max(found)) - 5, f"{median:#.2g}" if median < 10 else f"{median:.0f}", "value"))
         middle = begin + group * 0.38
         parts.append(text(middle, y + height + 16, size(row["block"])))
-        ratio = statistics.median(rates(row, columns[0])) / statistics.median(rates(row, columns[1]))
-        parts.append(text(middle, y + height + 32, f"{ratio:.2f}×", "ratio"))
+        # Neighbours in time: what slows the machine down slows both.
+        ratio = statistics.median(ours / theirs for ours, theirs in zip(rates(row, columns[0]), rates(row, columns[1])))
+        parts.append(text(middle, y + height + 32, f"{ratio:.3g}×", "ratio"))
     parts.append(line("axis", x + LEFT, y + height, x + PANEL_WIDTH, y + height))
     return parts
 
 
 def notes(found):
     machine = found["machine"]
+    # One runnable thread per side is the benchmark's own.
+    busy = ": busy with other work too" if machine["load_before"] > machine["processors"] else ""
     kind = "virtual machine" if machine["virtual"] else "machine"
+    first, second = found["columns"][:2]
     return [
-        f"GB/s, medians of {found['runs']} alternating runs of {found['seconds_per_run']} s; lines from the slowest to the fastest run; × is "
-        f"{found['columns'][0]} to {found['columns'][1]}",
-        f"{machine['date']}: {machine['processors']} processors ({machine['processor']}), {machine['memory_gib']} GiB, {kind}, Linux {machine['kernel']}, "
-        f"load {machine['load_before']:g} before and {machine['load_after']:g} after",
-        f"{machine['network']}; ours {machine['ours']} ({machine['commit']}), upstream {machine['upstream']}",
+        f"GB/s, medians of {found['runs']} alternating runs of {found['seconds_per_run']} s; lines from the slowest to the fastest run; × is the median ratio of {first} to "
+        f"{second} in neighbouring runs",
+        f"{machine['date']}: {machine['processors']} processors ({machine['processor']}), {machine['memory_gib']} GiB, {kind}, Linux {machine['kernel']}",
+        f"{machine['network']}; load {machine['load_before']:g} before and {machine['load_after']:g} after{busy}",
+        f"ours {machine['ours']} ({machine['commit']}), upstream {machine['upstream']}",
     ]
 
 
@@ -94,7 +98,7 @@ def draw(found):
     across = min(2, len(panels))
     down = -(-len(panels) // across)
     width = across * (PANEL_WIDTH + GAP) + GAP
-    height = TOP + down * (PANEL_HEIGHT + GAP) + 70
+    height = TOP + down * (PANEL_HEIGHT + GAP) + 72
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" aria-label="Throughput by size of block">']
     parts += [STYLE, f'<rect class="card" width="{width}" height="{height}" rx="10"/>']
     x = LEFT + GAP / 2
@@ -106,7 +110,7 @@ def draw(found):
         title = f"{op.upper()}, {batch} requests per batch, {threads} thread{'s' if threads > 1 else ''}"
         parts += panel(GAP / 2 + at % across * (PANEL_WIDTH + GAP), TOP + at // across * (PANEL_HEIGHT + GAP), title, rows, columns)
     for at, note in enumerate(notes(found)):
-        parts.append(text(LEFT, height - 56 + at * 17, note, "note"))
+        parts.append(text(LEFT, height - 66 + at * 17, note, "note"))
     return "\n".join(parts + ["</svg>"]) + "\n"
 
 

@@ -137,6 +137,11 @@ TEST(Memory, IsRegisteredOnce) {
     expectFailure(lastError(), Code::kAddressOverlapped);
     EXPECT_EQ(node.engine.registerLocalMemory(memory.data() + 8, 8, "*", true, false), ERR_ADDRESS_OVERLAPPED);
     EXPECT_EQ(node.engine.registerLocalMemory(nullptr, 0), ERR_INVALID_ARGUMENT);
+    const std::string cut("cpu:0\0x", 7);
+    EXPECT_EQ(node.engine.registerLocalMemory(other.data(), other.size(), cut), ERR_INVALID_ARGUMENT);
+    EXPECT_EQ(node.engine.registerLocalMemoryBatch({{other.data(), other.size()}}, cut), ERR_INVALID_ARGUMENT);
+    EXPECT_EQ(node.engine.installTransport(std::string("tcp\0x", 5), nullptr), nullptr);
+    EXPECT_EQ(node.engine.getTransport(std::string("tcp\0x", 5)), nullptr);
     EXPECT_EQ(node.engine.registerLocalMemory(other.data(), SIZE_MAX), ERR_INVALID_ARGUMENT);
     EXPECT_EQ(node.engine.unregisterLocalMemory(memory.data() + 1), ERR_ADDRESS_NOT_REGISTERED);
     EXPECT_EQ(node.engine.unregisterLocalMemory(memory.data(), false), 0);

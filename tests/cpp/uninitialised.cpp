@@ -99,7 +99,11 @@ TEST(Uninitialised, EveryMemberFailsAfterFreeEngine) {
     ASSERT_NE(metadata, nullptr);
     Transport *const transport = node.engine.getTransport(protocol());
     ASSERT_NE(transport, nullptr);
+    Node target;
+    const SegmentHandle peer = node.engine.openSegment(target.name);
+    ASSERT_NE(metadata->getSegmentDescByID(peer), nullptr) << lastError();
     EXPECT_EQ(node.engine.freeEngine(), 0);
+    EXPECT_EQ(metadata->getSegmentDescByID(peer), nullptr);
     expectEverythingRefused(node.engine);
     // What the engine gave fails, too.
     EXPECT_EQ(metadata->getSegmentDescByID(0), nullptr);

@@ -43,7 +43,7 @@ fn every_function_of_the_headers_is_in_the_built_page_once() {
     let known = |heading: &&str| {
         all.contains(*heading) || heading.starts_with("struct ") || heading.starts_with("union ")
     };
-    assert!(headings.iter().all(|heading| known(&heading)), "{headings:?}");
+    assert!(headings.iter().all(known), "{headings:?}");
 }
 
 #[test]

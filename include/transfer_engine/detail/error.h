@@ -113,7 +113,7 @@ inline int refused(int code, std::string_view why) {
     return code;
 }
 
-constexpr std::string_view kNotInitialised = "the engine is not initialised: call init first";
+inline constexpr std::string_view kNotInitialised = "the engine is not initialised: call init first";
 
 }  // namespace detail
 

@@ -61,6 +61,8 @@ inline int noSuchSegment(uint64_t id) {
 /** A text that C can take: it has no NUL inside. */
 inline bool isText(const std::string &text) { return text.find('\0') == std::string::npos; }
 
+inline int noText() { return refused(ERR_INVALID_ARGUMENT, "a text has a NUL inside"); }
+
 /** What is opened is closed again, however the block is left. */
 class OpenSegment {
   public:

@@ -29,9 +29,9 @@ class TransferEngineState {
 
     int init(const std::string &store, const std::string &name, const std::string &protocol) {
         if (initialised) return detail::refused(ERR_INVALID_ARGUMENT, "the engine was initialised before");
-        for (const std::string *text : {&store, &name, &protocol})
-            if (!detail::isText(*text)) return detail::refused(ERR_INVALID_ARGUMENT, "an argument of init has a NUL inside");
         const std::string devices = joined(filter), transports = protocol.empty() ? discovered() : protocol;
+        for (const std::string *text : {&store, &name, &transports, &devices})
+            if (!detail::isText(*text)) return detail::noText();
         const transfer_engine_t engine = mte_create_engine(store.c_str(), name.c_str(), transports.c_str(), devices.c_str());
         if (engine == nullptr) {
             const int code = mte_last_error(nullptr, 0);
@@ -47,6 +47,7 @@ class TransferEngineState {
 
     Transport *install(const std::string &proto, void **args) {
         const transfer_engine_t engine = handle->get();
+        if (!detail::isText(proto)) return detail::noText(), nullptr;
         if (engine == nullptr) return detail::refused(ERR_INVALID_ARGUMENT, detail::kNotInitialised), nullptr;
         const bool given = args != nullptr && args[0] != nullptr;
         std::string matrix;
@@ -65,6 +66,7 @@ class TransferEngineState {
 
     Transport *transport(const std::string &proto) {
         const transfer_engine_t engine = handle->get();
+        if (!detail::isText(proto)) return detail::noText(), nullptr;
         if (engine == nullptr) return detail::refused(ERR_INVALID_ARGUMENT, detail::kNotInitialised), nullptr;
         if (mte_transport(engine, proto.c_str()) == nullptr) return detail::result(mte_last_error(nullptr, 0)), nullptr;
         const std::lock_guard<std::mutex> guard(mutex_);

@@ -25,6 +25,7 @@ class Background(Base):
         transport_hint: str = "",
         nic_hint: str = "",
     ) -> int:
+        """Begins many writes. The batch id, 0 on failure."""
         return self._async(WRITE, target_hostname, _three(buffers, peer_buffer_addresses, lengths), transport_hint, nic_hint)
 
     def batch_transfer_async_read(
@@ -36,6 +37,7 @@ class Background(Base):
         transport_hint: str = "",
         nic_hint: str = "",
     ) -> int:
+        """Begins many reads. The batch id, 0 on failure."""
         return self._async(READ, target_hostname, _three(buffers, peer_buffer_addresses, lengths), transport_hint, nic_hint)
 
     def batch_transfer_async(
@@ -48,6 +50,7 @@ class Background(Base):
         transport_hint: str = "",
         nic_hint: str = "",
     ) -> int:
+        """Begins many writes or reads. The batch id, 0 on failure."""
         three = _three(buffers, peer_buffer_addresses, lengths)
         return self._async(_opcode(opcode), target_hostname, three, transport_hint, nic_hint)
 
@@ -60,6 +63,7 @@ class Background(Base):
         transport_hint: str = "",
         nic_hint: str = "",
     ) -> int:
+        """Begins many writes from arrays of 8-byte integers. The batch id, 0 on failure."""
         return self._async(WRITE, target_hostname, _arrays(buffers, peer_buffer_addresses, lengths), transport_hint, nic_hint)
 
     def batch_transfer_async_read_arrays(
@@ -71,11 +75,13 @@ class Background(Base):
         transport_hint: str = "",
         nic_hint: str = "",
     ) -> int:
+        """Begins many reads from arrays of 8-byte integers. The batch id, 0 on failure."""
         return self._async(READ, target_hostname, _arrays(buffers, peer_buffer_addresses, lengths), transport_hint, nic_hint)
 
     def transfer_submit_write(
         self, target_hostname: str, buffer: int, peer_buffer_address: int, length: int, transport_hint: str = "", nic_hint: str = ""
     ) -> int:
+        """Begins a write. The batch id, 0 on failure."""
         return self._async(WRITE, target_hostname, _three([buffer], [peer_buffer_address], [length]), transport_hint, nic_hint)
 
     def _async(self, opcode: int, target: str, three: Three, transport_hint: str, nic_hint: str) -> int:

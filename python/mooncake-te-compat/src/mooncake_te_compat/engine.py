@@ -133,6 +133,7 @@ class TransferEngine(Transfers, Background, Scatter, Memory):
         transport_hint: str = "",
         nic_hint: str = "",
     ) -> None:
+        """Raises NotImplementedError."""
         absent(_NO_CUDA.format("transfer_sync_write"))
 
     def transfer_read_on_cuda(
@@ -145,6 +146,7 @@ class TransferEngine(Transfers, Background, Scatter, Memory):
         transport_hint: str = "",
         nic_hint: str = "",
     ) -> None:
+        """Raises NotImplementedError."""
         absent(_NO_CUDA.format("transfer_sync_read"))
 
     def batch_transfer_write_on_cuda(
@@ -157,6 +159,7 @@ class TransferEngine(Transfers, Background, Scatter, Memory):
         transport_hint: str = "",
         nic_hint: str = "",
     ) -> None:
+        """Raises NotImplementedError."""
         absent(_NO_CUDA.format("batch_transfer_sync_write"))
 
     def batch_transfer_read_on_cuda(
@@ -169,4 +172,5 @@ class TransferEngine(Transfers, Background, Scatter, Memory):
         transport_hint: str = "",
         nic_hint: str = "",
     ) -> None:
+        """Raises NotImplementedError."""
         absent(_NO_CUDA.format("batch_transfer_sync_read"))

@@ -111,6 +111,7 @@ class Scatter(Base):
         remote_offsets: Lists,
         lengths: Lists,
     ) -> ScatterTransferTicket:
+        """Begins to write pieces of several buffers; each has to lie inside its buffers."""
         buffers = local_base_addresses, local_capacities, remote_base_addresses, remote_capacities
         return self._scatter(WRITE, endpoint, buffers, (local_offsets, remote_offsets, lengths))
 
@@ -125,6 +126,7 @@ class Scatter(Base):
         remote_offsets: Lists,
         lengths: Lists,
     ) -> ScatterTransferTicket:
+        """Begins to read pieces of several buffers."""
         buffers = local_base_addresses, local_capacities, remote_base_addresses, remote_capacities
         return self._scatter(READ, endpoint, buffers, (local_offsets, remote_offsets, lengths))
 
@@ -139,6 +141,7 @@ class Scatter(Base):
         remote_offsets: Lists,
         lengths: Lists,
     ) -> ScatterTransferTicket:
+        """As submit_scatter_write, and waits."""
         buffers = local_base_addresses, local_capacities, remote_base_addresses, remote_capacities
         return _ended(self._scatter(WRITE, endpoint, buffers, (local_offsets, remote_offsets, lengths)))
 
@@ -153,6 +156,7 @@ class Scatter(Base):
         remote_offsets: Lists,
         lengths: Lists,
     ) -> ScatterTransferTicket:
+        """As submit_scatter_read, and waits."""
         buffers = local_base_addresses, local_capacities, remote_base_addresses, remote_capacities
         return _ended(self._scatter(READ, endpoint, buffers, (local_offsets, remote_offsets, lengths)))
 

@@ -26,11 +26,13 @@ class Transfers(Base):
     def transfer_sync_write(
         self, target_hostname: str, buffer: int, peer_buffer_address: int, length: int, transport_hint: str = "", nic_hint: str = ""
     ) -> int:
+        """Writes from here to the peer and waits. 0 or -1."""
         return self._single(WRITE, target_hostname, buffer, peer_buffer_address, length, transport_hint, nic_hint)
 
     def transfer_sync_read(
         self, target_hostname: str, buffer: int, peer_buffer_address: int, length: int, transport_hint: str = "", nic_hint: str = ""
     ) -> int:
+        """Reads from the peer to here and waits. 0 or -1."""
         return self._single(READ, target_hostname, buffer, peer_buffer_address, length, transport_hint, nic_hint)
 
     def transfer_sync(
@@ -44,6 +46,7 @@ class Transfers(Base):
         transport_hint: str = "",
         nic_hint: str = "",
     ) -> int:
+        """Writes or reads, and waits; `notify` is sent to the peer when all is done. 0 or -1."""
         code, note = _opcode(opcode), _notify(notify)
         if note is None:
             return self._single(code, target_hostname, buffer, peer_buffer_address, length, transport_hint, nic_hint)
@@ -59,6 +62,7 @@ class Transfers(Base):
         transport_hint: str = "",
         nic_hint: str = "",
     ) -> int:
+        """Many writes; waits for all. 0 or -1."""
         return self._batch(WRITE, target_hostname, _three(buffers, peer_buffer_addresses, lengths), transport_hint, nic_hint)
 
     def batch_transfer_sync_read(
@@ -70,6 +74,7 @@ class Transfers(Base):
         transport_hint: str = "",
         nic_hint: str = "",
     ) -> int:
+        """Many reads; waits for all. 0 or -1."""
         return self._batch(READ, target_hostname, _three(buffers, peer_buffer_addresses, lengths), transport_hint, nic_hint)
 
     def batch_transfer_sync(
@@ -83,6 +88,7 @@ class Transfers(Base):
         transport_hint: str = "",
         nic_hint: str = "",
     ) -> int:
+        """Many writes or reads; waits for all; `notify` is sent to the peer then. 0 or -1."""
         three = _three(buffers, peer_buffer_addresses, lengths)
         return self._batch(_opcode(opcode), target_hostname, three, transport_hint, nic_hint, _notify(notify))
 
@@ -95,6 +101,7 @@ class Transfers(Base):
         transport_hint: str = "",
         nic_hint: str = "",
     ) -> int:
+        """Many writes from arrays of 8-byte integers, which are not copied. 0 or -1."""
         return self._batch(WRITE, target_hostname, _arrays(buffers, peer_buffer_addresses, lengths), transport_hint, nic_hint)
 
     def batch_transfer_sync_read_arrays(
@@ -106,6 +113,7 @@ class Transfers(Base):
         transport_hint: str = "",
         nic_hint: str = "",
     ) -> int:
+        """Many reads from arrays of 8-byte integers, which are not copied. 0 or -1."""
         return self._batch(READ, target_hostname, _arrays(buffers, peer_buffer_addresses, lengths), transport_hint, nic_hint)
 
     def batch_transfer_sync_write_pages(
@@ -118,6 +126,7 @@ class Transfers(Base):
         transport_hint: str = "",
         nic_hint: str = "",
     ) -> int:
+        """Writes a grid: each page of each row of `fields` (local base, stride, remote base, stride, length). 0 or -1."""
         return self._pages(WRITE, target_hostname, src_pages, dst_pages, fields, max_batch_size, transport_hint, nic_hint)
 
     def batch_transfer_sync_read_pages(
@@ -130,6 +139,7 @@ class Transfers(Base):
         transport_hint: str = "",
         nic_hint: str = "",
     ) -> int:
+        """Reads a grid, as batch_transfer_sync_write_pages writes one. 0 or -1."""
         return self._pages(READ, target_hostname, src_pages, dst_pages, fields, max_batch_size, transport_hint, nic_hint)
 
     def _single(self, opcode: int, target: str, local: int, remote: int, length: int, transport_hint: str, nic_hint: str) -> int:

@@ -110,6 +110,8 @@ class Engine:
         handle = self._handle_or_raise()
         where = name(location, "location")
         if lib.registerLocalMemory(handle, address, length, where, int(bool(remote_accessible))) != 0:
+            if held is not None:
+                held.release()
             raise_last(f"registering {length} bytes at {address:#x}")
         region = Region(self, address, length, bool(held is not None and held.readonly), held)
         self._regions[address] = held
@@ -236,5 +238,8 @@ def _whole(mapping: mmap.mmap) -> tuple[int, int]:
 def _destroy(handle: int, regions: dict[int, Any], dropped: list[tuple[int, Any]]) -> None:
     """The memory may go only after the engine, which writes to it."""
     lib.destroyTransferEngine(handle)
+    for held in regions.values():
+        if held is not None:
+            held.release()
     regions.clear()
     dropped.clear()

@@ -28,7 +28,8 @@ class Region:
             raise_last(f"unregistering {self.nbytes} bytes at {self.address:#x}")
         self.closed = True
         self._engine._regions.pop(self.address, None)
-        self._held = None
+        if self._held is not None:
+            self._held.release()
 
     @property
     def view(self) -> memoryview:
