@@ -117,7 +117,7 @@ config! {
         "largest handshake request accepted, bytes; for replies see MC_METADATA_MAX_BYTES";
     handshake_max_clients: usize = 256, "256", "MC_HANDSHAKE_MAX_CLIENTS", int(1..=65535),
         "handshake connections served at once, half of them from one address, and fewer where ulimit -n is low; beyond it the oldest without a complete request is closed";
-    notify_queue_max: usize = 65536, "65536", "MC_NOTIFY_QUEUE_MAX", int(1..=16777216),
+    notify_queue_max: usize = 65536, "65536", "MC_NOTIFY_QUEUE_MAX" or "MC_HANDSHAKE_MAX_NOTIFY_ENTRIES", int(1..=16777216),
         "notifications kept until the caller fetches them; more are refused with -200 at the sender";
     notify_queue_bytes: usize = 64 << 20, "67108864", "MC_NOTIFY_QUEUE_BYTES", int(4096..=1 << 40),
         "bytes of text that these notifications may have in all";
@@ -179,7 +179,7 @@ config! {
         "connections per peer";
     tcp_stripe_bytes: u64 = 1 << 20, "1048576", "MC_TCP_STRIPE_SIZE", int(65536..=1 << 40),
         "requests larger than this are cut into pieces of this size, spread over the lanes";
-    tcp_threads: usize = 0, "0", "MC_TCP_THREADS", int(0..=64),
+    tcp_threads: usize = 0, "0", "MC_TCP_THREADS" or "MC_NUM_TCP_IO_THREADS", int(0..=64),
         "data-plane threads of the TCP transport; 0: half the processors, from 1 to 4";
     tcp_busy_poll: Duration = Duration::from_micros(100), "100", "MC_TCP_BUSY_POLL_US", |t: &str| int(0..=10000)(t).map(Duration::from_micros),
         "microseconds a data-plane thread looks for more before it sleeps, after it moved something; 0: sleeps at once";

@@ -89,10 +89,13 @@ fn p34_every_setting_of_upstream_is_honoured_or_named_in_a_warning() {
         println!("SKIP upstream's settings: TE_SKIP_INTEROP=1 is set");
         return;
     }
-    let names = settings_in(&prepared(
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("target/venv/lib"),
-        "upstream's wheel",
-    ));
+    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
+    let mut names = settings_in(&prepared(target.join("venv/lib"), "upstream's wheel"));
+    let newest = target.join("peers/0.3.14");
+    match newest.with_extension("14.missing").exists() {
+        true => println!("SKIP the settings of 0.3.14: no wheel of it runs here"),
+        false => names.append(&mut settings_in(&prepared(newest, "upstream's newest wheel"))),
+    }
     assert!(names.len() > 80, "the wheel has been read: {names:?}");
     let silent: Vec<_> = names
         .iter()

@@ -294,6 +294,29 @@ fn a_descriptor_too_large_for_the_store_is_refused_with_its_size() {
 }
 
 #[test]
+fn an_http_store_without_room_is_an_error_that_says_so() {
+    let name = "special::an_http_store_without_room_is_an_error_that_says_so";
+    if elsewhere(name, &[("MC_METADATA_TIMEOUT_MS", "1000")]) {
+        return;
+    }
+    for (limit, status, word, class) in
+        [("--max-value", "413", "too large", Class::Rejected), ("--max-total", "507", "full", Class::Network)]
+    {
+        let server = Server::with(Kind::Mte, &[limit, "4000"]);
+        let node = Node::start(&server.url(), "a");
+        let memory = vec![0u8; 100 * 4096];
+        let range = |at: usize| Range { addr: memory.as_ptr() as u64 + 4096 * at as u64, len: 100 };
+        let many: Vec<Range> = (0..100).map(range).collect();
+        let error = node.engine.register(&many, "cpu:0", true).unwrap_err();
+        assert_eq!((error.code(), error.kind()), (Code::Metadata, class), "{status}: {error}");
+        assert!(error.text().contains(word), "{status}: {error}");
+        // Rolled back, and what fits is taken.
+        node.engine.register(&many[..1], "cpu:0", true).unwrap();
+        drop(node);
+    }
+}
+
+#[test]
 fn an_etcd_that_is_full_is_an_error_that_says_what_to_do() {
     if elsewhere("special::an_etcd_that_is_full_is_an_error_that_says_what_to_do", &[]) {
         return;

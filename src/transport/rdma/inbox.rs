@@ -13,6 +13,7 @@ use super::verbs::{Cq, Receiver, Wc};
 use crate::config::Config;
 use crate::error::Result;
 use crate::handshake::Notification;
+use crate::runtime::headroom;
 
 /// Entries of the completion queue, or fewer if the device says so. Upstream's value.
 const DEPTH: u32 = 4096;
@@ -221,7 +222,7 @@ impl Inbox {
 }
 
 /// Upstream's form: the length of the name in four bytes, little end first, the name, and the same of the message. What
-/// stands behind it is ignored; `None` if it is not all there.
+/// stands behind it is ignored; `None` if it is not all there, or does not fit.
 fn read(bytes: &[u8]) -> Option<Notification> {
     let (name, rest) = text(bytes)?;
     let (message, _) = text(rest)?;
@@ -231,7 +232,15 @@ fn read(bytes: &[u8]) -> Option<Notification> {
 fn text(bytes: &[u8]) -> Option<(String, &[u8])> {
     let (len, rest) = bytes.split_first_chunk()?;
     let (text, rest) = rest.split_at_checked(usize::try_from(u32::from_le_bytes(*len)).ok()?)?;
-    Some((String::from_utf8_lossy(text).into_owned(), rest))
+    let copy = match std::str::from_utf8(text) {
+        Ok(text) => headroom::copy(text, "a notification").ok()?,
+        // Each byte may become the three of a replacement character.
+        Err(_) if headroom::has_room(text.len().saturating_mul(3)) => {
+            String::from_utf8_lossy(text).into_owned()
+        }
+        Err(_) => return None,
+    };
+    Some((copy, rest))
 }
 
 #[cfg(test)]

@@ -144,7 +144,7 @@ fn read_mail(shared: &Shared, nic: &Nic) -> bool {
         let why = match notification.map(|notification| shared.host.notified(notification)) {
             Some(true) => return,
             Some(false) => "there is no room for it (MC_NOTIFY_QUEUE_MAX, MC_NOTIFY_QUEUE_BYTES)",
-            None => "it is malformed",
+            None => "it is malformed, or there is no memory for it",
         };
         if shared.log.admit("notification", &nic.name) {
             tracing::warn!("a notification that came over {} is lost: {why}", nic.name);

@@ -58,7 +58,7 @@ impl Link for RdmaLink {
     }
 
     fn submit(&self, slices: Vec<Slice>, incarnation: u64) {
-        self.submit_by(slices, incarnation, &ByTopology(self));
+        submit_by(self, slices, incarnation, &ByTopology(self));
     }
 
     fn check_nics(&self, nics: &str) -> Result<()> {
@@ -67,7 +67,7 @@ impl Link for RdmaLink {
 
     fn submit_over(&self, slices: Vec<Slice>, incarnation: u64, nics: &str) {
         match Named::parse(&self.shared, nics) {
-            Ok(named) => self.submit_by(slices, incarnation, &ByName { link: self, named }),
+            Ok(named) => submit_by(self, slices, incarnation, &ByName { link: self, named }),
             // It was checked before.
             Err(error) => slices.into_iter().for_each(|slice| slice.fail(error.clone())),
         }
@@ -103,31 +103,30 @@ impl Link for RdmaLink {
     }
 }
 
-impl RdmaLink {
-    fn submit_by(&self, slices: Vec<Slice>, incarnation: u64, picker: &impl Picker) {
-        let target = self.target();
-        let meant = incarnation == 0 || target.incarnation == 0 || incarnation == target.incarnation;
-        let fit = self.check_open().and_then(|()| if meant { Ok(()) } else { Err(self.restarted()) });
-        if let Err(error) = fit {
-            slices.into_iter().for_each(|slice| slice.fail(error.clone()));
-            return;
+/// Hands the slices to the rails that `picker` chooses.
+fn submit_by(link: &RdmaLink, slices: Vec<Slice>, incarnation: u64, picker: &impl Picker) {
+    let target = link.target();
+    let meant = incarnation == 0 || target.incarnation == 0 || incarnation == target.incarnation;
+    let fit = link.check_open().and_then(|()| if meant { Ok(()) } else { Err(link.restarted()) });
+    if let Err(error) = fit {
+        slices.into_iter().for_each(|slice| slice.fail(error.clone()));
+        return;
+    }
+    // Taken out: a slice that fails may call back into the library.
+    let mut buckets = BUCKETS.take();
+    let refused = sort(link, &target, slices, incarnation, picker, &mut buckets);
+    let now_ns = link.shared.now_ns();
+    let Buckets { rails, spare } = &mut buckets;
+    for mut bucket in rails.drain(..) {
+        bucket.rail.submit(&mut bucket.flights, &link.route, now_ns);
+        if bucket.flights.capacity() <= SPARE_FLIGHTS {
+            spare.push(bucket.flights);
         }
-        // Taken out: a slice that fails may call back into the library.
-        let mut buckets = BUCKETS.take();
-        let refused = sort(self, &target, slices, incarnation, picker, &mut buckets);
-        let now_ns = self.shared.now_ns();
-        let Buckets { rails, spare } = &mut buckets;
-        for mut bucket in rails.drain(..) {
-            bucket.rail.submit(&mut bucket.flights, &self.route, now_ns);
-            if bucket.flights.capacity() <= SPARE_FLIGHTS {
-                spare.push(bucket.flights);
-            }
-        }
-        BUCKETS.set(buckets);
-        refused.into_iter().for_each(|(slice, error)| slice.fail(error));
-        if !self.returned.is_empty() {
-            self.place_later(false);
-        }
+    }
+    BUCKETS.set(buckets);
+    refused.into_iter().for_each(|(slice, error)| slice.fail(error));
+    if !link.returned.is_empty() {
+        link.place_later(false);
     }
 }
 
