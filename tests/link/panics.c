@@ -18,13 +18,18 @@ int clock_gettime(clockid_t clock, struct timespec *now) {
 
 int main(void) {
     transfer_engine_t engine = createTransferEngine("P2PHANDSHAKE", "127.0.0.1", "", 0, 0);
-    STEP(engine != NULL && installTransport(engine, "tcp", NULL) != NULL)
+    transfer_engine_t peer = createTransferEngine("P2PHANDSHAKE", "127.0.0.1", "", 0, 0);
+    char name[64] = "";
+    STEP(engine != NULL && peer != NULL && installTransport(engine, "tcp", NULL) != NULL)
+    STEP(installTransport(peer, "tcp", NULL) != NULL)
+    STEP(getLocalIpAndPort(peer, name, sizeof name) == 0)
     broken = 1;
-    int segment = openSegment(engine, "127.0.0.1:1");
+    int segment = openSegment(engine, name);
     broken = 0;
     char words[512] = "";
     STEP(segment == -1 && mte_last_error(words, sizeof words) == -1)
     STEP(strstr(words, "a bug in the library") != NULL)
     destroyTransferEngine(engine);
+    destroyTransferEngine(peer);
     return moves_bytes();
 }
