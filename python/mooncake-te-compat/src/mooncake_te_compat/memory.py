@@ -58,8 +58,8 @@ class Memory(Base):
     def register_memory(self, buffer_addr: int, capacity: int, location: str = "*", remote_accessible: bool = True) -> int:
         """0, or a code of error.h."""
         address, size, where = u64(buffer_addr, "buffer_addr"), u64(capacity, "capacity"), text(location, "location")
-        if not isinstance(remote_accessible, (bool, int)):
-            raise TypeError("remote_accessible is no bool")
+        if not hasattr(type(remote_accessible), "__bool__"):
+            raise TypeError(f"remote_accessible is a {type(remote_accessible).__name__}; a bool is needed")
         inner = self._ready("register_memory")
         if inner is None:
             return -1
