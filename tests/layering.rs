@@ -466,10 +466,6 @@ const CIRCLES: &[(&str, &[&str])] = &[
         &["metadata/keyed/claims.rs", "metadata/keyed.rs"],
     ),
     (
-        "one type, RDMA's Link, with a file of its own for what its submit calls choose",
-        &["transport/rdma/link/submit.rs", "transport/rdma/link.rs"],
-    ),
-    (
         "a link has its lanes, and a lane that dies hands its requests back to its link",
         &["transport/tcp/lane.rs", "transport/tcp/link.rs"],
     ),
