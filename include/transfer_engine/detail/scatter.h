@@ -177,6 +177,7 @@ class ScatterTransferOperation {
         void tell(size_t range, size_t index, const Status &status) {
             remember(status);
             if (!callbacks_[range]) return;
+#ifdef __cpp_exceptions
             try {
                 callbacks_[range](index, status);
             } catch (const std::exception &thrown) {
@@ -184,6 +185,9 @@ class ScatterTransferOperation {
             } catch (...) {
                 remember(Status::Context("the callback of a fragment failed"));
             }
+#else
+            callbacks_[range](index, status);
+#endif
         }
 
         void end(size_t task, const Status &status) {
