@@ -358,7 +358,7 @@ int mte_task_report(transfer_engine_t engine,
  * protocol: NULL or "": none is installed yet. "auto": the one that suits this machine, RDMA where a NIC works, else TCP. Else
  * the transports to install, separated by commas ("rdma", "tcp", "rdma,tcp"): all of them, or creation fails.
  * devices: NULL or "": every NIC. Else the only NICs that discovery finds, separated by commas; MC_TE_FILTERS holds as well. A
- * NIC matrix that is given (MC_CUSTOM_TOPO_JSON, args[0] of installTransport) is taken as it is.
+ * NIC matrix that is given (MC_CUSTOM_TOPO_JSON, `args[0]` of installTransport) is taken as it is.
  */
 transfer_engine_t mte_create_engine(const char *metadata_conn_string,
                                     const char *local_server_name,
@@ -433,8 +433,8 @@ int mte_segment_descriptor(transfer_engine_t engine,
 int mte_overlaps(transfer_engine_t engine, const void *addr, size_t length);
 
 /**
- * As submitTransfer, for requests that have one target and one opcode: request i moves lengths[i] bytes between sources[i],
- * a local address, and target_offsets[i]. The arrays may be used for something else when the call returns.
+ * As submitTransfer, for requests that have one target and one opcode: request i moves `lengths[i]` bytes between `sources[i]`,
+ * a local address, and `target_offsets[i]`. The arrays may be used for something else when the call returns.
  *
  * nic: NULL or "": RDMA chooses by topology. Else the local NICs, separated by commas, that RDMA uses as long as one of them
  * works; -1 for a name that is none of the engine's. TCP takes any.
@@ -471,7 +471,7 @@ int mte_transfer_arrays(transfer_engine_t engine,
 /**
  * As submitTransfer, for pages that each of several fields has (the layers of a cache). fields has five numbers per field:
  * src_base, src_stride, dst_base, dst_stride, length. For each field, and in it for each page i, one request moves length bytes
- * between src_base + src_pages[i] * src_stride, a local address, and dst_base + dst_pages[i] * dst_stride at the target, whatever
+ * between src_base + `src_pages[i]` * src_stride, a local address, and dst_base + `dst_pages[i]` * dst_stride at the target, whatever
  * the opcode. The batch gets num_pages * num_fields tasks, field by field. nic as for mte_submit_arrays. Codes as
  * submitTransfer; -1 also for an address or length that is negative or leaves 64 bits.
  */

@@ -54,7 +54,7 @@ int ts_mooncake_register(ts_mooncake_engine_t *engine, void *addr, size_t length
 int ts_mooncake_unregister(ts_mooncake_engine_t *engine, void *addr);
 
 /**
- * Writes lengths[i] bytes from sources[i] to destinations[i] at the peer whose segment is called target, for each i, and waits.
+ * Writes `lengths[i]` bytes from `sources[i]` to `destinations[i]` at the peer whose segment is called target, for each i, and waits.
  * On return the sources are not touched any more. 0, or the code of the first failure.
  */
 int ts_mooncake_write(ts_mooncake_engine_t *engine,

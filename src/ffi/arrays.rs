@@ -9,8 +9,8 @@ use super::types::{batch_id_t, segment_id_t, transfer_engine_t};
 use crate::engine::submit::Request;
 use crate::error::Result;
 
-/// As submitTransfer, for requests that have one target and one opcode: request i moves lengths[i] bytes between sources[i],
-/// a local address, and target_offsets[i]. The arrays may be used for something else when the call returns.
+/// As submitTransfer, for requests that have one target and one opcode: request i moves `lengths[i]` bytes between `sources[i]`,
+/// a local address, and `target_offsets[i]`. The arrays may be used for something else when the call returns.
 ///
 /// nic: NULL or "": RDMA chooses by topology. Else the local NICs, separated by commas, that RDMA uses as long as one of them
 /// works; -1 for a name that is none of the engine's. TCP takes any.

@@ -11,7 +11,7 @@ use crate::engine::{handles, topology, Engine, Wanted};
 /// protocol: NULL or "": none is installed yet. "auto": the one that suits this machine, RDMA where a NIC works, else TCP. Else
 /// the transports to install, separated by commas ("rdma", "tcp", "rdma,tcp"): all of them, or creation fails.
 /// devices: NULL or "": every NIC. Else the only NICs that discovery finds, separated by commas; MC_TE_FILTERS holds as well. A
-/// NIC matrix that is given (MC_CUSTOM_TOPO_JSON, args[0] of installTransport) is taken as it is.
+/// NIC matrix that is given (MC_CUSTOM_TOPO_JSON, `args[0]` of installTransport) is taken as it is.
 #[no_mangle]
 pub unsafe extern "C" fn mte_create_engine(
     metadata_conn_string: *const c_char,

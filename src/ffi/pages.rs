@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 
 /// As submitTransfer, for pages that each of several fields has (the layers of a cache). fields has five numbers per field:
 /// src_base, src_stride, dst_base, dst_stride, length. For each field, and in it for each page i, one request moves length bytes
-/// between src_base + src_pages[i] * src_stride, a local address, and dst_base + dst_pages[i] * dst_stride at the target, whatever
+/// between src_base + `src_pages[i]` * src_stride, a local address, and dst_base + `dst_pages[i]` * dst_stride at the target, whatever
 /// the opcode. The batch gets num_pages * num_fields tasks, field by field. nic as for mte_submit_arrays. Codes as
 /// submitTransfer; -1 also for an address or length that is negative or leaves 64 bits.
 #[no_mangle]

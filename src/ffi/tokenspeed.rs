@@ -85,7 +85,7 @@ pub unsafe extern "C" fn ts_mooncake_unregister(
     unsafe { unregisterLocalMemory(engine.cast(), addr) }
 }
 
-/// Writes lengths[i] bytes from sources[i] to destinations[i] at the peer whose segment is called target, for each i, and waits.
+/// Writes `lengths[i]` bytes from `sources[i]` to `destinations[i]` at the peer whose segment is called target, for each i, and waits.
 /// On return the sources are not touched any more. 0, or the code of the first failure.
 #[no_mangle]
 pub unsafe extern "C" fn ts_mooncake_write(
