@@ -6,8 +6,8 @@ export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 export CARGO_TARGET_DIR := $(CURDIR)/target
 # What is shipped names no folder of the machine that built it.
 export RUSTFLAGS += --remap-path-prefix=$(CURDIR)=. --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=cargo
-# A quarter of the default: code is a tenth smaller. What transfers run through says #[inline], which this leaves alone; with
-# that they take as many instructions as before (callgrind, over a simulated NIC).
+# A quarter of the default: code is a tenth smaller. What transfers run through says #[inline], which this leaves alone: a call
+# with 64 requests takes as many instructions as before, one with a single request 3 % more (callgrind, over a simulated NIC).
 export RUSTFLAGS += -C llvm-args=-inline-threshold=50
 
 # rdma-sys generates its bindings with the libclang that `deps` puts there: the caller's, if rdma-sys can use that one.
