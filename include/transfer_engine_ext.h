@@ -255,6 +255,12 @@ extern "C" {
 int mte_last_error(char *buf, size_t len);
 
 /**
+ * As mte_last_error, with what else is known of this thread's last failed call: class, retryable, errno, peer. Fills *info as
+ * mte_task_error does, with code 0 if no call failed; info may be NULL.
+ */
+int mte_last_error_info(mte_task_error_info_t *info);
+
+/**
  * The phrase for a code of error.h. Static.
  */
 const char *mte_strerror(int code);

@@ -80,8 +80,9 @@ cases! {
     stopped_upstream_target_times_our_tasks_out: "dying_target.py stopped ours upstream", [];
 }
 
-/// Settings of upstream's programs above the engine: its store, its Python logger.
-const ABOVE_THE_ENGINE: &[&str] = &["MC_STORE_", "MC_YLT_"];
+/// Settings of what stands above the engine: upstream's store, its Python logger, and the module `mooncake.engine`, which reads
+/// its own here too.
+const ABOVE_THE_ENGINE: &[&str] = &["MC_STORE_", "MC_YLT_", "MC_TRANSFER_TIMEOUT"];
 
 #[test]
 fn p34_every_setting_of_upstream_is_honoured_or_named_in_a_warning() {

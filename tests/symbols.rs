@@ -38,7 +38,7 @@ const API: [&str; 27] = [
 ];
 
 /// The functions of `transfer_engine_ext.h`.
-const EXTENSIONS: [&str; 28] = [
+const EXTENSIONS: [&str; 29] = [
     "checkSegmentStatus",
     "getBatchTransferStatus",
     "getRpcPort",
@@ -49,6 +49,7 @@ const EXTENSIONS: [&str; 28] = [
     "mte_create_engine",
     "mte_discover_topology",
     "mte_last_error",
+    "mte_last_error_info",
     "mte_local_topology",
     "mte_only_transport",
     "mte_overlaps",

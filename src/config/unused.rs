@@ -22,10 +22,6 @@ pub(super) const UNUSED: &[(&str, &str)] = &[
     ("MC_USE_TENT", ONE_ENGINE),
     ("MC_USE_TEV1", ONE_ENGINE),
     (
-        "MC_TRANSFER_TIMEOUT",
-        "the deadline of a task is MC_SLICE_TIMEOUT, or what its transport allows for its bytes",
-    ),
-    (
         "MC_TCP_PROGRESS_TIMEOUT_SEC",
         "as initiator MC_TCP_STATUS_TIMEOUT_SEC and MC_TCP_MIN_RATE say how long to wait",
     ),

@@ -4,9 +4,10 @@ use std::ffi::{c_char, c_int};
 use std::time::Duration;
 
 use super::ext::{error_info, mte_task_error_info_t};
-use super::guard::{list, optional, with_engine};
+use super::guard::{last_error, list, optional, with_engine};
 use super::types::{batch_id_t, segment_id_t, transfer_engine_t};
 use crate::engine::submit::Request;
+use crate::engine::Inside;
 use crate::error::Result;
 
 /// As submitTransfer, for requests that have one target and one opcode: request i moves `lengths[i]` bytes between `sources[i]`,
@@ -54,16 +55,14 @@ pub unsafe extern "C" fn mte_transfer_arrays(
     timeout_ms: i64,
     info: *mut mte_task_error_info_t,
 ) -> c_int {
-    with_engine(engine, |engine| {
+    let transfer = |engine: &Inside| {
         // SAFETY: arrays of `count` numbers by the API's contract.
-        let entry = unsafe { requests(target_id, opcode, sources, target_offsets, lengths, count) };
+        let entry = unsafe { requests(target_id, opcode, sources, target_offsets, lengths, count) }?;
         // SAFETY: a C string by the API's contract.
-        let done = entry.and_then(|entry| unsafe {
-            engine.transfer(count, count, entry, chosen(nic)?, limit(timeout_ms))
-        });
-        // SAFETY: NULL or a valid pointer by the API's contract.
-        unsafe { told(done, info) }
-    })
+        engine.transfer(count, count, entry, unsafe { chosen(nic) }?, limit(timeout_ms))
+    };
+    // SAFETY: NULL or a valid pointer by the API's contract.
+    unsafe { told(engine, transfer, info) }
 }
 
 /// # Safety
@@ -108,14 +107,20 @@ pub(super) fn limit(timeout_ms: i64) -> Option<Duration> {
     u64::try_from(timeout_ms).ok().map(Duration::from_millis)
 }
 
-/// Fills `info` with why a transfer failed, and hands its result on.
+/// Has an engine do a transfer, and fills `info` with why it failed, if it did.
 ///
 /// # Safety
 /// `info` is NULL or writable.
-pub(super) unsafe fn told(done: Result<()>, info: *mut mte_task_error_info_t) -> Result<c_int> {
+pub(super) unsafe fn told(
+    engine: transfer_engine_t,
+    transfer: impl FnOnce(&Inside) -> Result<()>,
+    info: *mut mte_task_error_info_t,
+) -> c_int {
+    let code = with_engine(engine, |engine| transfer(engine).map(|()| 0));
     if !info.is_null() {
+        let failed = if code == 0 { None } else { last_error() };
         // SAFETY: the caller's promise.
-        unsafe { info.write(error_info(done.as_ref().err())) };
+        unsafe { info.write(error_info(failed.as_ref())) };
     }
-    done.map(|()| 0)
+    code
 }

@@ -82,6 +82,18 @@ pub unsafe extern "C" fn mte_last_error(buf: *mut c_char, len: usize) -> c_int {
     last.map_or(0, |error| error.code() as c_int)
 }
 
+/// As mte_last_error, with what else is known of this thread's last failed call: class, retryable, errno, peer. Fills *info as
+/// mte_task_error does, with code 0 if no call failed; info may be NULL.
+#[no_mangle]
+pub unsafe extern "C" fn mte_last_error_info(info: *mut mte_task_error_info_t) -> c_int {
+    let filled = error_info(last_error().as_ref());
+    if !info.is_null() {
+        // SAFETY: a valid pointer by the API's contract.
+        unsafe { info.write(filled) };
+    }
+    filled.code
+}
+
 /// The phrase for a code of error.h. Static.
 #[no_mangle]
 pub extern "C" fn mte_strerror(code: c_int) -> *const c_char {

@@ -7,6 +7,7 @@ use super::ext::mte_task_error_info_t;
 use super::guard::{list, with_engine};
 use super::types::{batch_id_t, segment_id_t, transfer_engine_t};
 use crate::engine::grid::{Grid, FIELD_LEN};
+use crate::engine::Inside;
 use crate::error::{Error, Result};
 
 /// As submitTransfer, for pages that each of several fields has (the layers of a cache). fields has five numbers per field:
@@ -54,18 +55,16 @@ pub unsafe extern "C" fn mte_transfer_pages(
     timeout_ms: i64,
     info: *mut mte_task_error_info_t,
 ) -> c_int {
-    with_engine(engine, |engine| {
+    let transfer = |engine: &Inside| {
         // SAFETY: arrays by the API's contract.
-        let grid = unsafe { grid(target_id, opcode, src_pages, dst_pages, num_pages, fields, num_fields) };
-        let done = grid.and_then(|grid| {
-            let at_once = if max_batch_size == 0 { grid.count() } else { max_batch_size };
-            // SAFETY: a C string by the API's contract.
-            let nics = unsafe { chosen(nic) }?;
-            engine.transfer(grid.count(), at_once, |index| grid.request(index), nics, limit(timeout_ms))
-        });
-        // SAFETY: NULL or a valid pointer by the API's contract.
-        unsafe { told(done, info) }
-    })
+        let grid = unsafe { grid(target_id, opcode, src_pages, dst_pages, num_pages, fields, num_fields) }?;
+        let at_once = if max_batch_size == 0 { grid.count() } else { max_batch_size };
+        // SAFETY: a C string by the API's contract.
+        let nics = unsafe { chosen(nic) }?;
+        engine.transfer(grid.count(), at_once, |index| grid.request(index), nics, limit(timeout_ms))
+    };
+    // SAFETY: NULL or a valid pointer by the API's contract.
+    unsafe { told(engine, transfer, info) }
 }
 
 /// # Safety

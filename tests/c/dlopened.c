@@ -21,7 +21,7 @@
     X(allocateBatchID) X(submitTransfer) X(submitTransferWithNotify) X(getNotifsFromEngine)       \
     X(freeNotifsMsgBuf) X(genNotifyInEngine) X(getTransferStatus) X(freeBatchID)                  \
     X(syncSegmentCache) X(getNicLoadStats) X(enableGracefulShutdown) X(showLinks)                 \
-    X(mte_last_error) X(mte_strerror) X(mte_version) X(mte_task_error) X(mte_wait_batch)          \
+    X(mte_last_error) X(mte_last_error_info) X(mte_strerror) X(mte_version) X(mte_task_error) X(mte_wait_batch)          \
     X(mte_batch_fd) X(mte_batch_notification) X(mte_batch_status) X(mte_cancel_batch) X(mte_task_drained) X(mte_task_report) X(mte_segment_buffers) \
     X(mte_create_engine) X(mte_transport) X(mte_local_topology) X(mte_discover_topology) X(mte_probe_peer) X(mte_overlaps)     \
     X(mte_segment_descriptor) X(mte_submit_arrays) X(mte_submit_pages) X(mte_transfer_arrays) X(mte_transfer_pages)          \

@@ -1,5 +1,7 @@
 /* Transfers in one call, requests as arrays and as grids, engines with their transports, questions about peers, and
  * TokenSpeed's ABI. */
+#include <errno.h>
+
 #include "peer.h"
 #include "transfer_engine_tokenspeed.h"
 
@@ -121,6 +123,13 @@ static void arrays(peer_t *peer, segment_id_t target) {
     CHECK("the reason is told", why.code == -1 && strstr(why.text, "lengths") != NULL);
     CHECK_ERROR("an unknown opcode", mte_transfer_arrays(engine, target, 2, sources, offsets, lengths, 1, NULL, -1, NULL), -1);
     CHECK_ERROR("an unknown target", mte_transfer_arrays(engine, 4711, OPCODE_READ, sources, offsets, lengths, 1, NULL, -1, NULL), -1);
+    mte_task_error_info_t last;
+    CHECK_EQ("the last error in full", mte_last_error_info(&last), -1);
+    CHECK("is the same", last.code == -1 && last.error_class == MTE_CLASS_ARGUMENT && last.retryable == 0 && strstr(last.text, "4711") != NULL);
+    CHECK_EQ("its code alone", mte_last_error_info(NULL), -1);
+    why.code = 77;
+    CHECK_EQ("an unknown engine", mte_transfer_arrays(NULL, target, OPCODE_READ, sources, offsets, lengths, 1, NULL, -1, &why), -1);
+    CHECK("is told as well", why.code == -1 && strstr(why.text, "NULL") != NULL);
     uint64_t wrong = 4096;
     CHECK_ERROR("a source that is not registered", mte_transfer_arrays(engine, target, OPCODE_READ, &wrong, offsets + 1, lengths + 1, 1, NULL, -1, &why), -3);
     CHECK("the reason is told", why.code == -3 && strstr(why.text, "0x1000") != NULL);
@@ -246,6 +255,9 @@ int main(int argc, char **argv) {
     late(&peer, target);
     peer_stop(&peer);
     CHECK_ERROR("a dead peer", mte_probe_peer(engine, peer.name), -102);
+    mte_task_error_info_t why;
+    CHECK_EQ("what is known of it", mte_last_error_info(&why), -102);
+    CHECK("is its name, and that it may come back", strcmp(why.peer, peer.name) == 0 && why.retryable == 1 && why.os_errno == ECONNREFUSED);
     CHECK_EQ("whose id is still known", checkSegmentStatus(engine, target), 0);
     destroyTransferEngine(engine);
     return harness_finish();

@@ -126,26 +126,6 @@ _TYPES: dict[ErrorClass, type[TransferEngineError]] = {
     ErrorClass.INTERNAL: InternalError,
 }
 
-# The class that usually goes with a code, and whether the call may succeed later, as in src/error/mod.rs. mte_last_error
-# tells no class; tasks tell theirs.
-_ARGUMENT, _DEVICE, _NETWORK = (ErrorClass.ARGUMENT, False), (ErrorClass.DEVICE, False), (ErrorClass.NETWORK, True)
-_USUAL: dict[int, tuple[ErrorClass, bool]] = {
-    -4: (ErrorClass.ARGUMENT, True),
-    -6: _DEVICE,
-    -101: _NETWORK,
-    -102: _NETWORK,
-    -103: (ErrorClass.PROTOCOL, False),
-    -104: (ErrorClass.REJECTED, False),
-    -200: (ErrorClass.METADATA, True),
-    -201: _DEVICE,
-    -202: _DEVICE,
-    -300: (ErrorClass.UNSUPPORTED, False),
-    -301: (ErrorClass.UNSUPPORTED, False),
-    -302: (ErrorClass.RESOURCE, True),
-    -303: (ErrorClass.UNSUPPORTED, False),
-}
-
-
 def last_error() -> tuple[int, str]:
     """Code and text of this thread's last failed call; (0, "") if none failed. Success does not clear it."""
     text = ctypes.create_string_buffer(4096)
@@ -155,9 +135,12 @@ def last_error() -> tuple[int, str]:
 
 def raise_last(what: str, peer: str = "") -> NoReturn:
     """Raises this thread's last error; `what` says which call failed."""
-    code, text = last_error()
-    error_class, retryable = _USUAL.get(code, _ARGUMENT)
-    raise _TYPES[error_class](f"{what}: {text}", code, error_class, retryable, peer)
+    info = ErrorInfo()
+    lib.mte_last_error_info(ctypes.byref(info))
+    error = from_info(info, what)
+    # The text of a call may be longer than that of a task.
+    text = f"{what}: {last_error()[1]}"
+    raise type(error)(text, error.code, error.error_class, error.retryable, error.peer or peer, error.os_errno)
 
 
 def from_info(info: ErrorInfo, what: str, task: int | None = None) -> TransferEngineError:

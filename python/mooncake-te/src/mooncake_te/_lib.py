@@ -120,6 +120,7 @@ _BLOCKING: dict[str, tuple[Any, list[Any]]] = {
 }
 _QUICK: dict[str, tuple[Any, list[Any]]] = {
     "mte_last_error": (c_int, [_P, c_size_t]),
+    "mte_last_error_info": (c_int, [_P]),
     "mte_strerror": (c_char_p, [c_int]),
     "mte_version": (c_char_p, []),
     "getRpcPort": (c_int, [_H]),
