@@ -110,7 +110,7 @@ fresh: ## demo on a new minimal Debian, for maintainers; needs root (SUITE=bookw
 portable: build ## what is shipped, in target/portable: stripped, and checked to run on glibc 2.28
 	@scripts/portable.sh
 
-companions: ## empty libraries that build scripts for upstream's name, in target/companions
+companions: deps ## empty libraries that build scripts for upstream's name, in target/companions
 	@scripts/companions.sh
 
 # What the native wheel contains; the tag says which glibc they need.

@@ -86,7 +86,13 @@ typedef struct nic_load_stat nic_load_stat_t;",
 const EXT_PRELUDE: Prelude = Prelude {
     system: &[],
     local: &["error.h", "transfer_engine_c.h"],
+    // In C++ a function hides the constructor of the struct of its name, which g++ has a warning for.
     lines: "
+#if defined(__cplusplus) && defined(__GNUC__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored \"-Wshadow\"
+#endif
+
 typedef struct mte_task_error_info mte_task_error_info_t;
 typedef struct mte_buffer mte_buffer_t;
 typedef struct mte_batch_status mte_batch_status_t;
@@ -118,5 +124,14 @@ fn header(
     });
     let mut text = Vec::new();
     builder.generate()?.write(&mut text);
+    let mut text = String::from_utf8(text)?;
+    if prelude.lines.contains("diagnostic push") {
+        // Inside the guard, as what it undoes.
+        let end = text.rfind("#endif").ok_or("the header has no guard")?;
+        text.insert_str(
+            end,
+            "#if defined(__cplusplus) && defined(__GNUC__)\n#pragma GCC diagnostic pop\n#endif\n\n",
+        );
+    }
     Ok(std::fs::write(to, text)?)
 }

@@ -7,6 +7,11 @@
 #include "error.h"
 #include "transfer_engine_c.h"
 
+#if defined(__cplusplus) && defined(__GNUC__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wshadow"
+#endif
+
 typedef struct mte_task_error_info mte_task_error_info_t;
 typedef struct mte_buffer mte_buffer_t;
 typedef struct mte_batch_status mte_batch_status_t;
@@ -443,7 +448,8 @@ int mte_overlaps(transfer_engine_t engine, const void *addr, size_t length);
  * a local address, and `target_offsets[i]`. The arrays may be used for something else when the call returns.
  *
  * nic: NULL or "": RDMA chooses by topology. Else the local NICs, separated by commas, that RDMA uses as long as one of them
- * works; -1 for a name that is none of the engine's. TCP takes any.
+ * works; -1 for a name that is none of the engine's. TCP takes any. notify: NULL, or a notification as that of
+ * submitTransferWithNotify.
  */
 int mte_submit_arrays(transfer_engine_t engine,
                       batch_id_t batch_id,
@@ -453,7 +459,8 @@ int mte_submit_arrays(transfer_engine_t engine,
                       const uint64_t *target_offsets,
                       const uint64_t *lengths,
                       size_t count,
-                      const char *nic);
+                      const char *nic,
+                      const notify_msg_t *notify);
 
 /**
  * A transfer in one call: makes a batch, submits as mte_submit_arrays does, waits until every task has ended, frees the batch.
@@ -512,5 +519,9 @@ int mte_transfer_pages(transfer_engine_t engine,
 #ifdef __cplusplus
 }  // extern "C"
 #endif  // __cplusplus
+
+#if defined(__cplusplus) && defined(__GNUC__)
+#pragma GCC diagnostic pop
+#endif
 
 #endif  /* TRANSFER_ENGINE_EXT_H */

@@ -24,8 +24,8 @@ extern "C" {
 int ts_mooncake_abi_version(void);
 
 /**
- * An engine with the transport that suits this machine, RDMA where a NIC works, else TCP, as upstream's creation finds it; only
- * TCP if protocol is "tcp". RDMA uses the NICs in device_name, separated by commas ("": all). metadata_server as for
+ * An engine with the transport that suits this machine, RDMA where a NIC works, else TCP, whatever protocol says: so upstream's
+ * creation has it, and nodes of one cluster have to agree (MC_FORCE_TCP is for TCP only). RDMA uses the NICs in device_name, separated by commas ("": all). metadata_server as for
  * createTransferEngine. NULL on failure; mte_last_error says why.
  */
 ts_mooncake_engine_t *ts_mooncake_create(const char *local_hostname,
@@ -55,6 +55,7 @@ int ts_mooncake_unregister(ts_mooncake_engine_t *engine, void *addr);
 
 /**
  * Writes `lengths[i]` bytes from `sources[i]` to `destinations[i]` at the peer whose segment is called target, for each i, and waits.
+ * The peer stays open until the engine is destroyed.
  * On return the sources are not touched any more. 0, or the code of the first failure.
  */
 int ts_mooncake_write(ts_mooncake_engine_t *engine,

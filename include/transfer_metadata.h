@@ -105,22 +105,24 @@ class TransferMetadata {
     TransferMetadata(const TransferMetadata &) = delete;
     TransferMetadata &operator=(const TransferMetadata &) = delete;
 
-    /** The descriptor of an open segment, 0 for the own. Another's is at most a second old; force_update: its owner or the store
+    /** The descriptor of an open segment, 0 for the own. Another's is at most a second old, or half a minute
+     * while its owner does not answer; force_update: its owner or the store
      * is asked. NULL on failure; lastError() says why. */
     std::shared_ptr<SegmentDesc> getSegmentDescByID(SegmentID segment_id, bool force_update = false) {
         if (handle_->get() == nullptr) return detail::refused(ERR_INVALID_ARGUMENT, detail::kNotInitialised), nullptr;
         if (segment_id == LOCAL_SEGMENT_ID) return describe(segment_id);
         Known known = recall(segment_id);
         const auto now = std::chrono::steady_clock::now();
-        if (force_update || known.desc == nullptr || now - known.read > std::chrono::seconds(1)) {
+        if (force_update || known.desc == nullptr || now - known.read > known.life) {
             std::shared_ptr<const SegmentDesc> desc = describe(segment_id);
             // A peer that does not answer is what it last was, unless that is not good enough.
             if (desc == nullptr && (force_update || known.desc == nullptr)) return nullptr;
-            if (desc != nullptr) {
-                known = {std::move(desc), now};
-                const std::lock_guard<std::mutex> guard(mutex_);
-                known_[segment_id] = known;
-            }
+            // Whoever asks per request must not wait for a silent peer each time.
+            known.life = desc != nullptr ? std::chrono::seconds(1) : std::chrono::seconds(30);
+            known.read = std::chrono::steady_clock::now();
+            if (desc != nullptr) known.desc = std::move(desc);
+            const std::lock_guard<std::mutex> guard(mutex_);
+            known_[segment_id] = known;
         }
         return std::make_shared<SegmentDesc>(*known.desc);
     }
@@ -214,6 +216,8 @@ class TransferMetadata {
     struct Known {
         std::shared_ptr<const SegmentDesc> desc;
         std::chrono::steady_clock::time_point read;
+        /** How long it is good enough. */
+        std::chrono::seconds life{0};
     };
 
     Known recall(SegmentID segment_id) {

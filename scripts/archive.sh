@@ -39,4 +39,4 @@ make_it() {
 
 [ "$done" -nt "$raw" ] && [ "$done" -nt "$so" ] && [ "$done" -nt scripts/archive.sh ] || make_it
 # Never written in place: cargo's name in deps/ may be the same file.
-[ "$out" -ef "$done" ] || { ln "$done" "$out.new" && mv "$out.new" "$out"; }
+[ "$out" -ef "$done" ] || { ln -f "$done" "$out.new" && mv "$out.new" "$out"; }

@@ -18,9 +18,10 @@ case ${1:-} in
 list) list ;;
 is-ours)
     [ -f "$2" ] || exit 1
+    # A tool that is missing, or does not understand the file, has not said that it is empty.
     case $2 in
-    *.a) [ -z "$(ar t "$2")" ] ;;
-    *) [ -z "$(nm -D --defined-only "$2" 2>/dev/null)" ] ;;
+    *.a) said=$(ar t "$2" 2>/dev/null) && [ -z "$said" ] ;;
+    *) said=$(nm -D --defined-only "$2" 2>/dev/null) && [ -z "$said" ] ;;
     esac
     ;;
 *)

@@ -4,7 +4,7 @@
     plot.py RUNS.json PICTURE.svg
 
 A bar is the median of its runs, the line through it goes from the slowest to the fastest one. Nothing but the file is read, so the same
-file gives the same picture (tests/docs.rs compares them).
+file gives the same picture (tests/docs compares them).
 """
 
 import html

@@ -103,10 +103,11 @@ fn the_classes_misuse_no_memory_over_nics() {
 }
 
 /// What programs include, each by itself and twice.
-const HEADERS: [&str; 11] = [
+const HEADERS: [&str; 12] = [
     "common.h",
     "common/base/status.h",
     "config.h",
+    "cuda_alike.h",
     "environ.h",
     "memory_location.h",
     "show_links.h",
@@ -120,7 +121,7 @@ const HEADERS: [&str; 11] = [
 fn compiles(compiler: &str, options: &[&str], source: &str) {
     let mut child = Command::new(compiler)
         .args(options)
-        .args(["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-fsyntax-only", "-xc++", "-I"])
+        .args(["-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Werror", "-fsyntax-only", "-xc++", "-I"])
         .args([&top().join("include"), Path::new("-")])
         .stdin(Stdio::piped())
         .stderr(Stdio::piped())

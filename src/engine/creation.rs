@@ -29,16 +29,6 @@ impl<'a> Wanted<'a> {
             names => Wanted::Named(names),
         }
     }
-
-    /// Reads the protocol of upstream's Python module: whatever it says, upstream looks for what suits the machine. A transport
-    /// that needs no NIC is taken at its word.
-    pub fn as_upstream(text: &'a str) -> Self {
-        let row = table::position(text.trim()).map(|row| PROTOCOLS[row]);
-        match row {
-            Some(row) if !row.needs_nics() => Wanted::Named(row.name()),
-            _ => Wanted::Suitable,
-        }
-    }
 }
 
 impl Engine {
@@ -78,14 +68,6 @@ impl Engine {
 mod tests {
     use super::*;
     use crate::error::Code;
-
-    #[test]
-    fn upstreams_protocol_is_a_wish() {
-        assert_eq!(Wanted::as_upstream("tcp"), Wanted::Named("tcp"));
-        for text in ["rdma", "", "efa"] {
-            assert_eq!(Wanted::as_upstream(text), Wanted::Suitable, "{text}");
-        }
-    }
 
     #[test]
     fn what_is_wanted_is_installed_at_creation_or_creation_fails() {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::segments::{stripped, LOCAL_SEGMENT};
 use super::Engine;
 use crate::error::{Class, Code, Error, Result};
+use crate::runtime::aside;
 
 /// How long reading a descriptor to show it may take. Chosen: the default limit of a store's operation and of a connect.
 const SHOW_LIMIT: Duration = Duration::from_secs(5);
@@ -59,7 +60,10 @@ impl Engine {
         let name = self.segments.name_of(id).ok_or_else(|| never_opened(id))?;
         let store = self.store.clone();
         let peer = name.clone();
-        let read = async move { store.get(&name).await.map(|desc| desc.encode().to_string()) };
+        let read = async move {
+            let desc = store.get(&name).await?;
+            aside::run(desc.weight(), move || Ok(desc.encode().to_string())).await
+        };
         self.control.block(async move {
             tokio::time::timeout(SHOW_LIMIT, read).await.unwrap_or_else(|_| {
                 let text = format!("the descriptor of '{peer}' was not read within {SHOW_LIMIT:?}");

@@ -271,7 +271,10 @@ impl Cutter<'_> {
             let Some(source) = request.source.checked_add(done) else {
                 return Err(not_registered("source", request.source, request.len));
             };
-            let offset = request.offset + done;
+            // It was checked, but a caller may change its list meanwhile.
+            let Some(offset) = request.offset.checked_add(done) else {
+                return Err(not_registered("target", request.offset, request.len));
+            };
             let (held, covered) = match self.view.use_at(source, left) {
                 Some((held, covered)) => (Some(held), covered),
                 None if target.any_source => (None, left),

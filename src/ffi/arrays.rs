@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::ext::{error_info, mte_task_error_info_t};
 use super::guard::{last_error, list, optional, with_engine};
-use super::types::{batch_id_t, segment_id_t, transfer_engine_t};
+use super::transfer::{no_target, notification};
+use super::types::{batch_id_t, notify_msg_t, segment_id_t, transfer_engine_t};
 use crate::engine::submit::Request;
 use crate::engine::Inside;
 use crate::error::Result;
@@ -14,7 +15,8 @@ use crate::error::Result;
 /// a local address, and `target_offsets[i]`. The arrays may be used for something else when the call returns.
 ///
 /// nic: NULL or "": RDMA chooses by topology. Else the local NICs, separated by commas, that RDMA uses as long as one of them
-/// works; -1 for a name that is none of the engine's. TCP takes any.
+/// works; -1 for a name that is none of the engine's. TCP takes any. notify: NULL, or a notification as that of
+/// submitTransferWithNotify.
 #[no_mangle]
 pub unsafe extern "C" fn mte_submit_arrays(
     engine: transfer_engine_t,
@@ -26,12 +28,20 @@ pub unsafe extern "C" fn mte_submit_arrays(
     lengths: *const u64,
     count: usize,
     nic: *const c_char,
+    notify: *const notify_msg_t,
 ) -> c_int {
     with_engine(engine, |engine| {
         // SAFETY: arrays of `count` numbers by the API's contract.
         let entry = unsafe { requests(target_id, opcode, sources, target_offsets, lengths, count) }?;
+        // SAFETY: NULL or a valid pointer by the API's contract.
+        let notification = match unsafe { notify.as_ref() } {
+            Some(_) if count == 0 => return Err(no_target()),
+            // SAFETY: C strings by the API's contract.
+            Some(message) => Some(unsafe { notification(message) }?),
+            None => None,
+        };
         // SAFETY: a C string by the API's contract.
-        engine.submit_over(batch_id, count, entry, None, unsafe { chosen(nic) }?)?;
+        engine.submit_over(batch_id, count, entry, notification, unsafe { chosen(nic) }?)?;
         Ok(0)
     })
 }

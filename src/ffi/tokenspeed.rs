@@ -29,8 +29,8 @@ pub extern "C" fn ts_mooncake_abi_version() -> c_int {
     TS_MOONCAKE_ABI_VERSION
 }
 
-/// An engine with the transport that suits this machine, RDMA where a NIC works, else TCP, as upstream's creation finds it; only
-/// TCP if protocol is "tcp". RDMA uses the NICs in device_name, separated by commas ("": all). metadata_server as for
+/// An engine with the transport that suits this machine, RDMA where a NIC works, else TCP, whatever protocol says: so upstream's
+/// creation has it, and nodes of one cluster have to agree (MC_FORCE_TCP is for TCP only). RDMA uses the NICs in device_name, separated by commas ("": all). metadata_server as for
 /// createTransferEngine. NULL on failure; mte_last_error says why.
 #[no_mangle]
 pub unsafe extern "C" fn ts_mooncake_create(
@@ -44,10 +44,9 @@ pub unsafe extern "C" fn ts_mooncake_create(
         let (connection, server) =
             unsafe { (name(metadata_server, "metadata_server")?, name(local_hostname, "local_hostname")?) };
         // SAFETY: as above.
-        let (protocol, devices) =
-            unsafe { (name(protocol, "protocol")?, optional(device_name, "device_name")?) };
-        let wanted = Wanted::as_upstream(protocol);
-        Ok(handle(handles::insert(Engine::create_with(connection, server, wanted, devices)?)?).cast())
+        let (_, devices) = unsafe { (name(protocol, "protocol")?, optional(device_name, "device_name")?) };
+        let engine = Engine::create_with(connection, server, Wanted::Suitable, devices)?;
+        Ok(handle(handles::insert(engine)?).cast())
     })
 }
 
@@ -86,6 +85,7 @@ pub unsafe extern "C" fn ts_mooncake_unregister(
 }
 
 /// Writes `lengths[i]` bytes from `sources[i]` to `destinations[i]` at the peer whose segment is called target, for each i, and waits.
+/// The peer stays open until the engine is destroyed.
 /// On return the sources are not touched any more. 0, or the code of the first failure.
 #[no_mangle]
 pub unsafe extern "C" fn ts_mooncake_write(

@@ -43,13 +43,18 @@ pub unsafe extern "C" fn submitTransferWithNotify(
 ) -> c_int {
     with_engine(engine, |engine| {
         if count == 0 {
-            return Err(Error::invalid("a notification needs at least one request: its target is notified"));
+            return Err(no_target());
         }
         // SAFETY: C strings by the API's contract.
         let notification = unsafe { notification(&notify_msg) }?;
         // SAFETY: an array of `count` entries by the API's contract.
         unsafe { submit(engine, batch_id, entries, count, Some(notification)) }
     })
+}
+
+/// Of a submit call with a notification and without requests.
+pub(super) fn no_target() -> Error {
+    Error::invalid("a notification needs at least one request: its target is notified")
 }
 
 /// # Safety

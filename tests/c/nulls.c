@@ -68,7 +68,7 @@ static int surprises_with_engine(transfer_engine_t bad, bool print) {
         {"mte_segment_descriptor", mte_segment_descriptor(bad, 0, text, &count) == -1},
         {"mte_probe_peer", mte_probe_peer(bad, "127.0.0.1:1") == -1},
         {"mte_overlaps", mte_overlaps(bad, bytes, 1) == -1},
-        {"mte_submit_arrays", mte_submit_arrays(bad, 1, 0, OPCODE_READ, &word, &word, &word, 1, NULL) == -1},
+        {"mte_submit_arrays", mte_submit_arrays(bad, 1, 0, OPCODE_READ, &word, &word, &word, 1, NULL, NULL) == -1},
         {"mte_submit_pages", mte_submit_pages(bad, 1, 0, OPCODE_READ, page, page, 1, page, 1, NULL) == -1},
         {"mte_transfer_arrays", mte_transfer_arrays(bad, 0, OPCODE_READ, &word, &word, &word, 1, NULL, 0, &why) == -1},
         {"mte_transfer_pages", mte_transfer_pages(bad, 0, OPCODE_READ, page, page, 1, page, 1, 0, NULL, 0, &why) == -1},
@@ -110,7 +110,7 @@ static int surprises_with_batch(transfer_engine_t engine, batch_id_t bad, void *
     surprises += mte_task_report(engine, bad, 0, &full) != -1;
     surprises += mte_cancel_batch(engine, bad) != -1;
     surprises += getBatchTransferStatus(engine, bad, &status) != -1 || status.status != 77;
-    surprises += mte_submit_arrays(engine, bad, 0, OPCODE_WRITE, &word, &word, &word, 1, NULL) != -1;
+    surprises += mte_submit_arrays(engine, bad, 0, OPCODE_WRITE, &word, &word, &word, 1, NULL, NULL) != -1;
     surprises += mte_task_drained(engine, bad, 0, &fd) != -1;
     return surprises;
 }

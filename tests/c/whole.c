@@ -135,15 +135,21 @@ static void arrays(peer_t *peer, segment_id_t target) {
     CHECK("the reason is told", why.code == -3 && strstr(why.text, "0x1000") != NULL);
 
     batch_id_t batch = batch_open(engine, MANY);
+    notify_msg_t note = {"half", "done"};
     pattern_fill(bytes, BYTES, 2);
-    CHECK_EQ("a submit of arrays", mte_submit_arrays(engine, batch, target, OPCODE_WRITE, sources, offsets, lengths, MANY / 2, NULL), 0);
-    CHECK_EQ("a second one", mte_submit_arrays(engine, batch, target, OPCODE_WRITE, sources + MANY / 2, offsets + MANY / 2, lengths + MANY / 2, MANY / 2, "any"), 0);
-    CHECK_ERROR("more than the batch takes", mte_submit_arrays(engine, batch, target, OPCODE_WRITE, sources, offsets, lengths, 1, NULL), -2);
+    CHECK_EQ("a submit of arrays", mte_submit_arrays(engine, batch, target, OPCODE_WRITE, sources, offsets, lengths, MANY / 2, NULL, NULL), 0);
+    CHECK_EQ("a second one", mte_submit_arrays(engine, batch, target, OPCODE_WRITE, sources + MANY / 2, offsets + MANY / 2, lengths + MANY / 2, MANY / 2, "any", &note), 0);
+    CHECK_ERROR("more than the batch takes", mte_submit_arrays(engine, batch, target, OPCODE_WRITE, sources, offsets, lengths, 1, NULL, NULL), -2);
+    CHECK_ERROR("a notification without requests", mte_submit_arrays(engine, batch, target, OPCODE_WRITE, NULL, NULL, NULL, 0, NULL, &note), -1);
+    notify_msg_t broken = {note.name, NULL};
+    CHECK_ERROR("one without a text", mte_submit_arrays(engine, batch, target, OPCODE_WRITE, sources, offsets, lengths, 1, NULL, &broken), -1);
     transfer_status_t all = {.status = 77};
     bool ended;
     WAIT_UNTIL(ended, getBatchTransferStatus(engine, batch, &all) == 0 && all.status != STATUS_WAITING, 20000);
     CHECK("the batch as a whole", ended && all.status == STATUS_COMPLETED && all.transferred_bytes == total);
     CHECK("all of it is there", reversed(peer, 0, MANY));
+    CHECK_EQ("its notification", await_delivery(engine, batch, NULL, 20000), MTE_NOTIFICATION_DELIVERED);
+    CHECK_STR("has arrived", peer_notifications(peer).text, "half=done;");
     CHECK_EQ("freed", freeBatchID(engine, batch), 0);
     CHECK_ERROR("then it is unknown", getBatchTransferStatus(engine, batch, &all), -1);
     batch = batch_open(engine, 1);

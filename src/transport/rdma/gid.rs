@@ -1,6 +1,7 @@
 //! Which GID of a port's table to use: the ranking that upstream uses, and the text form.
 
 use std::net::Ipv4Addr;
+use std::time::Instant;
 
 use super::verbs::{GidEntry, GidKind};
 
@@ -34,6 +35,8 @@ pub(super) struct Moved {
     pub gid: Option<LocalGid>,
     /// Positions in the port's table of those that the peer has found not to work.
     pub tried: Vec<u8>,
+    /// When the last of them was.
+    pub since: Option<Instant>,
 }
 
 /// Rank of an entry: routable first, then private and degraded ones, those with a network device before those without.

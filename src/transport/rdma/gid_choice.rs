@@ -1,10 +1,15 @@
 //! Which of our GIDs a connection is made with, where the peer has a say. What one peer asks for changes the rail to it
 //! alone: whoever can reach our handshake port must not move the GID that all others use.
 
-use super::gid::{self, LocalGid};
+use std::time::{Duration, Instant};
+
+use super::gid::{self, LocalGid, Moved};
 use super::nic::Nic;
 use super::rail::Rail;
 use super::shared::Shared;
+
+/// How long a GID counts as tried after the last move. Chosen: a peer that goes through its own takes seconds for each.
+const TRIED_FOR: Duration = Duration::from_secs(300);
 
 /// What is known of the peer that is to be reached.
 pub(super) struct Wish<'a> {
@@ -29,7 +34,7 @@ pub(super) fn choose(
     let most = if config.gid_index.is_some() { 0 } else { config.auto_gid_retries };
     let does_not_work = wish.reprobe_from.and_then(gid::parse) == Some(current.bytes);
     if most > 0 && does_not_work {
-        let mut tried = rail.map_or_else(Vec::new, |rail| rail.moved.lock().tried.clone());
+        let mut tried = rail.map_or_else(Vec::new, |rail| recently_tried(&rail.moved.lock()));
         if !tried.contains(&current.index) {
             tried.push(current.index);
         }
@@ -52,6 +57,16 @@ pub(super) fn choose(
     other.ok_or(refused)
 }
 
+/// What did not work a while ago may work now.
+fn recently_tried(moved: &Moved) -> Vec<u8> {
+    let is_recent = moved.since.is_some_and(|since| since.elapsed() < TRIED_FOR);
+    if is_recent {
+        moved.tried.clone()
+    } else {
+        Vec::new()
+    }
+}
+
 /// What the rail uses, or the NIC's own if the peer is back at a GID that suits that one.
 pub(super) fn usual(nic: &Nic, rail: Option<&Rail>, peer: &[u8; 16]) -> LocalGid {
     let own = nic.port().gid;
@@ -68,8 +83,12 @@ pub(super) fn usual(nic: &Nic, rail: Option<&Rail>, peer: &[u8; 16]) -> LocalGid
 pub(super) fn adopt(rail: &Rail, gid: LocalGid) {
     let (before, own) = (rail.gid(), rail.nic.port().gid);
     let mut moved = rail.moved.lock();
-    if before != gid && !moved.tried.contains(&before.index) {
-        moved.tried.push(before.index);
+    if before != gid {
+        moved.tried = recently_tried(&moved);
+        moved.since = Some(Instant::now());
+        if !moved.tried.contains(&before.index) {
+            moved.tried.push(before.index);
+        }
     }
     moved.gid = (gid != own).then_some(gid);
 }

@@ -8,7 +8,7 @@ from typing import Any
 
 from mooncake_te._arrays import Integers64, pack_u64
 from mooncake_te._lib import COMPLETED, READ, TIMEOUT, WRITE, BatchStatus, TaskStatus, lib
-from mooncake_te._segment import submit_with_notify
+from mooncake_te._segment import notification
 
 from .base import Base
 from .convert import array64, grid, integers, no_negative, same_length, text, u64
@@ -261,10 +261,9 @@ def _submitter(inner: InnerTransferEngine, segment: int, opcode: int, three: Thr
     a, b, c = three
 
     def submit(batch: int) -> int:
-        if notify is not None:
-            note = notify.name, notify.msg
-            return submit_with_notify(inner._handle, batch, segment, opcode, (a.pointer, b.pointer, c.pointer), a.count, note)
-        return int(lib.mte_submit_arrays(inner._handle, batch, segment, opcode, a.pointer, b.pointer, c.pointer, a.count, nic))
+        note = notification(None if notify is None else (notify.name, notify.msg))
+        pointers = a.pointer, b.pointer, c.pointer
+        return int(lib.mte_submit_arrays(inner._handle, batch, segment, opcode, *pointers, a.count, nic, note and ctypes.addressof(note)))
 
     return submit
 

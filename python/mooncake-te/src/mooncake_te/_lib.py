@@ -107,7 +107,7 @@ _BLOCKING: dict[str, tuple[Any, list[Any]]] = {
     "registerLocalMemoryBatch": (c_int, [_H, _P, c_size_t, _S]),
     "unregisterLocalMemoryBatch": (c_int, [_H, _P, c_size_t]),
     "mte_transfer_arrays": (c_int, [_H, c_int32, c_int, _P, _P, _P, c_size_t, _S, c_int64, _P]),
-    "mte_submit_arrays": (c_int, [_H, c_uint64, c_int32, c_int, _P, _P, _P, c_size_t, _S]),
+    "mte_submit_arrays": (c_int, [_H, c_uint64, c_int32, c_int, _P, _P, _P, c_size_t, _S, _P]),
     "mte_transfer_pages": (c_int, [_H, c_int32, c_int, _P, _P, c_size_t, _P, c_size_t, c_size_t, _S, c_int64, _P]),
     "submitTransferWithNotify": (c_int, [_H, c_uint64, _P, c_size_t, Notify]),
     "mte_wait_batch": (c_int, [_H, c_uint64, c_int64]),

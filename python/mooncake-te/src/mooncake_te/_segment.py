@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import array
 import ctypes
 import numbers
 import time
@@ -196,13 +195,8 @@ class Segment:
         batch = Batch(self._engine, batch_id, count, None, what)
         if count == 0:
             return batch
-        if notify is None:
-            result = lib.mte_submit_arrays(handle, batch_id, self.id, opcode, a, b, c, count, nic)
-        else:
-            if nic is not None:
-                raise ArgumentError("nic and notify cannot be combined")
-            result = submit_with_notify(handle, batch_id, self.id, opcode, (a, b, c), count, notify)
-        if result != 0:
+        note = notification(notify)
+        if lib.mte_submit_arrays(handle, batch_id, self.id, opcode, a, b, c, count, nic, note and ctypes.addressof(note)) != 0:
             raise_last(what, self.name)
         return batch
 
@@ -247,18 +241,9 @@ def segment_buffers(handle: int, segment_id: int, segment_name: str) -> list[tup
         room = count.value
 
 
-def submit_with_notify(
-    handle: int, batch_id: int, segment_id: int, opcode: int, pointers: tuple[Any, Any, Any], count: int, notify: tuple[str, str]
-) -> int:
-    """submitTransferWithNotify, whose array of structs is five 8-byte words per request: opcode, source, target, offset, length."""
-    # string_at also takes bytes, which a single request's numbers are.
-    columns = [array.array("Q", ctypes.string_at(pointer, 8 * count)) for pointer in pointers]
-    words = array.array("Q", bytes(40 * count))
-    words[0::5] = array.array("Q", [opcode]) * count
-    words[2::5] = array.array("Q", [segment_id]) * count
-    words[1::5], words[3::5], words[4::5] = columns
-    note = Notify(name(notify[0], "the name"), name(notify[1], "the message"))
-    return int(lib.submitTransferWithNotify(handle, batch_id, words.buffer_info()[0], count, note))
+def notification(notify: tuple[str, str] | None) -> Notify | None:
+    """The C form of a notification, which lives as long as the object."""
+    return None if notify is None else Notify(name(notify[0], "the name"), name(notify[1], "the message"))
 
 
 def _three(local: Integers, remote: Integers, lengths: Integers) -> tuple[Integers64, Integers64, Integers64]:
