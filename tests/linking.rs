@@ -297,6 +297,13 @@ fn uninstall_removes_what_install_put_there_and_nothing_else() {
         .contains('@'));
     make("uninstall", &variables);
     assert_eq!(tree_of(&tree), before);
+    // Under the names of the empty libraries, but not ours: a linker script, and what no tool understands.
+    for (file, text) in [("lib/libasio.so", "INPUT(libasio.so.1)\n"), ("lib/libbase.a", "no archive\n")] {
+        std::fs::write(tree.join("usr").join(file), text).unwrap();
+    }
+    let others = tree_of(&tree);
+    make("uninstall", &variables);
+    assert_eq!(tree_of(&tree), others);
 }
 
 /// glibc 2.28 is what the packages promise to run on (`scripts/glibc.sh`).
