@@ -81,7 +81,7 @@ fn asan_options(program: &str) -> &'static str {
         // A child has the memory of threads that it does not have.
         "forked" | "forks" => "detect_leaks=0",
         // Asks for more memory than there is.
-        "codes" => "allocator_may_return_null=1",
+        "codes" | "whole" => "allocator_may_return_null=1",
         // Measures its memory, of which freed blocks are a part until the sanitizer lets them go.
         "lifetimes" => "quarantine_size_mb=1",
         // Starts itself with a library that comes before the sanitizer's.

@@ -140,3 +140,18 @@ fn a_file_of_somebody_else_is_refused_and_stays() {
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "127.0.0.1 localhost\n");
     std::fs::remove_file(path).unwrap();
 }
+
+#[test]
+fn a_token_that_no_request_could_bring_is_refused() {
+    for token in ["", " ", "a\nb", " a", "\u{e4}"] {
+        let output = Command::new(env!("CARGO_BIN_EXE_mte"))
+            .args(["metadata-server", "--listen", "127.0.0.1:0", "--token", token])
+            // Not what an empty one stands for.
+            .env("MC_METADATA_HTTP_TOKEN", "secret")
+            .output()
+            .unwrap();
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && errors.contains("token"), "{token:?}: {errors}");
+        assert!(output.stdout.is_empty(), "{token:?}");
+    }
+}

@@ -8,7 +8,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::deliveries::Delivery;
 use super::segment::Segment;
-use crate::error::{Code, Error, Result};
+use crate::error::{Class, Code, Error, Result};
 use crate::handshake::Notification;
 use crate::runtime::wakeup::Wakeup;
 pub use crate::transport::slice::Drained;
@@ -78,6 +78,8 @@ struct Inner {
     /// Places taken by submit calls that are still being validated.
     reserved: usize,
     freed: bool,
+    /// It was not freed, but its engine is gone.
+    abandoned: bool,
     /// Until it is sent.
     notification: Option<Pending>,
     delivery: Delivery,
@@ -104,6 +106,7 @@ impl Batch {
                 segments: Vec::new(),
                 reserved: 0,
                 freed: false,
+                abandoned: false,
                 notification: None,
                 delivery: Delivery::None,
             }),
@@ -300,7 +303,9 @@ impl Batch {
 
     /// Ends the batch whatever it does: its engine is gone.
     pub fn abandon(&self) {
-        self.discard(&mut self.inner.lock());
+        let inner = &mut self.inner.lock();
+        inner.abandoned = !inner.freed;
+        self.discard(inner);
     }
 
     /// Lets go of tasks, links and descriptor. The tasks refer to this batch, so without this
@@ -417,6 +422,10 @@ fn no_such_task(index: usize, count: usize) -> Error {
 }
 
 fn check_live(inner: &Inner) -> Result<()> {
+    if inner.abandoned {
+        let text = "the engine is being destroyed";
+        return Err(Error::new(Code::Socket, text).permanent(Class::Canceled));
+    }
     if inner.freed {
         return Err(Error::invalid("the batch was freed"));
     }

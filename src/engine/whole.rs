@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::submit::Request;
 use super::Engine;
-use crate::error::{Code, Error, Result};
+use crate::error::{Class, Code, Error, Result};
 
 impl Engine {
     /// Moves `count` requests, at most `at_once` of them at a time, and waits until they have ended, for `limit` at most: what
@@ -41,24 +41,24 @@ impl Engine {
         deadline: Option<Instant>,
     ) -> Result<()> {
         let batch = self.allocate_batch(count)?;
-        let moved = self
-            .submit_over(batch, count, entry, None, nics)
-            .and_then(|()| self.end_of(batch, deadline))
-            .and_then(|()| self.first_failure(batch, count));
+        let moved = self.submit_over(batch, count, entry, None, nics).and_then(|()| {
+            let late = self.end_of(batch, deadline)?;
+            self.first_failure(batch, count).map_err(|e| if late { as_late(e) } else { e })
+        });
         // Only refused while a task runs, and none does.
         let freed = self.free_batch(batch);
         moved.and(freed)
     }
 
-    /// Waits until every task has ended, of itself or because the time is over.
-    fn end_of(&self, batch: u64, deadline: Option<Instant>) -> Result<()> {
+    /// Waits until every task has ended, of itself or because the time is over, which is `true`.
+    fn end_of(&self, batch: u64, deadline: Option<Instant>) -> Result<bool> {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         match self.wait_batch(batch, left) {
             Err(error) if error.code() == Code::BatchBusy => {
                 self.cancel_batch(batch)?;
-                self.wait_batch(batch, None)
+                self.wait_batch(batch, None).map(|()| true)
             }
-            done => done,
+            done => done.map(|()| false),
         }
     }
 
@@ -74,6 +74,15 @@ impl Engine {
         }
         Err(Error::invalid("a task failed without a reason"))
     }
+}
+
+/// What was canceled because the time was over has run out of time.
+fn as_late(error: Error) -> Error {
+    if error.kind() != Class::Canceled {
+        return error;
+    }
+    let text = "the call's time-out passed before the request ended, which was given up then";
+    Error::new(Code::Socket, text).transient(Class::Timeout).peer(error.peer_name())
 }
 
 #[cfg(test)]

@@ -13,6 +13,9 @@ use crate::error::{Class, Code, Error, Result};
 /// without a thought for memory.
 const LONGEST_NAME: usize = 16 << 10;
 
+/// A list that takes more is believed only if that much memory could be had once more. Chosen: 25 million requests.
+const PLAUSIBLE: usize = 1 << 30;
+
 thread_local!(static LAST: RefCell<Option<Error>> = const { RefCell::new(None) });
 
 /// A C return type and what it is on failure.
@@ -109,7 +112,8 @@ pub(super) unsafe fn list<'a, T>(list: *const T, count: usize, what: &str) -> Re
     if list.is_null() || !list.is_aligned() {
         return Err(Error::invalid(format!("{what} is NULL or misaligned but has {count} entries")));
     }
-    if count > isize::MAX as usize / std::mem::size_of::<T>().max(1) {
+    let bytes = count.checked_mul(std::mem::size_of::<T>()).filter(|bytes| *bytes <= isize::MAX as usize);
+    if !bytes.is_some_and(|bytes| bytes <= PLAUSIBLE || Vec::<u8>::new().try_reserve_exact(bytes).is_ok()) {
         return Err(Error::out_of_memory(&format!("{what} with {count} entries")));
     }
     // SAFETY: not NULL, aligned, of possible size, and valid by the caller's promise.

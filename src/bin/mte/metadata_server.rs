@@ -68,11 +68,15 @@ pub(crate) struct Arguments {
 /// Serves until the process ends. Prints `LISTENING host:port` once it does.
 pub(crate) fn run(arguments: Arguments) -> std::io::Result<()> {
     let table = Arc::new(Mutex::new(Table::open(arguments.file, arguments.max_total)?));
-    let store = Arc::new(Store {
-        table,
-        max_value: arguments.max_value,
-        token: arguments.token.or_else(http_token).filter(|token| !token.is_empty()),
-    });
+    let token = arguments.token.or_else(|| http_token().filter(|token| !token.is_empty()));
+    let carried =
+        |token: &String| token.trim() == token && token.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    if token.as_ref().is_some_and(|token| token.is_empty() || !carried(token)) {
+        // An empty one most likely comes from a variable that is not set: to serve everybody then is not what was meant.
+        let text = "the token is empty, or a header cannot carry it: use visible characters of ASCII";
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, text));
+    }
+    let store = Arc::new(Store { table, max_value: arguments.max_value, token });
     if store.token.is_none() && !arguments.listen.ip().is_loopback() {
         // Not refused: networks that are closed to strangers run without.
         eprintln!(
@@ -130,7 +134,11 @@ impl Store {
     fn admits(&self, request: &Request<Incoming>) -> bool {
         let Some(token) = &self.token else { return true };
         let given = request.headers().get(AUTHORIZATION).map_or(&[][..], |value| value.as_bytes());
-        let given = given.strip_prefix(b"Bearer ").unwrap_or_default();
+        // The name of the scheme ignores case (RFC 9110, section 11.1).
+        let (scheme, given) = given.split_at_checked(7).unwrap_or_default();
+        if !scheme.eq_ignore_ascii_case(b"Bearer ") {
+            return false;
+        }
         let differs = |(at, byte): (usize, u8)| given.get(at).map_or(1, |other| other ^ byte);
         given.len() == token.len()
             && token.bytes().enumerate().map(differs).fold(0, |all, one| all | one) == 0
