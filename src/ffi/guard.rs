@@ -133,7 +133,7 @@ pub(super) fn out<T>(pointer: *mut T, what: &str) -> Result<*mut T> {
 /// # Safety
 /// `buf` points to `len` writable bytes; `len` is not 0.
 pub(super) unsafe fn copy_text(text: &str, buf: *mut c_char, len: usize) {
-    let count = text.len().min(len - 1);
+    let count = fitting(text, len - 1);
     // SAFETY: `count` bytes and a NUL fit into `len`, by the caller's promise.
     unsafe {
         std::ptr::copy_nonoverlapping(text.as_ptr().cast(), buf, count);
@@ -173,8 +173,14 @@ pub(super) unsafe fn optional<'a>(given: *const c_char, what: &str) -> Result<&'
 
 /// Copies `text` into a fixed field, truncated, with a NUL.
 pub(super) fn copy_field<const N: usize>(text: &str, field: &mut [c_char; N]) {
-    let bytes = text.bytes().take(N - 1).chain(std::iter::once(0));
+    let bytes = text.bytes().take(fitting(text, N - 1)).chain(std::iter::once(0));
     field.iter_mut().zip(bytes).for_each(|(place, byte)| *place = byte as c_char);
+}
+
+/// How many bytes of `text` fit into `room` without cutting a character.
+fn fitting(text: &str, room: usize) -> usize {
+    let most = text.len().min(room);
+    (0..=most).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0)
 }
 
 fn null(what: &str) -> Error {
@@ -184,4 +190,19 @@ fn null(what: &str) -> Error {
 /// A token as the handle that C keeps.
 pub(super) fn handle(token: u64) -> *mut c_void {
     token as *mut c_void
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_that_is_cut_is_still_a_text() {
+        for (room, fits) in [(0, 0), (1, 1), (2, 1), (3, 3), (4, 3), (5, 3), (6, 6), (99, 6)] {
+            assert_eq!(fitting("a\u{e4}\u{20ac}", room), fits, "{room}");
+        }
+        let mut field = [1; 3];
+        copy_field("\u{20ac}", &mut field);
+        assert_eq!(field[0], 0);
+    }
 }
