@@ -2,8 +2,11 @@
  * mooncake::TransferEngine: moves blocks of memory between processes and hosts. A class over the C API of libtransfer_engine,
  * with upstream's names, so that programs written for it compile unchanged. Headers only; link -ltransfer_engine.
  *
- * Any mixture of threads may use an engine, but init, freeEngine and what configures init run alone. No call before init, or
- * after freeEngine, does anything but fail. Functions that return an int give 0 or a code of error.h, lastError() the text. */
+ * Any mixture of threads may use an engine, but init and what configures init run alone. No call before init, or after
+ * freeEngine, does anything but fail. Functions that return an int give 0 or a code of error.h, lastError() the text.
+ *
+ * Memory is touched until freeEngine has returned. Calls beside it fail earlier, which does not say that their buffers are
+ * free; the waits and destructors of scatter operations and of scoped.h's classes return only when they are. */
 
 #ifndef MULTI_TRANSFER_ENGINE_H_
 #define MULTI_TRANSFER_ENGINE_H_
@@ -105,7 +108,8 @@ class TransferEngine {
         return state_->init(metadata_conn_string, local_server_name, protocol);
     }
 
-    /** Ends every transfer and thread of the engine; again, or before init, it does nothing. 0. */
+    /** Ends every transfer and thread of the engine. Beside another thread's it waits for that one; again, or before init, it
+     * does nothing. Callbacks of scatter operations may call it. 0. */
     int freeEngine() {
         if (state_ != nullptr) state_->handle->close();
         return 0;
@@ -233,7 +237,7 @@ class TransferEngine {
 
     /** Starts the fragments of all ranges; one that cannot start fails, and its callback is told. */
     ScatterTransferOperation submitScatter(const std::vector<ScatterTransferRange> &ranges) {
-        return ScatterTransferOperation(state_ == nullptr ? std::make_shared<detail::Handle>() : state_->handle, ranges);
+        return ScatterTransferOperation(shared(), ranges);
     }
     Status transferScatter(const std::vector<ScatterTransferRange> &ranges) { return submitScatter(ranges).wait(); }
 
@@ -278,6 +282,9 @@ class TransferEngine {
     transfer_engine_t handle() const { return owned().get(); }
 
   private:
+    friend class ScopedBatch;
+    friend class ScopedRegistration;
+
     template <typename T>
     static T uninitialised(T value) {
         detail::refused(ERR_INVALID_ARGUMENT, detail::kNotInitialised);
@@ -289,6 +296,7 @@ class TransferEngine {
         static const detail::Handle none;
         return state_ == nullptr ? none : *state_->handle;
     }
+    std::shared_ptr<detail::Handle> shared() const { return state_ == nullptr ? std::make_shared<detail::Handle>() : state_->handle; }
     template <typename Function>
     int call(Function function) const {
         return owned().call(function);

@@ -1,9 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Owners for what TransferEngine gives and wants back. They must not outlive their engine's object. Included by transfer_engine.h. */
+ * Owners for what TransferEngine gives and wants back. Included by transfer_engine.h.
+ *
+ * Batches and registrations keep to the engine wherever its object is moved, and end well when it was freed before them. While
+ * another thread frees it, their end waits until it is destroyed. A segment must not outlive its engine's object. */
 
 #ifndef TRANSFER_ENGINE_SCOPED_H
 #define TRANSFER_ENGINE_SCOPED_H
 
+#include <algorithm>
+#include <chrono>
+#include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -11,11 +18,12 @@
 
 namespace mooncake {
 
-/** A batch. Its end waits for the tasks, canceled if they still run, so that no buffer of theirs is touched afterwards. */
+/** A batch. Its end waits for the tasks, canceled if they still run, so that no buffer of theirs is touched afterwards. The
+ * same holds after wait(), unless that said kBatchBusy. */
 class ScopedBatch {
   public:
     /** id() is INVALID_BATCH_ID on failure; lastError() says why. */
-    ScopedBatch(TransferEngine &engine, size_t batch_size) : engine_(&engine), id_(engine.allocateBatchID(batch_size)) {}
+    ScopedBatch(TransferEngine &engine, size_t batch_size) : engine_(engine.shared()), id_(engine.allocateBatchID(batch_size)) {}
     ScopedBatch(ScopedBatch &&other) noexcept : engine_(other.engine_), id_(std::exchange(other.id_, INVALID_BATCH_ID)) {}
     ScopedBatch &operator=(ScopedBatch &&other) noexcept {
         if (this != &other) {
@@ -34,7 +42,20 @@ class ScopedBatch {
     /** Sleeps until every task has ended: OK, or why the first that failed did. timeout_ms < 0: as long as the tasks'
      * own deadlines; kBatchBusy when the time passed first. */
     Status wait(int64_t timeout_ms = -1) const {
-        const transfer_engine_t engine = engine_->handle();
+        std::optional<std::chrono::steady_clock::time_point> until;
+        if (timeout_ms >= 0)
+            until = std::chrono::steady_clock::now() + std::chrono::milliseconds(std::min<int64_t>(timeout_ms, int64_t{1} << 40));
+        const Status outcome = ask(timeout_ms);
+        if (outcome.ok() || outcome.IsBatchBusy() || engine_->awaitEnd(until)) return outcome;
+        return detail::failed(Status::BatchBusy("another thread is freeing the engine"));
+    }
+
+    /** Gives up what runs; wait() tells when it has ended. */
+    Status cancel() const { return detail::resultStatus(mte_cancel_batch(engine_->get(), id_)); }
+
+  private:
+    Status ask(int64_t timeout_ms) const {
+        const transfer_engine_t engine = engine_->get();
         if (const int code = mte_wait_batch(engine, id_, timeout_ms); code < 0) return detail::resultStatus(code);
         mte_batch_status_t summary{};
         if (const int code = mte_batch_status(engine, id_, &summary, nullptr, 0); code < 0) return detail::resultStatus(code);
@@ -46,32 +67,29 @@ class ScopedBatch {
         return Status::OK();
     }
 
-    /** Gives up what runs; wait() tells when it has ended. */
-    Status cancel() const { return detail::resultStatus(mte_cancel_batch(engine_->handle(), id_)); }
-
-  private:
     void release() noexcept {
         if (id_ == INVALID_BATCH_ID) return;
-        const transfer_engine_t engine = engine_->handle();
+        const transfer_engine_t engine = engine_->get();
         if (::freeBatchID(engine, id_) == ERR_BATCH_BUSY) {
             mte_cancel_batch(engine, id_);
             mte_wait_batch(engine, id_, -1);
             ::freeBatchID(engine, id_);
         }
+        engine_->awaitEnd();
         id_ = INVALID_BATCH_ID;
     }
 
-    TransferEngine *engine_;
+    std::shared_ptr<detail::Handle> engine_;
     BatchID id_;
 };
 
-/** Registered memory, which its end unregisters; the memory itself is the caller's. */
+/** Registered memory, which its end unregisters; afterwards nobody touches it. The memory itself is the caller's. */
 class ScopedRegistration {
   public:
     /** code() is 0, or why it is not registered. */
     ScopedRegistration(TransferEngine &engine, void *addr, size_t length, const std::string &location = kWildcardLocation,
                        bool remote_accessible = true)
-        : engine_(&engine), addr_(addr), code_(engine.registerLocalMemory(addr, length, location, remote_accessible)) {}
+        : engine_(engine.shared()), addr_(addr), code_(engine.registerLocalMemory(addr, length, location, remote_accessible)) {}
     ScopedRegistration(ScopedRegistration &&other) noexcept
         : engine_(other.engine_), addr_(other.addr_), code_(std::exchange(other.code_, ERR_INVALID_ARGUMENT)) {}
     ScopedRegistration &operator=(ScopedRegistration &&other) noexcept {
@@ -91,11 +109,14 @@ class ScopedRegistration {
 
   private:
     void release() noexcept {
-        if (code_ == 0) ::unregisterLocalMemory(engine_->handle(), addr_);
+        if (code_ == 0) {
+            ::unregisterLocalMemory(engine_->get(), addr_);
+            engine_->awaitEnd();
+        }
         code_ = ERR_INVALID_ARGUMENT;
     }
 
-    TransferEngine *engine_;
+    std::shared_ptr<detail::Handle> engine_;
     void *addr_;
     int code_;
 };

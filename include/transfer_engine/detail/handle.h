@@ -5,8 +5,13 @@
 #define TRANSFER_ENGINE_DETAIL_HANDLE_H
 
 #include <atomic>
+#include <chrono>
+#include <condition_variable>
 #include <limits>
+#include <mutex>
+#include <optional>
 #include <string>
+#include <thread>
 #include <utility>
 
 #include "transfer_engine/detail/error.h"
@@ -21,8 +26,8 @@ class Handle {
     Handle &operator=(const Handle &) = delete;
     ~Handle() { close(); }
 
-    /** NULL before init and after freeEngine. The C API refuses handles of engines that are gone, so a race with close() is an
-     * error and nothing worse. */
+    /** NULL before init, and as soon as close() begins. The C API refuses handles of engines that are gone, so a call beside
+     * close() fails and does nothing worse. Its failure does not say that transfers have ended: awaitEnd() does. */
     transfer_engine_t get() const { return engine_.load(std::memory_order_acquire); }
 
     /** False if there is one already. */
@@ -31,8 +36,32 @@ class Handle {
         return engine_.compare_exchange_strong(none, engine, std::memory_order_acq_rel);
     }
 
+    /** Destroys the engine, once. When it returns, in whichever thread, no transfer touches memory any more. */
     void close() {
-        if (const transfer_engine_t engine = engine_.exchange(nullptr, std::memory_order_acq_rel)) destroyTransferEngine(engine);
+        std::unique_lock<std::mutex> guard(mutex_);
+        // Under the lock, so that whoever reads NULL finds closer_ set.
+        const transfer_engine_t engine = engine_.exchange(nullptr, std::memory_order_acq_rel);
+        if (engine == nullptr) {
+            guard.unlock();
+            awaitEnd();
+            return;
+        }
+        closer_ = std::this_thread::get_id();
+        guard.unlock();
+        destroyTransferEngine(engine);
+        guard.lock();
+        closer_ = std::thread::id();
+        ended_.notify_all();
+    }
+
+    /** If close() has begun in another thread, sleeps until the engine is destroyed; false if `until` came first. The thread
+     * that closes is not held up by itself. */
+    bool awaitEnd(std::optional<std::chrono::steady_clock::time_point> until = std::nullopt) const {
+        std::unique_lock<std::mutex> guard(mutex_);
+        const auto ended = [this] { return closer_ == std::thread::id() || closer_ == std::this_thread::get_id(); };
+        if (until) return ended_.wait_until(guard, *until, ended);
+        ended_.wait(guard, ended);
+        return true;
     }
 
     /** The result of `function(engine)`; a failure is remembered. */
@@ -49,6 +78,12 @@ class Handle {
 
   private:
     std::atomic<transfer_engine_t> engine_{nullptr};
+    /** Guards closer_, and the change of engine_ to NULL. */
+    mutable std::mutex mutex_;
+    /** Told when closer_ becomes none. */
+    mutable std::condition_variable ended_;
+    /** The thread that is inside destroyTransferEngine. */
+    std::thread::id closer_;
 };
 
 /** Ids of segments have 32 bits in the C API; a larger one, such as the id of a failed openSegment, is no segment's. */

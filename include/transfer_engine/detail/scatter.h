@@ -11,6 +11,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -41,7 +42,8 @@ struct ScatterTransferRange {
 };
 
 /** A running operation; one thread may wait for it. The local buffers are not touched any more once wait() has returned, or
- * waitFor() with anything but kClock. Destruction waits. */
+ * waitFor() with anything but kClock; those of a fragment once its callback is told. Destruction waits. All this holds also
+ * while another thread frees the engine: then each waits until the engine is destroyed. */
 class ScatterTransferOperation {
   public:
     ScatterTransferOperation(ScatterTransferOperation &&) noexcept = default;
@@ -91,7 +93,10 @@ class ScatterTransferOperation {
             batch_ = ::allocateBatchID(engine, requests_.size());
             if (batch_ == UINT64_MAX) return endAll(statusOf(mte_last_error(nullptr, 0)));
             const int code = ::submitTransfer(engine, batch_, requests_.data(), requests_.size());
-            if (code < 0) endAll(statusOf(code));
+            if (code < 0) {
+                engine_->awaitEnd();
+                endAll(statusOf(code));
+            }
             // The batch keeps what it needs of the segments; `segments` closes them.
         }
 
@@ -99,13 +104,14 @@ class ScatterTransferOperation {
         Status wait(int64_t timeout_ms) {
             // Whoever consumes fragments as they come hears of them in time.
             constexpr int64_t kSlice = 1;
-            const auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(std::clamp<int64_t>(timeout_ms, 0, int64_t{1} << 40));
+            Deadline deadline;
+            if (timeout_ms >= 0)
+                deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(std::min<int64_t>(timeout_ms, int64_t{1} << 40));
             while (open_ > 0) {
                 const int code = mte_wait_batch(engine_->get(), batch_, timeout_ms == 0 ? 0 : kSlice);
-                // The engine is gone, and with it every transfer: none touches memory any more.
-                if (code < 0 && code != ERR_BATCH_BUSY) endAll(statusOf(code));
-                else collect();
-                if (open_ > 0 && timeout_ms >= 0 && std::chrono::steady_clock::now() >= deadline)
+                if (code < 0 && code != ERR_BATCH_BUSY) endWithEngine(code, deadline);
+                else collect(deadline);
+                if (open_ > 0 && deadline && std::chrono::steady_clock::now() >= *deadline)
                     return Status::Clock("fragments of the scatter transfer are under way");
             }
             return outcome_;
@@ -114,7 +120,10 @@ class ScatterTransferOperation {
         /** For destructors: nobody is told any more. */
         void finishQuietly() noexcept {
             for (auto &callback : callbacks_) callback = nullptr;
-            if (open_ > 0) mte_wait_batch(engine_->get(), batch_, -1);
+            if (open_ > 0) {
+                mte_wait_batch(engine_->get(), batch_, -1);
+                engine_->awaitEnd();
+            }
             open_ = 0;
             release();
         }
@@ -124,6 +133,9 @@ class ScatterTransferOperation {
         Work &operator=(const Work &) = delete;
 
       private:
+        /** None: for ever. */
+        using Deadline = std::optional<std::chrono::steady_clock::time_point>;
+
         struct Fragment {
             size_t range;
             size_t index;
@@ -202,16 +214,28 @@ class ScatterTransferOperation {
             release();
         }
 
+        /** The engine is gone, and every transfer with it, or another thread is destroying it: transfers touch memory until
+         * that has ended. Past the deadline the fragments stay open. */
+        void endWithEngine(int code, const Deadline &deadline) {
+            const Status status = statusOf(code);
+            if (engine_->awaitEnd(deadline)) endAll(status);
+        }
+
         /** Tells of the fragments that have ended since the last time. */
-        void collect() {
+        void collect(const Deadline &deadline) {
             states_.resize(fragments_.size());
             mte_batch_status_t summary{};
             if (const int code = mte_batch_status(engine_->get(), batch_, &summary, states_.data(), states_.size()); code < 0)
-                return endAll(statusOf(code));
+                return endWithEngine(code, deadline);
             for (size_t task = 0; task < fragments_.size(); ++task) {
                 if (fragments_[task].done) continue;
-                if (states_[task].status == STATUS_COMPLETED) end(task, Status::OK());
-                else if (states_[task].status != STATUS_WAITING && states_[task].status != STATUS_PENDING) end(task, why(task));
+                if (states_[task].status == STATUS_COMPLETED) {
+                    end(task, Status::OK());
+                } else if (states_[task].status != STATUS_WAITING && states_[task].status != STATUS_PENDING) {
+                    const Status reason = why(task);
+                    if (!engine_->awaitEnd(deadline)) return;
+                    end(task, reason);
+                }
             }
             if (open_ == 0) release();
         }
