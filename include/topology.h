@@ -6,6 +6,8 @@
 
 #include <algorithm>
 #include <map>
+#include <memory>
+#include <mutex>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -48,26 +50,30 @@ struct TopologyEntry {
 /** By location. */
 using TopologyMatrix = std::unordered_map<std::string, TopologyEntry>;
 
-/** Not guarded: one thread at a time. NICs have the numbers of getHcaList(), which disableDevice() keeps. */
+/** Any mixture of threads may use it. NICs have the numbers of getHcaList(), which disableDevice() keeps. */
 class Topology {
   public:
-    Topology() {
-        const char *turns = std::getenv("MC_PATH_ROUNDROBIN");
-        round_robin_ = turns != nullptr && (std::string_view(turns) == "1" || std::string_view(turns) == "true");
+    Topology() = default;
+    Topology(const Topology &other) { *this = other; }
+    Topology &operator=(const Topology &other) {
+        if (this == &other) return *this;
+        std::unique_lock<std::mutex> guard(other.mutex_);
+        const bool chosen = other.chosen_;
+        std::shared_ptr<const Content> content = other.known_.back();
+        guard.unlock();
+        publish(std::move(content), chosen);
+        return *this;
     }
 
     /** No location has a NIC. */
     bool empty() const {
-        return std::all_of(matrix_.begin(), matrix_.end(), [](const auto &place) {
+        const auto now = content();
+        return std::all_of(now->matrix.begin(), now->matrix.end(), [](const auto &place) {
             return place.second.preferred_hca.empty() && place.second.avail_hca.empty();
         });
     }
 
-    void clear() {
-        matrix_.clear();
-        hca_list_.clear();
-        chosen_ = true;
-    }
+    void clear() { publish(std::make_shared<const Content>(), true); }
 
     int discover() { return discover({}); }
 
@@ -87,8 +93,8 @@ class Topology {
     /** Reads {"cpu:0": [[preferred NICs], [others]], …}. 0, or ERR_MALFORMED_JSON and everything stays as it was. */
     int parse(const std::string &topology_json) {
         const auto value = detail::Json::parse(topology_json);
-        if (!value || !read(*value)) return detail::refused(ERR_MALFORMED_JSON, "this is no NIC priority matrix: " + topology_json.substr(0, 200));
-        chosen_ = true;
+        if (!value || !read(*value, true))
+            return detail::refused(ERR_MALFORMED_JSON, "this is no NIC priority matrix: " + topology_json.substr(0, 200));
         return 0;
     }
 
@@ -97,10 +103,13 @@ class Topology {
         const auto take_out = [&](std::vector<std::string> &list) {
             list.erase(std::remove(list.begin(), list.end(), device_name), list.end());
         };
-        for (auto &place : matrix_) {
+        const std::lock_guard<std::mutex> guard(mutex_);
+        auto changed = std::make_shared<Content>(*known_.back());
+        for (auto &place : changed->matrix) {
             take_out(place.second.preferred_hca);
             take_out(place.second.avail_hca);
         }
+        put(std::move(changed));
         chosen_ = true;
         return 0;
     }
@@ -113,7 +122,8 @@ class Topology {
             return text + "]";
         };
         std::string text = "{";
-        const std::map<std::string, TopologyEntry> sorted(matrix_.begin(), matrix_.end());
+        const auto now = content();
+        const std::map<std::string, TopologyEntry> sorted(now->matrix.begin(), now->matrix.end());
         for (const auto &[location, entry] : sorted) {
             text.append(text.size() == 1 ? "" : ",").append(detail::quoted(location)).append(":[");
             text.append(list(entry.preferred_hca)).append(",").append(list(entry.avail_hca)).append("]");
@@ -124,18 +134,19 @@ class Topology {
 #ifdef MTE_WITH_JSONCPP
     Json::Value toJson() const {
         Json::Value root(Json::objectValue);
-        for (const auto &[location, entry] : matrix_) root[location] = entry.toJson();
+        const auto now = content();
+        for (const auto &[location, entry] : now->matrix) root[location] = entry.toJson();
         return root;
     }
 #endif
 
-    bool operator==(const Topology &other) const { return matrix_ == other.matrix_ && hca_list_ == other.hca_list_; }
+    bool operator==(const Topology &other) const { return *content() == *other.content(); }
     bool operator!=(const Topology &other) const { return !(*this == other); }
 
     /** The number of a NIC for a location: any preferred one at first (retry_count 0), then each in its turn.
      * ERR_DEVICE_NOT_FOUND if the location has none. */
     int selectDevice(const std::string storage_type, int retry_count = 0) {
-        const auto [preferred, others] = numbers(storage_type);
+        const auto [preferred, others] = content()->numbers(storage_type);
         if (preferred.empty() && others.empty()) return ERR_DEVICE_NOT_FOUND;
         if (retry_count <= 0) {
             const auto &first = preferred.empty() ? others : preferred;
@@ -147,8 +158,9 @@ class Topology {
 
     /** The NIC called `hint`, if the location has it. */
     int selectDevice(const std::string storage_type, std::string_view hint, int retry_count = 0) {
-        const auto [preferred, others] = numbers(storage_type);
-        const int hinted = numberOf(hint);
+        const auto now = content();
+        const auto [preferred, others] = now->numbers(storage_type);
+        const int hinted = now->numberOf(hint);
         for (const auto *list : {&preferred, &others})
             if (hinted >= 0 && std::find(list->begin(), list->end(), hinted) != list->end()) return hinted;
         return selectDevice(storage_type, retry_count);
@@ -158,53 +170,120 @@ class Topology {
     int selectDeviceByLocalHca(const std::string storage_type, std::string_view local_hca, int retry_count = 0) {
         const GlobalConfig &config = globalConfig();
         const auto pairs = config.nic_peer_affinity.find(std::string(local_hca));
-        const auto place = matrix_.find(storage_type);
+        const auto now = content();
+        const auto place = now->matrix.find(storage_type);
         std::vector<int> candidates;
-        if (config.enable_hca_peer_affinity && pairs != config.nic_peer_affinity.end() && place != matrix_.end() &&
+        if (config.enable_hca_peer_affinity && pairs != config.nic_peer_affinity.end() && place != now->matrix.end() &&
             storage_type.compare(0, 5, "cuda:") == 0) {
             const auto &preferred = place->second.preferred_hca;
             for (const std::string &peer : pairs->second)
-                if (std::find(preferred.begin(), preferred.end(), peer) != preferred.end()) candidates.push_back(numberOf(peer));
+                if (std::find(preferred.begin(), preferred.end(), peer) != preferred.end()) candidates.push_back(now->numberOf(peer));
         }
         if (candidates.empty()) return selectDevice(storage_type, retry_count);
         if (retry_count <= 0) return candidates[anyOf(candidates.size())];
         return candidates[static_cast<size_t>(retry_count - 1) % candidates.size()];
     }
 
-    TopologyMatrix getMatrix() const { return matrix_; }
-    const std::vector<std::string> &getHcaList() const { return hca_list_; }
+    TopologyMatrix getMatrix() const { return content()->matrix; }
+    /** The list of now: it lives as long as this object, and does not change with the topology. */
+    const std::vector<std::string> &getHcaList() const { return content()->hca_list; }
 
   private:
     friend class TransferEngineState;
     friend class TransferMetadata;
 
+    /** Never changed once it is published. */
+    struct Content {
+        TopologyMatrix matrix;
+        std::vector<std::string> hca_list;
+
+        bool operator==(const Content &other) const { return matrix == other.matrix && hca_list == other.hca_list; }
+
+        int numberOf(std::string_view nic) const {
+            const auto found = std::find(hca_list.begin(), hca_list.end(), nic);
+            return found == hca_list.end() ? -1 : static_cast<int>(found - hca_list.begin());
+        }
+
+        /** The numbers of a location's NICs; "*" has every NIC that is in some list. */
+        std::pair<std::vector<int>, std::vector<int>> numbers(const std::string &location) const {
+            std::pair<std::vector<int>, std::vector<int>> found;
+            const auto add = [this](std::vector<int> &to, const std::vector<std::string> &list) {
+                for (const std::string &nic : list) to.push_back(numberOf(nic));
+            };
+            const auto place = matrix.find(location);
+            if (place != matrix.end()) {
+                add(found.first, place->second.preferred_hca);
+                add(found.second, place->second.avail_hca);
+            } else if (location == kWildcardLocation) {
+                for (const auto &each : matrix) {
+                    add(found.first, each.second.preferred_hca);
+                    add(found.first, each.second.avail_hca);
+                }
+                std::sort(found.first.begin(), found.first.end());
+                found.first.erase(std::unique(found.first.begin(), found.first.end()), found.first.end());
+            }
+            return found;
+        }
+    };
+
+    std::shared_ptr<const Content> content() const {
+        const std::lock_guard<std::mutex> guard(mutex_);
+        return known_.back();
+    }
+
     /** Whether the program has made it what it is, and not the engine. */
-    bool chosen() const { return chosen_; }
+    bool chosen() const {
+        const std::lock_guard<std::mutex> guard(mutex_);
+        return chosen_;
+    }
+
+    void publish(std::shared_ptr<const Content> content, bool chosen) {
+        const std::lock_guard<std::mutex> guard(mutex_);
+        put(std::move(content));
+        chosen_ = chosen;
+    }
+
+    /** With the lock. */
+    void put(std::shared_ptr<const Content> content) {
+        const auto same = std::find_if(known_.begin(), known_.end(), [&content](const auto &known) { return *known == *content; });
+        if (same == known_.end()) known_.push_back(std::move(content));
+        else std::rotate(same, same + 1, known_.end());
+    }
 
     /** Takes over what the engine says. */
     void follow(const std::string &text) {
-        if (const auto value = detail::Json::parse(text)) read(*value);
+        const auto value = detail::Json::parse(text);
+        std::shared_ptr<const Content> said = value ? decode(*value) : nullptr;
+        if (said == nullptr) return;
+        const std::lock_guard<std::mutex> guard(mutex_);
+        put(std::move(said));
     }
 
-    bool read(const detail::Json &value) {
-        if (!value.isObject()) return false;
+    bool read(const detail::Json &value, bool chosen) {
+        std::shared_ptr<const Content> content = decode(value);
+        if (content == nullptr) return false;
+        publish(std::move(content), chosen);
+        return true;
+    }
+
+    /** NULL if it is no matrix. */
+    static std::shared_ptr<const Content> decode(const detail::Json &value) {
+        if (!value.isObject()) return nullptr;
         // In alphabetical order, as others number the NICs.
         std::map<std::string, const detail::Json *> sorted;
         for (size_t i = 0; i < value.names.size(); ++i) sorted[value.names[i]] = &value.items[i];
-        TopologyMatrix matrix;
+        auto content = std::make_shared<Content>();
         for (const auto &[location, lists] : sorted) {
             TopologyEntry entry{location, {}, {}};
-            if (!lists->isArray() || lists->items.size() != 2) return false;
-            if (!names(lists->items[0], entry.preferred_hca) || !names(lists->items[1], entry.avail_hca)) return false;
-            matrix[location] = std::move(entry);
+            if (!lists->isArray() || lists->items.size() != 2) return nullptr;
+            if (!names(lists->items[0], entry.preferred_hca) || !names(lists->items[1], entry.avail_hca)) return nullptr;
+            content->matrix[location] = std::move(entry);
         }
-        matrix_ = std::move(matrix);
-        hca_list_.clear();
-        for (const auto &place : matrix_)
+        for (const auto &place : content->matrix)
             for (const auto *list : {&place.second.preferred_hca, &place.second.avail_hca})
                 for (const std::string &nic : *list)
-                    if (numberOf(nic) < 0) hca_list_.push_back(nic);
-        return true;
+                    if (content->numberOf(nic) < 0) content->hca_list.push_back(nic);
+        return content;
     }
 
     static bool names(const detail::Json &value, std::vector<std::string> &list) {
@@ -215,30 +294,9 @@ class Topology {
         return value.isArray();
     }
 
-    int numberOf(std::string_view nic) const {
-        const auto found = std::find(hca_list_.begin(), hca_list_.end(), nic);
-        return found == hca_list_.end() ? -1 : static_cast<int>(found - hca_list_.begin());
-    }
-
-    /** The numbers of a location's NICs; "*" has every NIC that is in some list. */
-    std::pair<std::vector<int>, std::vector<int>> numbers(const std::string &location) const {
-        std::pair<std::vector<int>, std::vector<int>> found;
-        const auto add = [this](std::vector<int> &to, const std::vector<std::string> &list) {
-            for (const std::string &nic : list) to.push_back(numberOf(nic));
-        };
-        const auto place = matrix_.find(location);
-        if (place != matrix_.end()) {
-            add(found.first, place->second.preferred_hca);
-            add(found.second, place->second.avail_hca);
-        } else if (location == kWildcardLocation) {
-            for (const auto &each : matrix_) {
-                add(found.first, each.second.preferred_hca);
-                add(found.first, each.second.avail_hca);
-            }
-            std::sort(found.first.begin(), found.first.end());
-            found.first.erase(std::unique(found.first.begin(), found.first.end()), found.first.end());
-        }
-        return found;
+    static bool roundRobin() {
+        const char *turns = std::getenv("MC_PATH_ROUNDROBIN");
+        return turns != nullptr && (std::string_view(turns) == "1" || std::string_view(turns) == "true");
     }
 
     size_t anyOf(size_t count) const {
@@ -246,9 +304,11 @@ class Topology {
         return (round_robin_ ? turn++ : SimpleRandom::Get().next()) % count;
     }
 
-    TopologyMatrix matrix_;
-    std::vector<std::string> hca_list_;
-    bool round_robin_ = false;
+    const bool round_robin_ = roundRobin();
+    /** Guards what follows. */
+    mutable std::mutex mutex_;
+    /** What it has been, each once, the present last. The others are kept for whoever has their list of NICs. */
+    std::vector<std::shared_ptr<const Content>> known_{std::make_shared<const Content>()};
     bool chosen_ = false;
 };
 

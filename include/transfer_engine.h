@@ -5,7 +5,7 @@
  * Any mixture of threads may use an engine, but init and what configures init run alone. No call before init, or after
  * freeEngine, does anything but fail. Functions that return an int give 0 or a code of error.h, lastError() the text.
  *
- * Memory is touched until freeEngine has returned. Calls beside it fail earlier, which does not say that their buffers are
+ * Transfers may touch memory until freeEngine has returned. Calls beside it fail earlier, which does not say that buffers are
  * free; the waits and destructors of scatter operations and of scoped.h's classes return only when they are. */
 
 #ifndef MULTI_TRANSFER_ENGINE_H_

@@ -277,7 +277,7 @@ class TransferMetadata {
         desc->tcp_proto_version = from.number<int>("tcp_proto_version", 1);
         desc->devices = detail::readAll<DeviceDesc>(from.find("devices"));
         desc->buffers = detail::readAll<BufferDesc>(from.find("buffers"));
-        if (const detail::Json *matrix = from.find("priority_matrix")) desc->topology.read(*matrix);
+        if (const detail::Json *matrix = from.find("priority_matrix")) desc->topology.read(*matrix, false);
         return desc;
     }
 

@@ -112,6 +112,22 @@ TEST(Topologies, KeepTheNumbersOfOthersWhenANicIsDisabled) {
     EXPECT_EQ(topology.getHcaList().size(), 3u);
 }
 
+TEST(Topologies, KeepTheListsThatTheyHaveGiven) {
+    Topology topology;
+    ASSERT_EQ(topology.parse("{\"cpu:0\":[[\"a\"],[]]}"), 0);
+    const std::vector<std::string> &nics = topology.getHcaList();
+    Topology copy(topology);
+    topology.clear();
+    EXPECT_TRUE(topology.getHcaList().empty());
+    ASSERT_EQ(topology.parse(kMatrix), 0);
+    EXPECT_EQ(nics, std::vector<std::string>{"a"});
+    EXPECT_EQ(copy.getHcaList(), nics);
+    copy = topology;
+    EXPECT_TRUE(copy == topology);
+    EXPECT_EQ(topology.parse("{\"cpu:0\":[[\"a\"],[]]}"), 0);
+    EXPECT_EQ(&topology.getHcaList(), &nics) << "each is kept once";
+}
+
 TEST(Topologies, AreDiscovered) {
     Topology topology, filtered;
     EXPECT_EQ(topology.discover(), 0) << mooncake::lastError();

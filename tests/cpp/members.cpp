@@ -273,3 +273,33 @@ TEST(Reports, DescribeTheEngine) {
         EXPECT_TRUE(stats.empty());
     }
 }
+
+TEST(Engines, MayBeAskedForTheirTopologyWhileATransportIsInstalled) {
+    Node node;
+    std::string first = R"({"cpu:0":[["a","b"],["c"]]})", second = R"({"cpu:0":[["d"],[]]})";
+    const auto topology = node.engine.getLocalTopology();
+    ASSERT_EQ(topology->parse(first), 0);
+    const std::vector<std::string> &nics = topology->getHcaList();
+    std::atomic<bool> done{false};
+    std::thread reader([&] {
+        while (!done) {
+            const std::string text = node.engine.getLocalTopologyString();
+            EXPECT_TRUE(text == first || text == second) << text;
+            const int contexts = node.engine.numContexts();
+            EXPECT_TRUE(contexts == 3 || contexts == 1) << contexts;
+            EXPECT_FALSE(node.engine.showLinks().empty());
+            EXPECT_GE(topology->selectDevice("cpu:0"), 0);
+        }
+    });
+    for (int i = 0; i < 200; ++i) {
+        void *args[] = {(i % 2 == 0 ? second : first).data(), nullptr};
+        EXPECT_NE(node.engine.installTransport(protocol(), args), nullptr) << lastError();
+        EXPECT_EQ(topology->getHcaList().size(), i % 2 == 0 ? 1u : 3u);
+        EXPECT_EQ(nics, (std::vector<std::string>{"a", "b", "c"}));
+    }
+    done = true;
+    reader.join();
+    const Topology copy(*topology);
+    EXPECT_EQ(copy, *topology);
+    EXPECT_EQ(copy.toString(), first);
+}
