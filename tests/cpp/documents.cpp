@@ -42,12 +42,16 @@ TEST(Json, RefusesWhatIsNone) {
 }
 
 TEST(Json, HasABoundedDepth) {
-    EXPECT_TRUE(Json::parse(std::string(30, '[') + std::string(30, ']')));
-    EXPECT_FALSE(Json::parse(std::string(40, '[') + std::string(40, ']')));
+    // As deep as the engine reads, and what its own documents add.
+    EXPECT_TRUE(Json::parse(std::string(128, '[') + std::string(128, ']')));
+    EXPECT_FALSE(Json::parse(std::string(130, '[') + std::string(130, ']')));
     EXPECT_FALSE(Json::parse(std::string(1000000, '[')));
     std::string objects;
     for (int i = 0; i < 100000; ++i) objects += "{\"a\":";
     EXPECT_FALSE(Json::parse(objects));
+    objects.clear();
+    for (int i = 0; i < 128; ++i) objects += "{\"a\":";
+    EXPECT_TRUE(Json::parse(objects + "1" + std::string(128, '}')));
 }
 
 static const char *const kMatrix = "{\"cpu:0\":[[\"a\",\"b\"],[\"c\"]],\"cpu:1\":[[\"c\"],[\"a\"]],\"cuda:0\":[[\"b\"],[]]}";
