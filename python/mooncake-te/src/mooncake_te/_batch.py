@@ -9,7 +9,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ._errors import DeadlineError, EngineClosedError, ErrorClass, TransferEngineError, from_info, raise_last
+from ._errors import DeadlineError, EngineClosedError, ErrorClass, TransferEngineError, from_info
 from ._lib import BATCH_BUSY, COMPLETED, FAILED, TIMEOUT, BatchStatus, ErrorInfo, TaskReport, TaskStatus, lib
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Batch:
         """How the tasks stand; moves data along."""
         summary = BatchStatus()
         if lib.mte_batch_status(self._handle(), self.id, ctypes.addressof(summary), None, 0) != 0:
-            raise_last("the status of a batch")
+            self._engine._raise_last("the status of a batch")
         return Status(summary.tasks, summary.completed, summary.failed, summary.transferred_bytes)
 
     def task_statuses(self) -> list[tuple[str, int]]:
@@ -95,7 +95,7 @@ class Batch:
         tasks = (TaskStatus * max(self.count, 1))()
         summary = BatchStatus()
         if lib.mte_batch_status(self._handle(), self.id, ctypes.addressof(summary), ctypes.addressof(tasks), self.count) != 0:
-            raise_last("the status of a batch")
+            self._engine._raise_last("the status of a batch")
         return [(_word(task.status), task.transferred_bytes) for task in tasks[: self.count]]
 
     @property
@@ -125,7 +125,7 @@ class Batch:
             if result == 0:
                 return True
             if result != BATCH_BUSY:
-                raise_last("waiting for a batch")
+                self._engine._raise_last("waiting for a batch")
             if until is not None and time.monotonic() >= until:
                 return False
 
@@ -142,7 +142,7 @@ class Batch:
             if state == "failed" and (limit is None or len(found) < limit):
                 info = ErrorInfo()
                 if lib.mte_task_error(self._handle(), self.id, index, ctypes.addressof(info)) != 0:
-                    raise_last("the error of a task")
+                    self._engine._raise_last("the error of a task")
                 found.append((index, from_info(info, self._what, index)))
         return found
 
@@ -150,7 +150,7 @@ class Batch:
         """All that is known of a task, running or not."""
         raw = TaskReport()
         if lib.mte_task_report(self._handle(), self.id, _index(task), ctypes.addressof(raw)) != 0:
-            raise_last("the report of a task")
+            self._engine._raise_last("the report of a task")
         values = {name: getattr(raw, name) for name, *_ in TaskReport._fields_}
         texts = {name: values[name].decode(errors="replace") for name in ("peer", "nic", "rail", "text")}
         return Report(**{**values, **texts, "status": _word(raw.status), "retryable": bool(raw.retryable)})
@@ -158,14 +158,14 @@ class Batch:
     def cancel(self) -> None:
         """Gives up every task that still runs. Does not wait; the local memory is free once wait or ended returns."""
         if lib.mte_cancel_batch(self._handle(), self.id) != 0:
-            raise_last("canceling a batch")
+            self._engine._raise_last("canceling a batch")
 
     def drained(self, task: int | None = None) -> Drained:
         """Whether local and remote memory of one task, or of all, is quiet. UNKNOWN is for good: nobody can tell."""
         if task is not None:
             answer = ctypes.c_int()
             if lib.mte_task_drained(self._handle(), self.id, _index(task), answer) != 0:
-                raise_last("whether a task is drained")
+                self._engine._raise_last("whether a task is drained")
             return Drained(answer.value)
         # Completed tasks are asked too: one that was sent twice to a peer that cannot be asked is UNKNOWN.
         answers = {self.drained(index) for index in range(self.count)}
@@ -190,7 +190,7 @@ class Batch:
         """A descriptor that is readable while every task has ended, for select, poll and event loops. Do not read or close it."""
         descriptor = ctypes.c_int()
         if lib.mte_batch_fd(self._handle(), self.id, descriptor) != 0:
-            raise_last("the descriptor of a batch")
+            self._engine._raise_last("the descriptor of a batch")
         return descriptor.value
 
     def close(self) -> None:
@@ -200,6 +200,7 @@ class Batch:
             lib.mte_cancel_batch(handle, batch_id)
             lib.mte_wait_batch(handle, batch_id, -1)
             lib.freeBatchID(handle, batch_id)
+        self._engine._life.wait()
         self.id, self._keep = 0, None
 
     def __enter__(self) -> Batch:

@@ -23,12 +23,14 @@ class Region:
         """Unregisters it. Running transfers get a second, then they are aborted; afterwards the memory may go. Harmless twice."""
         if self.closed:
             return
-        handle = self._engine._handle
-        if handle is not None and lib.unregisterLocalMemory(handle, self.address) != 0:
+        engine = self._engine
+        handle = engine._handle
+        failed = handle is not None and lib.unregisterLocalMemory(handle, self.address) != 0
+        if not engine._life.wait() and failed:
             raise_last(f"unregistering {self.nbytes} bytes at {self.address:#x}")
         self.closed = True
-        self._engine._regions.pop(self.address, None)
         if self._held is not None:
+            engine._held.pop(id(self._held), None)
             self._held.release()
 
     @property

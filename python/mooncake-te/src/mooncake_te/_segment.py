@@ -128,7 +128,7 @@ class Segment:
         """Sends a message to the peer's engine and waits for the receipt."""
         note = Notify(name(note_name, "the name"), name(message, "the message"))
         if lib.genNotifyInEngine(self._handle(), self.id, note) != 0:
-            raise_last(f"notifying {self.name}", self.name)
+            self._engine._raise_last(f"notifying {self.name}", self.name)
 
     def close(self) -> None:
         """Undoes one Engine.open. Harmless the second time."""
@@ -170,6 +170,7 @@ class Segment:
             self._raise(info, what, timeout, start)
 
     def _raise(self, info: ErrorInfo, what: str, timeout: float | None, start: float) -> None:
+        self._engine._life.wait()
         if info.code == 0:  # the engine was closed meanwhile
             raise_last(what, self.name)
         error = from_info(info, what)
@@ -191,13 +192,13 @@ class Segment:
         self._engine._sweep()
         batch_id = lib.allocateBatchID(handle, max(count, 1))
         if batch_id == INVALID_BATCH:
-            raise_last(what, self.name)
+            self._engine._raise_last(what, self.name)
         batch = Batch(self._engine, batch_id, count, None, what)
         if count == 0:
             return batch
         note = notification(notify)
         if lib.mte_submit_arrays(handle, batch_id, self.id, opcode, a, b, c, count, nic, note and ctypes.addressof(note)) != 0:
-            raise_last(what, self.name)
+            self._engine._raise_last(what, self.name)
         return batch
 
     def _pages(self, opcode: int, a: Any, b: Any, rows: Any, at_once: int, nic: str, timeout: float | None) -> None:
