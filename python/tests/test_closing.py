@@ -169,6 +169,30 @@ def test_a_forked_child_leaves_what_its_parent_is_closing_in_silence():
     assert ended.returncode == 0 and not ended.stderr, ended.stderr
 
 
+LEFT = """
+import os
+import mooncake_te as te
+engine = te.Engine("127.0.0.1", protocol="tcp")
+data = bytearray(4096)
+region, segment = engine.register(data), engine.open(engine.name)
+batch = segment.submit_write([region.address], [region.address], [8])
+child = os.fork()
+if child == 0:
+    with engine, segment, batch, region:
+        pass
+    data.extend(b"x")
+    os._exit(0)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+segment.write(region, region.address, 8)
+region.close()
+"""
+
+
+def test_a_forked_child_leaves_the_with_blocks_of_its_parent_in_silence():
+    ended = rig.run(LEFT)
+    assert ended.returncode == 0 and not ended.stderr, ended.stderr
+
+
 AGAIN = """
 import signal
 import mooncake_te as te

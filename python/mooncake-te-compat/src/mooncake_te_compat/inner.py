@@ -85,15 +85,25 @@ class InnerTransferEngine:
         batch = lib.allocateBatchID(self._handle, max(count, 1))
         if batch == INVALID_BATCH:
             return 0
-        if count and submit(batch) != 0:
-            lib.freeBatchID(self._handle, batch)
-            return 0
-        self._batches[batch] = time.monotonic_ns(), lengths
-        return int(batch)
+        try:
+            if count == 0 or submit(batch) == 0:
+                self._batches[batch] = time.monotonic_ns(), lengths
+                return int(batch)
+        except BaseException:
+            self._give_up(batch)
+            raise
+        lib.freeBatchID(self._handle, batch)
+        return 0
 
     def _wait(self, batch: int) -> bool:
-        """Waits for a batch of `_submit`, in slices so that signals are handled; False when upstream's time-out has passed."""
-        since, lengths = self._batches[batch]
+        """Waits for a batch of `_submit`, in slices so that signals are handled.
+
+        False when upstream's time-out has passed, or another thread has taken the batch's end.
+        """
+        entry = self._batches.get(batch)
+        if entry is None:
+            return False
+        since, lengths = entry
         base = True  # the lengths are added up only if the time without them is not enough
         while True:
             left = self._limit_ms(None if base else lengths, since)
@@ -106,12 +116,14 @@ class InnerTransferEngine:
 
     def _give_up(self, batch: int) -> None:
         """Frees a batch; what still runs is canceled, and has ended on return, or the engine has."""
-        self._batches.pop(batch, None)
-        if lib.freeBatchID(self._handle, batch) == BATCH_BUSY:
-            lib.mte_cancel_batch(self._handle, batch)
-            lib.mte_wait_batch(self._handle, batch, -1)
-            lib.freeBatchID(self._handle, batch)
-        self._life.wait()
+        try:
+            if lib.freeBatchID(self._handle, batch) == BATCH_BUSY:
+                lib.mte_cancel_batch(self._handle, batch)
+                lib.mte_wait_batch(self._handle, batch, -1)
+                lib.freeBatchID(self._handle, batch)
+            self._life.wait()
+        finally:  # not before: who finds no entry may use the memory
+            self._batches.pop(batch, None)
 
     def _sweep(self) -> None:
         """Frees batches whose tickets were dropped while they ran."""

@@ -183,12 +183,13 @@ class Segment:
         chosen = name(nic, "nic") if nic else None
         what = f"{_WORDS[opcode]} {self.name}"
         batch = self._batch(self._handle(), opcode, a.pointer, b.pointer, c.pointer, a.count, chosen, notify, what)
-        batch._keep = (local, remote, lengths) if not notify else (local, remote, lengths, notify)
+        batch._keep = local, remote, lengths, notify
         return batch
 
     def _batch(
         self, handle: int, opcode: int, a: Any, b: Any, c: Any, count: int, nic: bytes | None, notify: Notification | None, what: str
     ) -> Batch:
+        note = notification(notify)
         self._engine._sweep()
         batch_id = lib.allocateBatchID(handle, max(count, 1))
         if batch_id == INVALID_BATCH:
@@ -196,7 +197,6 @@ class Segment:
         batch = Batch(self._engine, batch_id, count, None, what)
         if count == 0:
             return batch
-        note = notification(notify)
         if lib.mte_submit_arrays(handle, batch_id, self.id, opcode, a, b, c, count, nic, note and ctypes.addressof(note)) != 0:
             self._engine._raise_last(what, self.name)
         return batch
@@ -243,8 +243,12 @@ def segment_buffers(handle: int, segment_id: int, segment_name: str) -> list[tup
 
 
 def notification(notify: tuple[str, str] | None) -> Notify | None:
-    """The C form of a notification, which lives as long as the object."""
-    return None if notify is None else Notify(name(notify[0], "the name"), name(notify[1], "the message"))
+    """The C form of a notification, which lives as long as the object. TypeError for anything else."""
+    if notify is None:
+        return None
+    if not isinstance(notify, tuple) or len(notify) != 2:
+        raise TypeError(f"notify is {notify!r}; a Notification is needed")
+    return Notify(name(notify[0], "the name"), name(notify[1], "the message"))
 
 
 def _three(local: Integers, remote: Integers, lengths: Integers) -> tuple[Integers64, Integers64, Integers64]:
