@@ -9,8 +9,10 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ._arrays import whole
 from ._errors import DeadlineError, EngineClosedError, ErrorClass, TransferEngineError, from_info
 from ._lib import BATCH_BUSY, COMPLETED, FAILED, TIMEOUT, BatchStatus, ErrorInfo, TaskReport, TaskStatus, lib
+from ._time import LONGEST_MS, seconds
 
 if TYPE_CHECKING:
     from ._engine import Engine
@@ -106,7 +108,7 @@ class Batch:
     def wait(self, timeout: float | None = None) -> None:
         """Sleeps until every task has ended; raises the exception of the first one that failed.
 
-        `timeout` in seconds; None: the tasks' own deadlines. DeadlineError when it passes first: the tasks go on.
+        `timeout` in seconds; None or infinite: the tasks' own deadlines. DeadlineError when it passes first: the tasks go on.
         """
         if not self.ended(timeout):
             raise DeadlineError(f"{self._what} still runs after {timeout} s", BATCH_BUSY, ErrorClass.TIMEOUT, True)
@@ -116,10 +118,10 @@ class Batch:
 
     def ended(self, timeout: float | None = None) -> bool:
         """As wait, without exceptions for failed tasks: False when the time has passed first."""
-        handle = self._handle()
-        until = None if timeout is None else time.monotonic() + timeout
+        limit, handle = seconds(timeout), self._handle()
+        until = None if limit is None else time.monotonic() + limit
         while True:
-            rest = -1 if until is None else max(0, int((until - time.monotonic()) * 1000) + 1)
+            rest = -1 if until is None else max(0, int(min((until - time.monotonic()) * 1000, float(LONGEST_MS))) + 1)
             sliced = rest if not in_main_thread() else (_SIGNALS_MS if rest < 0 else min(rest, _SIGNALS_MS))
             result = lib.mte_wait_batch(handle, self.id, sliced)
             if result == 0:
@@ -137,9 +139,10 @@ class Batch:
 
     def errors(self, limit: int | None = None) -> list[tuple[int, TransferEngineError]]:
         """(index, exception) of the failed tasks, at most `limit`."""
+        most = None if limit is None else whole(limit, "limit")
         found: list[tuple[int, TransferEngineError]] = []
         for index, (state, _) in enumerate(self.task_statuses()):
-            if state == "failed" and (limit is None or len(found) < limit):
+            if state == "failed" and (most is None or len(found) < most):
                 info = ErrorInfo()
                 if lib.mte_task_error(self._handle(), self.id, index, ctypes.addressof(info)) != 0:
                     self._engine._raise_last("the error of a task")
@@ -176,8 +179,9 @@ class Batch:
 
         Drained.NO when `timeout` passes first. A peer that does not answer is given up after a minute.
         """
-        until = None if timeout is None else time.monotonic() + timeout
-        self.ended(timeout)
+        limit = seconds(timeout)
+        until = None if limit is None else time.monotonic() + limit
+        self.ended(limit)
         pause, longest = _DRAIN_PAUSES_S
         while True:
             answer = self.drained()
@@ -216,10 +220,11 @@ class Batch:
 
 
 def _index(task: int) -> int:
-    """ctypes would wrap a negative index around."""
-    if not 0 <= task < 2**63:
-        raise IndexError(f"task {task}")
-    return task
+    """ctypes would wrap a negative index around. TypeError for what is no int."""
+    found = whole(task, "task")
+    if not 0 <= found < 2**63:
+        raise IndexError(f"task {found}")
+    return found
 
 
 def _word(status: int) -> str:

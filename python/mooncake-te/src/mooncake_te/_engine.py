@@ -11,7 +11,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, NamedTuple, NoReturn
 
-from ._arrays import Exported, name
+from ._arrays import Exported, name, whole
 from ._errors import ArgumentError, EngineClosedError, TransferEngineError, raise_last
 from ._lib import BATCH_BUSY, NicLoad, Notify, lib
 from ._life import Life
@@ -106,17 +106,18 @@ class Engine:
 
     def register_address(self, address: int, length: int, *, location: str = "*", remote_accessible: bool = True) -> Region:
         """Registers memory by address. The caller keeps it mapped until the region is closed."""
-        if not 0 <= address < 2**64 or not 0 <= length < 2**64:
-            raise ArgumentError(f"{length} bytes at {address}")
-        return self._register(address, length, location, remote_accessible, None)
+        start, nbytes = whole(address, "address"), whole(length, "length")
+        if not 0 <= start < 2**64 or not 0 <= nbytes < 2**64:
+            raise ArgumentError(f"{nbytes} bytes at {start}")
+        return self._register(start, nbytes, location, remote_accessible, None)
 
     def allocate(self, length: int, *, location: str = "*", remote_accessible: bool = True) -> Region:
         """New registered memory of whole pages, all zero; `view` of the region is its bytes."""
         try:
-            mapping = mmap.mmap(-1, length)
+            mapping = mmap.mmap(-1, whole(length, "length"))
         except (OSError, OverflowError, ValueError) as error:
             raise ArgumentError(f"{length} bytes cannot be allocated: {error}") from error
-        return self._register(*_whole(mapping), location, remote_accessible, Exported(mapping))
+        return self._register(*_range(mapping), location, remote_accessible, Exported(mapping))
 
     def _register(self, address: int, length: int, location: str, remote_accessible: bool, held: Exported | None) -> Region:
         handle = self._handle_or_raise()
@@ -250,7 +251,7 @@ def take_notifications(handle: int) -> list[tuple[str, str]]:
         lib.freeNotifsMsgBuf(address, size.value)
 
 
-def _whole(mapping: mmap.mmap) -> tuple[int, int]:
+def _range(mapping: mmap.mmap) -> tuple[int, int]:
     return ctypes.addressof(ctypes.c_char.from_buffer(mapping)), len(mapping)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ._errors import raise_last
+from ._errors import ArgumentError, EngineClosedError, raise_last
 from ._lib import lib
 
 if TYPE_CHECKING:
@@ -35,8 +35,13 @@ class Region:
 
     @property
     def view(self) -> memoryview:
-        """The memory as bytes. Only for regions of Engine.allocate and of objects with a buffer."""
-        return memoryview(self._held.owner).cast("B")
+        """The memory as bytes. Only for regions of Engine.allocate and of objects with a buffer, until close."""
+        if self._held is None:
+            raise ArgumentError("a region of register_address has no view: the memory is known by address only")
+        owner = self._held.owner
+        if owner is None:
+            raise EngineClosedError("the region is closed")
+        return memoryview(owner).cast("B")
 
     def __enter__(self) -> Region:
         return self
