@@ -10,6 +10,7 @@ import mooncake_te as te
 import numpy
 import pytest
 import rig
+from mooncake_te._lib import lib
 
 SIZE = 1 << 20
 
@@ -152,6 +153,15 @@ def test_a_batch_tells_all_of_itself_and_its_notification_arrives(engine, target
     assert target.notifications() == []
     with peer_of.submit_read([], [], []) as nothing:
         nothing.wait()
+
+
+def test_a_notification_that_c_cannot_take_is_refused_before_a_batch_is_made(peer_of, there, monkeypatch):
+    made = []
+    monkeypatch.setattr(lib, "allocateBatchID", lambda *arguments: made.append(arguments))
+    for note in (te.Notification("a\0b", "c"), te.Notification("a", "\ud800")):
+        with pytest.raises(ValueError):
+            peer_of.submit_write([there.address], [there.address], [1], notify=note)
+    assert not made
 
 
 def test_names_and_texts(engine, target):
