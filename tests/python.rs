@@ -82,6 +82,8 @@ files! {
     managed_buffers_and_bytes_at_addresses: "test_memory.py";
     upstreams_module_as_the_peer: "test_interop.py";
     threads_garbage_forks_signals_and_exits: "test_lifetimes.py";
+    nobody_goes_on_before_a_closing_engine_is_destroyed: "test_closing.py";
+    time_outs_that_no_clock_holds: "test_timeouts.py";
     bad_input_never_ends_the_interpreter: "test_bad_input.py";
     signatures_are_upstreams: "test_signatures.py";
     type_checkers_find_the_types: "test_types.py";

@@ -10,6 +10,7 @@ import rig
 from mooncake import engine as module
 from mooncake.engine import ScatterTransferCompletionStatus as Status
 from mooncake.engine import TransferEngine, TransferNotify, TransferOpcode
+from mooncake_te._lib import lib
 
 SIZE = 1 << 20
 HALF = SIZE // 2
@@ -278,6 +279,60 @@ def test_notifications(place):
     while len(found) < 2:
         found += [(n.name, n.msg) for n in engine.get_notifies()]
     assert found == [("n", "ünï"), ("2", "")]
+
+
+@pytest.mark.parametrize("note", [("a\0b", "c"), ("a", "b\0"), (b"\xff", "c"), ("a", b"\xe2\x82")])
+def test_a_notification_that_cannot_be_sent_is_refused_before_anything_is_moved(note, place, monkeypatch):
+    engine, session, base, data = place
+    made, before = [], data.tobytes()
+    for call in ("allocateBatchID", "mte_transfer_arrays"):
+        monkeypatch.setattr(lib, call, lambda *arguments: made.append(arguments))
+    with pytest.raises(ValueError):
+        engine.transfer_sync(session, base, base + HALF, 10, TransferOpcode.Write, TransferNotify(*note))
+    with pytest.raises(ValueError):
+        engine.batch_transfer_sync(session, [base], [base + HALF], [10], TransferOpcode.Write, TransferNotify(*note))
+    assert not made and data.tobytes() == before
+
+
+def test_a_batch_whose_submit_raises_is_freed(place, monkeypatch):
+    engine, session, base, _ = place
+    live, allocate, free = set(), lib.allocateBatchID, lib.freeBatchID
+
+    def allocated(*arguments):
+        batch = allocate(*arguments)
+        live.add(batch)
+        return batch
+
+    def freed(handle, batch):
+        result = free(handle, batch)
+        if result == 0:
+            live.remove(batch)
+        return result
+
+    def interrupted(*_):
+        assert live
+        raise KeyboardInterrupt
+
+    for name, replacement in (("allocateBatchID", allocated), ("freeBatchID", freed), ("mte_submit_arrays", interrupted)):
+        monkeypatch.setattr(lib, name, replacement)
+    with pytest.raises(KeyboardInterrupt):
+        engine.batch_transfer_async_write(session, [base], [base + HALF], [10])
+    assert not live and not engine.get_engine()._batches
+
+
+def test_of_two_that_ask_for_one_batch_the_later_one_is_told_minus_one(place, monkeypatch):
+    engine, session, base, _ = place
+    one, two = (engine.batch_transfer_async_write(session, [base], [base + HALF], [10]) for _ in range(2))
+    real, other = lib.mte_wait_batch, []
+
+    def wait(handle, batch, limit):
+        if batch == one:  # the other thread is through with the second one in the meantime
+            other.append(engine.get_batch_transfer_status([two]))
+        return real(handle, batch, limit)
+
+    monkeypatch.setattr(lib, "mte_wait_batch", wait)
+    assert engine.get_batch_transfer_status([one, two]) == -1 and other == [0]
+    assert engine.transfer_check_status(one) == engine.transfer_check_status(two) == -1
 
 
 def test_what_is_not_there_says_so(place):

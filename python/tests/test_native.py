@@ -10,6 +10,7 @@ import mooncake_te as te
 import numpy
 import pytest
 import rig
+from mooncake_te._lib import lib
 
 SIZE = 1 << 20
 
@@ -154,6 +155,15 @@ def test_a_batch_tells_all_of_itself_and_its_notification_arrives(engine, target
         nothing.wait()
 
 
+def test_a_notification_that_c_cannot_take_is_refused_before_a_batch_is_made(peer_of, there, monkeypatch):
+    made = []
+    monkeypatch.setattr(lib, "allocateBatchID", lambda *arguments: made.append(arguments))
+    for note in (te.Notification("a\0b", "c"), te.Notification("a", "\ud800")):
+        with pytest.raises(ValueError):
+            peer_of.submit_write([there.address], [there.address], [1], notify=note)
+    assert not made
+
+
 def test_names_and_texts(engine, target):
     assert engine.name == engine.address == f"127.0.0.1:{engine.port}"
     assert engine.descriptor()["protocol"] == "tcp"
@@ -212,14 +222,80 @@ WRONG_TYPES = {
     "fields across": lambda p, a, r: p.write_pages(numpy.array([0]), numpy.array([0]), numpy.ones((5, 5), dtype=numpy.int64).T),
     "list for pages": lambda p, a, r: p.write_pages([0], [0], [[a, 1, r, 1, 1]]),
     "name": lambda p, a, r: p.write(a, r, 1, nic=5),
+    "float for an address": lambda p, a, r: p._engine.register_address(float(a), 8),
+    "float of numpy for a length": lambda p, a, r: p._engine.register_address(a, numpy.float32(8)),
+    "bool of numpy for an address": lambda p, a, r: p._engine.register_address(numpy.True_, 8),
+    "array for an address": lambda p, a, r: p._engine.register_address(numpy.array([a]), 8),
+    "float to allocate": lambda p, a, r: p._engine.allocate(4096.0),
+    "float for a task": lambda p, a, r: p.submit_write([a], [r], [1]).report(0.0),
+    "bool of numpy for a task": lambda p, a, r: p.submit_write([a], [r], [1]).report(numpy.False_),
+    "float for a drained task": lambda p, a, r: p.submit_write([a], [r], [1]).drained(0.0),
+    "array for a drained task": lambda p, a, r: p.submit_write([a], [r], [1]).drained(numpy.array([0])),
+    "float for a limit": lambda p, a, r: p.submit_write([a], [r], [1]).errors(1.5),
+    "float for a number of tasks": lambda p, a, r: p.write_pages(*_page(a, r), max_batch_size=1.5),
+    "bool of numpy for a number of tasks": lambda p, a, r: p.write_pages(*_page(a, r), max_batch_size=numpy.True_),
+    "text for a notification": lambda p, a, r: p.submit_write([a], [r], [1], notify="ab"),
+    "half a notification": lambda p, a, r: p.submit_write([a], [r], [1], notify=("a",)),
+    "a tensor at no address": lambda p, a, r: p._engine.register(_Tensor("a")),
+    "a tensor at a negative address": lambda p, a, r: p.write(_Tensor(-8), r),
 }
+
+
+def _page(a, r):
+    return numpy.array([0]), numpy.array([0]), numpy.array([[a, 0, r, 0, 8]])
+
+
+class _Tensor:
+    """Something that looks like a tensor and has an odd address."""
+
+    def __init__(self, address):
+        self.address = address
+
+    def data_ptr(self):
+        return self.address
+
+    def is_contiguous(self):
+        return True
+
+    def numel(self):
+        return 8
+
+    def element_size(self):
+        return 1
 
 
 @pytest.mark.parametrize("case", WRONG_TYPES)
 def test_wrong_types_are_type_errors(case, engine, peer_of, there):
     region = engine.register(bytearray(4096))
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError) as caught:
         WRONG_TYPES[case](peer_of, region.address, there.address)
+    assert caught.type is TypeError
+
+
+def test_ints_of_numpy_are_ints(engine, peer_of, there):
+    data = rig.memory(4096, seed=3)
+    at, length = numpy.uint64(data.ctypes.data), numpy.int32(4096)
+    with engine.register_address(at, length) as region:
+        assert (type(region.address), type(len(region)), region.address) == (int, int, data.ctypes.data)
+        peer_of.write(at, numpy.uint64(there.address), length)
+        assert bytes(there.view[:4096]) == data.tobytes()
+        with peer_of.submit_write([at], [there.address], [8]) as batch:
+            assert batch.drain() is te.Drained.YES
+            assert batch.report(numpy.int8(0)).status == "completed" and batch.drained(numpy.uint64(0)) is te.Drained.YES
+            assert batch.errors(numpy.int16(1)) == []
+        peer_of.write_pages(*_page(region.address, there.address), max_batch_size=numpy.int64(1))
+    with engine.allocate(numpy.int64(4096)) as region:
+        assert len(region) == 4096
+
+
+def test_a_region_without_an_object_has_no_view(engine):
+    data = rig.memory(4096)
+    with engine.register_address(data.ctypes.data, 4096) as region, pytest.raises(te.ArgumentError, match="register_address"):
+        _ = region.view
+    region = engine.allocate(4096)
+    region.close()
+    with pytest.raises(te.EngineClosedError, match="region"):
+        _ = region.view
 
 
 def test_an_unreachable_peer_is_a_network_error(engine):

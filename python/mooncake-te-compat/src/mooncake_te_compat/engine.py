@@ -17,7 +17,7 @@ from mooncake_te._segment import segment_buffers
 from .absent import absent
 from .background import Background
 from .convert import text, text_or_none
-from .inner import InnerTransferEngine, log
+from .inner import InnerTransferEngine, failed, log
 from .memory import Memory
 from .scatter import Scatter
 from .transfers import Transfers
@@ -58,10 +58,12 @@ class TransferEngine(Transfers, Background, Scatter, Memory):
         # As upstream, which finds a transport by itself: `protocol` chooses only its allocator, and both ends have to agree.
         handle = lib.mte_create_engine(connection, host, b"auto", devices)
         if not handle:
-            return InnerTransferEngine._failed("initialize", -1)
-        before, self._inner = self._inner, InnerTransferEngine._create(handle)
+            return failed("initialize", -1)
+        # The one before stays in place until it has ended: meanwhile calls fail by it, and wait for its end.
+        before, new = self._inner, InnerTransferEngine._create(handle)
         if before is not None:
-            before._finalizer()
+            before._life.end()
+        self._inner = new
         return 0
 
     def get_rpc_port(self) -> int:

@@ -193,6 +193,8 @@ def _ended(ticket: ScatterTransferTicket) -> ScatterTransferTicket:
     if inner is not None and not inner._wait(ticket._batch):
         lib.mte_cancel_batch(inner._handle, ticket._batch)
         lib.mte_wait_batch(inner._handle, ticket._batch, -1)
+    if inner is not None:
+        inner._life.wait()
     return ticket
 
 

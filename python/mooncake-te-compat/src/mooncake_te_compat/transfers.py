@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mooncake_te._arrays import Integers64, pack_u64
-from mooncake_te._lib import COMPLETED, READ, TIMEOUT, WRITE, BatchStatus, TaskStatus, lib
-from mooncake_te._segment import notification
+from mooncake_te._lib import COMPLETED, READ, TIMEOUT, WRITE, BatchStatus, Notify, TaskStatus, lib
 
 from .base import Base
 from .convert import array64, grid, integers, no_negative, same_length, text, u64
@@ -159,7 +158,7 @@ class Transfers(Base):
         return 0
 
     def _batch(
-        self, opcode: int, target: str, three: Three, transport_hint: str, nic_hint: str, notify: TransferNotify | None = None
+        self, opcode: int, target: str, three: Three, transport_hint: str, nic_hint: str, note: Notify | None = None
     ) -> int:
         name, nic = text(target, "target_hostname"), _hints(transport_hint, nic_hint)
         inner = self._ready("batch transfer")
@@ -171,11 +170,11 @@ class Transfers(Base):
         if not _equal(three):
             return -1
         a, b, c = three
-        if notify is None and a.count <= _FEW:
+        if note is None and a.count <= _FEW:
             limit = inner._limit_ms(c)
             done = lib.mte_transfer_arrays(inner._handle, segment, opcode, a.pointer, b.pointer, c.pointer, a.count, nic, limit, None) == 0
         else:
-            batch = inner._submit(a.count, _submitter(inner, segment, opcode, three, nic, notify), c)
+            batch = inner._submit(a.count, _submitter(inner, segment, opcode, three, nic, note), c)
             done = batch != 0 and self._outcome(inner, batch)
         if not done:
             inner._forget(name)
@@ -218,10 +217,17 @@ def _opcode(opcode: TransferOpcode) -> int:
     return WRITE if int(opcode) == WRITE else READ
 
 
-def _notify(notify: TransferNotify | None) -> TransferNotify | None:
-    if notify is not None and not isinstance(notify, TransferNotify):
+def _notify(notify: TransferNotify | None) -> Notify | None:
+    """The C form. ValueError for what C would cut off, or no peer could read."""
+    if notify is None:
+        return None
+    if not isinstance(notify, TransferNotify):
         raise TypeError(f"notify is a {type(notify).__name__}; a TransferNotify or None is needed")
-    return notify
+    for what, part in ("name", notify._name), ("msg", notify._msg):
+        if b"\0" in part:
+            raise ValueError(f"the {what} of notify has a NUL in it: {part!r}")
+        part.decode()
+    return Notify(notify._name, notify._msg)
 
 
 def _hints(transport_hint: str, nic_hint: str) -> bytes | None:
@@ -257,11 +263,10 @@ def _equal(three: Three) -> bool:
     return True
 
 
-def _submitter(inner: InnerTransferEngine, segment: int, opcode: int, three: Three, nic: bytes | None, notify: TransferNotify | None) -> Any:
+def _submitter(inner: InnerTransferEngine, segment: int, opcode: int, three: Three, nic: bytes | None, note: Notify | None) -> Any:
     a, b, c = three
 
     def submit(batch: int) -> int:
-        note = notification(None if notify is None else (notify.name, notify.msg))
         pointers = a.pointer, b.pointer, c.pointer
         return int(lib.mte_submit_arrays(inner._handle, batch, segment, opcode, *pointers, a.count, nic, note and ctypes.addressof(note)))
 

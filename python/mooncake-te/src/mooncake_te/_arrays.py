@@ -7,6 +7,7 @@ import ctypes
 import struct
 from collections.abc import Sequence
 from ctypes import c_char_p, c_int, c_ssize_t, c_void_p, py_object
+from operator import index
 from typing import Any, Union
 
 Integers = Union[Sequence[int], Any]  # Any: whatever has a buffer of 8-byte integers, or a torch CPU tensor of them
@@ -75,7 +76,10 @@ def _torch_range(thing: Any) -> tuple[int, int, bool] | None:
         raise TypeError(f"a tensor on {thing.device}: only CPU tensors can be moved")
     if not thing.is_contiguous():
         raise BufferError("a tensor that is not contiguous")
-    return thing.data_ptr(), thing.numel() * thing.element_size(), False
+    address, length = whole(thing.data_ptr(), "data_ptr()"), whole(thing.numel() * thing.element_size(), "the tensor's size")
+    if not 0 <= address < 2**64 or not 0 <= length < 2**64:
+        raise TypeError(f"a tensor of {length} bytes at {address}")
+    return address, length, False
 
 
 class Integers64:
@@ -137,6 +141,14 @@ def integers(values: Integers, what: str) -> Integers64:
     except TypeError as error:
         raise TypeError(f"{what}: {error}") from None
     return Integers64(copied.buffer_info()[0], len(copied), copied)
+
+
+def whole(value: int, what: str) -> int:
+    """An int, or what has __index__, as an int: ctypes takes no others. TypeError for anything else."""
+    try:
+        return index(value)
+    except TypeError:
+        raise TypeError(f"{what} is {value!r}; an int is needed") from None
 
 
 def one(value: int, what: str) -> bytes:

@@ -9,8 +9,10 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ._errors import DeadlineError, EngineClosedError, ErrorClass, TransferEngineError, from_info, raise_last
+from ._arrays import whole
+from ._errors import DeadlineError, EngineClosedError, ErrorClass, TransferEngineError, from_info
 from ._lib import BATCH_BUSY, COMPLETED, FAILED, TIMEOUT, BatchStatus, ErrorInfo, TaskReport, TaskStatus, lib
+from ._time import LONGEST_MS, seconds
 
 if TYPE_CHECKING:
     from ._engine import Engine
@@ -87,7 +89,7 @@ class Batch:
         """How the tasks stand; moves data along."""
         summary = BatchStatus()
         if lib.mte_batch_status(self._handle(), self.id, ctypes.addressof(summary), None, 0) != 0:
-            raise_last("the status of a batch")
+            self._engine._raise_last("the status of a batch")
         return Status(summary.tasks, summary.completed, summary.failed, summary.transferred_bytes)
 
     def task_statuses(self) -> list[tuple[str, int]]:
@@ -95,7 +97,7 @@ class Batch:
         tasks = (TaskStatus * max(self.count, 1))()
         summary = BatchStatus()
         if lib.mte_batch_status(self._handle(), self.id, ctypes.addressof(summary), ctypes.addressof(tasks), self.count) != 0:
-            raise_last("the status of a batch")
+            self._engine._raise_last("the status of a batch")
         return [(_word(task.status), task.transferred_bytes) for task in tasks[: self.count]]
 
     @property
@@ -106,7 +108,7 @@ class Batch:
     def wait(self, timeout: float | None = None) -> None:
         """Sleeps until every task has ended; raises the exception of the first one that failed.
 
-        `timeout` in seconds; None: the tasks' own deadlines. DeadlineError when it passes first: the tasks go on.
+        `timeout` in seconds; None or infinite: the tasks' own deadlines. DeadlineError when it passes first: the tasks go on.
         """
         if not self.ended(timeout):
             raise DeadlineError(f"{self._what} still runs after {timeout} s", BATCH_BUSY, ErrorClass.TIMEOUT, True)
@@ -116,16 +118,16 @@ class Batch:
 
     def ended(self, timeout: float | None = None) -> bool:
         """As wait, without exceptions for failed tasks: False when the time has passed first."""
-        handle = self._handle()
-        until = None if timeout is None else time.monotonic() + timeout
+        limit, handle = seconds(timeout), self._handle()
+        until = None if limit is None else time.monotonic() + limit
         while True:
-            rest = -1 if until is None else max(0, int((until - time.monotonic()) * 1000) + 1)
+            rest = -1 if until is None else max(0, int(min((until - time.monotonic()) * 1000, float(LONGEST_MS))) + 1)
             sliced = rest if not in_main_thread() else (_SIGNALS_MS if rest < 0 else min(rest, _SIGNALS_MS))
             result = lib.mte_wait_batch(handle, self.id, sliced)
             if result == 0:
                 return True
             if result != BATCH_BUSY:
-                raise_last("waiting for a batch")
+                self._engine._raise_last("waiting for a batch")
             if until is not None and time.monotonic() >= until:
                 return False
 
@@ -137,12 +139,13 @@ class Batch:
 
     def errors(self, limit: int | None = None) -> list[tuple[int, TransferEngineError]]:
         """(index, exception) of the failed tasks, at most `limit`."""
+        most = None if limit is None else whole(limit, "limit")
         found: list[tuple[int, TransferEngineError]] = []
         for index, (state, _) in enumerate(self.task_statuses()):
-            if state == "failed" and (limit is None or len(found) < limit):
+            if state == "failed" and (most is None or len(found) < most):
                 info = ErrorInfo()
                 if lib.mte_task_error(self._handle(), self.id, index, ctypes.addressof(info)) != 0:
-                    raise_last("the error of a task")
+                    self._engine._raise_last("the error of a task")
                 found.append((index, from_info(info, self._what, index)))
         return found
 
@@ -150,7 +153,7 @@ class Batch:
         """All that is known of a task, running or not."""
         raw = TaskReport()
         if lib.mte_task_report(self._handle(), self.id, _index(task), ctypes.addressof(raw)) != 0:
-            raise_last("the report of a task")
+            self._engine._raise_last("the report of a task")
         values = {name: getattr(raw, name) for name, *_ in TaskReport._fields_}
         texts = {name: values[name].decode(errors="replace") for name in ("peer", "nic", "rail", "text")}
         return Report(**{**values, **texts, "status": _word(raw.status), "retryable": bool(raw.retryable)})
@@ -158,14 +161,14 @@ class Batch:
     def cancel(self) -> None:
         """Gives up every task that still runs. Does not wait; the local memory is free once wait or ended returns."""
         if lib.mte_cancel_batch(self._handle(), self.id) != 0:
-            raise_last("canceling a batch")
+            self._engine._raise_last("canceling a batch")
 
     def drained(self, task: int | None = None) -> Drained:
         """Whether local and remote memory of one task, or of all, is quiet. UNKNOWN is for good: nobody can tell."""
         if task is not None:
             answer = ctypes.c_int()
             if lib.mte_task_drained(self._handle(), self.id, _index(task), answer) != 0:
-                raise_last("whether a task is drained")
+                self._engine._raise_last("whether a task is drained")
             return Drained(answer.value)
         # Completed tasks are asked too: one that was sent twice to a peer that cannot be asked is UNKNOWN.
         answers = {self.drained(index) for index in range(self.count)}
@@ -176,8 +179,9 @@ class Batch:
 
         Drained.NO when `timeout` passes first. A peer that does not answer is given up after a minute.
         """
-        until = None if timeout is None else time.monotonic() + timeout
-        self.ended(timeout)
+        limit = seconds(timeout)
+        until = None if limit is None else time.monotonic() + limit
+        self.ended(limit)
         pause, longest = _DRAIN_PAUSES_S
         while True:
             answer = self.drained()
@@ -190,7 +194,7 @@ class Batch:
         """A descriptor that is readable while every task has ended, for select, poll and event loops. Do not read or close it."""
         descriptor = ctypes.c_int()
         if lib.mte_batch_fd(self._handle(), self.id, descriptor) != 0:
-            raise_last("the descriptor of a batch")
+            self._engine._raise_last("the descriptor of a batch")
         return descriptor.value
 
     def close(self) -> None:
@@ -200,6 +204,7 @@ class Batch:
             lib.mte_cancel_batch(handle, batch_id)
             lib.mte_wait_batch(handle, batch_id, -1)
             lib.freeBatchID(handle, batch_id)
+        self._engine._life.wait()
         self.id, self._keep = 0, None
 
     def __enter__(self) -> Batch:
@@ -215,10 +220,11 @@ class Batch:
 
 
 def _index(task: int) -> int:
-    """ctypes would wrap a negative index around."""
-    if not 0 <= task < 2**63:
-        raise IndexError(f"task {task}")
-    return task
+    """ctypes would wrap a negative index around. TypeError for what is no int."""
+    found = whole(task, "task")
+    if not 0 <= found < 2**63:
+        raise IndexError(f"task {found}")
+    return found
 
 
 def _word(status: int) -> str:

@@ -7,12 +7,14 @@ import json
 import mmap
 import weakref
 from collections.abc import Iterable, Sequence
+from functools import partial
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
-from ._arrays import Exported, name
+from ._arrays import Exported, name, whole
 from ._errors import ArgumentError, EngineClosedError, TransferEngineError, raise_last
 from ._lib import BATCH_BUSY, NicLoad, Notify, lib
+from ._life import Life
 from ._region import Region
 from ._segment import Notification, Segment
 
@@ -37,38 +39,48 @@ class Engine:
     def __init__(
         self, server_name: str, *, metadata: str = "P2PHANDSHAKE", protocol: str = "auto", devices: str | Sequence[str] = ""
     ) -> None:
-        self._handle: int | None = None
         nics = devices if isinstance(devices, str) else ",".join(devices)
         texts = [name(metadata, "metadata"), name(server_name, "server_name"), name(protocol, "protocol"), name(nics, "devices")]
         handle = lib.mte_create_engine(*texts)
         if not handle:
             raise_last(f"creating the engine {server_name}")
-        self._handle = handle
         self._server_name, self._metadata = server_name, metadata
-        # What has to stay until the engine is destroyed, by address. Not the regions, which refer to the engine: the finalizer
+        # What has to stay until the engine is destroyed, by its id(). Not the regions, which refer to the engine: the finalizer
         # keeps this dict, so the engine would never be collected.
-        self._regions: dict[int, Any] = {}
+        self._held: dict[int, Exported] = {}
         # Batches that were dropped while they ran, with what they refer to.
         self._dropped: list[tuple[int, Any]] = []
+        self._life = Life(handle, partial(_release, self._held, self._dropped))
         # Also runs when the interpreter exits, before its threads are frozen in the middle of calls.
-        self._finalizer = weakref.finalize(self, _destroy, handle, self._regions, self._dropped)
+        self._finalizer = weakref.finalize(self, self._life.end)
+
+    @property
+    def _handle(self) -> int | None:
+        return self._life.handle
 
     def _handle_or_raise(self) -> int:
-        if self._handle is None:
+        handle = self._life.handle
+        if handle is None:
+            self._life.wait()
             raise EngineClosedError("the engine is closed")
-        return self._handle
+        return handle
+
+    def _raise_last(self, what: str, peer: str = "") -> NoReturn:
+        """As raise_last, but where the call failed because the engine is being closed, only after that is over."""
+        self._life.wait()
+        raise_last(what, peer)
 
     @property
     def closed(self) -> bool:
         """Whether close was called."""
-        return self._handle is None
+        return self._life.handle is None
 
     @property
     def address(self) -> str:
         """host:port of the handshake port."""
         text = ctypes.create_string_buffer(512)
         if lib.getLocalIpAndPort(self._handle_or_raise(), text, len(text)) != 0:
-            raise_last("the engine's address")
+            self._raise_last("the engine's address")
         return text.value.decode()
 
     @property
@@ -94,27 +106,32 @@ class Engine:
 
     def register_address(self, address: int, length: int, *, location: str = "*", remote_accessible: bool = True) -> Region:
         """Registers memory by address. The caller keeps it mapped until the region is closed."""
-        if not 0 <= address < 2**64 or not 0 <= length < 2**64:
-            raise ArgumentError(f"{length} bytes at {address}")
-        return self._register(address, length, location, remote_accessible, None)
+        start, nbytes = whole(address, "address"), whole(length, "length")
+        if not 0 <= start < 2**64 or not 0 <= nbytes < 2**64:
+            raise ArgumentError(f"{nbytes} bytes at {start}")
+        return self._register(start, nbytes, location, remote_accessible, None)
 
     def allocate(self, length: int, *, location: str = "*", remote_accessible: bool = True) -> Region:
         """New registered memory of whole pages, all zero; `view` of the region is its bytes."""
         try:
-            mapping = mmap.mmap(-1, length)
+            mapping = mmap.mmap(-1, whole(length, "length"))
         except (OSError, OverflowError, ValueError) as error:
             raise ArgumentError(f"{length} bytes cannot be allocated: {error}") from error
-        return self._register(*_whole(mapping), location, remote_accessible, Exported(mapping))
+        return self._register(*_range(mapping), location, remote_accessible, Exported(mapping))
 
-    def _register(self, address: int, length: int, location: str, remote_accessible: bool, held: Any) -> Region:
+    def _register(self, address: int, length: int, location: str, remote_accessible: bool, held: Exported | None) -> Region:
         handle = self._handle_or_raise()
         where = name(location, "location")
         if lib.registerLocalMemory(handle, address, length, where, int(bool(remote_accessible))) != 0:
             if held is not None:
                 held.release()
-            raise_last(f"registering {length} bytes at {address:#x}")
+            self._raise_last(f"registering {length} bytes at {address:#x}")
         region = Region(self, address, length, bool(held is not None and held.readonly), held)
-        self._regions[address] = held
+        if held is not None:
+            self._held[id(held)] = held
+        if self._life.handle is None:  # the end may have let go of all memory before this was added
+            region.close()
+            raise EngineClosedError("the engine is closed")
         return region
 
     def open(self, segment_name: str, *, fresh: bool = False) -> Segment:
@@ -122,13 +139,13 @@ class Engine:
         call = lib.openSegmentNoCache if fresh else lib.openSegment
         segment_id = call(self._handle_or_raise(), name(segment_name, "segment_name"))
         if segment_id < 0:
-            raise_last(f"opening {segment_name}", segment_name)
+            self._raise_last(f"opening {segment_name}", segment_name)
         return Segment(self, segment_id, segment_name)
 
     def probe(self, segment_name: str) -> None:
         """Returns if the peer's engine answers; raises why it does not."""
         if lib.mte_probe_peer(self._handle_or_raise(), name(segment_name, "segment_name")) != 0:
-            raise_last(f"probing {segment_name}", segment_name)
+            self._raise_last(f"probing {segment_name}", segment_name)
 
     def is_alive(self, segment_name: str) -> bool:
         """Whether the peer's engine answers."""
@@ -143,7 +160,7 @@ class Engine:
     def sync_segments(self) -> None:
         """Reads the descriptors of all open segments again."""
         if lib.syncSegmentCache(self._handle_or_raise()) != 0:
-            raise_last("reading descriptors again")
+            self._raise_last("reading descriptors again")
 
     def notifications(self) -> list[Notification]:
         """Takes all received notifications."""
@@ -164,7 +181,7 @@ class Engine:
         while True:
             text = ctypes.create_string_buffer(room)
             if lib.showLinks(handle, text, room, 1) != 0:
-                raise_last("the engine's links")
+                self._raise_last("the engine's links")
             if len(text.value) < room - 1:
                 return json.loads(text.value)
             room *= 4
@@ -173,14 +190,17 @@ class Engine:
         """The load of each NIC."""
         stats, count = (NicLoad * 256)(), ctypes.c_size_t(256)
         if lib.getNicLoadStats(self._handle_or_raise(), ctypes.addressof(stats), count) != 0:
-            raise_last("the load of the NICs")
+            self._raise_last("the load of the NICs")
         found: Iterable[Any] = stats[: min(count.value, 256)]
         return [NicLoadStat(s.device_name.decode(errors="replace"), s.inflight_bytes, s.ewma_bandwidth_bps) for s in found]
 
     def close(self) -> None:
-        """Ends everything: what runs fails with CanceledError, memory is given up. Two seconds at most. Harmless twice."""
-        self._handle = None
-        self._finalizer()
+        """Ends everything: what runs fails with CanceledError, memory is given up. Two seconds at most. Harmless twice.
+
+        Each call returns when all of that is over, also where another thread does it.
+        """
+        self._life.end()
+        self._finalizer.detach()
 
     def __enter__(self) -> Engine:
         return self
@@ -231,15 +251,16 @@ def take_notifications(handle: int) -> list[tuple[str, str]]:
         lib.freeNotifsMsgBuf(address, size.value)
 
 
-def _whole(mapping: mmap.mmap) -> tuple[int, int]:
+def _range(mapping: mmap.mmap) -> tuple[int, int]:
     return ctypes.addressof(ctypes.c_char.from_buffer(mapping)), len(mapping)
 
 
-def _destroy(handle: int, regions: dict[int, Any], dropped: list[tuple[int, Any]]) -> None:
-    """The memory may go only after the engine, which writes to it."""
-    lib.destroyTransferEngine(handle)
-    for held in regions.values():
-        if held is not None:
-            held.release()
-    regions.clear()
+def _release(held: dict[int, Exported], dropped: list[tuple[int, Any]]) -> None:
+    """After the engine, which writes to memory, is destroyed. Other threads may still add and remove entries."""
+    while True:
+        try:
+            _, memory = held.popitem()
+        except KeyError:
+            break
+        memory.release()
     dropped.clear()

@@ -62,7 +62,7 @@ class ArgumentError(TransferEngineError, ValueError):
 
 
 class EngineClosedError(ArgumentError):
-    """The engine, segment or batch was closed."""
+    """The engine, segment, batch or region was closed."""
 
 
 class ResourceError(TransferEngineError):

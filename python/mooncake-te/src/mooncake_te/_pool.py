@@ -18,13 +18,15 @@ _CLASSES = (SLAB // SMALLEST).bit_length()  # of the sizes 8 KiB … 64 MiB
 
 
 class Pool:
-    """`register` and `unregister` are given (address, length) of mappings and say whether it worked."""
+    """`register` and `unregister` are given (address, length) of mappings and say whether it worked. `mappings` holds them."""
 
-    def __init__(self, register: Callable[[int, int], bool], unregister: Callable[[int], object]) -> None:
+    def __init__(
+        self, register: Callable[[int, int], bool], unregister: Callable[[int], object], mappings: dict[int, mmap.mmap] | None = None
+    ) -> None:
         self._register, self._unregister = register, unregister
         self._free: list[list[int]] = [[] for _ in range(_CLASSES)]
         self._used: dict[int, int] = {}  # address: class, or -1 for one by itself
-        self.mappings: dict[int, mmap.mmap] = {}
+        self.mappings: dict[int, mmap.mmap] = {} if mappings is None else mappings
 
     def allocate(self, length: int) -> int:
         """The address of at least `length` bytes; 0 if there is no memory or it cannot be registered."""

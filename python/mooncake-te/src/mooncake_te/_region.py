@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ._errors import raise_last
+from ._errors import ArgumentError, EngineClosedError, raise_last
 from ._lib import lib
 
 if TYPE_CHECKING:
@@ -23,18 +23,25 @@ class Region:
         """Unregisters it. Running transfers get a second, then they are aborted; afterwards the memory may go. Harmless twice."""
         if self.closed:
             return
-        handle = self._engine._handle
-        if handle is not None and lib.unregisterLocalMemory(handle, self.address) != 0:
+        engine = self._engine
+        handle = engine._handle
+        failed = handle is not None and lib.unregisterLocalMemory(handle, self.address) != 0
+        if not engine._life.wait() and failed:
             raise_last(f"unregistering {self.nbytes} bytes at {self.address:#x}")
         self.closed = True
-        self._engine._regions.pop(self.address, None)
         if self._held is not None:
+            engine._held.pop(id(self._held), None)
             self._held.release()
 
     @property
     def view(self) -> memoryview:
-        """The memory as bytes. Only for regions of Engine.allocate and of objects with a buffer."""
-        return memoryview(self._held.owner).cast("B")
+        """The memory as bytes. Only for regions of Engine.allocate and of objects with a buffer, until close."""
+        if self._held is None:
+            raise ArgumentError("a region of register_address has no view: the memory is known by address only")
+        owner = self._held.owner
+        if owner is None:
+            raise EngineClosedError("the region is closed")
+        return memoryview(owner).cast("B")
 
     def __enter__(self) -> Region:
         return self

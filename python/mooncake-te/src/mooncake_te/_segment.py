@@ -8,11 +8,12 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
-from ._arrays import Exported, Integers, Integers64, borrow, integers, name, one
+from ._arrays import Exported, Integers, Integers64, borrow, integers, name, one, whole
 from ._batch import Batch, in_main_thread
 from ._errors import ArgumentError, DeadlineError, EngineClosedError, ErrorClass, from_info, raise_last
 from ._lib import INVALID_BATCH, READ, WRITE, ErrorInfo, Notify, lib
 from ._lib import RemoteBuffer as _RawBuffer
+from ._time import milliseconds, seconds
 
 if TYPE_CHECKING:
     from ._engine import Engine
@@ -61,7 +62,7 @@ class Segment:
         """Moves bytes from here to the peer and waits until they are visible there.
 
         `length` defaults to that of `local`, unless that is an address. `nic`: the local NICs, separated by commas, that RDMA
-        should use as long as one of them works. `timeout` in seconds: what runs then is given up; None: the task's own
+        should use as long as one of them works. `timeout` in seconds: what runs then is given up; None or infinite: the task's own
         deadline, which grows with its bytes. Raises a TransferEngineError; afterwards local memory is not touched any more.
         """
         self._one(WRITE, local, remote, length, nic, timeout)
@@ -128,7 +129,7 @@ class Segment:
         """Sends a message to the peer's engine and waits for the receipt."""
         note = Notify(name(note_name, "the name"), name(message, "the message"))
         if lib.genNotifyInEngine(self._handle(), self.id, note) != 0:
-            raise_last(f"notifying {self.name}", self.name)
+            self._engine._raise_last(f"notifying {self.name}", self.name)
 
     def close(self) -> None:
         """Undoes one Engine.open. Harmless the second time."""
@@ -156,25 +157,25 @@ class Segment:
         self._wait_for(opcode, a.pointer, b.pointer, c.pointer, a.count, nic, timeout)
 
     def _wait_for(self, opcode: int, a: Any, b: Any, c: Any, count: int, nic: str, timeout: float | None) -> None:
-        handle, what = self._handle(), f"{_WORDS[opcode]} {self.name}"
+        limit, handle, what = seconds(timeout), self._handle(), f"{_WORDS[opcode]} {self.name}"
         chosen = name(nic, "nic") if nic else None
         if in_main_thread():  # C would keep signals waiting
             with self._batch(handle, opcode, a, b, c, count, chosen, None, what) as batch:
-                batch.wait(timeout)
+                batch.wait(limit)
             return
         info = ErrorInfo()
-        limit = _milliseconds(timeout)
         start = time.monotonic()
-        result = lib.mte_transfer_arrays(handle, self.id, opcode, a, b, c, count, chosen, limit, ctypes.addressof(info))
+        result = lib.mte_transfer_arrays(handle, self.id, opcode, a, b, c, count, chosen, milliseconds(limit), ctypes.addressof(info))
         if result != 0:
-            self._raise(info, what, timeout, start)
+            self._raise(info, what, limit, start)
 
-    def _raise(self, info: ErrorInfo, what: str, timeout: float | None, start: float) -> None:
+    def _raise(self, info: ErrorInfo, what: str, limit: float | None, start: float) -> None:
+        self._engine._life.wait()
         if info.code == 0:  # the engine was closed meanwhile
             raise_last(what, self.name)
         error = from_info(info, what)
-        if timeout is not None and error.error_class is ErrorClass.CANCELED and time.monotonic() - start >= timeout:
-            raise DeadlineError(f"{what}: not done after {timeout} s", error.code, ErrorClass.TIMEOUT, True, error.peer) from error
+        if limit is not None and error.error_class is ErrorClass.CANCELED and time.monotonic() - start >= limit:
+            raise DeadlineError(f"{what}: not done after {limit} s", error.code, ErrorClass.TIMEOUT, True, error.peer) from error
         raise error
 
     def _submit(self, opcode: int, local: Integers, remote: Integers, lengths: Integers, nic: str, notify: Notification | None) -> Batch:
@@ -182,32 +183,33 @@ class Segment:
         chosen = name(nic, "nic") if nic else None
         what = f"{_WORDS[opcode]} {self.name}"
         batch = self._batch(self._handle(), opcode, a.pointer, b.pointer, c.pointer, a.count, chosen, notify, what)
-        batch._keep = (local, remote, lengths) if not notify else (local, remote, lengths, notify)
+        batch._keep = local, remote, lengths, notify
         return batch
 
     def _batch(
         self, handle: int, opcode: int, a: Any, b: Any, c: Any, count: int, nic: bytes | None, notify: Notification | None, what: str
     ) -> Batch:
+        note = notification(notify)
         self._engine._sweep()
         batch_id = lib.allocateBatchID(handle, max(count, 1))
         if batch_id == INVALID_BATCH:
-            raise_last(what, self.name)
+            self._engine._raise_last(what, self.name)
         batch = Batch(self._engine, batch_id, count, None, what)
         if count == 0:
             return batch
-        note = notification(notify)
         if lib.mte_submit_arrays(handle, batch_id, self.id, opcode, a, b, c, count, nic, note and ctypes.addressof(note)) != 0:
-            raise_last(what, self.name)
+            self._engine._raise_last(what, self.name)
         return batch
 
     def _pages(self, opcode: int, a: Any, b: Any, rows: Any, at_once: int, nic: str, timeout: float | None) -> None:
+        limit, most = seconds(timeout), whole(at_once, "max_batch_size")
         handle, what = self._handle(), f"{_WORDS[opcode]} {self.name}"
         local, remote = borrow(a, "local_pages"), borrow(b, "remote_pages")
         fields = borrow(rows, "fields", dimensions=2)
         if local.count != remote.count:
             raise ArgumentError(f"{local.count} local pages and {remote.count} remote pages")
-        if not 0 <= at_once < 2**63:
-            raise ArgumentError(f"max_batch_size is {at_once}")
+        if not 0 <= most < 2**63:
+            raise ArgumentError(f"max_batch_size is {most}")
         chosen = name(nic, "nic") if nic else None
         info = ErrorInfo()
         start = time.monotonic()
@@ -220,13 +222,13 @@ class Segment:
             local.count,
             fields.pointer,
             fields.count,
-            at_once,
+            most,
             chosen,
-            _milliseconds(timeout),
+            milliseconds(limit),
             ctypes.addressof(info),
         )
         if result != 0:
-            self._raise(info, what, timeout, start)
+            self._raise(info, what, limit, start)
 
 
 def segment_buffers(handle: int, segment_id: int, segment_name: str) -> list[tuple[int, int, str]]:
@@ -242,8 +244,12 @@ def segment_buffers(handle: int, segment_id: int, segment_name: str) -> list[tup
 
 
 def notification(notify: tuple[str, str] | None) -> Notify | None:
-    """The C form of a notification, which lives as long as the object."""
-    return None if notify is None else Notify(name(notify[0], "the name"), name(notify[1], "the message"))
+    """The C form of a notification, which lives as long as the object. TypeError for anything else."""
+    if notify is None:
+        return None
+    if not isinstance(notify, tuple) or len(notify) != 2:
+        raise TypeError(f"notify is {notify!r}; a Notification is needed")
+    return Notify(name(notify[0], "the name"), name(notify[1], "the message"))
 
 
 def _three(local: Integers, remote: Integers, lengths: Integers) -> tuple[Integers64, Integers64, Integers64]:
@@ -265,7 +271,3 @@ def _address(local: Local, length: int | None, opcode: int) -> tuple[int, Any]:
     if opcode == READ and held.readonly:
         raise ArgumentError("reading into memory that is read-only")
     return held.address, held
-
-
-def _milliseconds(timeout: float | None) -> int:
-    return -1 if timeout is None else max(0, min(int(timeout * 1000), 2**62))
