@@ -143,7 +143,8 @@ def destroy(handle):
     real(handle)
 lib.destroyTransferEngine = destroy
 engine, other = (te.Engine("127.0.0.1", protocol="tcp") for _ in range(2))
-region, segment, again, held = engine.allocate(4096), engine.open(engine.name), other.register(data := bytearray(4096)), other.open(other.name)
+data = bytearray(4096)
+region, segment, again = engine.allocate(4096), engine.open(engine.name), other.register(data)
 batch = segment.submit_write([region.address], [region.address], [8])
 threads = [threading.Thread(target=engine.close) for _ in range(3)]
 threads[0].start()
@@ -216,6 +217,32 @@ print("closed")
 def test_a_signal_handler_that_closes_an_engine_does_not_wait_for_its_own_thread():
     ended = rig.run(AGAIN)
     assert (ended.returncode, ended.stdout) == (0, "closed\n"), ended.stderr
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_an_interrupted_close_still_ends_the_engine(after, monkeypatch):
+    engine = te.Engine("127.0.0.1", protocol="tcp")
+    name, data, real, calls = engine.name, bytearray(4096), lib.destroyTransferEngine, []
+    engine.register(data)
+
+    def destroy(handle):
+        calls.append(handle)
+        if after or len(calls) > 1:
+            real(handle)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(lib, "destroyTransferEngine", destroy)
+    with pytest.raises(KeyboardInterrupt):
+        engine.close()
+    data.extend(b"x")
+    again = threading.Thread(target=engine.close, daemon=True)
+    again.start()
+    again.join(60)
+    assert not again.is_alive() and engine.closed and calls == [calls[0]] * 2
+    monkeypatch.undo()
+    with te.Engine("127.0.0.1", protocol="tcp") as other:
+        assert not other.is_alive(name)
 
 
 def test_memory_that_others_register_and_close_during_the_end_is_let_go(monkeypatch):

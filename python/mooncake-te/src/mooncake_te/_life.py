@@ -17,10 +17,11 @@ from ._lib import lib
 class Life:
     """`handle` is None once the end has begun. `release` runs after the engine is destroyed; it must not refer to the engine."""
 
-    __slots__ = ("_claim", "_gates", "_over", "_process", "_release", "handle")
+    __slots__ = ("_claim", "_gates", "_native", "_over", "_process", "_release", "handle")
 
     def __init__(self, handle: int, release: Callable[[], object]) -> None:
         self.handle: int | None = handle
+        self._native = handle
         self._release, self._process = release, os.getpid()
         # The first one in destroys the engine: its thread, in a list of its own to tell it from a call inside that call.
         self._claim: dict[str, list[int]] = {}
@@ -30,17 +31,24 @@ class Life:
     def end(self) -> None:
         """Destroys the engine, or waits until another thread has. Any thread, also inside the collection of garbage."""
         own = [threading.get_ident()]
-        if self._claim.setdefault("first", own) is not own:
-            self.wait()
-            return
-        handle, self.handle = self.handle, None
         try:
-            lib.destroyTransferEngine(handle)
-            self._release()
-        finally:
-            self._over = True
-            while self._gates:
-                self._gates.pop().release()
+            if self._claim.setdefault("first", own) is own:
+                self._destroy()
+            else:
+                self.wait()
+        except BaseException:  # a signal handler raised, and nobody else would do what is left
+            if self._claim.get("first") is own and not self._over:
+                self._destroy()
+            raise
+
+    def _destroy(self) -> None:
+        """Harmless twice: C knows a handle that is gone."""
+        self.handle = None
+        lib.destroyTransferEngine(self._native)
+        self._release()
+        self._over = True
+        while self._gates:
+            self._gates.pop().release()
 
     def wait(self) -> bool:
         """Whether the end has begun, or the engine is the parent's of this process; if it has begun, waits until it is over.
