@@ -37,7 +37,7 @@ class Life:
             else:
                 self.wait()
         except BaseException:  # a signal handler raised, and nobody else would do what is left
-            if self._claim.get("first") is own and not self._over:
+            if self._claim.get("first") is own:
                 self._destroy()
             raise
 
