@@ -34,7 +34,7 @@ fn p14_a_call_that_its_engines_end_overtakes_leaves_nothing() {
     let reservation = batch.reserve(1).unwrap();
     let work = Work::new([Task::default()].into(), None, batch.clone());
     batch.abandon();
-    assert_eq!(reservation.commit(&work, &[], None).unwrap_err().code(), Code::InvalidArgument);
+    assert_eq!(reservation.commit(&work, &[], None).unwrap_err().code(), Code::Socket);
     assert!(batch.reserve(1).is_err());
     let weak = Arc::downgrade(&batch);
     drop((batch, work));
