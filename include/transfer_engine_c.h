@@ -300,7 +300,7 @@ segment_id_t openSegment(transfer_engine_t engine, const char *segment_name);
 segment_id_t openSegmentNoCache(transfer_engine_t engine, const char *segment_name);
 
 /**
- * Undoes one openSegment. Once each has been undone, what the segment holds is given back, after ten seconds or when 16
+ * Undoes one openSegment. Once each has been undone, what the segment holds is given back, after ten to twenty seconds or when 16
  * others were closed too, unless a batch has work there. The id stays usable: whoever uses it again waits until the peer's
  * descriptor has been read anew. 0 for any id.
  */
