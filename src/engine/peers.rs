@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::segments::{stripped, LOCAL_SEGMENT};
+use super::segments::{never_opened, stripped, LOCAL_SEGMENT};
 use super::Engine;
 use crate::error::{Class, Code, Error, Result};
 use crate::runtime::aside;
@@ -76,8 +76,4 @@ impl Engine {
     pub fn overlaps(&self, addr: u64, len: u64) -> bool {
         self.local.registry.overlaps(addr, len)
     }
-}
-
-fn never_opened(id: i32) -> Error {
-    Error::invalid(format!("segment id {id} was never opened here, or removed; call openSegment first"))
 }

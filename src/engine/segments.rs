@@ -166,11 +166,7 @@ impl Engine {
 
     /// The open segment with this id; -1 if there is none.
     pub(super) fn segment(&self, id: i32) -> Result<Arc<Segment>> {
-        let never = || {
-            Error::invalid(format!(
-                "segment id {id} was never opened here, or removed; call openSegment first"
-            ))
-        };
+        let never = || never_opened(id);
         let segment = match self.segments.find(id).ok_or_else(never)? {
             Found::Open(segment) => segment,
             Found::Closed(closed) => {
@@ -273,6 +269,14 @@ impl Engine {
     pub fn local(&self) -> &Arc<Local> {
         &self.local
     }
+}
+
+/// Nothing stands behind this id.
+pub(super) fn never_opened(id: i32) -> Error {
+    if id < 0 {
+        return Error::invalid(format!("segment id {id} is what an openSegment that failed returned"));
+    }
+    Error::invalid(format!("segment id {id} was never opened here, or removed; call openSegment first"))
 }
 
 fn none_listed(error: Error) -> Vec<Arc<Segment>> {

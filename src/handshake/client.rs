@@ -121,10 +121,17 @@ impl Client {
 
     async fn connect(&self, deadline: Instant, address: SocketAddr) -> Result<Tracked<TcpStream>> {
         let deadline = deadline.min(Instant::now() + self.connect_timeout);
-        timeout_at(deadline, sockets::connect(address))
-            .await
-            .unwrap_or_else(|_| Err(timed_out()))
-            .map_err(|e| Error::io(Code::Socket, format!("connect to {address}"), &e))
+        timeout_at(deadline, sockets::connect(address)).await.unwrap_or_else(|_| Err(timed_out())).map_err(
+            |e| {
+                let hint = match e.kind() {
+                    io::ErrorKind::ConnectionRefused => {
+                        "; nobody listens there: is the port right (getLocalIpAndPort), does the peer run?"
+                    }
+                    _ => "",
+                };
+                Error::io(Code::Socket, format!("connect to {address}{hint}"), &e)
+            },
+        )
     }
 
     async fn exchange_with(

@@ -32,9 +32,7 @@ impl P2p {
     async fn fetch(&self, segment: String) -> Result<SegmentDesc> {
         let mut own = (self.own)();
         match &mut own {
-            Value::Null => {
-                return Err(Error::invalid(format!("open segment '{segment}': install a transport first")))
-            }
+            Value::Null => return Err(Error::invalid("install a transport first")),
             // Peers ignore the request, but drop one that is over their length limit.
             Value::Object(members) => drop(members.insert("buffers".into(), Value::Array(Vec::new()))),
             _ => {}
