@@ -62,6 +62,8 @@ struct Prelude {
     system: &'static [&'static str],
     local: &'static [&'static str],
     lines: &'static str,
+    /// Before the end of the guard.
+    end: &'static str,
 }
 
 const API_PRELUDE: Prelude = Prelude {
@@ -81,6 +83,7 @@ typedef struct transfer_status transfer_status_t;
 typedef struct segment_desc segment_desc_t;
 typedef struct buffer_entry buffer_entry_t;
 typedef struct nic_load_stat nic_load_stat_t;",
+    end: "",
 };
 
 const EXT_PRELUDE: Prelude = Prelude {
@@ -97,6 +100,7 @@ typedef struct mte_task_error_info mte_task_error_info_t;
 typedef struct mte_buffer mte_buffer_t;
 typedef struct mte_batch_status mte_batch_status_t;
 typedef struct mte_task_report mte_task_report_t;",
+    end: "#if defined(__cplusplus) && defined(__GNUC__)\n#pragma GCC diagnostic pop\n#endif\n\n",
 };
 
 const TOKENSPEED_PRELUDE: Prelude = Prelude {
@@ -104,6 +108,7 @@ const TOKENSPEED_PRELUDE: Prelude = Prelude {
     local: &[],
     lines: "
 typedef struct ts_mooncake_engine ts_mooncake_engine_t;",
+    end: "",
 };
 
 fn header(
@@ -125,13 +130,9 @@ fn header(
     let mut text = Vec::new();
     builder.generate()?.write(&mut text);
     let mut text = String::from_utf8(text)?;
-    if prelude.lines.contains("diagnostic push") {
-        // Inside the guard, as what it undoes.
+    if !prelude.end.is_empty() {
         let end = text.rfind("#endif").ok_or("the header has no guard")?;
-        text.insert_str(
-            end,
-            "#if defined(__cplusplus) && defined(__GNUC__)\n#pragma GCC diagnostic pop\n#endif\n\n",
-        );
+        text.insert_str(end, prelude.end);
     }
     Ok(std::fs::write(to, text)?)
 }

@@ -77,12 +77,18 @@ struct Inner {
     segments: Vec<Arc<Segment>>,
     /// Places taken by submit calls that are still being validated.
     reserved: usize,
-    freed: bool,
-    /// It was not freed, but its engine is gone.
-    abandoned: bool,
+    /// Why nothing of it is left, once that is so.
+    gone: Option<Gone>,
     /// Until it is sent.
     notification: Option<Pending>,
     delivery: Delivery,
+}
+
+/// What has ended a batch.
+#[derive(Clone, Copy)]
+enum Gone {
+    Freed,
+    EngineEnded,
 }
 
 impl Batch {
@@ -105,8 +111,7 @@ impl Batch {
                 links: Vec::new(),
                 segments: Vec::new(),
                 reserved: 0,
-                freed: false,
-                abandoned: false,
+                gone: None,
                 notification: None,
                 delivery: Delivery::None,
             }),
@@ -297,21 +302,19 @@ impl Batch {
             let text = format!("{running} tasks of the batch are not terminal; poll or wait for them first");
             return Err(Error::new(Code::BatchBusy, text));
         }
-        self.discard(&mut inner);
+        self.discard(&mut inner, Gone::Freed);
         Ok(())
     }
 
     /// Ends the batch whatever it does: its engine is gone.
     pub fn abandon(&self) {
-        let inner = &mut self.inner.lock();
-        inner.abandoned = !inner.freed;
-        self.discard(inner);
+        self.discard(&mut self.inner.lock(), Gone::EngineEnded);
     }
 
     /// Lets go of tasks, links and descriptor. The tasks refer to this batch, so without this
     /// nothing of it would ever be released.
-    fn discard(&self, inner: &mut Inner) {
-        inner.freed = true;
+    fn discard(&self, inner: &mut Inner, why: Gone) {
+        inner.gone.get_or_insert(why);
         inner.works = Vec::new();
         inner.slots = Vec::new();
         inner.links = Vec::new();
@@ -422,14 +425,14 @@ fn no_such_task(index: usize, count: usize) -> Error {
 }
 
 fn check_live(inner: &Inner) -> Result<()> {
-    if inner.abandoned {
-        let text = "the engine is being destroyed";
-        return Err(Error::new(Code::Socket, text).permanent(Class::Canceled));
+    match inner.gone {
+        None => Ok(()),
+        Some(Gone::Freed) => Err(Error::invalid("the batch was freed")),
+        Some(Gone::EngineEnded) => {
+            let text = "the engine is being destroyed";
+            Err(Error::new(Code::Socket, text).permanent(Class::Canceled))
+        }
     }
-    if inner.freed {
-        return Err(Error::invalid("the batch was freed"));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

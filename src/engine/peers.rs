@@ -1,5 +1,6 @@
 //! Questions about peers: whether one lives, what it publishes.
 
+use std::future::Future;
 use std::time::Duration;
 
 use super::segments::{never_opened, stripped, LOCAL_SEGMENT};
@@ -21,15 +22,9 @@ impl Engine {
         let (store, client, name) = (self.store.clone(), self.client.clone(), name.to_string());
         let limit = self.config.connect_timeout;
         let peer = name.clone();
-        let probe = async move {
+        self.ask(limit, peer, "a probe", async move {
             let address = store.rpc_address(&name).await?;
             client.probe(&address).await
-        };
-        self.control.block(async move {
-            tokio::time::timeout(limit, probe).await.unwrap_or_else(|_| {
-                let text = format!("'{peer}' has not answered a probe within {limit:?}");
-                Err(Error::new(Code::Socket, text).transient(Class::Timeout).peer(peer))
-            })
         })
     }
 
@@ -60,13 +55,24 @@ impl Engine {
         let name = self.segments.name_of(id).ok_or_else(|| never_opened(id))?;
         let store = self.store.clone();
         let peer = name.clone();
-        let read = async move {
+        self.ask(SHOW_LIMIT, peer, "the question for its descriptor", async move {
             let desc = store.get(&name).await?;
             aside::run(desc.weight(), move || Ok(desc.encode().to_string())).await
-        };
+        })
+    }
+
+    /// Waits for a question to a peer, or to the store about it, for `limit` at most.
+    fn ask<T: Send + 'static>(
+        &self,
+        limit: Duration,
+        peer: String,
+        what: &'static str,
+        answer: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
         self.control.block(async move {
-            tokio::time::timeout(SHOW_LIMIT, read).await.unwrap_or_else(|_| {
-                let text = format!("the descriptor of '{peer}' was not read within {SHOW_LIMIT:?}");
+            tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| {
+                let text =
+                    format!("'{peer}', or the store, has not answered {what} within {limit:?}; does it run?");
                 Err(Error::new(Code::Socket, text).transient(Class::Timeout).peer(peer))
             })
         })

@@ -7,7 +7,7 @@ use super::Engine;
 use crate::error::{Class, Code, Error, Result};
 
 impl Engine {
-    /// Moves `count` requests, at most `at_once` of them at a time, and waits until they have ended, for `limit` at most: what
+    /// Moves `count` requests, at most `at_once` of them at a time (0: all), and waits until they have ended, for `limit` at most: what
     /// runs then is canceled. On return the local ranges are not touched any more, whatever the result. The error is that of
     /// the first task that failed, or of a submit that was refused; the rest is not submitted then.
     pub fn transfer(
@@ -19,9 +19,10 @@ impl Engine {
         limit: Option<Duration>,
     ) -> Result<()> {
         let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
+        let at_once = if at_once == 0 { count } else { at_once };
         let mut first = 0;
         while first < count {
-            let part = at_once.clamp(1, count - first);
+            let part = at_once.min(count - first);
             self.transfer_part(part, |index| entry(first + index), nics, deadline).map_err(
                 |e| match first {
                     0 => e,
@@ -72,7 +73,8 @@ impl Engine {
                 return Err(error);
             }
         }
-        Err(Error::invalid("a task failed without a reason"))
+        let text = "a task failed and has no reason: a bug of the library; report the log";
+        Err(Error::invalid(text).permanent(Class::Internal))
     }
 }
 

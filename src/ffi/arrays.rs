@@ -69,7 +69,7 @@ pub unsafe extern "C" fn mte_transfer_arrays(
         // SAFETY: arrays of `count` numbers by the API's contract.
         let entry = unsafe { requests(target_id, opcode, sources, target_offsets, lengths, count) }?;
         // SAFETY: a C string by the API's contract.
-        engine.transfer(count, count, entry, unsafe { chosen(nic) }?, limit(timeout_ms))
+        engine.transfer(count, 0, entry, unsafe { chosen(nic) }?, limit(timeout_ms))
     };
     // SAFETY: NULL or a valid pointer by the API's contract.
     unsafe { told(engine, transfer, info) }
@@ -77,7 +77,7 @@ pub unsafe extern "C" fn mte_transfer_arrays(
 
 /// # Safety
 /// Each array is NULL or has `count` numbers that stay unchanged during the call.
-unsafe fn requests<'a>(
+pub(super) unsafe fn requests<'a>(
     target: segment_id_t,
     opcode: c_int,
     sources: *const u64,

@@ -58,10 +58,9 @@ pub unsafe extern "C" fn mte_transfer_pages(
     let transfer = |engine: &Inside| {
         // SAFETY: arrays by the API's contract.
         let grid = unsafe { grid(target_id, opcode, src_pages, dst_pages, num_pages, fields, num_fields) }?;
-        let at_once = if max_batch_size == 0 { grid.count() } else { max_batch_size };
         // SAFETY: a C string by the API's contract.
         let nics = unsafe { chosen(nic) }?;
-        engine.transfer(grid.count(), at_once, |index| grid.request(index), nics, limit(timeout_ms))
+        engine.transfer(grid.count(), max_batch_size, |index| grid.request(index), nics, limit(timeout_ms))
     };
     // SAFETY: NULL or a valid pointer by the API's contract.
     unsafe { told(engine, transfer, info) }

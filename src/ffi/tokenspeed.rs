@@ -2,12 +2,12 @@
 
 use std::ffi::{c_char, c_int, c_void};
 
+use super::arrays::requests;
 use super::engine::destroyTransferEngine;
-use super::guard::{guard, handle, list, name, optional, with_engine};
+use super::guard::{guard, handle, name, optional, with_engine};
 use super::memory::{registerLocalMemory, unregisterLocalMemory};
 use super::pages;
 use super::types::OPCODE_WRITE;
-use crate::engine::submit::Request;
 use crate::engine::{handles, Engine, Wanted};
 
 /// What ts_mooncake_abi_version returns.
@@ -97,24 +97,11 @@ pub unsafe extern "C" fn ts_mooncake_write(
     count: usize,
 ) -> c_int {
     with_engine(engine.cast(), |engine| {
-        // SAFETY: arrays of `count` numbers by the API's contract.
-        let (sources, destinations, lengths) = unsafe {
-            (
-                list(sources, count, "sources")?,
-                list(destinations, count, "destinations")?,
-                list(lengths, count, "lengths")?,
-            )
-        };
         // SAFETY: a C string by the API's contract.
         let segment = engine.open_segment(unsafe { name(target, "target") }?)?;
-        let entry = |index: usize| Request {
-            opcode: OPCODE_WRITE,
-            source: sources[index],
-            target: segment,
-            offset: destinations[index],
-            len: lengths[index],
-        };
-        engine.transfer(count, count, entry, None, None)?;
+        // SAFETY: arrays of `count` numbers by the API's contract.
+        let entry = unsafe { requests(segment, OPCODE_WRITE, sources, destinations, lengths, count) }?;
+        engine.transfer(count, 0, entry, None, None)?;
         Ok(0)
     })
 }
@@ -139,9 +126,7 @@ pub unsafe extern "C" fn ts_mooncake_write_pages(
         let grid = unsafe {
             pages::grid(segment, OPCODE_WRITE, src_pages, dst_pages, num_pages, fields, num_fields)
         }?;
-        let at_once = if max_batch_size == 0 { grid.count() } else { max_batch_size };
-        let entry = |index: usize| grid.request(index);
-        engine.transfer(grid.count(), at_once, entry, None, None)?;
+        engine.transfer(grid.count(), max_batch_size, |index| grid.request(index), None, None)?;
         Ok(0)
     })
 }
