@@ -6,6 +6,9 @@
 # the newest version up to 2.28, and lies in the library where 2.28 had it (threads, dl and rt were moved into libc in 2.34).
 # What 2.28 had as inline functions or in its start-up object is in scripts/glibc.c. On systems without glibc the folder is
 # empty, and so changes nothing.
+#
+# No file has the name that programs look for at run time: cargo and nextest put folders of a build's libraries into the
+# library path of the tests, which would then load a stand-in.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 newest=2.28
@@ -57,7 +60,7 @@ if [ -e "$libc" ] && [ "$(symbols "$libc" | wc -l)" -gt 1000 ]; then
     { symbols "$libc" | library_of; symbols "$(cc -print-file-name=libm.so.6)" | sed 's/^/m /'; } >"$work/all"
     while read -r name file soname; do
         grep "^$name " "$work/all" | stand_in "$file" "$soname"
-    done <<<"c libc.so.6 libc.so.6
+    done <<<"c libc-symbols.so libc.so.6
 m libm.so libm.so.6
 pthread libpthread.so libpthread.so.0
 dl libdl.so libdl.so.2
@@ -67,7 +70,7 @@ util libutil.so libutil.so.1"
     cc -O2 -fPIC -ffunction-sections -Wall -Wextra -Werror -DSTART_VERSION="\"GLIBC_$start\"" -c scripts/glibc.c -o "$work/glibc.o"
     ar rcs "$home/libglibc.a" "$work/glibc.o"
     # The system's, with the stand-in in the place of libc.so.6.
-    sed -n "s|^GROUP *( *[^ ]*/libc\.so\.6 |GROUP ( $home/libglibc.a $home/libc.so.6 |p" "$(cc -print-file-name=libc.so)" >"$home/libc.so"
+    sed -n "s|^GROUP *( *[^ ]*/libc\.so\.6 |GROUP ( $home/libglibc.a $home/libc-symbols.so |p" "$(cc -print-file-name=libc.so)" >"$home/libc.so"
     grep -q GROUP "$home/libc.so"
 fi
 touch "$stamp"

@@ -306,6 +306,19 @@ fn uninstall_removes_what_install_put_there_and_nothing_else() {
     assert_eq!(tree_of(&tree), others);
 }
 
+/// cargo-nextest has the folder in the tests' library path: a loader that finds a stand-in by its name starts nothing.
+#[test]
+fn no_program_finds_a_stand_in_of_the_c_library_by_name() {
+    succeed("making the stand-ins", &mut Command::new(top().join("scripts/glibc.sh")));
+    for file in std::fs::read_dir(top().join("target/glibc")).unwrap() {
+        let file = file.unwrap().path();
+        let header = Command::new("readelf").args(["--dynamic", "--wide"]).arg(&file).output().unwrap();
+        let header = String::from_utf8_lossy(&header.stdout).into_owned();
+        let name = file.file_name().unwrap().to_str().unwrap();
+        assert!(!header.contains(&format!("[{name}]")), "{name} is what programs look for at run time");
+    }
+}
+
 /// glibc 2.28 is what the packages promise to run on (`scripts/glibc.sh`).
 #[test]
 fn the_shared_library_runs_on_glibc_2_28() {
