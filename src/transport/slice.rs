@@ -147,6 +147,12 @@ impl Work {
         })
     }
 
+    /// A number that the work of one batch has in common, and no other that is under way.
+    #[inline]
+    pub fn batch(&self) -> usize {
+        Arc::as_ptr(&self.sink).cast::<()>() as usize
+    }
+
     /// When a task came how far; `None` if there is no such task.
     pub fn phases(&self, task: u32) -> Option<Phases> {
         let task = self.tasks.get(task as usize)?;
