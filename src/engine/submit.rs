@@ -48,6 +48,8 @@ struct Target {
     remote: Option<Remote>,
     /// Local memory that was never registered may be used.
     any_source: bool,
+    /// How long its slices are meant to be; 0: its link was not asked yet.
+    grain: u64,
     slices: Vec<Slice>,
 }
 
@@ -97,7 +99,7 @@ impl Engine {
         let deadline = self.deadline(&targets, bytes);
         let work = Work::new(tasks.into_boxed_slice(), deadline, batch.clone());
         let view = self.local.registry.view();
-        let mut cutter = Cutter { view, transports: self.transports(), local_targets: Vec::new() };
+        let mut cutter = Cutter { view, transports: self.transports(), bytes, local_targets: Vec::new() };
         let mut outcome = Ok(());
         for index in 0..count {
             let request = entry(index);
@@ -206,7 +208,7 @@ impl Engine {
                 return Err(Error::invalid("no transport is installed; call installTransport first"));
             }
             let any_source = self.transports().take_any_source();
-            return Ok(Target { id, remote: None, any_source, slices: Vec::new() });
+            return Ok(Target { id, remote: None, any_source, grain: 0, slices: Vec::new() });
         }
         let segment = self.segment(id)?;
         if self.config.disable_metacache {
@@ -215,7 +217,7 @@ impl Engine {
         }
         let remote = self.remote(segment)?;
         let any_source = self.takes_any_source(&remote.way);
-        Ok(Target { id, remote: Some(remote), any_source, slices: Vec::new() })
+        Ok(Target { id, remote: Some(remote), any_source, grain: 0, slices: Vec::new() })
     }
 }
 
@@ -254,6 +256,8 @@ impl Remote {
 struct Cutter<'a> {
     view: View<'a>,
     transports: &'a Transports,
+    /// Of the whole call.
+    bytes: u64,
     /// Uses of the target regions of local copies, in the order of their slices.
     local_targets: Vec<RegionUse>,
 }
@@ -286,7 +290,10 @@ impl Cutter<'_> {
                     if let (Some(region), Some(transport)) = (region, self.transports.get(way.row)) {
                         check_taken("source", region, transport.takes(&region.kind), transport.name())?;
                     }
-                    let len = way.link.cut(region, source, covered, offset, left);
+                    if target.grain == 0 {
+                        target.grain = way.link.grain(self.bytes, source, offset).max(1);
+                    }
+                    let len = way.link.cut(region, source, covered, offset, left, target.grain);
                     len.clamp(1, covered.min(left))
                 }
                 None => {

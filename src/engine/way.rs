@@ -90,7 +90,7 @@ mod tests {
             self.0.map_or(Ok(()), |code| Err(Error::new(code, "out of order")))
         }
 
-        fn cut(&self, _: Option<&Region>, _: u64, _: u64, _: u64, left: u64) -> u64 {
+        fn cut(&self, _: Option<&Region>, _: u64, _: u64, _: u64, left: u64, _: u64) -> u64 {
             left
         }
 

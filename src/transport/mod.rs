@@ -138,10 +138,25 @@ pub trait Link: Send + Sync {
         Ok(())
     }
 
+    /// How long the slices of a submit call are meant to be that moves `bytes` in all, of which the first lie at `source`
+    /// here and at `remote` at the peer. Asked once per call and link, for [`Link::cut`].
+    fn grain(&self, bytes: u64, source: u64, remote: u64) -> u64 {
+        let _ = (bytes, source, remote);
+        u64::MAX
+    }
+
     /// Length of the next slice of a request that has `left` bytes to go, between `source` here and `remote` at the
     /// peer. `source` lies in `region` (`None`: not registered), which ends `covered` bytes further on. At least 1, at
-    /// most `min(left, covered)`.
-    fn cut(&self, region: Option<&Region>, source: u64, covered: u64, remote: u64, left: u64) -> u64;
+    /// most `min(left, covered)`. `grain` is what [`Link::grain`] said for the call.
+    fn cut(
+        &self,
+        region: Option<&Region>,
+        source: u64,
+        covered: u64,
+        remote: u64,
+        left: u64,
+        grain: u64,
+    ) -> u64;
 
     /// Posts `slices`, whose addresses were checked against the descriptor of the peer's
     /// `incarnation` (see [`incarnation::key`]; 0: unknown). Each is finished later, on any thread, whatever happens.

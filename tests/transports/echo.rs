@@ -175,7 +175,7 @@ impl EchoLink {
 }
 
 impl Link for EchoLink {
-    fn cut(&self, _: Option<&Region>, _: u64, covered: u64, _: u64, left: u64) -> u64 {
+    fn cut(&self, _: Option<&Region>, _: u64, covered: u64, _: u64, left: u64, _: u64) -> u64 {
         covered.min(left)
     }
 
