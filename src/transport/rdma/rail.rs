@@ -367,6 +367,11 @@ impl Rail {
         found
     }
 
+    /// What is submitted is posted at once, as far as there is room.
+    pub(super) fn posts_now(&self) -> bool {
+        self.is_up() && !self.has_waiting()
+    }
+
     /// Flights wait here.
     pub(super) fn has_waiting(&self) -> bool {
         !self.waiting.is_empty()
