@@ -153,7 +153,7 @@ impl Meter {
     #[inline]
     pub(super) fn cost_ns(&self, bytes: u64) -> u64 {
         let queued = u128::from(self.inflight().saturating_add(bytes));
-        (queued * u128::from(self.ns_per_gib.load(Relaxed)) >> 30) as u64
+        ((queued * u128::from(self.ns_per_gib.load(Relaxed))) >> 30) as u64
     }
 
     /// Bytes that it moves in a millisecond.

@@ -183,6 +183,9 @@ fn submit_by(link: &RdmaLink, slices: Vec<Slice>, incarnation: u64, picker: &imp
 
 /// Chooses the pair of NICs for a slice in a submit call.
 trait Picker {
+    /// The NICs are the caller's choice.
+    const NAMED: bool;
+
     /// `None` if there is none now. `extra` gives the bytes of this call that wait for the pair of a number.
     fn pick(
         &self,
@@ -198,6 +201,8 @@ trait Picker {
 struct ByTopology<'a>(&'a RdmaLink);
 
 impl Picker for ByTopology<'_> {
+    const NAMED: bool = false;
+
     #[inline]
     fn pick(
         &self,
@@ -221,6 +226,8 @@ struct ByName<'a> {
 }
 
 impl Picker for ByName<'_> {
+    const NAMED: bool = true;
+
     fn pick(
         &self,
         target: &Target,
@@ -236,12 +243,12 @@ impl Picker for ByName<'_> {
 
 /// Chooses rails for all slices, fills the buckets, and hands over those that are full; slices that cannot be moved are given
 /// back with the reason, and those that find no rail are kept.
-fn sort(
+fn sort<P: Picker>(
     link: &RdmaLink,
     target: &Target,
     slices: Vec<Slice>,
     incarnation: u64,
-    picker: &impl Picker,
+    picker: &P,
     buckets: &mut Buckets,
 ) -> Vec<(Slice, Error)> {
     let (mut refused, mut kept) = (Vec::new(), Vec::new());
@@ -269,6 +276,7 @@ fn sort(
             continue;
         };
         let mut flight = Flight::new(slice, link.number, incarnation);
+        flight.named = P::NAMED;
         flight.lkey = keys.lkey(pair.local, flight.slice.as_ref().map_or(0, |slice| slice.local));
         flight.rkey = window.rkey.get(pair.remote).copied().unwrap_or(0);
         let bucket = buckets.put(target.number(pair), rail, flight);
