@@ -30,7 +30,7 @@ LIBA := target/release/libtransfer_engine.a
 # Same optimisation as release with assertions on, and without the link-time optimisation that every test binary would pay for again.
 TEST_PROFILE ?= checked
 
-.PHONY: help deps test-deps venv peers library build examples demo demo-rdma test lint run-tests bench bench-rdma bench-plot docs docs-deps fresh portable companions wheel deb install uninstall clean
+.PHONY: help deps test-deps venv peers library build examples demo demo-rdma test lint run-tests bench bench-instr bench-rdma bench-plot docs docs-deps fresh portable companions wheel deb install uninstall clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -91,6 +91,10 @@ bench: examples venv ## this library beside upstream (BENCH_ARGS='--op write --b
 
 bench-rdma: examples venv ## the same over RDMA in the guest, with perftest's ib_*_bw as the measure (ROUNDS=3)
 	@bash tests/rxe/bench.sh $(ROUNDS)
+
+bench-instr: library ## instructions per request of each part, against the recorded ones (UPDATE=1, DETAILS=1)
+	@scripts/deps.sh bench
+	@python3 benches/instructions.py
 
 # Long enough for medians, on a machine that may be shared: the two libraries take turns.
 PLOT_ARGS ?= --op write,read --block 4k,16k,64k,256k,1m --batch 16 --threads 1 --runs 5 --no-latency
