@@ -86,8 +86,9 @@ lint: test-deps ## formatting, clippy, documentation, and builds without each fe
 run-tests: lint peers examples
 	@scripts/test.sh $(IN)
 
-bench: examples venv ## this library beside upstream (BENCH_ARGS='--op write --block 4k --runs 5 …')
-	@target/venv/bin/python scripts/bench.py $(BENCH_ARGS)
+bench: examples venv ## every path beside upstream and the machine's limits (QUICK=1; BENCH_ARGS='--op write …': scripts/bench.py's table)
+	@scripts/deps.sh bench
+	@target/venv/bin/python $(if $(BENCH_ARGS),scripts/bench.py $(BENCH_ARGS),benches/run.py $(if $(QUICK),--quick))
 
 bench-rdma: examples venv ## the same over RDMA in the guest, with perftest's ib_*_bw as the measure (ROUNDS=3)
 	@bash tests/rxe/bench.sh $(ROUNDS)
