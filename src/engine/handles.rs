@@ -45,7 +45,7 @@ fn key(token: u64) -> Result<u64> {
         return Err(Error::invalid("engine handle is NULL"));
     }
     let key = token & ((1 << KEY_BITS) - 1);
-    if token & !((1 << KEY_BITS) - 1) == epoch_bits() {
+    if is_of_this_process(token) {
         return Ok(key);
     }
     if token >> KEY_BITS < epoch_bits() >> KEY_BITS {
@@ -55,7 +55,14 @@ fn key(token: u64) -> Result<u64> {
     Err(unknown(token))
 }
 
+/// The token was issued in this process, not in a parent of it.
+#[inline]
+pub fn is_of_this_process(token: u64) -> bool {
+    token & !((1 << KEY_BITS) - 1) == epoch_bits()
+}
+
 /// The fork epoch in the bits above the key.
+#[inline]
 fn epoch_bits() -> u64 {
     u64::from(fork::epoch() as u16) << KEY_BITS
 }

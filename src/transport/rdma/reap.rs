@@ -13,6 +13,7 @@ use super::rail::{Event, Owner, Rail};
 use super::recover::recover;
 use super::shared::Shared;
 use crate::error::{Class, Code, Error};
+use crate::transport::slice::Ends;
 
 /// Takes up what the NIC completed; `false` if there was nothing, or another thread does it.
 pub(super) fn poll(shared: &Shared, nic: &Nic) -> bool {
@@ -55,12 +56,14 @@ impl Retire for Reaper<'_> {
             let now_ns = self.shared.now_ns();
             rail.settle(bytes, count as u64, now_ns);
             let mut proved = false;
+            let mut ends = Ends::default();
             for flight in retired.done.drain(..) {
                 match flight.slice {
-                    Some(slice) => slice.complete(now_ns),
+                    Some(slice) => ends.complete(slice, now_ns),
                     None => proved = true,
                 }
             }
+            drop(ends);
             if let Some(connection) = connection.as_ref().filter(|_| proved) {
                 if connection.note_proof() {
                     rail.feed(Event::Proved(connection.clone()));

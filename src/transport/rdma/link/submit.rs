@@ -14,6 +14,7 @@ use super::named::Named;
 use super::{not_registered, RdmaLink, LONGEST_SLICE};
 use crate::error::{Class, Code, Error, Result};
 use crate::memory::Region;
+use crate::topology::select::RowId;
 use crate::transport::slice::Slice;
 use crate::transport::Link;
 
@@ -196,6 +197,7 @@ fn sort(
     let (mut refused, mut kept) = (Vec::new(), Vec::new());
     let mut view = link.shared.memory.view();
     let mut hint = 0;
+    let mut last: Option<Last> = None;
     for slice in slices {
         let Some(keys) = view.at(slice.local) else {
             let error = not_registered(slice.local);
@@ -209,18 +211,29 @@ fn sort(
             refused.push((slice, error));
             continue;
         };
-        let choice = target.choice(&link.shared, keys.row(slice.local), target.row(window, slice.remote));
+        let rows = (keys.row(slice.local), target.row(window, slice.remote));
+        let choice = match &last {
+            Some(last) if last.rows == rows => last.choice,
+            _ => target.choice(&link.shared, rows.0, rows.1),
+        };
         let pair = picker.pick(target, window, choice, slice.len, &|number| buckets.bytes(number));
-        let Some((pair, rail)) = pair.and_then(|pair| Some((pair, target.rail(&link.shared, pair)?))) else {
+        let place = match (&last, pair) {
+            (Some(last), Some(pair)) if last.pair == pair => Some(last.place),
+            (_, Some(pair)) => buckets.place(link, target, pair),
+            (_, None) => None,
+        };
+        let (Some(place), Some(pair)) = (place, pair) else {
             let mut flight = Flight::new(slice, link.number, incarnation);
             flight.tries = 1;
             kept.push(flight);
             continue;
         };
-        let mut flight = Flight::new(slice, link.number, incarnation);
-        flight.lkey = keys.lkey(pair.local, flight.slice.as_ref().map_or(0, |slice| slice.local));
-        flight.rkey = window.rkey.get(pair.remote).copied().unwrap_or(0);
-        buckets.put(target.number(pair), rail, flight);
+        last = Some(Last { rows, choice, pair, place });
+        let lkey = keys.lkey(pair.local, slice.local);
+        let rkey = window.rkey.get(pair.remote).copied().unwrap_or(0);
+        let bucket = &mut buckets.rails[place];
+        bucket.bytes += slice.len;
+        bucket.flights.push_back(Flight { lkey, rkey, ..Flight::new(slice, link.number, incarnation) });
     }
     // First: where the link is closed by now they fail, and that may call back into the library.
     drop(view);
@@ -235,18 +248,23 @@ impl Buckets {
         self.rails.iter().find(|bucket| bucket.number == number).map_or(0, |bucket| bucket.bytes)
     }
 
-    fn put(&mut self, number: usize, rail: &Arc<Rail>, flight: Flight) {
-        let bytes = flight.len();
-        match self.rails.iter_mut().find(|bucket| bucket.number == number) {
-            Some(bucket) => {
-                bucket.bytes += bytes;
-                bucket.flights.push_back(flight);
-            }
-            None => {
-                let mut flights = self.spare.pop().unwrap_or_default();
-                flights.push_back(flight);
-                self.rails.push(Bucket { number, rail: rail.clone(), flights, bytes });
-            }
-        }
+    /// The place of a pair's bucket, which is made if there is none; `None` if the pair has no rail.
+    fn place(&mut self, link: &RdmaLink, target: &Target, pair: Pair) -> Option<usize> {
+        let number = target.number(pair);
+        let known = self.rails.iter().position(|bucket| bucket.number == number);
+        known.or_else(|| {
+            let rail = target.rail(&link.shared, pair)?.clone();
+            let flights = self.spare.pop().unwrap_or_default();
+            self.rails.push(Bucket { number, rail, flights, bytes: 0 });
+            Some(self.rails.len() - 1)
+        })
     }
+}
+
+/// What was chosen for the slice before: the next one is mostly its neighbour.
+struct Last<'a> {
+    rows: (RowId, RowId),
+    choice: &'a Choice,
+    pair: Pair,
+    place: usize,
 }
