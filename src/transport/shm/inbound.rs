@@ -1,0 +1,426 @@
+//! A connection of a peer, as its target: says which memory may be read, and pulls what the peer wants written. One thread
+//! reads the socket; others may help to pull.
+
+use std::collections::VecDeque;
+use std::io::Read;
+use std::os::fd::AsRawFd;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, MutexGuard};
+use socket2::Socket;
+
+use super::kernel;
+use super::pull::{self, Check, Loss, Pull, Source, MOST_PULLS};
+use super::reactor::{Next, Reactor, Watched};
+use super::shared::Shared;
+use super::wire::{self, End, Hello, Kind, Message, Verdict, Welcome, MOST_BYTES, MOST_ENTRIES};
+use crate::memory::RegionUse;
+use crate::runtime::tracked::Tracked;
+
+/// WRITEs that wait to be pulled; with more, the socket is not read. Chosen: several messages, and 128 KiB of memory.
+const MOST_QUEUED: usize = 4096;
+/// Bytes pulled between two looks at the socket. Chosen: some 0.2 ms.
+const CHUNK: u64 = 1 << 20;
+/// Longest WRITE that is taken. Chosen: far above what this project's engines cut requests into, and a call that pulls it takes
+/// milliseconds.
+const LONGEST: u64 = 64 << 20;
+/// How long a connection may be open without a greeting. Chosen: engines send it at once.
+const GREETING_LIMIT: Duration = Duration::from_secs(5);
+
+/// A connection of a peer.
+pub(super) struct Inbound {
+    token: u64,
+    socket: Tracked<Socket>,
+    shared: Arc<Shared>,
+    reactor: Arc<Reactor>,
+    /// As the kernel knows the peer.
+    pid: i32,
+    me: Weak<Inbound>,
+    state: Mutex<State>,
+}
+
+struct State {
+    since: Instant,
+    /// Once it is proven.
+    peer: Option<Peer>,
+    queue: VecDeque<Wanted>,
+    /// Answers that the socket has not taken.
+    ended: Vec<[u64; 2]>,
+    granted: Vec<[u64; 5]>,
+    interest: i32,
+    /// Other threads were asked to help with what is in the queue.
+    has_help: bool,
+    ended_by: Option<&'static str>,
+}
+
+#[derive(Clone, Copy)]
+struct Peer {
+    source: Source,
+    /// The word that says that the peer still has the connection.
+    check: Check,
+    /// The word did not hold: nothing is pulled any more.
+    is_stale: bool,
+}
+
+/// A WRITE.
+#[derive(Clone, Copy)]
+struct Wanted {
+    tag: u64,
+    pull: Pull,
+}
+
+impl Inbound {
+    /// A connection that was accepted; it is watched from now on. `None`: it is refused.
+    pub(super) fn new(
+        shared: &Arc<Shared>,
+        reactor: &Arc<Reactor>,
+        socket: Tracked<Socket>,
+    ) -> Option<Arc<Self>> {
+        let refuse = |why: &str| {
+            shared.stats.inbound_refused.fetch_add(1, Relaxed);
+            if shared.log.admit("shm refused", "") {
+                tracing::warn!("a connection of this host was refused: {why}");
+            }
+            None
+        };
+        let most = shared.config.tcp_max_inbound;
+        if shared.inbound.load(Relaxed) >= most || crate::runtime::descriptors::is_scarce(socket.as_raw_fd())
+        {
+            return refuse("too many are open (MC_TCP_MAX_INBOUND, ulimit -n)");
+        }
+        let Ok((pid, user)) = kernel::credentials(socket.as_raw_fd()) else {
+            return refuse("the kernel does not tell whose it is");
+        };
+        if user != kernel::own_user() || pid <= 0 {
+            return refuse("it is another user's, or from another pid namespace");
+        }
+        let token = shared.next_token();
+        reactor.watch(socket.as_raw_fd(), token, libc::EPOLLIN).ok()?;
+        shared.inbound.fetch_add(1, Relaxed);
+        Some(Arc::new_cyclic(|me| Inbound {
+            token,
+            socket,
+            shared: shared.clone(),
+            reactor: reactor.clone(),
+            pid,
+            me: me.clone(),
+            state: Mutex::new(State {
+                since: Instant::now(),
+                peer: None,
+                queue: VecDeque::new(),
+                ended: Vec::new(),
+                granted: Vec::new(),
+                interest: libc::EPOLLIN,
+                has_help: false,
+                ended_by: None,
+            }),
+        }))
+    }
+
+    /// Reads messages and takes them in. `Err`: why the connection ends.
+    fn receive(&self, state: &mut State) -> Result<(), &'static str> {
+        let mut buffer = [0u8; MOST_BYTES];
+        while state.queue.len() < MOST_QUEUED && !state.owes() {
+            match (&*self.socket).read(&mut buffer) {
+                Ok(0) => return Err("the peer has hung up"),
+                Ok(len) => self.take(state, &buffer[..len])?,
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(_) => return Err("the connection failed"),
+            }
+            // What is granted is waited for.
+            self.flush(state)?;
+        }
+        Ok(())
+    }
+
+    fn take(&self, state: &mut State, bytes: &[u8]) -> Result<(), &'static str> {
+        const MEMORY: &str = "there is no memory for its requests";
+        let (kind, mut entries) = wire::decode(bytes).ok_or("it sent what is no message")?;
+        if kind == Kind::Hello {
+            let hello = entries.next().as_ref().and_then(|entry| Hello::decode(entry));
+            return self.greet(state, &hello.ok_or("it greeted in another version")?);
+        }
+        if state.peer.is_none() {
+            return Err("it did not greet");
+        }
+        match kind {
+            Kind::Write => {
+                state.queue.try_reserve(MOST_ENTRIES).map_err(|_| MEMORY)?;
+                for [tag, from, to, len, ..] in entries {
+                    if len == 0 || len > LONGEST {
+                        return Err("it sent a request that is too long, or empty");
+                    }
+                    state.queue.push_back(Wanted { tag, pull: Pull { from, to, len } });
+                }
+            }
+            Kind::Withdraw => {
+                state.ended.try_reserve(MOST_ENTRIES).map_err(|_| MEMORY)?;
+                for [tag, ..] in entries {
+                    if let Some(at) = state.queue.iter().position(|wanted| wanted.tag == tag) {
+                        state.queue.remove(at);
+                        state.ended.push([tag, End::Withdrawn as u64]);
+                    }
+                }
+            }
+            Kind::Ask => {
+                state.granted.try_reserve(MOST_ENTRIES).map_err(|_| MEMORY)?;
+                state.granted.extend(entries.map(|[tag, addr, len, ..]| self.grant(tag, addr, len)));
+            }
+            Kind::Hello | Kind::Welcome | Kind::Ended | Kind::Grant => {
+                return Err("it sent what is no request")
+            }
+        }
+        Ok(())
+    }
+
+    /// The proof of both sides.
+    fn greet(&self, state: &mut State, hello: &Hello) -> Result<(), &'static str> {
+        let source = Source { pid: self.pid, cell: hello.cell, id: hello.own };
+        let verdict = match pull::verify(&source, &[hello.word]) {
+            _ if hello.expected != self.shared.id() => Verdict::Stranger,
+            Ok(()) => Verdict::Proven,
+            Err(_) => Verdict::Unreadable,
+        };
+        let welcome = Welcome { own: self.shared.id(), cell: self.shared.board.cell(), verdict };
+        let sent = self.socket.send_with_flags(welcome.encode().bytes(), libc::MSG_NOSIGNAL);
+        if verdict == Verdict::Proven && sent.is_ok() && state.peer.is_none() {
+            self.shared.stats.inbound_accepted.fetch_add(1, Relaxed);
+            state.peer = Some(Peer { source, check: hello.word, is_stale: false });
+            return Ok(());
+        }
+        self.shared.stats.inbound_refused.fetch_add(1, Relaxed);
+        Err("it could not be proven that it is on this host and whom it expects")
+    }
+
+    /// The answer to a range that a peer wants to read.
+    fn grant(&self, tag: u64, addr: u64, len: u64) -> [u64; 5] {
+        let held = self.shared.registry.use_for_peer(addr, len);
+        let found = held.as_ref().and_then(|held| Some((held.region(), self.shared.word_of(held.region())?)));
+        match found {
+            Some((region, word)) => [tag, region.addr, region.len, word.addr, word.number],
+            None => {
+                self.note_rejected();
+                [tag, 0, 0, 0, 0]
+            }
+        }
+    }
+
+    fn note_rejected(&self) {
+        self.shared.stats.inbound_rejected.fetch_add(1, Relaxed);
+    }
+
+    /// Sends what is owed, as far as the socket takes it.
+    fn flush(&self, state: &mut State) -> Result<(), &'static str> {
+        self.send(&mut state.granted, Kind::Grant)?;
+        self.send(&mut state.ended, Kind::Ended)
+    }
+
+    fn send<const N: usize>(&self, entries: &mut Vec<[u64; N]>, kind: Kind) -> Result<(), &'static str> {
+        while !entries.is_empty() {
+            let mut message = Message::new(kind);
+            let count = entries.len().min(MOST_ENTRIES);
+            entries[..count].iter().for_each(|entry| message.push(entry));
+            match self.socket.send_with_flags(message.bytes(), libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT) {
+                Ok(_) => drop(entries.drain(..count)),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(()),
+                Err(_) => return Err("the connection failed"),
+            }
+        }
+        Ok(())
+    }
+
+    /// What is watched, and what is to be done, after any of the above.
+    fn next(&self, mut state: MutexGuard<'_, State>, outcome: Result<(), &'static str>) -> Next {
+        match outcome {
+            Err(why) => return self.end(&mut state, why),
+            Ok(()) if state.ended_by.is_some() => return Next::Close,
+            Ok(()) => {}
+        }
+        let full = state.queue.len() >= MOST_QUEUED;
+        let interest = match state.owes() {
+            true => libc::EPOLLOUT,
+            false if full => 0,
+            false => libc::EPOLLIN,
+        };
+        if interest != state.interest {
+            state.interest = interest;
+            self.reactor.rewatch(self.socket.as_raw_fd(), self.token, interest);
+        }
+        match state.queue.is_empty() || state.owes() {
+            true => Next::Done,
+            false => Next::Work,
+        }
+    }
+
+    fn end(&self, state: &mut State, why: &'static str) -> Next {
+        state.queue.clear();
+        if state.ended_by.replace(why).is_none() {
+            tracing::debug!("a connection of process {} ends: {why}", self.pid);
+            self.reactor.unwatch(self.socket.as_raw_fd());
+        }
+        Next::Close
+    }
+
+    /// Pulls the front of the queue, as much as fits into one call.
+    fn pull(&self, mut state: MutexGuard<'_, State>) -> Next {
+        let Some(peer) = state.peer else { return self.next(state, Ok(())) };
+        let (mut wanted, mut bytes) =
+            ([Wanted { tag: 0, pull: Pull { from: 0, to: 0, len: 0 } }; MOST_PULLS], 0);
+        let mut count = 0;
+        while let Some(one) = state.queue.front().copied() {
+            let fits = count == 0 || bytes + one.pull.len <= CHUNK;
+            if !fits || count == MOST_PULLS {
+                break;
+            }
+            state.queue.pop_front();
+            wanted[count] = one;
+            count += 1;
+            bytes += one.pull.len;
+        }
+        let wanted = &wanted[..count];
+        // Without room for the answers nothing is begun.
+        if state.ended.try_reserve(count).is_err() {
+            return self.next(state, Err("there is no memory for answers"));
+        }
+        self.call_for_help(&mut state);
+        drop(state);
+        let mut ends = [End::Withdrawn; MOST_PULLS];
+        let outcome = match peer.is_stale || wanted.is_empty() {
+            true => Ok(()),
+            false => self.pull_all(&peer, wanted, &mut ends),
+        };
+        let mut state = self.state.lock();
+        match outcome {
+            Ok(()) => {}
+            // The peer has given up the connection, and may only still wait for the word that nothing more is pulled.
+            Err(Loss::Stale) => {
+                ends = [End::Withdrawn; MOST_PULLS];
+                state.peer.iter_mut().for_each(|peer| peer.is_stale = true);
+            }
+            Err(_) => return self.next(state, Err("its memory cannot be read any more")),
+        }
+        for (wanted, end) in wanted.iter().zip(ends) {
+            state.ended.push([wanted.tag, end as u64]);
+            if end == End::Applied {
+                self.shared.stats.bytes_pulled.fetch_add(wanted.pull.len, Relaxed);
+            }
+        }
+        self.shared.stats.inbound_requests.fetch_add(wanted.len() as u64, Relaxed);
+        let outcome = self.flush(&mut state);
+        self.next(state, outcome)
+    }
+
+    /// How each of them ended; an error if none counts.
+    fn pull_all(&self, peer: &Peer, wanted: &[Wanted], ends: &mut [End]) -> Result<(), Loss> {
+        // Before as well: a process that was stopped must not pull what was given up long ago.
+        let checks = [peer.check];
+        pull::verify(&peer.source, &checks)?;
+        let mut uses: [Option<RegionUse>; MOST_PULLS] = [const { None }; MOST_PULLS];
+        let mut pulls = [Pull { from: 0, to: 0, len: 0 }; MOST_PULLS];
+        let mut open = 0;
+        for (wanted, (held, end)) in wanted.iter().zip(uses.iter_mut().zip(ends.iter_mut())) {
+            *held = self.shared.registry.use_for_peer(wanted.pull.to, wanted.pull.len);
+            *end = if held.is_some() { End::Applied } else { End::Refused };
+            match held {
+                Some(_) => {
+                    pulls[open] = wanted.pull;
+                    open += 1;
+                }
+                None => self.note_rejected(),
+            }
+        }
+        match pull::pull(&peer.source, &pulls[..open], &checks) {
+            Ok(()) => return Ok(()),
+            Err(Loss::Theirs | Loss::Ours) => {}
+            Err(loss) => return Err(loss),
+        }
+        // One of them is at fault; each is tried by itself.
+        for (wanted, end) in wanted.iter().zip(ends).filter(|(_, end)| **end == End::Applied) {
+            match pull::pull(&peer.source, &[wanted.pull], &checks) {
+                Ok(()) => {}
+                Err(Loss::Theirs) => *end = End::SourceFault,
+                Err(Loss::Ours) => {
+                    *end = End::TargetFault;
+                    if self.shared.log.admit("fault", "") {
+                        tracing::error!(
+                            "a registered buffer is not mapped; unregister memory before freeing it"
+                        );
+                    }
+                }
+                Err(loss) => return Err(loss),
+            }
+        }
+        Ok(())
+    }
+
+    /// Other threads pull too, where there is much.
+    fn call_for_help(&self, state: &mut State) {
+        let reactors = self.shared.reactors();
+        if state.queue.is_empty() {
+            state.has_help = false;
+        } else if !state.has_help && reactors.len() > 1 {
+            let left: u64 = state.queue.iter().map(|wanted| wanted.pull.len).sum();
+            if left >= CHUNK {
+                state.has_help = true;
+                let others = reactors.iter().filter(|reactor| !Arc::ptr_eq(reactor, &self.reactor));
+                let Some(me) = self.me.upgrade() else { return };
+                others.for_each(|reactor| reactor.work(me.clone()));
+            }
+        }
+    }
+}
+
+impl State {
+    fn owes(&self) -> bool {
+        !(self.ended.is_empty() && self.granted.is_empty())
+    }
+}
+
+impl Watched for Inbound {
+    fn token(&self) -> u64 {
+        self.token
+    }
+
+    fn on_ready(&self) -> Next {
+        let mut state = self.state.lock();
+        if state.ended_by.is_some() {
+            return Next::Close;
+        }
+        let outcome = self.flush(&mut state).and_then(|()| self.receive(&mut state));
+        match self.next(state, outcome) {
+            Next::Work => self.work(),
+            next => next,
+        }
+    }
+
+    fn work(&self) -> Next {
+        let state = self.state.lock();
+        match state.ended_by {
+            Some(_) => Next::Close,
+            None => self.pull(state),
+        }
+    }
+
+    fn tick(&self, now: Instant, _: Duration) -> Next {
+        let mut state = self.state.lock();
+        if state.peer.is_none() && now.saturating_duration_since(state.since) > GREETING_LIMIT {
+            return self.end(&mut state, "it did not greet in time");
+        }
+        match state.ended_by {
+            Some(_) => Next::Close,
+            None => Next::Done,
+        }
+    }
+
+    fn abandon(&self) {}
+}
+
+impl Drop for Inbound {
+    fn drop(&mut self) {
+        self.shared.inbound.fetch_sub(1, Relaxed);
+        self.reactor.unwatch(self.socket.as_raw_fd());
+    }
+}
