@@ -72,7 +72,7 @@ pub(super) fn refused(slice: &Slice, peer: &str) -> Error {
 /// The peer's range is registered and not mapped.
 pub(super) fn unmapped_there(slice: &Slice, peer: &str) -> Error {
     let text = format!(
-        "{} bytes at {:#x} are registered at the peer but not mapped there any more; it has to unregister memory before freeing it",
+        "the peer refused {} bytes at {:#x}: registered there, but not mapped any more; it has to unregister memory before freeing it",
         slice.len, slice.remote
     );
     Error::new(Code::AddressNotRegistered, text).permanent(Class::Rejected).peer(peer)
@@ -83,7 +83,7 @@ pub(super) fn unmapped_here(slice: &Slice) -> Error {
     let (side, len, local) = (if slice.op == Op::Read { "written" } else { "read" }, slice.len, slice.local);
     let fault = std::io::Error::from_raw_os_error(libc::EFAULT);
     let text = format!(
-        "the local buffer of {len} bytes at {local:#x} cannot be {side}; was it freed before its transfer ended?"
+        "the local buffer of {len} bytes at {local:#x} cannot be {side}, it is not mapped; was it freed before its transfer ended?"
     );
     Error::io(Code::InvalidArgument, text, &fault)
 }

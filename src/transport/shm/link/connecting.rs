@@ -60,10 +60,13 @@ impl ShmLink {
         let was_busy = lane.is_busy();
         self.stage.store(LOST, Relaxed);
         self.stale.store(true, Relaxed);
+        let mut error = error.clone();
         if let Stage::Up(connection) | Stage::Greeting(connection, _) = &lane.stage {
             self.reactor.unwatch(connection.socket.as_raw_fd());
+            error =
+                error.rail(format!("process {} -> process {}", std::process::id(), connection.source.pid));
         }
-        let gone = lane.take_down(error, may_pull, Stage::Idle);
+        let gone = lane.take_down(&error, may_pull, Stage::Idle);
         drop(lane);
         drop(gone);
         let mut attempts = self.attempts.lock();
