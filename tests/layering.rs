@@ -153,6 +153,7 @@ const RESERVED: &[(&str, &[&str])] = &[
             "ffi/",
             "transport/tcp/sock.rs",
             "transport/shm/kernel.rs",
+            "memory/shared.rs",
             "transport/rdma/verbs/",
             "transport/local/",
             "transport/rdma/memory.rs",
@@ -466,6 +467,10 @@ const CIRCLES: &[(&str, &[&str])] = &[
     (
         "one type, Keyed, with a file of its own for the keys that it claimed",
         &["metadata/keyed/claims.rs", "metadata/keyed.rs"],
+    ),
+    (
+        "one type, Inbound, with a file of its own for what it pulls",
+        &["transport/shm/inbound/pulling.rs", "transport/shm/inbound.rs"],
     ),
     (
         "one type, Lane, with a file of its own for how requests end",

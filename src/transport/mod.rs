@@ -104,7 +104,7 @@ pub trait Transport: Send + Sync {
     /// How local memory of `kind` is moved; asked in every submit call, so cheap.
     fn takes(&self, kind: &Kind) -> Takes {
         match kind {
-            Kind::Host => Takes::Direct,
+            Kind::Host | Kind::Shared(_) => Takes::Direct,
             _ => Takes::No,
         }
     }

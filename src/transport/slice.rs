@@ -226,6 +226,11 @@ impl Slice {
         &self.work
     }
 
+    /// The region that its local bytes lie in; `None` if the caller may use unregistered memory.
+    pub fn region(&self) -> Option<&crate::memory::Region> {
+        self.region.as_ref().map(|held| &**held.region())
+    }
+
     /// The slice's local bytes lie in `region`.
     pub fn is_in(&self, region: &crate::memory::Region) -> bool {
         self.region.as_ref().is_some_and(|held| std::ptr::eq(&**held.region(), region))

@@ -1,8 +1,22 @@
 /* Engines of two processes on this host beside memcpy and process_vm_readv, all in turn in one run. Prints a line of JSON per
  * measurement: rates in GB/s, processor seconds of both processes per GB, latencies in microseconds. Arguments: transport (shm),
- * rounds (7), bytes of the working set of each side (268435456). */
-#include <sys/resource.h>
+ * rounds (7), bytes of the working set of each side (268435456), "shared" for memory of mte_allocate_shared. */
 #include <sys/uio.h>
+
+#define PEER_ENGINE sharing_engine
+
+#include "harness.h"
+
+/* The peer's memory that is measured, if it is shared: beside the arena. */
+static transfer_engine_t sharing_engine(void) {
+    transfer_engine_t made = engine_open();
+    const char *len = getenv("BENCH_SHARED");
+    void *shared;
+    if (len != NULL && (mte_allocate_shared(made, strtoull(len, NULL, 10), 0, -1, &shared) != 0 ||
+                        registerLocalMemory(made, shared, strtoull(len, NULL, 10), "cpu:0", 1) != 0))
+        harness_give_up("shared memory of the peer");
+    return made;
+}
 
 #include "peer.h"
 
@@ -105,11 +119,27 @@ int main(int argc, char **argv) {
     len = argc > 3 ? strtoull(argv[3], NULL, 10) : 256 * MIB;
     if (rounds == 0 || rounds > MOST_ROUNDS) return 2;
     engine = engine_open();
-    bytes = registered_bytes(engine, len);
+    bool shared = argc > 4 && strcmp(argv[4], "shared") == 0;
+    char setting[64];
+    void *memory;
+    snprintf(setting, sizeof setting, "BENCH_SHARED=%zu", len);
+    if (!shared) {
+        bytes = registered_bytes(engine, len);
+    } else if (mte_allocate_shared(engine, len, 0, -1, &memory) != 0 || registerLocalMemory(engine, memory, len, "cpu:0", 1) != 0) {
+        harness_give_up("shared memory");
+    } else {
+        bytes = memory;
+    }
     memset(bytes, 1, len);
-    peer_t peer = peer_start(len, NULL);
+    peer_t peer = peer_start(len, shared ? setting : NULL);
     memset(peer.view, 2, len);
     segment_id_t target = openSegment(engine, peer.name);
+    if (shared) {
+        mte_buffer_t buffers[4];
+        size_t count = COUNT(buffers);
+        if (mte_segment_buffers(engine, target, buffers, &count) != 0 || count != 2) harness_give_up("the peer's buffers");
+        peer.base = buffers[buffers[0].addr == peer.base].addr;
+    }
     /* The connection is there afterwards, and the pages of both sides. */
     move(READ, &peer, target, MIB, 1, len);
     move(WRITE, &peer, target, MIB, 1, len);

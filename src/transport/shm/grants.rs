@@ -11,6 +11,8 @@ pub(super) struct Grant {
     pub len: u64,
     /// Its word.
     pub check: Check,
+    /// The id of the shared memory that it is in; 0: none.
+    pub memory: u64,
 }
 
 impl Grant {
@@ -62,7 +64,7 @@ mod tests {
 
     #[test]
     fn a_new_grant_replaces_those_that_it_overlaps() {
-        let grant = |addr, len, number| Grant { addr, len, check: (1, number) };
+        let grant = |addr, len, number| Grant { addr, len, check: (1, number), memory: 0 };
         let mut grants = Grants::default();
         for (addr, len, number) in [(100, 50, 1), (200, 50, 2), (150, 50, 3)] {
             assert!(grants.add(grant(addr, len, number)));

@@ -1,9 +1,10 @@
 //! A connection of a peer, as its target: says which memory may be read, and pulls what the peer wants written. One thread
 //! reads the socket; others may help to pull.
 
+mod pulling;
+
 use std::collections::VecDeque;
-use std::io::Read;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -12,22 +13,23 @@ use parking_lot::{Mutex, MutexGuard};
 use socket2::Socket;
 
 use super::kernel;
-use super::pull::{self, Check, Loss, Pull, Source, MOST_PULLS};
+use super::mapped::Mappings;
+use super::pull::{self, Check, Pull, Source};
 use super::reactor::{Next, Reactor, Watched};
 use super::shared::Shared;
+use super::sharing::share;
 use super::wire::{self, End, Hello, Kind, Message, Verdict, Welcome, MOST_BYTES, MOST_ENTRIES};
-use crate::memory::RegionUse;
 use crate::runtime::tracked::Tracked;
 
 /// WRITEs that wait to be pulled; with more, the socket is not read. Chosen: several messages, and 128 KiB of memory.
 const MOST_QUEUED: usize = 4096;
-/// Bytes pulled between two looks at the socket. Chosen: some 0.2 ms.
-const CHUNK: u64 = 1 << 20;
 /// Longest WRITE that is taken. Chosen: far above what this project's engines cut requests into, and a call that pulls it takes
 /// milliseconds.
 const LONGEST: u64 = 64 << 20;
 /// How long a connection may be open without a greeting. Chosen: engines send it at once.
 const GREETING_LIMIT: Duration = Duration::from_secs(5);
+
+const NOTHING: Wanted = Wanted { tag: 0, pull: Pull { from: 0, to: 0, len: 0 }, memory: 0 };
 
 /// A connection of a peer.
 pub(super) struct Inbound {
@@ -48,7 +50,10 @@ struct State {
     queue: VecDeque<Wanted>,
     /// Answers that the socket has not taken.
     ended: Vec<[u64; 2]>,
-    granted: Vec<[u64; 5]>,
+    granted: Vec<[u64; 6]>,
+    /// Shared memory of the peer, and that of ours which the peer was told of.
+    mappings: Mappings,
+    told: Vec<u64>,
     interest: i32,
     /// Other threads were asked to help with what is in the queue.
     has_help: bool,
@@ -69,6 +74,8 @@ struct Peer {
 struct Wanted {
     tag: u64,
     pull: Pull,
+    /// The id of the peer's shared memory that it is from; 0: none.
+    memory: u64,
 }
 
 impl Inbound {
@@ -112,6 +119,8 @@ impl Inbound {
                 queue: VecDeque::new(),
                 ended: Vec::new(),
                 granted: Vec::new(),
+                mappings: Mappings::default(),
+                told: Vec::new(),
                 interest: libc::EPOLLIN,
                 has_help: false,
                 ended_by: None,
@@ -123,9 +132,9 @@ impl Inbound {
     fn receive(&self, state: &mut State) -> Result<(), &'static str> {
         let mut buffer = [0u8; MOST_BYTES];
         while state.queue.len() < MOST_QUEUED && !state.owes() {
-            match (&*self.socket).read(&mut buffer) {
-                Ok(0) => return Err("the peer has hung up"),
-                Ok(len) => self.take(state, &buffer[..len])?,
+            match kernel::receive(self.socket.as_raw_fd(), &mut buffer) {
+                Ok((0, _)) => return Err("the peer has hung up"),
+                Ok((len, passed)) => self.take(state, &buffer[..len], passed)?,
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(_) => return Err("the connection failed"),
@@ -136,7 +145,12 @@ impl Inbound {
         Ok(())
     }
 
-    fn take(&self, state: &mut State, bytes: &[u8]) -> Result<(), &'static str> {
+    fn take(
+        &self,
+        state: &mut State,
+        bytes: &[u8],
+        passed: Option<Tracked<OwnedFd>>,
+    ) -> Result<(), &'static str> {
         const MEMORY: &str = "there is no memory for its requests";
         let (kind, mut entries) = wire::decode(bytes).ok_or("it sent what is no message")?;
         if kind == Kind::Hello {
@@ -149,11 +163,11 @@ impl Inbound {
         match kind {
             Kind::Write => {
                 state.queue.try_reserve(MOST_ENTRIES).map_err(|_| MEMORY)?;
-                for [tag, from, to, len, ..] in entries {
+                for [tag, from, to, len, memory, ..] in entries {
                     if len == 0 || len > LONGEST {
                         return Err("it sent a request that is too long, or empty");
                     }
-                    state.queue.push_back(Wanted { tag, pull: Pull { from, to, len } });
+                    state.queue.push_back(Wanted { tag, pull: Pull { from, to, len }, memory });
                 }
             }
             Kind::Withdraw => {
@@ -167,7 +181,15 @@ impl Inbound {
             }
             Kind::Ask => {
                 state.granted.try_reserve(MOST_ENTRIES).map_err(|_| MEMORY)?;
-                state.granted.extend(entries.map(|[tag, addr, len, ..]| self.grant(tag, addr, len)));
+                for [tag, addr, len, ..] in entries {
+                    let grant = self.grant(state, tag, addr, len);
+                    state.granted.push(grant);
+                }
+            }
+            Kind::Share => {
+                let shared = entries.next().zip(passed);
+                let ([id, base, len, ..], fd) = shared.ok_or("it shared memory without its descriptor")?;
+                state.mappings.add(id, base, len, &*fd);
             }
             Kind::Hello | Kind::Welcome | Kind::Ended | Kind::Grant => {
                 return Err("it sent what is no request")
@@ -196,14 +218,18 @@ impl Inbound {
     }
 
     /// The answer to a range that a peer wants to read.
-    fn grant(&self, tag: u64, addr: u64, len: u64) -> [u64; 5] {
+    fn grant(&self, state: &mut State, tag: u64, addr: u64, len: u64) -> [u64; 6] {
         let held = self.shared.registry.use_for_peer(addr, len);
         let found = held.as_ref().and_then(|held| Some((held.region(), self.shared.word_of(held.region())?)));
         match found {
-            Some((region, word)) => [tag, region.addr, region.len, word.addr, word.number],
+            Some((region, word)) => {
+                let memory = region.kind.shared();
+                let memory = memory.map_or(0, |memory| share(&self.socket, &mut state.told, memory));
+                [tag, region.addr, region.len, word.addr, word.number, memory]
+            }
             None => {
                 self.note_rejected();
-                [tag, 0, 0, 0, 0]
+                [tag, 0, 0, 0, 0, 0]
             }
         }
     }
@@ -262,114 +288,6 @@ impl Inbound {
             self.reactor.unwatch(self.socket.as_raw_fd());
         }
         Next::Close
-    }
-
-    /// Pulls the front of the queue, as much as fits into one call.
-    fn pull(&self, mut state: MutexGuard<'_, State>) -> Next {
-        let Some(peer) = state.peer else { return self.next(state, Ok(())) };
-        let (mut wanted, mut bytes) =
-            ([Wanted { tag: 0, pull: Pull { from: 0, to: 0, len: 0 } }; MOST_PULLS], 0);
-        let mut count = 0;
-        while let Some(one) = state.queue.front().copied() {
-            let fits = count == 0 || bytes + one.pull.len <= CHUNK;
-            if !fits || count == MOST_PULLS {
-                break;
-            }
-            state.queue.pop_front();
-            wanted[count] = one;
-            count += 1;
-            bytes += one.pull.len;
-        }
-        let wanted = &wanted[..count];
-        // Without room for the answers nothing is begun.
-        if state.ended.try_reserve(count).is_err() {
-            return self.next(state, Err("there is no memory for answers"));
-        }
-        self.call_for_help(&mut state);
-        drop(state);
-        let mut ends = [End::Withdrawn; MOST_PULLS];
-        let outcome = match peer.is_stale || wanted.is_empty() {
-            true => Ok(()),
-            false => self.pull_all(&peer, wanted, &mut ends),
-        };
-        let mut state = self.state.lock();
-        match outcome {
-            Ok(()) => {}
-            // The peer has given up the connection, and may only still wait for the word that nothing more is pulled.
-            Err(Loss::Stale) => {
-                ends = [End::Withdrawn; MOST_PULLS];
-                state.peer.iter_mut().for_each(|peer| peer.is_stale = true);
-            }
-            Err(_) => return self.next(state, Err("its memory cannot be read any more")),
-        }
-        for (wanted, end) in wanted.iter().zip(ends) {
-            state.ended.push([wanted.tag, end as u64]);
-            if end == End::Applied {
-                self.shared.stats.bytes_pulled.fetch_add(wanted.pull.len, Relaxed);
-            }
-        }
-        self.shared.stats.inbound_requests.fetch_add(wanted.len() as u64, Relaxed);
-        let outcome = self.flush(&mut state);
-        self.next(state, outcome)
-    }
-
-    /// How each of them ended; an error if none counts.
-    fn pull_all(&self, peer: &Peer, wanted: &[Wanted], ends: &mut [End]) -> Result<(), Loss> {
-        // Before as well: a process that was stopped must not pull what was given up long ago.
-        let checks = [peer.check];
-        pull::verify(&peer.source, &checks)?;
-        let mut uses: [Option<RegionUse>; MOST_PULLS] = [const { None }; MOST_PULLS];
-        let mut pulls = [Pull { from: 0, to: 0, len: 0 }; MOST_PULLS];
-        let mut open = 0;
-        for (wanted, (held, end)) in wanted.iter().zip(uses.iter_mut().zip(ends.iter_mut())) {
-            *held = self.shared.registry.use_for_peer(wanted.pull.to, wanted.pull.len);
-            *end = if held.is_some() { End::Applied } else { End::Refused };
-            match held {
-                Some(_) => {
-                    pulls[open] = wanted.pull;
-                    open += 1;
-                }
-                None => self.note_rejected(),
-            }
-        }
-        match pull::pull(&peer.source, &pulls[..open], &checks) {
-            Ok(()) => return Ok(()),
-            Err(Loss::Theirs | Loss::Ours) => {}
-            Err(loss) => return Err(loss),
-        }
-        // One of them is at fault; each is tried by itself.
-        for (wanted, end) in wanted.iter().zip(ends).filter(|(_, end)| **end == End::Applied) {
-            match pull::pull(&peer.source, &[wanted.pull], &checks) {
-                Ok(()) => {}
-                Err(Loss::Theirs) => *end = End::SourceFault,
-                Err(Loss::Ours) => {
-                    *end = End::TargetFault;
-                    if self.shared.log.admit("fault", "") {
-                        tracing::error!(
-                            "a registered buffer is not mapped; unregister memory before freeing it"
-                        );
-                    }
-                }
-                Err(loss) => return Err(loss),
-            }
-        }
-        Ok(())
-    }
-
-    /// Other threads pull too, where there is much.
-    fn call_for_help(&self, state: &mut State) {
-        let reactors = self.shared.reactors();
-        if state.queue.is_empty() {
-            state.has_help = false;
-        } else if !state.has_help && reactors.len() > 1 {
-            let left: u64 = state.queue.iter().map(|wanted| wanted.pull.len).sum();
-            if left >= CHUNK {
-                state.has_help = true;
-                let others = reactors.iter().filter(|reactor| !Arc::ptr_eq(reactor, &self.reactor));
-                let Some(me) = self.me.upgrade() else { return };
-                others.for_each(|reactor| reactor.work(me.clone()));
-            }
-        }
     }
 }
 

@@ -4,7 +4,8 @@
 mod ends;
 
 use std::collections::VecDeque;
-use std::io::{ErrorKind, Read};
+use std::io::ErrorKind;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Instant;
 
 use super::awaited::{Awaited, AwaitedSet};
@@ -12,10 +13,14 @@ use super::connect::Connection;
 use super::ends::{finish, unless_unwanted};
 use super::errors;
 use super::grants::{Grant, Grants};
+use super::kernel;
+use super::mapped::Mappings;
 use super::pull::Check;
+use super::sharing::share;
 use super::wire::{self, End, Kind, Message, Welcome, MOST_BYTES, MOST_ENTRIES};
 use crate::error::{Class, Code, Error};
 use crate::runtime::clock;
+use crate::runtime::tracked::Tracked;
 use crate::transport::slice::{Op, Slice};
 
 /// How far the connection is.
@@ -43,6 +48,8 @@ pub(super) struct Lingering {
 pub(super) struct PendingRead {
     pub slice: Slice,
     pub check: Check,
+    /// The id of the peer's shared memory that it is from; 0: none.
+    pub memory: u64,
 }
 
 /// All of a link.
@@ -60,6 +67,10 @@ pub(super) struct Lane {
     pub awaited: AwaitedSet,
     pub lingering: Vec<Lingering>,
     grants: Grants,
+    /// Shared memory of the peer.
+    pub mappings: Mappings,
+    /// Shared memory that the peer was told of.
+    told: Vec<u64>,
     /// The number of the question that the peer has to answer, and its range.
     asked: Option<(u64, u64, u64)>,
     questions: u64,
@@ -89,6 +100,8 @@ impl Lane {
             awaited: AwaitedSet::default(),
             lingering: Vec::new(),
             grants: Grants::default(),
+            mappings: Mappings::default(),
+            told: Vec::new(),
             asked: None,
             questions: 0,
             is_full: false,
@@ -149,7 +162,9 @@ impl Lane {
     /// There is room in both lists.
     fn place_read(&mut self, slice: Slice) {
         match self.grants.find(slice.remote, slice.len) {
-            Some(grant) => self.reads.push_back(PendingRead { slice, check: grant.check }),
+            Some(grant) => {
+                self.reads.push_back(PendingRead { slice, check: grant.check, memory: grant.memory })
+            }
             None => self.unknown.push_back(slice),
         }
     }
@@ -157,7 +172,7 @@ impl Lane {
     /// READs whose region's word did not hold: the peer is asked again.
     pub(super) fn ask_again(&mut self, reads: Vec<PendingRead>) {
         let fits = self.unknown.try_reserve(reads.len()).is_ok();
-        for PendingRead { slice, check } in reads {
+        for PendingRead { slice, check, .. } in reads {
             self.grants.forget(check);
             match fits {
                 true => self.unknown.push_back(slice),
@@ -196,8 +211,9 @@ impl Lane {
             };
             slice.note_posted(now_ns);
             let (local, remote, len) = (slice.local, slice.remote, slice.len);
+            let memory = self.share(&slice);
             let tag = self.awaited.add(Awaited::Write(slice));
-            message.push(&[tag, local, remote, len]);
+            message.push(&[tag, local, remote, len, memory]);
             tags[count] = tag;
             count += 1;
         }
@@ -209,6 +225,13 @@ impl Lane {
             }
         }
         Ok(())
+    }
+
+    /// Tells the peer of the shared memory that a slice is in, once; 0: it is in none, or the peer could not be told.
+    fn share(&mut self, slice: &Slice) -> u64 {
+        let Some(memory) = slice.region().and_then(|region| region.kind.shared()) else { return 0 };
+        let Stage::Up(connection) = &self.stage else { return 0 };
+        share(&connection.socket, &mut self.told, memory)
     }
 
     /// One question at a time: its answer mostly covers what waits with it.
@@ -256,11 +279,11 @@ impl Lane {
             let (Stage::Up(connection) | Stage::Greeting(connection, _)) = &self.stage else {
                 return Ok(came);
             };
-            match (&*connection.socket).read(&mut buffer) {
-                Ok(0) => return Err(errors::hung_up(peer)),
-                Ok(len) => {
+            match kernel::receive(connection.socket.as_raw_fd(), &mut buffer) {
+                Ok((0, _)) => return Err(errors::hung_up(peer)),
+                Ok((len, passed)) => {
                     came = true;
-                    self.take(&buffer[..len], peer)?;
+                    self.take(&buffer[..len], passed, peer)?;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(came),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -269,7 +292,7 @@ impl Lane {
         }
     }
 
-    fn take(&mut self, bytes: &[u8], peer: &str) -> Result<(), Down> {
+    fn take(&mut self, bytes: &[u8], passed: Option<Tracked<OwnedFd>>, peer: &str) -> Result<(), Down> {
         let nonsense = || {
             Error::new(Code::Socket, "the peer on this host sent what is no answer")
                 .permanent(Class::Protocol)
@@ -298,16 +321,20 @@ impl Lane {
                 }
             }
             (Kind::Grant, Stage::Up(_)) => {
-                for [number, addr, len, word, check, ..] in entries {
+                for [number, addr, len, word, check, memory, ..] in entries {
                     let Some((_, asked, bytes)) = self.asked.take_if(|asked| asked.0 == number) else {
                         continue;
                     };
-                    let grant = Grant { addr, len, check: (word, check) };
+                    let grant = Grant { addr, len, check: (word, check), memory };
                     match check != 0 && grant.covers(asked, bytes) {
                         true => self.granted(grant),
                         false => self.refused(asked, bytes, peer),
                     }
                 }
+            }
+            (Kind::Share, Stage::Up(_)) => {
+                let ([id, base, len, ..], fd) = entries.next().zip(passed).ok_or_else(nonsense)?;
+                self.mappings.add(id, base, len, &*fd);
             }
             _ => return Err(nonsense()),
         }

@@ -6,7 +6,7 @@ const MAGIC: u64 = 0x6d74_655f_7368_6d01;
 /// Entries of one message.
 pub(super) const MOST_ENTRIES: usize = 128;
 /// Numbers of the longest entry.
-const LONGEST: usize = 5;
+const LONGEST: usize = 6;
 /// Bytes of the longest message.
 pub(super) const MOST_BYTES: usize = 8 * (1 + MOST_ENTRIES * LONGEST);
 
@@ -17,7 +17,7 @@ pub(super) enum Kind {
     Hello = 1,
     /// The answer: [`Welcome`].
     Welcome,
-    /// WRITEs to be pulled: tag, source, target, length of each.
+    /// WRITEs to be pulled: tag, source, target, length of each, and the id of the shared memory that the source is in, or 0.
     Write,
     /// Tags of WRITEs that are not wanted any more; each is answered all the same.
     Withdraw,
@@ -25,24 +25,36 @@ pub(super) enum Kind {
     Ask,
     /// How WRITEs ended: tag, one of [`End`].
     Ended,
-    /// What may be read: tag, first byte and length of the region, address and number of its word; number 0: nothing.
+    /// What may be read: tag, first byte and length of the region, address and number of its word (0: nothing), and the id of the
+    /// shared memory that it is in, or 0.
     Grant,
+    /// Shared memory of the sender, whose descriptor comes with the message: id, first byte, length.
+    Share,
 }
 
 impl Kind {
-    const ALL: [Kind; 7] =
-        [Kind::Hello, Kind::Welcome, Kind::Write, Kind::Withdraw, Kind::Ask, Kind::Ended, Kind::Grant];
+    const ALL: [Kind; 8] = [
+        Kind::Hello,
+        Kind::Welcome,
+        Kind::Write,
+        Kind::Withdraw,
+        Kind::Ask,
+        Kind::Ended,
+        Kind::Grant,
+        Kind::Share,
+    ];
 
     /// Numbers of an entry.
     const fn width(self) -> usize {
         match self {
             Kind::Hello => 8,
             Kind::Welcome => 5,
-            Kind::Write => 4,
+            Kind::Write => 5,
             Kind::Withdraw => 1,
             Kind::Ask => 3,
             Kind::Ended => 2,
-            Kind::Grant => 5,
+            Kind::Grant => 6,
+            Kind::Share => 3,
         }
     }
 }
@@ -219,14 +231,14 @@ mod tests {
         let mut message = Message::new(Kind::Write);
         assert!(decode(message.bytes()).is_none(), "it has no entry");
         while !message.is_full() {
-            message.push(&[1, 2, 3, 4]);
+            message.push(&[1, 2, 3, 4, 5]);
         }
         let (kind, entries) = decode(message.bytes()).unwrap();
         assert_eq!((kind, entries.count()), (Kind::Write, MOST_ENTRIES));
-        for cut in [0, 1, 7, 8, 9, 39, 41] {
+        for cut in [0, 1, 7, 8, 9, 47, 49] {
             assert!(decode(&message.bytes()[..cut]).is_none(), "{cut} bytes");
         }
-        for kind in [0, 8, u64::MAX] {
+        for kind in [0, 9, u64::MAX] {
             let mut bytes = message.bytes().to_vec();
             bytes[..8].copy_from_slice(&kind.to_ne_bytes());
             assert!(decode(&bytes).is_none(), "kind {kind}");

@@ -86,6 +86,8 @@ impl Lane {
         let stage = std::mem::replace(&mut self.stage, next);
         self.generation += 1;
         self.grants.clear();
+        self.mappings.clear();
+        self.told.clear();
         self.asked = None;
         (self.is_full, self.is_probed) = (false, false);
         self.awaited.change_all(|awaited| match awaited {

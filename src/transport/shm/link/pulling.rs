@@ -25,7 +25,8 @@ impl ShmLink {
             return false;
         }
         let (mut pulls, mut checks) = ([Pull { from: 0, to: 0, len: 0 }; MOST_PULLS], [(0, 0); MOST_WORDS]);
-        let (mut bytes, mut words) = (0, 0);
+        let (mut bytes, mut words, mut others) = (0, 0, 0);
+        let mut direct = Vec::new();
         while let Some(read) = lane.reads.front() {
             let (len, check) = (read.slice.len, read.check);
             let fits = taken.is_empty() || bytes + len <= CHUNK && taken.len() < MOST_PULLS;
@@ -33,14 +34,21 @@ impl ShmLink {
             if !fits || !known && words == MOST_WORDS {
                 break;
             }
-            let Some(PendingRead { slice, check }) = lane.reads.pop_front() else { break };
+            let Some(PendingRead { slice, check, memory }) = lane.reads.pop_front() else { break };
             let Some(slice) = unless_unwanted(slice) else { continue };
             if !known {
                 checks[words] = check;
                 words += 1;
             }
-            pulls[taken.len()] = Pull { from: slice.remote, to: slice.local, len };
-            taken.push(PendingRead { slice, check });
+            let way = lane.mappings.way(memory, slice.remote, slice.region());
+            match way.filter(|_| direct.try_reserve(1).is_ok()) {
+                Some(way) => direct.push((way, slice.local, len)),
+                None => {
+                    pulls[others] = Pull { from: slice.remote, to: slice.local, len };
+                    others += 1;
+                }
+            }
+            taken.push(PendingRead { slice, check, memory });
             bytes += len;
         }
         drop(lane);
@@ -49,9 +57,11 @@ impl ShmLink {
         }
         let now_ns = clock::now_ns();
         taken.iter().for_each(|read| read.slice.note_posted(now_ns));
-        match pull::pull(&source, &pulls[..taken.len()], &checks[..words]) {
-            Ok(()) => self.complete(taken, bytes),
-            Err(_) => self.pull_each(taken, source, generation),
+        // The words come last, as in a pull.
+        let copied = direct.into_iter().all(|(way, to, len)| way.copy(to, len));
+        match pull::pull(&source, &pulls[..others], &checks[..words]) {
+            Ok(()) if copied => self.complete(taken, bytes),
+            _ => self.pull_each(taken, source, generation),
         }
         true
     }
