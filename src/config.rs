@@ -173,6 +173,8 @@ config! {
         "stores: host that peers are told to connect to; unset: the address of the first interface that is up";
     force_tcp: bool = false, "unset", "MC_FORCE_TCP", present,
         "when set: install TCP at creation and nothing else";
+    same_host: bool = false, "0", "MC_SAME_HOST", on_off,
+        "1: whatever transport is installed, peers of this project on the same host are reached through their memory too, where that is proven to work (no other container, user or Yama in between); 0: only where \"shm\" is installed";
     tcp_pool: bool = true, "1", "MC_TCP_ENABLE_CONNECTION_POOL", on_off,
         "keep connections to peers that publish tcp_proto_version 2; 0: a connection per request";
     tcp_lanes: usize = 4, "4", "MC_TCP_LANES_PER_PEER" or "MC_TCP_MAX_CONNECTIONS_PER_PEER", int(1..=16),

@@ -12,6 +12,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use crate::error::{Code, Error, Result};
 
 mod kind;
+pub mod shared;
 
 pub use kind::Kind;
 

@@ -152,6 +152,8 @@ const RESERVED: &[(&str, &[&str])] = &[
         &[
             "ffi/",
             "transport/tcp/sock.rs",
+            "transport/shm/kernel.rs",
+            "memory/shared.rs",
             "transport/rdma/verbs/",
             "transport/local/",
             "transport/rdma/memory.rs",
@@ -176,6 +178,7 @@ const RESERVED: &[(&str, &[&str])] = &[
 /// the words of upstream. A place ending in `/` is a folder.
 const NAMERS: &[(&str, &str)] = &[
     ("transport/rdma/", "its own"),
+    ("transport/shm/", "its own"),
     ("transport/tcp/", "its own"),
     ("transport/table.rs", "the table of transports"),
     ("transport/mod.rs", "the folders are declared there"),
@@ -464,6 +467,23 @@ const CIRCLES: &[(&str, &[&str])] = &[
     (
         "one type, Keyed, with a file of its own for the keys that it claimed",
         &["metadata/keyed/claims.rs", "metadata/keyed.rs"],
+    ),
+    (
+        "one type, Inbound, with a file of its own for what it pulls",
+        &["transport/shm/inbound/pulling.rs", "transport/shm/inbound.rs"],
+    ),
+    (
+        "one type, Lane, with a file of its own for how requests end",
+        &["transport/shm/lane/ends.rs", "transport/shm/lane.rs"],
+    ),
+    (
+        "one type, ShmLink, with a file for each subject",
+        &[
+            "transport/shm/link/connecting.rs",
+            "transport/shm/link/pulling.rs",
+            "transport/shm/link/watched.rs",
+            "transport/shm/link.rs",
+        ],
     ),
     (
         "a link has its lanes, and a lane that dies hands its requests back to its link",

@@ -20,6 +20,7 @@ pub mod ranges;
 #[cfg(feature = "rdma")]
 pub mod rdma;
 pub mod report;
+pub mod shm;
 pub mod slice;
 pub mod table;
 pub mod tcp;
@@ -103,7 +104,7 @@ pub trait Transport: Send + Sync {
     /// How local memory of `kind` is moved; asked in every submit call, so cheap.
     fn takes(&self, kind: &Kind) -> Takes {
         match kind {
-            Kind::Host => Takes::Direct,
+            Kind::Host | Kind::Shared(_) => Takes::Direct,
             _ => Takes::No,
         }
     }
@@ -132,6 +133,12 @@ pub trait Transport: Send + Sync {
 
 /// The way from this engine to one segment over one transport.
 pub trait Link: Send + Sync {
+    /// Whether this way was proven to lead to the peer, where that has to be found out. While it was not, other transports are
+    /// used as if this one was not offered, which is no fall-back. Asked in every submit call, so cheap; begins to find out.
+    fn leads(&self) -> bool {
+        true
+    }
+
     /// Whether slices can be moved at all just now; asked once per submit call, which is refused with this error
     /// as a whole. Cheap: it reads no more than a few words of memory.
     fn ready(&self) -> Result<()> {

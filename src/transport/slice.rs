@@ -289,6 +289,11 @@ impl Slice {
         &self.hold.work
     }
 
+    /// The region that its local bytes lie in; `None` if the caller may use unregistered memory.
+    pub fn region(&self) -> Option<&crate::memory::Region> {
+        self.region.as_ref().map(|held| &**held.region())
+    }
+
     /// The slice's local bytes lie in `region`.
     pub fn is_in(&self, region: &Region) -> bool {
         self.hold.region().is_some_and(|held| std::ptr::eq(&**held, region))

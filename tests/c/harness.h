@@ -1,5 +1,5 @@
 /* What every C test shares: one printed line per check, a watchdog, a deadline clock, byte patterns,
- * and engines on 127.0.0.1 over TCP. */
+ * and engines on 127.0.0.1 over TCP, or over what TEST_TRANSPORT names. */
 #ifndef TESTS_C_HARNESS_H
 #define TESTS_C_HARNESS_H
 
@@ -171,7 +171,9 @@ static inline void harness_give_up(const char *what) {
 static inline transfer_engine_t engine_open(void) {
     transfer_engine_t engine = createTransferEngine("P2PHANDSHAKE", "127.0.0.1", "", 0, 0);
     if (engine == NULL) harness_give_up("createTransferEngine");
-    if (installTransport(engine, "tcp", NULL) == NULL) harness_give_up("installTransport tcp");
+    const char *transport = getenv("TEST_TRANSPORT");
+    if (transport == NULL) transport = "tcp";
+    if (installTransport(engine, transport, NULL) == NULL) harness_give_up(transport);
     return engine;
 }
 
