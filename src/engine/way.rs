@@ -87,7 +87,6 @@ fn pick(ways: impl Iterator<Item = Way>) -> Pick {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::Region;
     use crate::transport::slice::Slice;
 
     struct Fake(Option<Code>);
@@ -95,10 +94,6 @@ mod tests {
     impl Link for Fake {
         fn ready(&self) -> Result<()> {
             self.0.map_or(Ok(()), |code| Err(Error::new(code, "out of order")))
-        }
-
-        fn cut(&self, _: Option<&Region>, _: u64, _: u64, _: u64, left: u64) -> u64 {
-            left
         }
 
         fn submit(&self, _: Vec<Slice>, _: u64) {}

@@ -181,6 +181,12 @@ impl Work {
         }
     }
 
+    /// A number that the work of one batch has in common, and no other that is under way.
+    #[inline]
+    pub fn batch(&self) -> usize {
+        Arc::as_ptr(&self.sink).cast::<()>() as usize
+    }
+
     /// When a task came how far; `None` if there is no such task.
     pub fn phases(&self, task: u32) -> Option<Phases> {
         let task = self.tasks.get(task as usize)?;
@@ -290,8 +296,8 @@ impl Slice {
     }
 
     /// The region that its local bytes lie in; `None` if the caller may use unregistered memory.
-    pub fn region(&self) -> Option<&crate::memory::Region> {
-        self.region.as_ref().map(|held| &**held.region())
+    pub fn region(&self) -> Option<&Region> {
+        self.hold.region().map(|region| &**region)
     }
 
     /// The slice's local bytes lie in `region`.

@@ -16,9 +16,13 @@ use crate::memory::{RegionUse, View};
 use crate::transport::local;
 use crate::transport::ranges::Ranges;
 use crate::transport::slice::{Op, Slice, Task, Work};
+use crate::transport::Seams;
 
 /// Room made at first for the slices of a target. Chosen: 3 KiB; a list that is longer doubles.
 const FIRST_ROOM: usize = 64;
+
+/// Of no slice yet.
+const NOWHERE: Seams = Seams { local: (0, 0), remote: (0, 0) };
 
 /// Where requests of one target go.
 pub(super) struct Target {
@@ -29,6 +33,10 @@ pub(super) struct Target {
     any_source: bool,
     /// The peer's memory that held the last request: first byte and bytes.
     range: (u64, u64),
+    /// How long its slices are meant to be; 0: its link was not asked yet.
+    grain: u64,
+    /// What the link said of the last slice.
+    seams: Seams,
     slices: Vec<Slice>,
 }
 
@@ -76,6 +84,8 @@ impl<'a> Plan<'a> {
 
     /// Plans all requests, or there is an error. Nothing is posted in either case.
     pub(super) fn fill(&mut self, count: usize, entry: &impl Fn(usize) -> Request) -> Result<()> {
+        let bytes = (0..count).fold(0, |bytes: u64, index| bytes.saturating_add(entry(index).len));
+        self.bytes = bytes;
         let mut next = 0;
         while let Some(index) = self.cut_from(next, count, entry)? {
             // Without the registry's lock: this may ask the peer.
@@ -84,7 +94,7 @@ impl<'a> Plan<'a> {
             if changed {
                 // What was planned was checked against another descriptor, and perhaps cut for another transport.
                 let targets = std::mem::take(&mut self.targets);
-                *self = Plan { targets, ..Plan::new(self.engine, self.batch, count)? };
+                *self = Plan { targets, bytes, ..Plan::new(self.engine, self.batch, count)? };
                 next = 0;
             }
         }
@@ -120,7 +130,8 @@ impl<'a> Plan<'a> {
                 None => return Ok(false),
             }
         }
-        let Plan { engine, work, targets, last, holds, local_targets, .. } = self;
+        let Plan { engine, work, bytes, targets, last, holds, local_targets, .. } = self;
+        let bytes = *bytes;
         let (place, target) = (*last, &mut targets[*last]);
         if request.len == 0 {
             return Ok(true);
@@ -153,8 +164,22 @@ impl<'a> Plan<'a> {
             };
             let len = match way {
                 Some(way) => {
-                    let region = hold.region().map(|region| &**region);
-                    way.link.cut(region, source, covered, offset, left).clamp(1, covered)
+                    if target.grain == 0 {
+                        target.grain = way.link.grain(bytes, source, offset).max(1);
+                    }
+                    let (room, there) =
+                        match (room(target.seams.local, source), room(target.seams.remote, offset)) {
+                            (Some(room), Some(there)) => (room, there),
+                            _ => {
+                                target.seams =
+                                    way.link.seams(hold.region().map(|region| &**region), source, offset);
+                                let rooms =
+                                    (room(target.seams.local, source), room(target.seams.remote, offset));
+                                (rooms.0.unwrap_or(left), rooms.1.unwrap_or(left))
+                            }
+                        };
+                    let len = if left <= target.grain { left } else { way.link.cut(left, target.grain) };
+                    len.min(covered).min(room).min(there).max(1)
                 }
                 None => {
                     let (used, covered_there) =
@@ -181,7 +206,6 @@ impl<'a> Plan<'a> {
             target.slices[before.0..].reverse();
             local_targets[before.1..].reverse();
         }
-        self.bytes = self.bytes.saturating_add(request.len);
         self.running += 1;
         Ok(true)
     }
@@ -232,18 +256,23 @@ impl<'a> Plan<'a> {
     }
 }
 
+/// Bytes from `addr` to the end of a range, given as first byte and bytes; `None` if it lies outside.
+#[inline]
+fn room((first, len): (u64, u64), addr: u64) -> Option<u64> {
+    let at = addr.wrapping_sub(first);
+    (at < len).then(|| len - at)
+}
+
 impl Target {
     pub(super) fn new(id: i32, remote: Option<Remote>, any_source: bool) -> Self {
-        Target { id, remote, any_source, range: (0, 0), slices: Vec::new() }
+        Target { id, remote, any_source, range: (0, 0), grain: 0, seams: NOWHERE, slices: Vec::new() }
     }
 
     /// Whether the peer has the range of a request, which is not empty.
     #[inline]
     fn covers(&mut self, request: &Request) -> bool {
         let Some(remote) = &self.remote else { return true };
-        let (first, len) = self.range;
-        let at = request.offset.wrapping_sub(first);
-        if at < len && request.len <= len - at {
+        if room(self.range, request.offset).is_some_and(|room| request.len <= room) {
             return true;
         }
         let found = remote.covering(request);

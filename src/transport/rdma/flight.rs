@@ -63,6 +63,11 @@ impl Flight {
         self.slice.as_ref().filter(|slice| slice.op == Op::Write).map(Slice::leave_trail)
     }
 
+    /// Of its batch ([`Work::batch`](crate::transport::slice::Work::batch)); 0 for a probe.
+    pub(super) fn batch(&self) -> usize {
+        self.slice.as_ref().map_or(0, |slice| slice.work().batch())
+    }
+
     /// Its local memory is being unregistered.
     pub(super) fn is_revoked(&self) -> bool {
         self.slice.as_ref().is_some_and(|slice| slice.is_revoked())

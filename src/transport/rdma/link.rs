@@ -1,6 +1,7 @@
 //! The way to one segment: what is known of it, the rails that lead there, and flights that come back.
 
 mod choose;
+mod grain;
 mod named;
 mod returned;
 mod submit;
@@ -44,8 +45,6 @@ pub(super) struct RdmaLink {
     me: Weak<RdmaLink>,
     target: ArcSwap<Target>,
     affinity: Affinity,
-    block: u64,
-    fragment: u64,
     /// Flights that wait to be placed anew on the control plane.
     returned: Returned,
     closed: AtomicBool,
@@ -66,10 +65,6 @@ impl RdmaLink {
     ) -> Arc<Self> {
         let (desc, version) = route.desc().unwrap_or_default();
         let target = Target::new(shared, desc, version, &affinity);
-        let config = &shared.config;
-        let block = config.slice_bytes.min(LONGEST_SLICE);
-        // 16384 is upstream's default.
-        let fragment = config.fragment_ratio.map_or(16384, |ratio| block / ratio);
         Arc::new_cyclic(|me| RdmaLink {
             shared: shared.clone(),
             route,
@@ -77,8 +72,6 @@ impl RdmaLink {
             me: me.clone(),
             target: ArcSwap::from_pointee(target),
             affinity,
-            block,
-            fragment,
             returned: Returned::default(),
             closed: AtomicBool::new(false),
         })

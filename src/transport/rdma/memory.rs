@@ -90,13 +90,10 @@ impl Memory {
         }
     }
 
-    /// Bytes from `addr` to the end of its piece.
-    #[inline]
-    pub(super) fn piece_left(&self, region: &Region, addr: u64) -> u64 {
-        if region.len <= self.piece_bytes {
-            return region.end() - addr;
-        }
-        self.piece_bytes - (addr - region.addr) % self.piece_bytes
+    /// First byte and bytes of the piece of `region` that holds the byte at `addr`; the last one may end earlier.
+    pub(super) fn piece(&self, region: &Region, addr: u64) -> (u64, u64) {
+        let number = (addr - region.addr) / self.piece_bytes;
+        (region.addr + number * self.piece_bytes, self.piece_bytes)
     }
 
     /// Registers all regions on every NIC that works, or none. `ERR_CONTEXT` where one refuses.

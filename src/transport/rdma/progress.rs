@@ -110,7 +110,9 @@ fn prepare_to_sleep(shared: &Arc<Shared>, nic: &Arc<Nic>) -> i32 {
         nic.relied_on.store(false, Ordering::SeqCst);
     }
     let polled = nic.polled.swap(false, Ordering::Relaxed);
-    if posted && polled && !nic.relied_on.load(Ordering::SeqCst) {
+    // Also while nothing is posted: whoever has just polled is likely to post the next, and with the queues armed each short
+    // batch would wake us.
+    if polled && !nic.relied_on.load(Ordering::SeqCst) {
         nic.armed.store(false, Ordering::SeqCst);
         // Whoever relies on us from now on finds `armed` false and wakes us.
         if !nic.relied_on.load(Ordering::SeqCst) {

@@ -156,8 +156,8 @@ impl Queue {
     }
 
     /// Posts flights from the front of `flights` in one chain: up to the limits `most`, as many as there is room for,
-    /// and none from the first on that does not suit `incarnation`. Returns how many. Errno when the queue is not open,
-    /// or refused some: then it is stopped, and those that it took will come back.
+    /// and none from the first on that does not suit `incarnation`. Returns their bytes, if any were posted. Errno when the
+    /// queue is not open, or refused some: then it is stopped, and those that it took will come back.
     pub(super) fn post(
         &self,
         flights: &mut VecDeque<Flight>,
@@ -165,7 +165,7 @@ impl Queue {
         incarnation: u64,
         chain: &mut Chain,
         now_ns: u64,
-    ) -> std::result::Result<usize, i32> {
+    ) -> std::result::Result<Option<u64>, i32> {
         let mut ring = self.ring.lock();
         let ring = &mut *ring;
         let Some(qp) = ring.qp.as_ref().filter(|_| ring.state == State::Open) else {
@@ -181,11 +181,11 @@ impl Queue {
         let room = flights.iter().take(room).take_while(fits).count();
         // On first use: at a node with many peers most queue pairs only ever serve the other side.
         if ring.flights.capacity() == 0 && ring.flights.try_reserve_exact(self.depth).is_err() {
-            return Ok(0);
+            return Ok(None);
         }
         let count = if room == 0 { 0 } else { self.credit.reserve(room) };
         if count == 0 {
-            return Ok(0);
+            return Ok(None);
         }
         let next = ring.first.wrapping_add(ring.flights.len() as u32);
         let mut bytes = 0;
@@ -209,7 +209,7 @@ impl Queue {
         self.bytes.store(self.bytes.load(Relaxed) + bytes, Relaxed);
         ring.flights.extend(flights.drain(..posted));
         match outcome {
-            Ok(()) => Ok(posted),
+            Ok(()) => Ok(Some(bytes)),
             Err(refused) => {
                 // The tail that was posted may be unsignalled: only a flush makes it complete.
                 stop(ring, now_ns / 1_000_000);

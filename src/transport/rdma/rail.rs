@@ -2,6 +2,7 @@
 //! failure, proves itself before it carries data again. The machine in `machine` says what comes next. This file feeds
 //! it events, copies its outputs to where the data path reads them without a lock, and performs its actions.
 
+mod asked;
 pub(super) mod events;
 mod machine;
 mod shown;
@@ -23,12 +24,14 @@ use super::meter::Meter;
 use super::nic::Nic;
 use super::queue;
 use super::route::Route;
+use super::share::{self, POSTED_NS};
 use crate::config::Config;
 use crate::error::{Class, Code, Error};
 use crate::runtime::clock;
+use asked::Asked;
 use events::{Action, Attempt, By, Now, Pauses, Why};
 use machine::Machine;
-use waiting::Waiting;
+use waiting::{Served, Waiting};
 
 /// What rails ask of the transport that they belong to. Called without the locks of the rail's state and of its waiting
 /// list. The thread may hold `setup`, of this rail or another, and the lock of a completion queue's poller; so nothing
@@ -57,7 +60,7 @@ pub(super) trait Keeper: Send + Sync {
     fn give_up(&self, connection: &Arc<Connection>, cause: Error);
 
     /// Fails flights because the transport is stopped; does not wait where they are many.
-    fn fail(&self, flights: VecDeque<Flight>, error: &Error);
+    fn fail(&self, flights: Box<dyn Iterator<Item = Flight> + Send>, error: &Error);
 
     /// The rail has no connection any more.
     fn disconnected(&self, rail: &Rail);
@@ -109,26 +112,6 @@ pub(super) struct Owner {
 
 impl queue::Owner for Owner {}
 
-/// The last connection request of an engine of this project.
-#[derive(Default)]
-pub(super) struct Asked {
-    incarnation: u64,
-    number: u64,
-}
-
-impl Asked {
-    /// Whether the request is newer than the last one of the same engine, or that one again; it is the last one then.
-    /// An older one was overtaken: its queue pairs are gone. An incarnation of 0 is unknown, and so is its order.
-    pub(super) fn admits(&mut self, incarnation: u64, number: Option<u64>) -> bool {
-        let (Some(number), true) = (number, incarnation != 0) else { return true };
-        let admitted = self.incarnation != incarnation || number >= self.number;
-        if admitted {
-            *self = Asked { incarnation, number };
-        }
-        admitted
-    }
-}
-
 struct State {
     machine: Machine<Arc<Connection>, Error>,
     /// The attempt under way; its task hears when this is dropped.
@@ -175,8 +158,11 @@ impl Rail {
         }
         if self.waiting.is_empty() {
             if let Some(connection) = &*self.up.load() {
-                if let Err(errno) = connection.post(flights, now_ns) {
-                    self.post_failed(connection, errno);
+                let room = self.room(connection);
+                if room > 0 {
+                    if let Err(errno) = connection.post(flights, room, now_ns) {
+                        self.post_failed(connection, errno);
+                    }
                 }
                 if flights.is_empty() {
                     return;
@@ -184,6 +170,10 @@ impl Rail {
             }
         }
         self.waiting.append(flights);
+        if !flights.is_empty() {
+            self.withdraw(flights.iter().map(Flight::len).sum());
+            return fail_all(flights.drain(..), &Error::out_of_memory("requests that wait for a NIC"));
+        }
         // After they were added: either `stop` takes them, or this sees that `stop` came before.
         if self.keeper.upgrade().is_none_or(|keeper| keeper.is_stopped()) {
             return fail_all(self.waiting.take_all(), &destroyed());
@@ -199,24 +189,24 @@ impl Rail {
         let mut stale = Vec::new();
         let outcome = self.waiting.change(|waiting| -> Result<(), i32> {
             let incarnation = connection.incarnation.load(Ordering::Relaxed);
-            let mut post = |waiting: &mut VecDeque<Flight>| -> Result<(), i32> {
-                loop {
-                    // Only the front is looked at: much may wait, and this runs at every completion.
-                    while waiting.front().is_some_and(|flight| !flight.suits(incarnation)) {
-                        stale.extend(waiting.pop_front());
-                    }
-                    connection.post(waiting, clock::now_ns())?;
-                    if waiting.front().is_none_or(|flight| flight.suits(incarnation)) {
-                        return Ok(());
-                    }
+            let mut post = |flights: &mut VecDeque<Flight>, most: u64| -> Result<Served, i32> {
+                // Only the front is looked at: much may wait, and this runs at every completion.
+                while flights.front().is_some_and(|flight| !flight.suits(incarnation)) {
+                    stale.extend(flights.pop_front());
                 }
+                let room = self.room(&connection);
+                if flights.is_empty() || room == 0 {
+                    return Ok(if room == 0 { Served::Full } else { Served::Posted(0) });
+                }
+                let bytes = connection.post(flights, most.min(room), clock::now_ns())?;
+                Ok(if bytes == 0 { Served::Full } else { Served::Posted(bytes) })
             };
-            post(waiting)?;
+            waiting.serve(&mut post)?;
             if !waiting.is_empty() && connection.is_idle() {
                 // Nothing of ours will complete and bring us back here: others hold all the credit. Again, because
                 // their last completion may have come before the note.
                 self.nic.starved.store(true, Ordering::SeqCst);
-                post(waiting)?;
+                waiting.serve(&mut post)?;
             }
             Ok(())
         });
@@ -233,6 +223,12 @@ impl Rail {
             let lost = stale.into_iter().map(|flight| (flight, Loss::Flushed)).collect();
             keeper.recover(self, lost, None, Keys::Stale);
         }
+    }
+
+    /// Bytes that may still be posted.
+    #[inline]
+    fn room(&self, connection: &Connection) -> u64 {
+        share::room(self.meter.bytes_within(POSTED_NS), connection.queues.len(), connection.bytes())
     }
 
     fn post_failed(&self, connection: &Arc<Connection>, errno: i32) {
@@ -274,10 +270,10 @@ impl Rail {
             },
             Action::Pump => self.pump(),
             Action::HandBack(loss, cause) => {
-                let lost = self.waiting.take_all().into_iter().map(|flight| (flight, loss)).collect();
+                let lost = self.waiting.take_all().map(|flight| (flight, loss)).collect();
                 keeper.recover(self, lost, cause, Keys::Good);
             }
-            Action::Fail(error) => keeper.fail(self.waiting.take_all(), &error),
+            Action::Fail(error) => keeper.fail(Box::new(self.waiting.take_all()), &error),
             Action::Stop(connection, why) => keeper.give_up(&connection, self.explain(why)),
             Action::Vacate => keeper.disconnected(self),
             Action::Report(error) => keeper.note_failure(self, &error),

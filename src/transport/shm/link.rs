@@ -189,8 +189,8 @@ impl Link for ShmLink {
         false
     }
 
-    fn cut(&self, _: Option<&Region>, _: u64, covered: u64, _: u64, left: u64) -> u64 {
-        left.min(covered).min(SLICE)
+    fn grain(&self, _: u64, _: u64, _: u64) -> u64 {
+        SLICE
     }
 
     fn submit(&self, slices: Vec<Slice>, incarnation: u64) {

@@ -11,12 +11,12 @@ use super::super::peer::{Choice, Pair, Target, Window};
 use super::super::rail::Rail;
 use super::super::reap;
 use super::named::Named;
-use super::{not_registered, RdmaLink, LONGEST_SLICE};
+use super::{grain, not_registered, RdmaLink, LONGEST_SLICE};
 use crate::error::{Class, Code, Error, Result};
 use crate::memory::Region;
 use crate::topology::select::RowId;
 use crate::transport::slice::Slice;
-use crate::transport::Link;
+use crate::transport::{Link, Seams};
 
 /// Lists of flights longer than this are not kept for the thread's next call. Chosen: a list of so many takes 320 KiB.
 const SPARE_FLIGHTS: usize = 4096;
@@ -49,13 +49,37 @@ impl Link for RdmaLink {
         Err(Error::new(Code::DeviceNotFound, text).transient(Class::Device).peer(self.route.peer()))
     }
 
-    fn cut(&self, region: Option<&Region>, source: u64, covered: u64, remote: u64, left: u64) -> u64 {
-        let most = if left <= self.block + self.fragment { left } else { self.block };
-        let piece = region.map_or(covered, |region| self.shared.memory.piece_left(region, source));
+    fn grain(&self, bytes: u64, source: u64, remote: u64) -> u64 {
+        let config = &self.shared.config;
+        let grain = match config.path_roundrobin {
+            // Rails are taken in turn, not by load: equal slices make equal shares.
+            true => config.slice_bytes.unwrap_or(grain::USUAL),
+            false => suits_rails(self, bytes, source, remote),
+        };
+        grain.min(LONGEST_SLICE)
+    }
+
+    fn seams(&self, region: Option<&Region>, source: u64, remote: u64) -> Seams {
+        let none = Seams::default();
         let target = self.target.load();
-        let window = target.window(remote, &mut 0);
-        let there = window.map_or(left, |window| window.len - (remote - window.addr));
-        most.min(covered).min(piece).min(there).clamp(1, LONGEST_SLICE)
+        Seams {
+            local: region.map_or(none.local, |region| self.shared.memory.piece(region, source)),
+            // Where the peer's descriptor has changed meanwhile, the slice is refused later.
+            remote: target.window(remote, &mut 0).map_or(none.remote, |window| (window.addr, window.len)),
+        }
+    }
+
+    fn cut(&self, left: u64, grain: u64) -> u64 {
+        let config = &self.shared.config;
+        // 16384 is upstream's default.
+        let rest = config.fragment_ratio.map_or(16384, |ratio| grain / ratio);
+        let most = match left <= grain.saturating_add(rest) {
+            true => left,
+            // As upstream does it: what is set is the length of all but the last.
+            false if config.slice_bytes == Some(grain) => grain,
+            false => grain::even(left, grain),
+        };
+        most.min(LONGEST_SLICE)
     }
 
     fn submit(&self, slices: Vec<Slice>, incarnation: u64) {
@@ -102,6 +126,22 @@ impl Link for RdmaLink {
         self.closed.store(true, Ordering::Release);
         self.shared.destroyer.fail(self.returned.take_all().into_iter(), error);
     }
+}
+
+/// The grain that suits the rails that are usual between these places.
+fn suits_rails(link: &RdmaLink, bytes: u64, source: u64, remote: u64) -> u64 {
+    let (nics, set) = (&link.shared.nics, link.shared.config.slice_bytes);
+    let target = link.target.load();
+    let mut view = link.shared.memory.view();
+    let (Some(keys), Some(window)) = (view.at(source), target.window(remote, &mut 0)) else {
+        return grain::choose(bytes, 1, 0, set);
+    };
+    let choice = target.choice(&link.shared, keys.row(source), target.row(window, remote));
+    let usual = choice.pairs.iter().take(choice.first_tier).filter_map(|pair| nics.get(pair.local));
+    let usual = usual.filter(|nic| nic.is_active());
+    let (rails, rate) =
+        usual.fold((0, u64::MAX), |(count, rate), nic| (count + 1, rate.min(nic.meter.port_rate())));
+    grain::choose(bytes, rails, rate, set)
 }
 
 /// Hands the slices to the rails that `picker` chooses.

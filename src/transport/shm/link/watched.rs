@@ -84,7 +84,7 @@ impl Watched for ShmLink {
         let checks_deadlines = self.shared.config.slice_timeout.is_some();
         self.with_locked(lane, |lane, peer| {
             if checks_deadlines {
-                let due = |slice: &Slice| slice.work().deadline.is_some_and(|deadline| deadline <= now);
+                let due = |slice: &Slice| slice.work().deadline().is_some_and(|deadline| deadline <= now);
                 lane.abandon(due, &errors::late(peer), peer)?;
                 lane.disown(due, &errors::late(peer));
             }
