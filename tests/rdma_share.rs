@@ -110,11 +110,17 @@ fn small_calls_of_one_thread_stay_on_one_queue_pair_with_one_doorbell_each() {
     assert!((10..=11).contains(&most.posts), "{did:?}");
 }
 
-/// Work requests and bytes of four NICs in a call of `count` requests of `each` bytes.
-fn cut(log: &str, count: u64, each: u64) -> Vec<(u64, u64)> {
+/// Two engines with four NICs each.
+fn four_nics() -> (Node, Node) {
     let matrix = |nics: &str| format!(r#"{{"cpu:0":[[{nics}],[]]}}"#);
     let from = Node::over(&matrix(r#""sim0","sim1","sim2","sim3""#));
     let to = Node::over(&matrix(r#""sim4","sim5","sim6","sim7""#));
+    (from, to)
+}
+
+/// Work requests and bytes of four NICs in a call of `count` requests of `each` bytes.
+fn cut(log: &str, count: u64, each: u64) -> Vec<(u64, u64)> {
+    let (from, to) = four_nics();
     let len = count * each;
     run_between(&from, &to, len, 1, count, each);
     drop((from, to));
@@ -123,15 +129,16 @@ fn cut(log: &str, count: u64, each: u64) -> Vec<(u64, u64)> {
     ["sim0", "sim1", "sim2", "sim3"].map(sum).to_vec()
 }
 
-const FOUR: [(&str, &str); 2] =
-    [("SIMVERBS_DEVICES", "sim0,sim1,sim2,sim3,sim4,sim5,sim6,sim7"), ("SIMVERBS_GBPS", "400")];
+const EIGHT: (&str, &str) = ("SIMVERBS_DEVICES", "sim0,sim1,sim2,sim3,sim4,sim5,sim6,sim7");
+/// Fast, but nothing has completed before all is posted.
+const FAST: [(&str, &str); 3] = [EIGHT, ("SIMVERBS_GBPS", "400"), ("SIMVERBS_LAT_US", "100000")];
 
 /// What connecting takes: the first byte, and an empty write on each queue pair.
 const APART: u64 = 8;
 
 #[test]
 fn one_request_is_cut_for_all_nics() {
-    let Some(log) = log("one_request_is_cut_for_all_nics", &FOUR) else { return };
+    let Some(log) = log("one_request_is_cut_for_all_nics", &FAST) else { return };
     let nics = cut(&log, 1, MIB);
     assert!(nics.iter().all(|(_, bytes)| (MIB / 4..=MIB / 4 + 1).contains(bytes)), "{nics:?}");
     assert!(nics.iter().all(|(requests, _)| *requests <= APART), "{nics:?}");
@@ -139,7 +146,7 @@ fn one_request_is_cut_for_all_nics() {
 
 #[test]
 fn large_requests_that_are_enough_for_all_nics_are_not_cut() {
-    let Some(log) = log("large_requests_that_are_enough_for_all_nics_are_not_cut", &FOUR) else { return };
+    let Some(log) = log("large_requests_that_are_enough_for_all_nics_are_not_cut", &FAST) else { return };
     let nics = cut(&log, 64, MIB);
     assert!(nics.iter().all(|(_, bytes)| (16 * MIB..=16 * MIB + 1).contains(bytes)), "{nics:?}");
     assert!(nics.iter().all(|(requests, _)| (16..=16 + APART).contains(requests)), "{nics:?}");
@@ -147,8 +154,33 @@ fn large_requests_that_are_enough_for_all_nics_are_not_cut() {
 
 #[test]
 fn no_slice_is_longer_than_what_is_set() {
-    let settings = [FOUR[0], FOUR[1], ("MC_SLICE_SIZE", "65536")];
+    let settings = [FAST[0], FAST[1], FAST[2], ("MC_SLICE_SIZE", "65536")];
     let Some(log) = log("no_slice_is_longer_than_what_is_set", &settings) else { return };
     let nics = cut(&log, 64, MIB);
     assert!(nics.iter().all(|(requests, _)| (256..=256 + APART).contains(requests)), "{nics:?}");
+}
+
+#[test]
+fn p28_what_waits_for_a_nic_that_has_become_slow_goes_over_the_others() {
+    let name = "p28_what_waits_for_a_nic_that_has_become_slow_goes_over_the_others";
+    let control = std::env::temp_dir().join(format!("te-slow-{}", std::process::id()));
+    // 128 MB/s, and a tenth of that.
+    let settings = [EIGHT, ("SIMVERBS_GBPS", "1"), ("SIMVERBS_CTL", control.to_str().unwrap())];
+    let is_parent = std::env::var("SIMVERBS_CTL").is_err();
+    if is_parent {
+        std::fs::write(&control, "slow sim0 10\n").unwrap();
+    }
+    let log = log(name, &settings);
+    if is_parent {
+        std::fs::remove_file(&control).unwrap();
+    }
+    let Some(log) = log else { return };
+    let (from, to) = four_nics();
+    // Nothing is known of the NICs yet, so each is given a quarter at first.
+    run_between(&from, &to, 64 * MIB, 1, 64, MIB);
+    drop((from, to));
+    let bytes = |nic: &str| busy(&log, nic).iter().map(|did| did.bytes).sum::<u64>();
+    let slow = bytes("sim0");
+    // A quarter is 16 MiB, and it had 4 MiB posted when it was seen to be slow.
+    assert!((MIB..=13 * MIB).contains(&slow), "{slow}");
 }

@@ -16,6 +16,7 @@ use super::rail::{Event, Owner, Rail};
 use super::reap;
 use super::recover::recover;
 use super::shared::Shared;
+use super::spread::spread;
 use super::verbs::AsyncEvent;
 use crate::error::{Class, Code, Error, Result};
 use crate::runtime::{poll, thread};
@@ -273,17 +274,19 @@ fn scan(shared: &Arc<Shared>, nic: &Arc<Nic>, now: u64, thorough: bool) {
             look_after(shared, &queue, now, moment);
         }
     }
+    nic.meter.forget();
     for rail in shared.rails(nic).all() {
         if shared.is_stopped() {
             return;
         }
-        if rail.waiting() > 0 && (thorough || rail.waiting() <= FEW) {
+        if rail.has_waiting() && (thorough || rail.waiting.len() <= FEW) {
             let is_over =
                 |flight: &Flight| flight.is_expired(moment) || flight.is_revoked() || flight.is_given_up();
             let late = rail.take_waiting(is_over);
             let late = late.into_iter().map(|flight| (flight, Loss::Flushed)).collect();
             recover(shared, &rail, late, None, Keys::Good);
         }
+        spread(shared, &rail);
         rail.tick(now);
     }
     if thorough {

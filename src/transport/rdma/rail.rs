@@ -24,7 +24,7 @@ use super::meter::Meter;
 use super::nic::Nic;
 use super::queue;
 use super::route::Route;
-use super::share::{self, POSTED_NS};
+use super::share;
 use crate::config::Config;
 use crate::error::{Class, Code, Error};
 use crate::runtime::clock;
@@ -84,7 +84,8 @@ pub(super) struct Rail {
     up: ArcSwapOption<Connection>,
     /// Output of the machine: the rail may be chosen as any other.
     trusted: AtomicBool,
-    waiting: Waiting,
+    /// What waits for room or for a connection.
+    pub waiting: Waiting,
     /// Bytes posted or waiting, and bandwidth.
     pub meter: Meter,
     /// Used since the eviction hand passed.
@@ -228,7 +229,7 @@ impl Rail {
     /// Bytes that may still be posted.
     #[inline]
     fn room(&self, connection: &Connection) -> u64 {
-        share::room(self.meter.bytes_within(POSTED_NS), connection.queues.len(), connection.bytes())
+        share::room(self.meter.bytes_per_ms(), connection.queues.len(), connection.bytes())
     }
 
     fn post_failed(&self, connection: &Arc<Connection>, errno: i32) {
@@ -296,7 +297,7 @@ impl Rail {
     /// The last link to use the rail may be gone while others, to the same peer by another name, wait.
     fn route(&self, keeper: &dyn Keeper) -> Option<Arc<dyn Route>> {
         let known = self.state.lock().route.as_ref().and_then(Weak::upgrade);
-        known.or_else(|| keeper.route(self.waiting.link()?))
+        known.or_else(|| keeper.route(self.waiting.front(|flight| flight.link)?))
     }
 
     /// Keeps a connection that is to be set up. An error if nobody wants it any more; it is stopped then.
@@ -345,6 +346,7 @@ impl Rail {
             self.wanted.store(false, Ordering::Relaxed);
             self.used_ms.store(now_ms, Ordering::Relaxed);
         }
+        self.meter.forget();
         let used_ms = self.used_ms.load(Ordering::Relaxed);
         self.feed(Event::Tick { waiting: self.has_waiting(), used_ms });
     }
@@ -365,14 +367,14 @@ impl Rail {
         found
     }
 
+    /// What is submitted is posted at once, as far as there is room.
+    pub(super) fn posts_now(&self) -> bool {
+        self.is_up() && !self.has_waiting()
+    }
+
     /// Flights wait here.
     pub(super) fn has_waiting(&self) -> bool {
         !self.waiting.is_empty()
-    }
-
-    /// How many flights wait here.
-    pub(super) fn waiting(&self) -> usize {
-        self.waiting.len()
     }
 
     /// Takes out the waiting flights for which `wanted` holds; none if the transport is stopped meanwhile.
@@ -381,10 +383,17 @@ impl Rail {
         self.waiting.take(wanted, || keeper.as_ref().is_none_or(|keeper| keeper.is_stopped()))
     }
 
+    /// Time until `bytes` more would be through, by what is known of the rail and of its NIC, ns.
+    #[inline]
+    pub(super) fn cost_ns(&self, bytes: u64) -> u64 {
+        self.meter.cost_ns(bytes).max(self.nic.meter.cost_ns(bytes))
+    }
+
     /// `count` flights with `bytes` arrived.
     pub(super) fn settle(&self, bytes: u64, count: u64, now_ns: u64) {
-        self.meter.end(bytes, now_ns);
-        self.nic.meter.end(bytes, now_ns);
+        let looked_ns = self.nic.looked_ns.load(Ordering::Relaxed);
+        self.meter.end(bytes, now_ns, looked_ns);
+        self.nic.meter.end(bytes, now_ns, looked_ns);
         self.completed.fetch_add(count, Ordering::Relaxed);
     }
 

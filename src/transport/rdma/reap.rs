@@ -17,10 +17,19 @@ use crate::transport::slice::Ends;
 
 /// Takes up what the NIC completed; `false` if there was nothing, or another thread does it.
 pub(super) fn poll(shared: &Shared, nic: &Nic) -> bool {
-    let mut found = false;
+    let (mut found, mut elsewhere) = (false, false);
     let mut reaper = Reaper { shared, failed: Vec::new(), lost: Vec::new() };
     for completions in &nic.completions {
-        found |= completions.poll(|| shared.now_ms(), &mut reaper);
+        match completions.poll(|| shared.now_ms(), &mut reaper) {
+            Some(some) => found |= some,
+            None => elsewhere = true,
+        }
+    }
+    if !found {
+        if !elsewhere {
+            nic.looked_ns.store(shared.now_ns(), Ordering::Relaxed);
+        }
+        return false;
     }
     let Reaper { failed, lost, .. } = reaper;
     for (rail, connection, error) in failed {

@@ -6,18 +6,17 @@
 /// small work requests, which stays together.
 pub(super) const PORTION: u64 = 1 << 20;
 
-/// So much work is posted on a connection at the most: what it moves within that time, ns, or that many bytes per queue pair
-/// where that is more. Chosen: a caller that polls every half millisecond keeps the rail busy, and so does the NIC's thread
-/// for one that sleeps; a small request behind a huge batch waits no longer than this and one turn of each batch.
-pub(super) const POSTED_NS: u64 = 1_000_000;
+/// A connection has no more posted than it moves in a millisecond, or that many bytes per queue pair where that is more.
+/// Chosen: a caller that polls every half millisecond keeps the rail busy, and so does the NIC's thread for one that sleeps; a
+/// small request behind a huge batch waits no longer than this and one turn of each batch.
 const LEAST_POSTED: u64 = 2 * PORTION;
 
-/// Bytes that may still be posted on a connection of `count` queue pairs that moves `within` in [`POSTED_NS`] and has
-/// `posted` under way; some, if it has none. The rest waits, because of what waits the next can be chosen: what is posted is
-/// moved in its order.
+/// Bytes that may still be posted on a connection of `count` queue pairs that moves `per_ms` in a millisecond and has `posted`
+/// under way; some, if it has none. The rest waits, because of what waits the next can be chosen: what is posted is moved in
+/// its order.
 #[inline]
-pub(super) fn room(within: u64, count: usize, posted: u64) -> u64 {
-    within.max(LEAST_POSTED.saturating_mul(count as u64)).saturating_sub(posted)
+pub(super) fn room(per_ms: u64, count: usize, posted: u64) -> u64 {
+    per_ms.max(LEAST_POSTED.saturating_mul(count as u64)).saturating_sub(posted)
 }
 
 /// The queue pair of `count` for the next chain: `preferred`, unless it is busy; then the one that has the fewest bytes

@@ -11,7 +11,7 @@ use super::super::share::PORTION;
 
 /// The list. Any thread.
 #[derive(Default)]
-pub(super) struct Waiting {
+pub(in crate::transport::rdma) struct Waiting {
     /// Guards what waits.
     turns: Mutex<Turns>,
     /// How many, to be read without waiting for the lock; written under it.
@@ -46,7 +46,7 @@ pub(super) enum Served {
 
 impl Waiting {
     /// How many wait.
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::transport::rdma) fn len(&self) -> usize {
         self.len.load(Ordering::SeqCst)
     }
 
@@ -68,9 +68,32 @@ impl Waiting {
         result
     }
 
-    /// The link of one that waits.
-    pub(super) fn link(&self) -> Option<u32> {
-        self.turns.lock().front().map(|flight| flight.link)
+    /// What `look` finds about the one that is posted next. Under the lock.
+    pub(in crate::transport::rdma) fn front<T>(&self, look: impl FnOnce(&Flight) -> T) -> Option<T> {
+        self.turns.lock().front().map(look)
+    }
+
+    /// Takes out those of the longest list that would be posted last: about so many bytes, no more than `most`, and at most
+    /// half of the list.
+    pub(in crate::transport::rdma) fn take_surplus(&self, bytes: u64, most: usize) -> Vec<Flight> {
+        self.change(|turns| {
+            let mut taken = Vec::new();
+            let Some(list) = turns.lists.values_mut().max_by_key(|list| list.flights.len()) else {
+                return taken;
+            };
+            let most = most.min(list.flights.len() / 2);
+            if taken.try_reserve_exact(most).is_err() {
+                return taken;
+            }
+            let mut left = bytes;
+            while left > 0 && taken.len() < most {
+                let Some(flight) = list.flights.pop_back() else { break };
+                left = left.saturating_sub(flight.len());
+                taken.push(flight);
+            }
+            turns.len -= taken.len();
+            taken
+        })
     }
 
     /// Takes out all of them, in a time that does not depend on how many each batch has.
@@ -292,8 +315,10 @@ mod tests {
         assert!(waiting.take(is_one, || true).is_empty());
         assert_eq!((waiting.take(is_one, || false).len(), waiting.len()), (5, 5));
         assert_eq!(posted(&waiting, 4), [2, 2]);
+        let surplus = waiting.take_surplus(3, 9);
+        assert_eq!((surplus.len(), waiting.len()), (1, 2));
         let rest = waiting.take_all();
-        assert_eq!((rest.size_hint().0, rest.count(), waiting.len()), (3, 3, 0));
+        assert_eq!((rest.size_hint().0, rest.count(), waiting.len()), (2, 2, 0));
         assert!(posted(&waiting, 4).is_empty());
     }
 }
