@@ -5,8 +5,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use super::batch::Batch;
-use super::handles;
-use crate::error::Result;
+use crate::runtime::fork;
 use crate::transport::slice::{Status, Work};
 
 /// Submit calls of fewer tasks are looked up each time, since whoever has an answer for one of one task asks no more. Those of
@@ -15,6 +14,8 @@ const REMEMBERED: std::ops::RangeInclusive<usize> = 2..=4096;
 
 /// What a thread found the last time. Ids are never issued twice, and a batch says itself when it is gone.
 struct Seen {
+    /// Of the process that saw it: the handles of a parent are refused.
+    epoch: u32,
     token: u64,
     batch_id: u64,
     batch: Arc<Batch>,
@@ -27,15 +28,14 @@ thread_local! {
     static LAST: RefCell<Option<Seen>> = const { RefCell::new(None) };
 }
 
-/// What [`task_status`] gives for a task that is COMPLETED, if that is known without more ado and the poll has nothing else to do.
+/// What [`super::handles::task_status`] gives for a task that is COMPLETED, if that is known without more ado and the poll has nothing else to do.
 #[inline]
 pub fn completed(token: u64, batch_id: u64, task: usize) -> Option<(i32, u64)> {
     // During thread exit the cell may be gone.
     LAST.try_with(|last| {
         let last = last.try_borrow().ok()?;
         let seen = last.as_ref().filter(|seen| seen.batch_id == batch_id && seen.token == token)?;
-        // The parent's, in a forked child.
-        if !handles::is_of_this_process(token) || seen.batch.is_gone() || seen.batch.has_notification() {
+        if seen.epoch != fork::epoch() || seen.batch.is_gone() || seen.batch.has_notification() {
             return None;
         }
         let task = seen.work.tasks.get(task.wrapping_sub(seen.first))?;
@@ -45,22 +45,11 @@ pub fn completed(token: u64, batch_id: u64, task: usize) -> Option<(i32, u64)> {
     .flatten()
 }
 
-/// `STATUS_*` and bytes done of a task of the engine behind `token`; -1 if there is none. Moves data along while the task is not
-/// terminal, and may send the batch's notification.
-pub fn task_status(token: u64, batch_id: u64, task: usize) -> Result<(i32, u64)> {
-    let engine = handles::enter(token)?;
-    let batch = engine.batch(batch_id)?;
-    let found = engine.status_in(&batch, task)?;
-    if found.0 == Status::Completed as i32 {
-        // It may have been freed meanwhile, but then it was there when it was asked.
-        let _ = batch.with_work(task, |first, work, _| remember(token, batch_id, &batch, first, work));
-    }
-    Ok(found)
-}
-
-fn remember(token: u64, batch_id: u64, batch: &Arc<Batch>, first: usize, work: &Arc<Work>) {
+/// For the next question: `work`, of which `first` is the first task, is a submit call of the batch.
+pub(super) fn remember(token: u64, batch_id: u64, batch: &Arc<Batch>, first: usize, work: &Arc<Work>) {
     if REMEMBERED.contains(&work.tasks.len()) {
-        let seen = Seen { token, batch_id, batch: batch.clone(), first, work: work.clone() };
+        let seen =
+            Seen { epoch: fork::epoch(), token, batch_id, batch: batch.clone(), first, work: work.clone() };
         let _before =
             LAST.try_with(|last| last.try_borrow_mut().ok().and_then(|mut last| last.replace(seen)));
     }

@@ -19,7 +19,7 @@ const LOOKS_BEFORE_YIELD: u32 = 32;
 const TIMEOUT: i32 = 5;
 
 impl Engine {
-    /// As [`super::glance::task_status`].
+    /// As [`super::handles::task_status`].
     #[cfg(any(test, feature = "internals"))]
     pub fn task_status(&self, batch_id: u64, task: usize) -> Result<(i32, u64)> {
         self.status_in(&self.batch(batch_id)?, task)

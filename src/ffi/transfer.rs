@@ -5,7 +5,7 @@ use std::ffi::c_int;
 use super::guard::{guard, list, out, text, with_engine};
 use super::types::{batch_id_t, notify_msg_t, transfer_engine_t, transfer_request, transfer_status};
 use crate::engine::submit::Request;
-use crate::engine::{glance, Inside};
+use crate::engine::{glance, handles, Inside};
 use crate::error::{Code, Error, Result};
 use crate::handshake::Notification;
 use crate::runtime::headroom;
@@ -114,7 +114,7 @@ pub unsafe extern "C" fn getTransferStatus(
     }
     guard(|| {
         let status = out(status, "status")?;
-        put(status, glance::task_status(engine as u64, batch_id, task_id)?);
+        put(status, handles::task_status(engine as u64, batch_id, task_id)?);
         Ok(0)
     })
 }

@@ -57,7 +57,7 @@ impl Retire for Reaper<'_> {
     fn retired(&mut self, queue: &Arc<Queue>, retired: &mut Retired, drained: bool) {
         let Some(owner) = queue.owner::<Owner>() else { return };
         let rail = &owner.rail;
-        let connection = owner.connection.upgrade();
+        let connection = || owner.connection.upgrade();
         if !retired.done.is_empty() {
             // Before the ends are told: whoever hears of the last one finds nothing under way any more.
             let bytes = std::mem::take(&mut retired.bytes);
@@ -73,13 +73,14 @@ impl Retire for Reaper<'_> {
                 }
             }
             drop(ends);
-            if let Some(connection) = connection.as_ref().filter(|_| proved) {
-                if connection.note_proof() {
-                    rail.feed(Event::Proved(connection.clone()));
-                }
+            if let Some(connection) =
+                proved.then(connection).flatten().filter(|connection| connection.note_proof())
+            {
+                rail.feed(Event::Proved(connection));
             }
         }
         if !retired.lost.is_empty() {
+            let connection = connection();
             if let Some(connection) = connection.clone().filter(|connection| connection.cause().is_none()) {
                 self.fail(rail, connection, &retired.lost);
             }
@@ -92,7 +93,7 @@ impl Retire for Reaper<'_> {
             }
         }
         if drained {
-            self.shared.destroyer.take(queue, connection, None);
+            self.shared.destroyer.take(queue, connection(), None);
         }
         if rail.has_waiting() && rail.is_up() {
             rail.pump();
