@@ -33,6 +33,9 @@ pub(super) struct Meter {
     rate: AtomicU64,
     ns_per_gib: AtomicU64,
     port_rate: u64,
+    /// When bytes got under way on an idle link, and what has arrived since.
+    began_ns: AtomicU64,
+    arrived: AtomicU64,
     /// When bytes got under way on an idle link, or last arrived.
     since_ns: AtomicU64,
     /// Of the measurement under way: busy time, and bytes that arrived in it.
@@ -52,6 +55,8 @@ impl Meter {
             rate: AtomicU64::new(port_rate),
             ns_per_gib: AtomicU64::new(billions(GIB, port_rate)),
             port_rate,
+            began_ns: AtomicU64::new(0),
+            arrived: AtomicU64::new(0),
             since_ns: AtomicU64::new(0),
             window_ns: AtomicU64::new(0),
             window_bytes: AtomicU64::new(0),
@@ -78,6 +83,8 @@ impl Meter {
     pub(super) fn begin(&self, bytes: u64, now_ns: u64) {
         if self.inflight.fetch_add(bytes, Relaxed) == 0 {
             self.since_ns.store(now_ns, Relaxed);
+            self.began_ns.store(now_ns, Relaxed);
+            self.arrived.store(0, Relaxed);
         }
     }
 
@@ -87,16 +94,20 @@ impl Meter {
     }
 
     /// `bytes` arrived; at `looked_ns` somebody looked last and found nothing. While there is more to do, the link was busy
-    /// since it was last heard of. If there is nothing more, it may have been through long before: it is at least as fast as
-    /// it seems now, and no faster than it would be had it been through when somebody looked.
+    /// since it was last heard of. If there is nothing more, it may have been through long before: it has moved all that came
+    /// since it was idle, in that time at the most, and not what came just now before somebody looked.
     pub(super) fn end(&self, bytes: u64, now_ns: u64, looked_ns: u64) {
         let before = self.inflight.fetch_sub(bytes, Relaxed);
         let since = self.since_ns.swap(now_ns, Relaxed);
+        let arrived = self.arrived.load(Relaxed) + bytes;
+        self.arrived.store(arrived, Relaxed);
         let took = now_ns.saturating_sub(since);
         if before <= bytes {
-            let (least, estimate) = (billions(bytes, took), self.estimate.load(Relaxed));
+            let estimate = self.estimate.load(Relaxed);
+            let least = billions(arrived, now_ns.saturating_sub(self.began_ns.load(Relaxed)));
+            let least = least.min(self.port_rate);
             if least > estimate {
-                return self.learn(least.min(self.port_rate));
+                return self.learn(least);
             }
             let most = billions(bytes, looked_ns.saturating_sub(since));
             if most < estimate / 4 * 3 && bytes >= self.port_rate / TELLING {
@@ -157,12 +168,14 @@ fn billions(bytes: u64, by: u64) -> u64 {
     u64::try_from(u128::from(bytes) * 1_000_000_000 / u128::from(by.max(1))).unwrap_or(u64::MAX)
 }
 
-/// Small rates are left as they are: there a step is too much.
+/// Small rates are left as they are: there a step is too much. A rate a little above the port's is the port's, because no
+/// port is faster than it says; more means that it does not know.
 fn rounded(rate: u64, port_rate: u64) -> u64 {
     let step = (port_rate / STEPS).max(1);
-    match rate / step < 2 {
-        true => rate,
-        false => rate.saturating_add(step / 2) / step * step,
+    match rate / step {
+        0 | 1 => rate,
+        steps if (STEPS..STEPS + 2).contains(&steps) => port_rate,
+        _ => rate.saturating_add(step / 2) / step * step,
     }
 }
 
@@ -228,6 +241,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_found_together_at_the_end_does_not_look_fast() {
+        let (meter, mut now) = (Meter::new(1_250_000_000), 0);
+        for _ in 0..64 {
+            meter.begin(8 << 20, now);
+            // Two queue pairs, found by one look each time, at 100 MB/s.
+            for _ in 0..8 {
+                now += 10 * (1 << 20);
+                meter.end(1 << 19, now, now - 100);
+                meter.end(1 << 19, now + 500, now - 100);
+            }
+            now += 1_000_000;
+        }
+        let rate = meter.bytes_per_second();
+        assert!((95_000_000..107_000_000).contains(&rate), "{rate}");
+    }
+
+    #[test]
     fn a_slow_rail_that_gets_no_work_is_tried_again() {
         let (meter, mut now) = (Meter::new(50_000_000_000), 0);
         batches(&meter, &mut now, 5_000_000_000, 8, 1 << 20, RARELY);
@@ -251,5 +281,18 @@ mod tests {
         }
         assert!(meters[0].bytes_per_second() > meters[1].bytes_per_second());
         assert_eq!(meters[0].cost_ns(1 << 30), meters[1].cost_ns(1 << 30));
+        // Completions of some time that are found together look like more than there can be.
+        batches(&meters[0], &mut 0, 57_000_000_000, 16, 1 << 20, RARELY);
+        assert!(meters[0].bytes_per_second() > 56_000_000_000);
+        assert_eq!(meters[0].cost_ns(1 << 30), meters[1].cost_ns(1 << 30));
+    }
+
+    #[test]
+    fn rates_are_multiples_of_an_eighth_but_for_small_ones_and_those_about_the_ports() {
+        for (rate, expected) in
+            [(5, 5), (199, 199), (270, 300), (740, 700), (760, 800), (800, 800), (990, 800), (1010, 1000)]
+        {
+            assert_eq!(rounded(rate, 800), expected, "{rate}");
+        }
     }
 }

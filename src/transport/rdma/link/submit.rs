@@ -10,6 +10,7 @@ use super::super::origin::Origin;
 use super::super::peer::{Choice, Pair, Target, Window};
 use super::super::rail::Rail;
 use super::super::reap;
+use super::super::share;
 use super::named::Named;
 use super::{grain, not_registered, RdmaLink, LONGEST_SLICE};
 use crate::error::{Class, Code, Error, Result};
@@ -21,9 +22,9 @@ use crate::transport::{Link, Seams};
 /// Lists of flights longer than this are not kept for the thread's next call. Chosen: a list of so many takes 320 KiB.
 const SPARE_FLIGHTS: usize = 4096;
 
-/// Slices of a call for one rail are handed over when they have so many bytes. Chosen: 5 µs at 400 Gbit/s, in which the next
-/// ones for this and for seven other rails are sorted; so a large call keeps its rails busy from its first slices on.
-const HAND_OVER: u64 = 256 << 10;
+/// Slices of a call for one rail are handed over when they have so many bytes; so a large call keeps its rails busy from its
+/// first slices on. Chosen: a chain has no more, so there are not more chains for it.
+const HAND_OVER: u64 = share::PORTION;
 
 /// Slices of one submit call by rail; kept per thread so that a call allocates nothing.
 #[derive(Default)]
