@@ -323,6 +323,40 @@ static void shared_memory(void) {
     CHECK_EQ("nothing of it is left", shared_mappings(), 0);
 }
 
+/* A child that lives on has no copy of a connection, which would hide from its other end that the engine is gone. */
+static void forks(void) {
+    setenv("TEST_TRANSPORT", "shm", 1);
+    transfer_engine_t here = engine_open(), there = engine_open();
+    unsigned char *near = registered_bytes(here, 4096), *far = registered_bytes(there, 4096);
+    char name[128];
+    engine_name(there, name, sizeof name);
+    segment_id_t target = openSegment(here, name);
+    transfer_request_t r = request(OPCODE_WRITE, near, target, (uintptr_t)far, 4096);
+    pattern_fill(near, 4096, 9);
+    CHECK_EQ("a WRITE between engines of one process", transfer_once(here, r, END_MS), STATUS_COMPLETED);
+    CHECK("has its bytes", pattern_matches(far, 4096, 9));
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        pause();
+        _exit(0);
+    }
+    destroyTransferEngine(there);
+    batch_id_t batch = batch_open(here, 1);
+    mte_task_error_info_t why = {0};
+    if (submitTransfer(here, batch, &r, 1) == 0) {
+        CHECK_EQ("a WRITE to an engine that is gone", await_task(here, batch, 0, END_MS), STATUS_FAILED);
+        CHECK_EQ("why", mte_task_error(here, batch, 0, &why), 0);
+        CHECK("its end was seen", why.error_class == MTE_CLASS_NETWORK || why.error_class == MTE_CLASS_METADATA);
+    }
+    freeBatchID(here, batch);
+    kill(child, SIGKILL);
+    waitpid(child, NULL, 0);
+    destroyTransferEngine(here);
+    setenv("TEST_TRANSPORT", "tcp", 1);
+}
+
 static void not_proven(const char *what, const char *setting) {
     peer_t peer = peer_start(BYTES, setting);
     segment_id_t target = openSegment(engine, peer.name);
@@ -354,6 +388,7 @@ int main(int argc, char **argv) {
     bytes = registered_bytes(engine, BYTES);
     proven();
     shared_memory();
+    forks();
     destroyTransferEngine(engine);
     if (getuid() != 0) {
         refused();

@@ -205,7 +205,7 @@ pub(super) fn receive(socket: RawFd, room: &mut [u8]) -> io::Result<(usize, Opti
         let empty = unsafe { libc::CMSG_LEN(0) } as usize;
         let passed = header.filter(|header| outcome.is_ok() && header.cmsg_type == libc::SCM_RIGHTS);
         if let Some(header) = passed {
-            for index in 0..(header.cmsg_len as usize).saturating_sub(empty) / size_of::<RawFd>() {
+            for index in 0..header.cmsg_len.saturating_sub(empty) / size_of::<RawFd>() {
                 // SAFETY: the header's length says that so many descriptors follow; each is new and nobody else's.
                 let fd = unsafe {
                     OwnedFd::from_raw_fd(libc::CMSG_DATA(header).cast::<RawFd>().add(index).read_unaligned())

@@ -117,6 +117,11 @@ impl Lane {
         self.asked.is_some() || !self.awaited.is_empty()
     }
 
+    /// Something may come from the peer that a caller waits for.
+    pub(super) fn expects(&self) -> bool {
+        self.awaits() || matches!(self.stage, Stage::Greeting(..))
+    }
+
     /// Slices that the peer has not heard of.
     pub(super) fn waiting(&self) -> usize {
         self.pending.len() + self.writes.len() + self.unknown.len() + self.reads.len()

@@ -15,21 +15,24 @@ pub(super) const CHUNK: u64 = SLICE;
 const MOST_WORDS: usize = 4;
 
 impl ShmLink {
-    /// Pulls some of the READs that may be pulled, on this thread. `false`: there are none.
-    pub(super) fn pull_some(&self) -> bool {
+    /// Pulls some of the READs that may be pulled, on this thread, `most` bytes at the most; says how many bytes they were.
+    pub(super) fn pull_some(&self, most: u64) -> u64 {
         let mut lane = self.lane.lock();
-        let Stage::Up(connection) = &lane.stage else { return false };
+        let Stage::Up(connection) = &lane.stage else { return 0 };
+        if lane.reads.is_empty() {
+            return 0;
+        }
         let (source, generation) = (connection.source, lane.generation);
         let mut taken = Vec::new();
         if taken.try_reserve(lane.reads.len().min(MOST_PULLS)).is_err() {
-            return false;
+            return 0;
         }
         let (mut pulls, mut checks) = ([Pull { from: 0, to: 0, len: 0 }; MOST_PULLS], [(0, 0); MOST_WORDS]);
         let (mut bytes, mut words, mut others) = (0, 0, 0);
         let mut direct = Vec::new();
         while let Some(read) = lane.reads.front() {
             let (len, check) = (read.slice.len, read.check);
-            let fits = taken.is_empty() || bytes + len <= CHUNK && taken.len() < MOST_PULLS;
+            let fits = bytes + len <= most && taken.len() < MOST_PULLS;
             let known = checks[..words].contains(&check);
             if !fits || !known && words == MOST_WORDS {
                 break;
@@ -53,7 +56,7 @@ impl ShmLink {
         }
         drop(lane);
         if taken.is_empty() {
-            return false;
+            return 0;
         }
         let now_ns = clock::now_ns();
         taken.iter().for_each(|read| read.slice.note_posted(now_ns));
@@ -63,7 +66,7 @@ impl ShmLink {
             Ok(()) if copied => self.complete(taken, bytes),
             _ => self.pull_each(taken, source, generation),
         }
-        true
+        bytes
     }
 
     pub(super) fn complete(&self, reads: Vec<PendingRead>, bytes: u64) {
