@@ -105,9 +105,9 @@ static bool ends(int fd) {
 #define MAGIC 0x6d74655f73686d01u
 enum { HELLO = 1, WELCOME, WRITES, WITHDRAW, ASK, ENDED, GRANT, SHARE };
 
-/* Greets the peer as one that is what it says: `cell` holds an incarnation, `word` a number. */
+/* Greets the peer as one that is what it says: `cell` holds an incarnation, and `word`, which follows it once more, a number. */
 static int greeted(const peer_t *peer, uint64_t *cell, uint64_t *word, const char *incarnation) {
-    uint64_t hello[9] = {HELLO, MAGIC, cell[0], cell[1], 0, 0, (uintptr_t)cell, (uintptr_t)word, *word};
+    uint64_t hello[9] = {HELLO, MAGIC, cell[0], cell[1], 0, 0, (uintptr_t)cell, (uintptr_t)cell, *word};
     unsigned char *expected = (unsigned char *)&hello[4];
     for (int i = 0; i < 16; i++) sscanf(incarnation + 2 * i, "%2hhx", &expected[i]);
     int fd = socket_of(peer);
@@ -171,10 +171,10 @@ static void shrinks(const peer_t *peer, uint64_t *cell, uint64_t *word, const ch
 }
 
 static void liars(const peer_t *peer, const char *incarnation) {
-    uint64_t cell[2] = {11, 12}, word = 13, answer[641];
+    uint64_t cell[3] = {11, 12, 13}, *word = &cell[2], answer[641];
     unsigned char *mine = map_bytes(BYTES);
     memset(mine, 0x77, BYTES);
-    int fd = greeted(peer, cell, &word, incarnation);
+    int fd = greeted(peer, cell, word, incarnation);
     uint64_t asks[] = {WRITES, 1, (uintptr_t)mine, peer->base + BYTES - 1, 2, 0, 2, 8, peer->base, 4096, 0, 3, (uintptr_t)mine, 8, 4096, 0,
                        4, (uintptr_t)mine, peer->base, 4096, 99};
     CHECK("requests good and bad", send(fd, asks, sizeof asks, MSG_NOSIGNAL) == sizeof asks);
@@ -194,28 +194,28 @@ static void liars(const peer_t *peer, const char *incarnation) {
     CHECK("one about memory of others", send(fd, ask, sizeof ask, MSG_NOSIGNAL) == sizeof ask && recv(fd, answer, sizeof answer, 0) == 56);
     CHECK("is refused", answer[1] == 7 && answer[5] == 0);
     /* The word is what says that the connection is still wanted. */
-    word = 0;
+    *word = 0;
     memset(mine, 0x33, BYTES);
     uint64_t late[] = {WRITES, 5, (uintptr_t)mine, peer->base, 4096, 0};
     CHECK("a request of a connection that was given up", send(fd, late, sizeof late, MSG_NOSIGNAL) == sizeof late);
     CHECK("is answered", recv(fd, answer, sizeof answer, 0) == 24 && answer[0] == ENDED && answer[1] == 5);
     CHECK("and not pulled", answer[2] == 4 && all_bytes(peer->view, 4096, 0x77));
     close(fd);
-    word = 14;
-    fd = greeted(peer, cell, &word, incarnation);
+    *word = 14;
+    fd = greeted(peer, cell, word, incarnation);
     uint64_t long_[] = {WRITES, 6, (uintptr_t)mine, peer->base, UINT64_MAX, 0};
     CHECK("a request without end", send(fd, long_, sizeof long_, MSG_NOSIGNAL) == sizeof long_);
     CHECK("ends the connection", ends(fd));
     close(fd);
-    word = 15;
-    fd = greeted(peer, cell, &word, incarnation);
+    *word = 15;
+    fd = greeted(peer, cell, word, incarnation);
     uint64_t share[] = {SHARE, 1, (uintptr_t)mine, BYTES};
     CHECK("shared memory without a descriptor", send(fd, share, sizeof share, MSG_NOSIGNAL) == sizeof share);
     CHECK("ends the connection", ends(fd));
     close(fd);
-    shrinks(peer, cell, &word, incarnation, mine);
+    shrinks(peer, cell, word, incarnation, mine);
     /* Answers that nobody reads must not pile up. */
-    fd = greeted(peer, cell, &word, incarnation);
+    fd = greeted(peer, cell, word, incarnation);
     uint64_t many[1 + 5 * 128] = {WRITES};
     for (size_t i = 0; i < 128; i++) memcpy(many + 1 + 5 * i, (uint64_t[]){i, (uintptr_t)mine, peer->base, 64, 0}, 40);
     size_t taken = 0;
@@ -323,6 +323,40 @@ static void shared_memory(void) {
     CHECK_EQ("nothing of it is left", shared_mappings(), 0);
 }
 
+/* A child that lives on has no copy of a connection, which would hide from its other end that the engine is gone. */
+static void forks(void) {
+    setenv("TEST_TRANSPORT", "shm", 1);
+    transfer_engine_t here = engine_open(), there = engine_open();
+    unsigned char *near = registered_bytes(here, 4096), *far = registered_bytes(there, 4096);
+    char name[128];
+    engine_name(there, name, sizeof name);
+    segment_id_t target = openSegment(here, name);
+    transfer_request_t r = request(OPCODE_WRITE, near, target, (uintptr_t)far, 4096);
+    pattern_fill(near, 4096, 9);
+    CHECK_EQ("a WRITE between engines of one process", transfer_once(here, r, END_MS), STATUS_COMPLETED);
+    CHECK("has its bytes", pattern_matches(far, 4096, 9));
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        pause();
+        _exit(0);
+    }
+    destroyTransferEngine(there);
+    batch_id_t batch = batch_open(here, 1);
+    mte_task_error_info_t why = {0};
+    if (submitTransfer(here, batch, &r, 1) == 0) {
+        CHECK_EQ("a WRITE to an engine that is gone", await_task(here, batch, 0, END_MS), STATUS_FAILED);
+        CHECK_EQ("why", mte_task_error(here, batch, 0, &why), 0);
+        CHECK("its end was seen", why.error_class == MTE_CLASS_NETWORK || why.error_class == MTE_CLASS_METADATA);
+    }
+    freeBatchID(here, batch);
+    kill(child, SIGKILL);
+    waitpid(child, NULL, 0);
+    destroyTransferEngine(here);
+    setenv("TEST_TRANSPORT", "tcp", 1);
+}
+
 static void not_proven(const char *what, const char *setting) {
     peer_t peer = peer_start(BYTES, setting);
     segment_id_t target = openSegment(engine, peer.name);
@@ -354,6 +388,7 @@ int main(int argc, char **argv) {
     bytes = registered_bytes(engine, BYTES);
     proven();
     shared_memory();
+    forks();
     destroyTransferEngine(engine);
     if (getuid() != 0) {
         refused();

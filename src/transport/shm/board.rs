@@ -1,6 +1,6 @@
 //! Words of this engine that peers read beside the bytes that they pull: the cell that holds the incarnation, and words that
 //! say whether something is still valid (a region, a connection). A word keeps its address for as long as the transport lives,
-//! and never holds the same number twice.
+//! and never holds the same number twice. The incarnation stands in front of each as well, so one read proves both.
 
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
@@ -9,12 +9,17 @@ use parking_lot::Mutex;
 use crate::error::{Class, Code, Error, Result};
 use crate::transport::incarnation;
 
-/// Words made at once. Chosen: a page of them.
-const CHUNK: usize = 512;
+/// Words made at once. Chosen: two pages of them.
+const CHUNK: usize = 256;
+/// Numbers of a word: the incarnation, its own, and one that is not used, so that none crosses a cache line.
+const WIDTH: usize = 4;
+/// The place of its own among them.
+const NUMBER: usize = 2;
 
 /// All words of an engine. Any thread.
 pub(super) struct Board {
     cell: [AtomicU64; 2],
+    id: [u64; 2],
     /// Guards which words are in use.
     words: Mutex<Words>,
 }
@@ -25,6 +30,7 @@ struct Words {
     /// The number of the next word that is opened. Begins at random, so that memory which was a word once does not look
     /// like one by chance.
     next: u64,
+    is_wiped: bool,
 }
 
 /// A word in use.
@@ -44,9 +50,10 @@ impl Board {
         getrandom::fill(&mut random).map_err(|e| {
             Error::new(Code::Socket, format!("no random numbers: {e}")).transient(Class::Resource)
         })?;
-        let cell = numbers(id).map(AtomicU64::new);
-        let words = Words { chunks: Vec::new(), free: Vec::new(), next: u64::from_le_bytes(random) >> 1 | 1 };
-        Ok(Board { cell, words: Mutex::new(words) })
+        let next = u64::from_le_bytes(random) >> 1 | 1;
+        let words = Words { chunks: Vec::new(), free: Vec::new(), next, is_wiped: false };
+        let id = numbers(id);
+        Ok(Board { cell: id.map(AtomicU64::new), id, words: Mutex::new(words) })
     }
 
     /// Where peers read the incarnation.
@@ -56,7 +63,10 @@ impl Board {
 
     /// From now on nothing that peers pull counts.
     pub(super) fn wipe(&self) {
-        self.cell.iter().for_each(|word| word.store(0, SeqCst));
+        let mut words = self.words.lock();
+        words.is_wiped = true;
+        let all = self.cell.iter().chain(words.chunks.iter().flat_map(|chunk| chunk.iter()));
+        all.for_each(|number| number.store(0, SeqCst));
     }
 
     /// Opens a word. `ERR_MEMORY` if there is none left and no room for more.
@@ -68,26 +78,29 @@ impl Board {
             let mut chunk = Vec::new();
             // Room for all that there will be: giving a word back must not fail.
             let all = first + CHUNK;
-            let fits = chunk.try_reserve_exact(CHUNK).is_ok()
+            let fits = chunk.try_reserve_exact(CHUNK * WIDTH).is_ok()
                 && words.chunks.try_reserve(1).is_ok()
                 && words.free.try_reserve(all).is_ok();
             fits.then_some(()).ok_or_else(no_room)?;
-            chunk.extend((0..CHUNK).map(|_| AtomicU64::new(0)));
+            let [one, two] = self.id;
+            chunk.extend([one, two, 0, 0].into_iter().cycle().take(CHUNK * WIDTH).map(AtomicU64::new));
             words.chunks.push(chunk.into_boxed_slice());
             words.free.extend((first..all).rev());
         }
         let index = words.free.pop().ok_or_else(no_room)?;
         let number = words.next;
         words.next += 1;
-        let word = &words.chunks[index / CHUNK][index % CHUNK];
-        word.store(number, SeqCst);
+        let word = &words.chunks[index / CHUNK][index % CHUNK * WIDTH..][..WIDTH];
+        if !words.is_wiped {
+            word[NUMBER].store(number, SeqCst);
+        }
         Ok(Word { index, addr: word.as_ptr() as u64, number })
     }
 
     /// The word is valid no more. Once only.
     pub(super) fn close(&self, word: Word) {
         let mut words = self.words.lock();
-        words.chunks[word.index / CHUNK][word.index % CHUNK].store(0, SeqCst);
+        words.chunks[word.index / CHUNK][word.index % CHUNK * WIDTH + NUMBER].store(0, SeqCst);
         words.free.push(word.index);
     }
 }

@@ -18,7 +18,7 @@ use super::pull::{self, Check, Pull, Source};
 use super::reactor::{Next, Reactor, Watched};
 use super::shared::Shared;
 use super::sharing::share;
-use super::wire::{self, End, Hello, Kind, Message, Verdict, Welcome, MOST_BYTES, MOST_ENTRIES};
+use super::wire::{self, End, Hello, Kind, Message, Verdict, Welcome, FEW_BYTES, MOST_BYTES, MOST_ENTRIES};
 use crate::runtime::tracked::Tracked;
 
 /// WRITEs that wait to be pulled; with more, the socket is not read. Chosen: several messages, and 128 KiB of memory.
@@ -54,6 +54,7 @@ struct State {
     /// Shared memory of the peer, and that of ours which the peer was told of.
     mappings: Mappings,
     told: Vec<u64>,
+    buffer: Vec<u8>,
     interest: i32,
     /// Other threads were asked to help with what is in the queue.
     has_help: bool,
@@ -121,6 +122,7 @@ impl Inbound {
                 granted: Vec::new(),
                 mappings: Mappings::default(),
                 told: Vec::new(),
+                buffer: Vec::new(),
                 interest: libc::EPOLLIN,
                 has_help: false,
                 ended_by: None,
@@ -130,7 +132,12 @@ impl Inbound {
 
     /// Reads messages and takes them in. `Err`: why the connection ends.
     fn receive(&self, state: &mut State) -> Result<(), &'static str> {
-        let mut buffer = [0u8; MOST_BYTES];
+        // Kept, since to make one takes as long as a call.
+        let mut buffer = std::mem::take(&mut state.buffer);
+        if buffer.is_empty() {
+            buffer.try_reserve_exact(MOST_BYTES).map_err(|_| "there is no memory for messages")?;
+            buffer.resize(MOST_BYTES, 0);
+        }
         while state.queue.len() < MOST_QUEUED && !state.owes() {
             match kernel::receive(self.socket.as_raw_fd(), &mut buffer) {
                 Ok((0, _)) => return Err("the peer has hung up"),
@@ -142,6 +149,7 @@ impl Inbound {
             // What is granted is waited for.
             self.flush(state)?;
         }
+        state.buffer = buffer;
         Ok(())
     }
 
@@ -244,18 +252,37 @@ impl Inbound {
         self.send(&mut state.ended, Kind::Ended)
     }
 
-    fn send<const N: usize>(&self, entries: &mut Vec<[u64; N]>, kind: Kind) -> Result<(), &'static str> {
-        while !entries.is_empty() {
-            let mut message = Message::new(kind);
-            let count = entries.len().min(MOST_ENTRIES);
-            entries[..count].iter().for_each(|entry| message.push(entry));
-            match self.socket.send_with_flags(message.bytes(), libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT) {
-                Ok(_) => drop(entries.drain(..count)),
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(()),
-                Err(_) => return Err("the connection failed"),
+    fn send<const W: usize>(&self, entries: &mut Vec<[u64; W]>, kind: Kind) -> Result<(), &'static str> {
+        loop {
+            let sent = match entries.len() {
+                0 => return Ok(()),
+                1..=4 => self.send_some::<W, FEW_BYTES>(entries, kind)?,
+                _ => self.send_some::<W, MOST_BYTES>(entries, kind)?,
+            };
+            if sent == 0 {
+                return Ok(());
             }
+            entries.drain(..sent);
         }
-        Ok(())
+    }
+
+    /// Sends a message with the first of `entries` and says how many they were; 0: the socket is full.
+    fn send_some<const W: usize, const N: usize>(
+        &self,
+        entries: &[[u64; W]],
+        kind: Kind,
+    ) -> Result<usize, &'static str> {
+        let mut message = Message::<N>::new(kind);
+        let mut count = 0;
+        while count < entries.len() && !message.is_full() {
+            message.push(&entries[count]);
+            count += 1;
+        }
+        match self.socket.send_with_flags(message.bytes(), libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT) {
+            Ok(_) => Ok(count),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(0),
+            Err(_) => Err("the connection failed"),
+        }
     }
 
     /// What is watched, and what is to be done, after any of the above.

@@ -14,23 +14,23 @@ use crate::runtime::tracked::Tracked;
 pub(super) const MOST_PIECES: usize = 128;
 
 /// A list of memory pieces of both sides, in the same order.
-pub(super) struct Pieces {
-    ours: [libc::iovec; MOST_PIECES],
-    theirs: [libc::iovec; MOST_PIECES],
+pub(super) struct Pieces<const N: usize> {
+    ours: [libc::iovec; N],
+    theirs: [libc::iovec; N],
     used: usize,
     bytes: u64,
 }
 
-impl Pieces {
+impl<const N: usize> Pieces<N> {
     /// An empty list.
     pub(super) fn new() -> Self {
         let empty = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
-        Pieces { ours: [empty; MOST_PIECES], theirs: [empty; MOST_PIECES], used: 0, bytes: 0 }
+        Pieces { ours: [empty; N], theirs: [empty; N], used: 0, bytes: 0 }
     }
 
     /// Adds `len` bytes to be read from `theirs` to `ours`; nothing where the list is full.
     pub(super) fn push(&mut self, theirs: u64, ours: u64, len: u64) {
-        if self.used < MOST_PIECES {
+        if self.used < N {
             let piece =
                 |addr: u64| libc::iovec { iov_base: addr as *mut libc::c_void, iov_len: len as usize };
             (self.ours[self.used], self.theirs[self.used]) = (piece(ours), piece(theirs));

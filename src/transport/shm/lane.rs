@@ -17,7 +17,7 @@ use super::kernel;
 use super::mapped::Mappings;
 use super::pull::Check;
 use super::sharing::share;
-use super::wire::{self, End, Kind, Message, Welcome, MOST_BYTES, MOST_ENTRIES};
+use super::wire::{self, End, Kind, Message, Welcome, FEW_BYTES, MOST_BYTES, MOST_ENTRIES};
 use crate::error::{Class, Code, Error};
 use crate::runtime::clock;
 use crate::runtime::tracked::Tracked;
@@ -84,6 +84,7 @@ pub(super) struct Lane {
     pub generation: u64,
     /// WRITEs that were completed.
     pub written: u64,
+    buffer: Vec<u8>,
 }
 
 /// Why a connection ends.
@@ -109,12 +110,18 @@ impl Lane {
             is_probed: false,
             generation: 0,
             written: 0,
+            buffer: Vec::new(),
         }
     }
 
     /// Something is waited for from the peer.
     pub(super) fn awaits(&self) -> bool {
         self.asked.is_some() || !self.awaited.is_empty()
+    }
+
+    /// Something may come from the peer that a caller waits for.
+    pub(super) fn expects(&self) -> bool {
+        self.awaits() || matches!(self.stage, Stage::Greeting(..))
     }
 
     /// Slices that the peer has not heard of.
@@ -185,17 +192,20 @@ impl Lane {
     pub(super) fn flush(&mut self, peer: &str) -> Result<(), Down> {
         self.ask(peer)?;
         while !self.writes.is_empty() && !self.is_full {
-            self.tell(peer)?;
+            match self.writes.len() {
+                1..=4 => self.tell::<FEW_BYTES>(peer)?,
+                _ => self.tell::<MOST_BYTES>(peer)?,
+            }
         }
         Ok(())
     }
 
-    fn tell(&mut self, peer: &str) -> Result<(), Down> {
+    fn tell<const N: usize>(&mut self, peer: &str) -> Result<(), Down> {
         if !self.awaited.reserve(MOST_ENTRIES.min(self.writes.len())) {
             self.writes.drain(..).for_each(|slice| slice.fail(errors::no_memory()));
             return Ok(());
         }
-        let mut message = Message::new(Kind::Write);
+        let mut message = Message::<N>::new(Kind::Write);
         let mut tags = [0; MOST_ENTRIES];
         let mut count = 0;
         if !self.awaits() {
@@ -247,7 +257,7 @@ impl Lane {
                 self.heard = Instant::now();
             }
             self.questions += 1;
-            let mut message = Message::new(Kind::Ask);
+            let mut message = Message::<FEW_BYTES>::new(Kind::Ask);
             message.push(&[self.questions, slice.remote, slice.len]);
             let asked = (self.questions, slice.remote, slice.len);
             self.unknown.push_front(slice);
@@ -259,7 +269,7 @@ impl Lane {
     }
 
     /// `false`: the socket is full.
-    fn send(&mut self, message: &Message, peer: &str) -> Result<bool, Down> {
+    fn send<const N: usize>(&mut self, message: &Message<N>, peer: &str) -> Result<bool, Down> {
         let (Stage::Up(connection) | Stage::Greeting(connection, _)) = &self.stage else { return Ok(false) };
         match connection.socket.send_with_flags(message.bytes(), libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT) {
             Ok(_) => Ok(true),
@@ -273,13 +283,24 @@ impl Lane {
 
     /// Takes in what the peer has sent. `Ok(true)`: something came.
     pub(super) fn receive(&mut self, peer: &str) -> Result<bool, Down> {
-        let mut buffer = [0u8; MOST_BYTES];
+        // Kept, since to make one takes as long as a call.
+        let mut buffer = std::mem::take(&mut self.buffer);
+        if buffer.is_empty() {
+            buffer.try_reserve_exact(MOST_BYTES).map_err(|_| errors::no_memory())?;
+            buffer.resize(MOST_BYTES, 0);
+        }
+        let outcome = self.receive_into(&mut buffer, peer);
+        self.buffer = buffer;
+        outcome
+    }
+
+    fn receive_into(&mut self, buffer: &mut [u8], peer: &str) -> Result<bool, Down> {
         let mut came = false;
         loop {
             let (Stage::Up(connection) | Stage::Greeting(connection, _)) = &self.stage else {
                 return Ok(came);
             };
-            match kernel::receive(connection.socket.as_raw_fd(), &mut buffer) {
+            match kernel::receive(connection.socket.as_raw_fd(), buffer) {
                 Ok((0, _)) => return Err(errors::hung_up(peer)),
                 Ok((len, passed)) => {
                     came = true;

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 
+use self::pulling::CHUNK;
 use super::errors;
 use super::lane::{Lane, Stage};
 use super::reactor::{Reactor, Watched};
@@ -159,6 +160,10 @@ impl ShmLink {
         });
     }
 
+    fn has_reads(&self) -> bool {
+        !self.lane.lock().reads.is_empty()
+    }
+
     fn is_polled(&self) -> bool {
         let polled = self.polled.load(Relaxed);
         polled != 0 && self.shared.now_us().saturating_sub(polled) < POLLED_US
@@ -211,16 +216,15 @@ impl Link for ShmLink {
             lane.sort(peer);
             Ok(true)
         });
+        // Small ones at once; of many, as much as a wake-up of another thread would take.
         let mut pulled = 0;
-        while pulled < INLINE {
-            let next = self.lane.lock().reads.front().map(|read| read.slice.len);
-            let Some(next) = next else { return };
-            if pulled + next > INLINE || !self.pull_some() {
-                break;
+        loop {
+            match self.pull_some(INLINE - pulled) {
+                0 => break,
+                bytes => pulled += bytes.min(INLINE - pulled),
             }
-            pulled += next.max(INLINE / 64);
         }
-        if !self.lane.lock().reads.is_empty() {
+        if self.has_reads() {
             if let Some(me) = self.me.upgrade() {
                 self.reactor.work(me);
             }
@@ -230,10 +234,11 @@ impl Link for ShmLink {
     fn poll(&self) -> bool {
         self.polled.store(self.shared.now_us(), Relaxed);
         let moved = match self.lane.try_lock() {
+            Some(lane) if !lane.expects() => false,
             Some(lane) => self.with_locked(lane, |lane, peer| lane.receive(peer)),
             None => false,
         };
-        self.pull_some() | moved
+        (self.pull_some(CHUNK) > 0) | moved
     }
 
     fn rely_on_threads(&self) {

@@ -4,6 +4,9 @@
 
 use super::kernel::{Pieces, MOST_PIECES};
 
+/// Pieces of a read that is short.
+const FEW_PIECES: usize = 8;
+
 /// Words beside a read.
 const MOST_CHECKS: usize = 8;
 /// Pieces of one read that are bytes to be pulled.
@@ -30,8 +33,11 @@ pub(super) struct Pull {
     pub len: u64,
 }
 
-/// A word of the peer's, and what it has to hold.
+/// Where a word of the peer's is, behind its incarnation ([`super::board`]), and what it has to hold.
 pub(super) type Check = (u64, u64);
+
+/// Numbers that are read of a word: the incarnation and its own.
+const WORD: usize = 3;
 
 /// Why bytes did not come, or do not count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,15 +79,24 @@ pub(super) fn pull(source: &Source, pulls: &[Pull], checks: &[Check]) -> Result<
 
 /// A read that ends early is [`Loss::Theirs`], whosever fault it is.
 fn read(source: &Source, pulls: &[Pull], checks: &[Check]) -> Result<(), Loss> {
-    debug_assert!(pulls.len() <= MOST_PULLS && checks.len() <= MOST_CHECKS);
-    let mut pieces = Pieces::new();
-    pulls.iter().for_each(|pull| pieces.push(pull.from, pull.to, pull.len));
-    let mut words = [0u64; MOST_CHECKS + 2];
-    let base = words.as_mut_ptr() as u64;
-    for (index, (addr, _)) in (0..).zip(checks) {
-        pieces.push(*addr, base + 8 * (2 + index), 8);
+    // Most have one piece, and a long list takes time to be made.
+    match pulls.len() + checks.len() < FEW_PIECES {
+        true => read_by::<FEW_PIECES>(source, pulls, checks),
+        false => read_by::<MOST_PIECES>(source, pulls, checks),
     }
-    pieces.push(source.cell, base, 16);
+}
+
+fn read_by<const N: usize>(source: &Source, pulls: &[Pull], checks: &[Check]) -> Result<(), Loss> {
+    debug_assert!(pulls.len() + checks.len() < N && checks.len() <= MOST_CHECKS);
+    let mut pieces = Pieces::<N>::new();
+    pulls.iter().for_each(|pull| pieces.push(pull.from, pull.to, pull.len));
+    let mut words = [[0u64; WORD]; MOST_CHECKS];
+    for ((addr, _), word) in checks.iter().zip(&mut words) {
+        pieces.push(*addr, word.as_mut_ptr() as u64, 8 * WORD as u64);
+    }
+    if checks.is_empty() {
+        pieces.push(source.cell, words[0].as_mut_ptr() as u64, 16);
+    }
     match pieces.read(source.pid) {
         Ok(bytes) if bytes == pieces.bytes() => {}
         Err(error) if error.raw_os_error() != Some(libc::EFAULT) => {
@@ -91,10 +106,10 @@ fn read(source: &Source, pulls: &[Pull], checks: &[Check]) -> Result<(), Loss> {
     }
     // The kernel has written them.
     let words = std::hint::black_box(words);
-    if words[..2] != source.id {
+    if words[..checks.len().max(1)].iter().any(|word| word[..2] != source.id) {
         return Err(Loss::Gone(0));
     }
-    match checks.iter().zip(&words[2..]).all(|((_, expected), found)| expected == found) {
+    match checks.iter().zip(&words).all(|((_, expected), word)| *expected == word[2]) {
         true => Ok(()),
         false => Err(Loss::Stale),
     }
@@ -110,7 +125,7 @@ fn can_be_read(source: &Source, pull: &Pull) -> bool {
     let mut done = 0;
     while done < pull.len {
         let len = (SCRATCH as u64).min(pull.len - done);
-        let mut pieces = Pieces::new();
+        let mut pieces = Pieces::<1>::new();
         pieces.push(pull.from + done, scratch.as_mut_ptr() as u64, len);
         if !pieces.read(source.pid).is_ok_and(|bytes| bytes == len) {
             return false;
@@ -128,7 +143,7 @@ mod tests {
     #[test]
     fn bytes_count_only_if_the_words_hold() {
         let cell = [AtomicU64::new(5), AtomicU64::new(6)];
-        let word = AtomicU64::new(7);
+        let word = [5, 6, 7].map(AtomicU64::new);
         let own = std::process::id() as i32;
         let source = Source { pid: own, cell: cell.as_ptr() as u64, id: [5, 6] };
         let check = [(word.as_ptr() as u64, 7)];
@@ -142,9 +157,11 @@ mod tests {
         {
             assert_eq!(pull(&source, &pulls, &check), Err(expected));
         }
-        word.store(8, SeqCst);
+        word[2].store(8, SeqCst);
         assert_eq!(pull(&source, &[fits], &check), Err(Loss::Stale));
+        assert_eq!(pull(&Source { id: [5, 7], ..source }, &[fits], &check), Err(Loss::Gone(0)));
         assert_eq!(pull(&Source { id: [5, 7], ..source }, &[fits], &[]), Err(Loss::Gone(0)));
+        assert_eq!(pull(&source, &[fits], &[]), Ok(()));
         assert_eq!(verify(&Source { cell: 8, ..source }, &[]), Err(Loss::Gone(libc::EFAULT)));
         assert_eq!(verify(&Source { pid: i32::MAX, ..source }, &[]), Err(Loss::Gone(libc::ESRCH)));
     }

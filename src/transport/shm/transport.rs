@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use socket2::{Domain, Socket, Type};
@@ -24,6 +25,11 @@ use crate::transport::{Link, Transport};
 /// Threads: one for two processors, up to so many. Chosen: callers pull too, and need the other processors; more threads than
 /// that meet at the memory's bandwidth.
 const MOST_THREADS: usize = 4;
+
+/// How long the end waits for the threads, and how often it looks. Chosen: they are at a pull for less than a millisecond, unless the
+/// peer serves its own pages and does not.
+const JOIN_LIMIT: Duration = Duration::from_secs(1);
+const JOIN_PAUSE: Duration = Duration::from_micros(200);
 
 /// The installed transport.
 pub(super) struct Shm {
@@ -128,8 +134,18 @@ impl Transport for Shm {
             link.close(&stopping());
         }
         self.shared.reactors().iter().for_each(|reactor| reactor.stop());
+        let deadline = Instant::now() + JOIN_LIMIT;
         for thread in std::mem::take(&mut *self.threads.lock()) {
-            let _ = thread.join();
+            while !thread.is_finished() && Instant::now() < deadline {
+                std::thread::sleep(JOIN_PAUSE);
+            }
+            match thread.is_finished() {
+                true => drop(thread.join()),
+                // What it uses it holds.
+                false => {
+                    tracing::error!("a thread that reads a peer's memory does not return, and is left behind")
+                }
+            }
         }
     }
 

@@ -98,7 +98,7 @@ pub(super) struct Hello {
 
 impl Hello {
     /// As a message.
-    pub(super) fn encode(&self) -> Message {
+    pub(super) fn encode(&self) -> Message<FEW_BYTES> {
         let Hello { own, expected, cell, word } = *self;
         let mut message = Message::new(Kind::Hello);
         message.push(&[MAGIC, own[0], own[1], expected[0], expected[1], cell, word.0, word.1]);
@@ -136,7 +136,7 @@ pub(super) enum Verdict {
 
 impl Welcome {
     /// As a message.
-    pub(super) fn encode(&self) -> Message {
+    pub(super) fn encode(&self) -> Message<FEW_BYTES> {
         let mut message = Message::new(Kind::Welcome);
         message.push(&[MAGIC, self.own[0], self.own[1], self.cell, self.verdict as u64]);
         message
@@ -153,16 +153,19 @@ impl Welcome {
 }
 
 /// A message that is being made.
-pub(super) struct Message {
+pub(super) struct Message<const N: usize = MOST_BYTES> {
     kind: Kind,
-    bytes: [u8; MOST_BYTES],
+    bytes: [u8; N],
     used: usize,
 }
 
-impl Message {
+/// Bytes of a message with an entry or a few: a long one takes time to be made.
+pub(super) const FEW_BYTES: usize = 256;
+
+impl<const N: usize> Message<N> {
     /// One without entries.
     pub(super) fn new(kind: Kind) -> Self {
-        let mut message = Message { kind, bytes: [0; MOST_BYTES], used: 0 };
+        let mut message = Message { kind, bytes: [0; N], used: 0 };
         message.put(kind as u64);
         message
     }
@@ -182,7 +185,8 @@ impl Message {
 
     /// There is no room for another entry.
     pub(super) fn is_full(&self) -> bool {
-        self.used >= 8 * (1 + MOST_ENTRIES * self.kind.width()).min(MOST_BYTES / 8)
+        let entry = 8 * self.kind.width();
+        self.used + entry > N || self.used >= 8 + MOST_ENTRIES * entry
     }
 
     /// What goes into the socket.
@@ -228,7 +232,7 @@ mod tests {
 
     #[test]
     fn what_is_no_message_is_told_from_messages() {
-        let mut message = Message::new(Kind::Write);
+        let mut message: Message = Message::new(Kind::Write);
         assert!(decode(message.bytes()).is_none(), "it has no entry");
         while !message.is_full() {
             message.push(&[1, 2, 3, 4, 5]);

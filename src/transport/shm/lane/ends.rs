@@ -35,7 +35,7 @@ impl Lane {
             if count == 0 {
                 return Ok(());
             }
-            let mut message = Message::new(Kind::Withdraw);
+            let mut message: Message = Message::new(Kind::Withdraw);
             tags[..count].iter().for_each(|tag| message.push(&[*tag]));
             // With a full socket it stays as it is, and is tried again.
             if !self.send(&message, peer)? {

@@ -3,33 +3,46 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::{ShmLink, SLICE};
+use parking_lot::MutexGuard;
+
 use crate::runtime::clock;
 use crate::transport::shm::ends::unless_unwanted;
 use crate::transport::shm::errors;
-use crate::transport::shm::lane::{PendingRead, Stage};
+use crate::transport::shm::lane::{Lane, PendingRead, Stage};
 use crate::transport::shm::pull::{self, Check, Loss, Pull, Source, MOST_PULLS};
 
 /// Bytes of one pull. Chosen: as a slice.
 pub(super) const CHUNK: u64 = SLICE;
+/// READs that are few.
+const FEW: usize = 4;
 /// Words of regions that one pull looks at.
 const MOST_WORDS: usize = 4;
 
 impl ShmLink {
-    /// Pulls some of the READs that may be pulled, on this thread. `false`: there are none.
-    pub(super) fn pull_some(&self) -> bool {
-        let mut lane = self.lane.lock();
-        let Stage::Up(connection) = &lane.stage else { return false };
+    /// Pulls some of the READs that may be pulled, on this thread, `most` bytes at the most; says how many bytes they were.
+    pub(super) fn pull_some(&self, most: u64) -> u64 {
+        let lane = self.lane.lock();
+        // A long list takes time to be made.
+        match lane.reads.len() {
+            0 => 0,
+            1..=FEW => self.pull_up_to::<FEW>(lane, most),
+            _ => self.pull_up_to::<MOST_PULLS>(lane, most),
+        }
+    }
+
+    fn pull_up_to<const N: usize>(&self, mut lane: MutexGuard<'_, Lane>, most: u64) -> u64 {
+        let Stage::Up(connection) = &lane.stage else { return 0 };
         let (source, generation) = (connection.source, lane.generation);
         let mut taken = Vec::new();
-        if taken.try_reserve(lane.reads.len().min(MOST_PULLS)).is_err() {
-            return false;
+        if taken.try_reserve(lane.reads.len().min(N)).is_err() {
+            return 0;
         }
-        let (mut pulls, mut checks) = ([Pull { from: 0, to: 0, len: 0 }; MOST_PULLS], [(0, 0); MOST_WORDS]);
+        let (mut pulls, mut checks) = ([Pull { from: 0, to: 0, len: 0 }; N], [(0, 0); MOST_WORDS]);
         let (mut bytes, mut words, mut others) = (0, 0, 0);
         let mut direct = Vec::new();
         while let Some(read) = lane.reads.front() {
             let (len, check) = (read.slice.len, read.check);
-            let fits = taken.is_empty() || bytes + len <= CHUNK && taken.len() < MOST_PULLS;
+            let fits = bytes + len <= most && taken.len() < N;
             let known = checks[..words].contains(&check);
             if !fits || !known && words == MOST_WORDS {
                 break;
@@ -53,7 +66,7 @@ impl ShmLink {
         }
         drop(lane);
         if taken.is_empty() {
-            return false;
+            return 0;
         }
         let now_ns = clock::now_ns();
         taken.iter().for_each(|read| read.slice.note_posted(now_ns));
@@ -63,7 +76,7 @@ impl ShmLink {
             Ok(()) if copied => self.complete(taken, bytes),
             _ => self.pull_each(taken, source, generation),
         }
-        true
+        bytes
     }
 
     pub(super) fn complete(&self, reads: Vec<PendingRead>, bytes: u64) {

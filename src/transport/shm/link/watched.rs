@@ -4,6 +4,7 @@ use std::io::{ErrorKind, Read};
 use std::time::{Duration, Instant};
 
 use super::connecting::SILENCE;
+use super::pulling::CHUNK;
 use super::{ShmLink, WITHDRAWN_LIMIT};
 use crate::error::{Class, Error};
 use crate::transport::shm::ends::finish;
@@ -32,16 +33,16 @@ impl Watched for ShmLink {
         self.with_locked(lane, |lane, peer| lane.receive(peer));
         // Locked anew: after an end there is nothing to arm.
         self.arm();
-        match self.lane.lock().reads.is_empty() {
-            true => Next::Done,
-            false => Next::Work,
+        match self.has_reads() {
+            true => Next::Work,
+            false => Next::Done,
         }
     }
 
     fn work(&self) -> Next {
-        match self.pull_some() {
-            true => Next::Work,
-            false => Next::Done,
+        match self.pull_some(CHUNK) {
+            0 => Next::Done,
+            _ => Next::Work,
         }
     }
 
@@ -94,9 +95,9 @@ impl Watched for ShmLink {
             lane.disown_withdrawn(now, WITHDRAWN_LIMIT);
             Ok(true)
         });
-        match self.lane.lock().reads.is_empty() {
-            true => Next::Done,
-            false => Next::Work,
+        match self.has_reads() {
+            true => Next::Work,
+            false => Next::Done,
         }
     }
 
