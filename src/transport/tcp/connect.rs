@@ -151,7 +151,7 @@ async fn prepare(
         mark = Some(drawn);
     }
     let stream = stream.map(TcpStream::into_std).map_err(|e| failed(&e))?;
-    set_options(&stream, &shared.config);
+    set_options(&stream, &shared.config, &shared.log);
     let socket = Socket::new(stream).map_err(|e| failed(&e))?;
     shared.stats.lanes_opened.fetch_add(1, Relaxed);
     let incarnation = endpoint.incarnation.map_or(0, |(id, _)| incarnation::key(&id));
