@@ -175,8 +175,8 @@ config! {
         "when set: install TCP at creation and nothing else";
     tcp_pool: bool = true, "1", "MC_TCP_ENABLE_CONNECTION_POOL", on_off,
         "keep connections to peers that publish tcp_proto_version 2; 0: a connection per request";
-    tcp_lanes: usize = 4, "4", "MC_TCP_LANES_PER_PEER" or "MC_TCP_MAX_CONNECTIONS_PER_PEER", int(1..=16),
-        "connections per peer";
+    tcp_lanes: usize = 0, "0", "MC_TCP_LANES_PER_PEER" or "MC_TCP_MAX_CONNECTIONS_PER_PEER", int(0..=16),
+        "connections per peer; 0: four, and within the host no more than data-plane threads";
     tcp_stripe_bytes: u64 = 1 << 20, "1048576", "MC_TCP_STRIPE_SIZE", int(65536..=1 << 40),
         "requests larger than this are cut into pieces of this size, spread over the lanes";
     tcp_threads: usize = 0, "0", "MC_TCP_THREADS" or "MC_NUM_TCP_IO_THREADS", int(0..=64),

@@ -211,7 +211,7 @@ pub(super) fn set_options(stream: &TcpStream, config: &Config, log: &RateLimit) 
 }
 
 /// Both ends are on this host: the kernel routes what goes to an address of its own over the loopback.
-fn stays_here(stream: &TcpStream) -> bool {
+pub(super) fn stays_here(stream: &TcpStream) -> bool {
     let (Ok(ours), Ok(theirs)) = (stream.local_addr(), stream.peer_addr()) else { return false };
     is_one_host(ours.ip().to_canonical(), theirs.ip().to_canonical())
 }
