@@ -112,7 +112,9 @@ fn strangers(node: &Node, numbers: std::ops::Range<usize>) {
 fn a_rail_costs_the_same_however_many_there_are() {
     let name = "a_rail_costs_the_same_however_many_there_are";
     let log = std::env::temp_dir().join(format!("te-scale-{}", std::process::id()));
-    if apart(name, &[("SIMVERBS_QP_LOG", log.to_str().unwrap())]) {
+    // To write 10^5 lines takes longer than to destroy as many queue pairs.
+    let settings = [("SIMVERBS_QP_LOG", log.to_str().unwrap())];
+    if apart(name, if is_full() { &[] } else { &settings }) {
         let _ = std::fs::remove_file(&log);
         return;
     }
@@ -128,7 +130,7 @@ fn a_rail_costs_the_same_however_many_there_are() {
         "{rails} rails of 2 queue pairs: {each} bytes each, {:.0} us of processor to be connected ({took:?})",
         (processor_seconds() - before) * 1e6 / added as f64
     ));
-    // Measured: 2900. Rings are made when something is posted.
+    // Measured: 1500. Rings are made when something is posted.
     assert!(each < 4096, "{each} bytes");
     tell_idle(&format!("{} queue pairs", 2 * rails));
     let start = Instant::now();
@@ -136,11 +138,10 @@ fn a_rail_costs_the_same_however_many_there_are() {
     let took = start.elapsed();
     tell(&format!("  the end of the engine took {took:?}"));
     assert!(took < FOREVER / 2, "{took:?}");
-    let destroyed = || {
-        let text = std::fs::read_to_string(std::env::var("SIMVERBS_QP_LOG").unwrap()).unwrap_or_default();
-        text.lines().count()
-    };
-    soon("queue pairs stay", || destroyed() == 2 * rails);
+    let destroyed = |log: &str| std::fs::read_to_string(log).unwrap_or_default().lines().count();
+    if let Ok(log) = std::env::var("SIMVERBS_QP_LOG") {
+        soon("queue pairs stay", || destroyed(&log) == 2 * rails);
+    }
 }
 
 #[test]
@@ -170,9 +171,10 @@ fn a_request_takes_the_same_memory_however_many_wait_and_all_of_it_comes_back() 
         from.engine.wait_batch(batch, Some(FOREVER)).unwrap();
         from.engine.free_batch(batch).unwrap();
         per_request.push(peak as f64 / count as f64);
-        let kept = live() - before;
+        // What threads and rails keep for the next call. A thread of the library may be giving the last requests back.
+        soon("memory of requests stays", || live() - before < 1 << 20);
         tell(&format!(
-            "{count} requests in one call: {:.0} bytes each at the most, {:.0} ns of processor to submit each; {kept} bytes stay",
+            "{count} requests in one call: {:.0} bytes each at the most, {:.0} ns of processor to submit each",
             peak as f64 / count as f64,
             submitted * 1e9 / count as f64
         ));
@@ -185,14 +187,15 @@ fn a_request_takes_the_same_memory_however_many_wait_and_all_of_it_comes_back() 
 #[test]
 fn rails_that_wait_for_credit_are_all_served() {
     let name = "rails_that_wait_for_credit_are_all_served";
-    if apart(name, &[("MC_MAX_CQE_PER_CTX", "16"), ("SIMVERBS_NOCOPY", "1")]) {
+    let ports = [("MC_MIN_RPC_PORT", "10000"), ("MC_MAX_RPC_PORT", "32000")];
+    if apart(name, &[("MC_MAX_CQE_PER_CTX", "16"), ("SIMVERBS_NOCOPY", "1"), ports[0], ports[1]]) {
         return;
     }
     let from = Node::new("sim0");
-    let peers: Vec<Node> = (0..number(12, 200)).map(|_| Node::new("sim1")).collect();
+    let peers: Vec<Node> = (0..number(12, 1000)).map(|_| Node::new("sim1")).collect();
     let targets: Vec<i32> = peers.iter().map(|to| from.engine.open_segment(to.name()).unwrap()).collect();
-    let each = 64;
-    for _ in 0..3 {
+    let (each, rounds, before) = (64, 3, processor_seconds());
+    for _ in 0..rounds {
         let batches: Vec<u64> = peers.iter().map(|_| from.engine.allocate_batch(each).unwrap()).collect();
         for ((batch, to), target) in batches.iter().zip(&peers).zip(&targets) {
             let request = |_: usize| Request {
@@ -212,6 +215,11 @@ fn rails_that_wait_for_credit_are_all_served() {
             from.engine.free_batch(batch).unwrap();
         }
     }
+    tell(&format!(
+        "{} peers with traffic over RDMA, 16 work requests at a time in all: {:.1} us of processor a request",
+        peers.len(),
+        (processor_seconds() - before) * 1e6 / (rounds * each * peers.len()) as f64
+    ));
 }
 
 #[test]
@@ -289,7 +297,8 @@ fn an_open_segment_takes_the_same_memory_however_many_there_are() {
 #[test]
 fn a_peer_with_traffic_takes_the_same_memory_however_many_there_are() {
     let name = "a_peer_with_traffic_takes_the_same_memory_however_many_there_are";
-    if common::in_child(name, &[("MC_LOG_LEVEL", "ERROR"), ("MC_TCP_MAX_INBOUND", "65536")]) {
+    let ports = [("MC_MIN_RPC_PORT", "10000"), ("MC_MAX_RPC_PORT", "32000")];
+    if common::in_child(name, &[("MC_LOG_LEVEL", "ERROR"), ports[0], ports[1]]) {
         return;
     }
     let memory = vec![0u8; 4096];
