@@ -194,7 +194,8 @@ fn rails_that_wait_for_credit_are_all_served() {
     let from = Node::new("sim0");
     let peers: Vec<Node> = (0..number(12, 1000)).map(|_| Node::new("sim1")).collect();
     let targets: Vec<i32> = peers.iter().map(|to| from.engine.open_segment(to.name()).unwrap()).collect();
-    let (each, rounds, before) = (64, 3, processor_seconds());
+    // Without a line of those that starve, the look of the NIC's thread every 50 ms serves them: this takes over a minute.
+    let (each, rounds, before, start) = (64, number(100, 3), processor_seconds(), Instant::now());
     for _ in 0..rounds {
         let batches: Vec<u64> = peers.iter().map(|_| from.engine.allocate_batch(each).unwrap()).collect();
         for ((batch, to), target) in batches.iter().zip(&peers).zip(&targets) {
@@ -215,6 +216,7 @@ fn rails_that_wait_for_credit_are_all_served() {
             from.engine.free_batch(batch).unwrap();
         }
     }
+    assert!(is_full() || start.elapsed() < FOREVER, "{:?}", start.elapsed());
     tell(&format!(
         "{} peers with traffic over RDMA, 16 work requests at a time in all: {:.1} us of processor a request",
         peers.len(),
