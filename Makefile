@@ -30,7 +30,7 @@ LIBA := target/release/libtransfer_engine.a
 # Same optimisation as release with assertions on, and without the link-time optimisation that every test binary would pay for again.
 TEST_PROFILE ?= checked
 
-.PHONY: help deps test-deps venv peers library build examples demo demo-rdma test lint run-tests bench bench-instr bench-rdma bench-plot docs docs-deps fresh portable companions wheel deb install uninstall clean
+.PHONY: help deps test-deps venv peers library build examples demo demo-rdma test lint run-tests bench bench-instr bench-scale bench-rdma bench-plot docs docs-deps fresh portable companions wheel deb install uninstall clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -96,6 +96,11 @@ bench-rdma: examples venv ## the same over RDMA in the guest, with perftest's ib
 bench-instr: library ## instructions per request of each part, against the recorded ones (UPDATE=1, DETAILS=1)
 	@scripts/deps.sh bench
 	@python3 benches/instructions.py
+
+bench-scale: test-deps ## a million requests, 10^5 queue pairs, 10 000 segments, 1000 peers: memory and processor time of each
+	@rm -f target/scale.txt
+	SCALE=full cargo test $(IN) --test scale -- --test-threads=1
+	@cat target/scale.txt
 
 # Long enough for medians, on a machine that may be shared: the two libraries take turns.
 PLOT_ARGS ?= --op write,read --block 4k,16k,64k,256k,1m --batch 16 --threads 1 --runs 5 --no-latency

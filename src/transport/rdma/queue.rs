@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
+use super::attention::{Attention, Listed};
 use super::credit::Credit;
 use super::flight::{Flight, Loss, Lost};
 use super::places::Places;
@@ -33,6 +34,9 @@ pub(super) struct Queue {
     credit: Arc<Credit>,
     /// Leads from the ids of work requests to queues.
     places: Arc<Places<Queue>>,
+    /// Those with something posted, of which this is one then.
+    busy: Arc<Attention<Queue>>,
+    listed: Listed,
     /// Key in that table; the upper half of the ids of its work requests.
     key: u32,
     number: u32,
@@ -92,10 +96,13 @@ impl Queue {
         depth: usize,
         credit: &Arc<Credit>,
         places: &Arc<Places<Queue>>,
+        busy: &Arc<Attention<Queue>>,
     ) -> Result<Arc<Self>> {
         places.attach(|key| Queue {
             credit: credit.clone(),
             places: places.clone(),
+            busy: busy.clone(),
+            listed: Listed::default(),
             key,
             number: qp.number(),
             ring: Mutex::new(Ring {
@@ -123,6 +130,11 @@ impl Queue {
     pub(super) fn owner<T: Owner>(&self) -> Option<&T> {
         let owner: &dyn Any = &**self.owner.get()?;
         owner.downcast_ref()
+    }
+
+    /// Its mark on the list of busy ones.
+    pub(super) fn listed(&self) -> &Listed {
+        &self.listed
     }
 
     /// Queue pair number.
@@ -159,7 +171,7 @@ impl Queue {
     /// and none from the first on that does not suit `incarnation`. Returns their bytes, if any were posted. Errno when the
     /// queue is not open, or refused some: then it is stopped, and those that it took will come back.
     pub(super) fn post(
-        &self,
+        self: &Arc<Self>,
         flights: &mut VecDeque<Flight>,
         most: Limits,
         incarnation: u64,
@@ -213,6 +225,7 @@ impl Queue {
         } else {
             ring.flights.extend(flights.drain(..posted));
         }
+        self.busy.call(self);
         match outcome {
             Ok(()) => Ok(Some(bytes)),
             Err(refused) => {

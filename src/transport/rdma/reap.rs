@@ -39,9 +39,27 @@ pub(super) fn poll(shared: &Shared, nic: &Nic) -> bool {
         recover(shared, &rail, flights, connection.as_deref(), Keys::Good);
     }
     if found && nic.starved.swap(false, Ordering::SeqCst) {
-        shared.rails(nic).all().iter().filter(|rail| rail.has_waiting()).for_each(|rail| rail.pump());
+        serve_starving(shared, nic);
     }
     found
+}
+
+/// Posts for the rails that found no credit, the one that has waited longest first, while there is some.
+fn serve_starving(shared: &Shared, nic: &Nic) {
+    let starving = &shared.rails(nic).starving;
+    for _ in 0..starving.len() {
+        if !nic.has_credit() {
+            nic.starved.store(true, Ordering::SeqCst);
+            // What came back before the note may have been the last, and then no completion brings anybody here again.
+            if !nic.has_credit() {
+                return;
+            }
+        }
+        let Some(rail) = starving.next() else { return };
+        if rail.has_waiting() {
+            rail.pump();
+        }
+    }
 }
 
 /// Hears what a poll found.
