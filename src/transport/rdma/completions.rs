@@ -1,9 +1,11 @@
 //! One completion queue, polled by whoever asks.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::attention::Attention;
 use super::credit::Credit;
 use super::places::Places;
 use super::queue::{Queue, Retired};
@@ -20,6 +22,9 @@ pub(super) struct Completions {
     /// Guards polling together with retiring: two pollers would retire out of order.
     poller: Mutex<Poller>,
     places: Arc<Places<Queue>>,
+    busy: Arc<Attention<Queue>>,
+    /// Where `some` goes on.
+    next: AtomicUsize,
 }
 
 struct Poller {
@@ -49,6 +54,8 @@ impl Completions {
                 retired: Retired::default(),
             }),
             places: Arc::new(Places::new()),
+            busy: Arc::new(Attention::new(Queue::listed)),
+            next: AtomicUsize::new(0),
         })
     }
 
@@ -69,12 +76,25 @@ impl Completions {
 
     /// A queue over `qp`, which completes here and takes `depth` work requests.
     pub(super) fn attach(&self, qp: Qp, depth: usize) -> Result<Arc<Queue>> {
-        Queue::new(qp, depth, &self.credit, &self.places)
+        Queue::new(qp, depth, &self.credit, &self.places, &self.busy)
     }
 
     /// Every queue.
     pub(super) fn queues(&self) -> Vec<Arc<Queue>> {
         self.places.all()
+    }
+
+    /// Those with something posted, and others that had it a moment ago.
+    pub(super) fn busy(&self) -> &Attention<Queue> {
+        &self.busy
+    }
+
+    /// The queues among the next `count` places of the table: those that come after the last call's, round and round.
+    pub(super) fn some(&self, count: usize) -> Vec<Arc<Queue>> {
+        let from = self.next.load(Ordering::Relaxed);
+        let (found, next) = self.places.some(from, count);
+        self.next.store(next, Ordering::Relaxed);
+        found
     }
 
     /// Polls until the queue is empty. `Some(false)` when nothing was there; `None`: another thread does it.

@@ -61,7 +61,7 @@ impl Flight {
 
     /// The task's deadline has passed by `now`.
     pub(super) fn is_expired(&self, now: Instant) -> bool {
-        let deadline = self.slice.as_ref().and_then(|slice| slice.work().deadline);
+        let deadline = self.slice.as_ref().and_then(|slice| slice.work().deadline());
         deadline.is_some_and(|deadline| now >= deadline)
     }
 

@@ -211,6 +211,15 @@ impl RdmaLink {
     }
 }
 
+impl Drop for RdmaLink {
+    /// Its place in the table stays, but not the memory that a reference from there holds.
+    fn drop(&mut self) {
+        if let Some(place) = self.shared.links.write().get_mut(self.number as usize) {
+            *place = Weak::<RdmaLink>::new();
+        }
+    }
+}
+
 impl Origin for RdmaLink {
     fn route(&self) -> &Arc<dyn Route> {
         &self.route

@@ -125,6 +125,12 @@ impl Meter {
         }
     }
 
+    /// Choices go by less than the port's rate.
+    #[inline]
+    pub(super) fn is_low(&self) -> bool {
+        self.rate.load(Relaxed) < self.port_rate
+    }
+
     /// Time has passed. An estimate that is low and was not tried again since the last look grows.
     pub(super) fn forget(&self) {
         let since = self.since_ns.load(Relaxed);

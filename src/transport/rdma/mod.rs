@@ -5,6 +5,7 @@
 
 mod accept;
 mod affinity;
+mod attention;
 mod completions;
 mod connect;
 mod connection;

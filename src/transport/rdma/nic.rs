@@ -240,6 +240,11 @@ impl Nic {
         self.completions.iter().map(|completions| completions.credit().outstanding()).sum()
     }
 
+    /// Some completion queue has room for work requests.
+    pub(super) fn has_credit(&self) -> bool {
+        self.completions.iter().any(|completions| completions.credit().is_left())
+    }
+
     /// For descriptors and `getNicLoadStats`.
     pub(super) fn state(&self) -> NicReport {
         let port = self.port();

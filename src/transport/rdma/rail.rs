@@ -5,7 +5,9 @@
 mod asked;
 pub(super) mod events;
 mod machine;
+mod made;
 mod shown;
+mod time;
 mod waiting;
 
 use std::collections::VecDeque;
@@ -16,6 +18,7 @@ use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use super::attention::Listed;
 use super::connection::Connection;
 use super::errors::{destroyed, unwanted};
 use super::flight::{fail_all, Flight, Keys, Loss, Lost};
@@ -31,6 +34,7 @@ use crate::runtime::clock;
 use asked::Asked;
 use events::{Action, Attempt, By, Now, Pauses, Why};
 use machine::Machine;
+use made::Made;
 use waiting::{Served, Waiting};
 
 /// What rails ask of the transport that they belong to. Called without the locks of the rail's state and of its waiting
@@ -65,6 +69,13 @@ pub(super) trait Keeper: Send + Sync {
     /// The rail has no connection any more.
     fn disconnected(&self, rail: &Rail);
 
+    /// Time changes something here: the rail is to be ticked.
+    fn look_again(&self, rail: &Rail);
+
+    /// Others have all the credit, and nothing of the rail's own brings anybody back to it. May be called with the lock of its
+    /// waiting list.
+    fn starves(&self, rail: &Rail);
+
     /// Logs a failure.
     fn note_failure(&self, rail: &Rail, error: &Error);
 }
@@ -95,8 +106,13 @@ pub(super) struct Rail {
     /// A link would have used it since the last look, had it not failed.
     wanted: AtomicBool,
     completed: AtomicU64,
+    /// On the NIC's list of rails without credit.
+    pub starves: Listed,
+    /// On the NIC's list of rails that time changes.
+    pub is_restless: Listed,
     /// Guards the machine and the route to the peer. Held briefly.
     state: Mutex<State>,
+    made: Made,
     /// The GID that its connections are made with, where that is not the NIC's.
     pub moved: Mutex<Moved>,
     /// Guards making and connecting queue pairs; held while the driver works. Never taken on a data path.
@@ -138,11 +154,14 @@ impl Rail {
             used_ms: AtomicU64::new(0),
             wanted: AtomicBool::new(false),
             completed: AtomicU64::new(0),
+            starves: Listed::default(),
+            is_restless: Listed::default(),
             state: Mutex::new(State {
                 machine: Machine::new(pauses, nic.is_active()),
                 task: None,
                 route: None,
             }),
+            made: Made::default(),
             moved: Mutex::default(),
             setup: Mutex::default(),
         })
@@ -180,6 +199,7 @@ impl Rail {
             return fail_all(self.waiting.take_all(), &destroyed());
         }
         self.state.lock().route = Some(Arc::downgrade(route));
+        self.keeper.upgrade().iter().for_each(|keeper| keeper.look_again(self));
         self.pump();
     }
 
@@ -206,6 +226,7 @@ impl Rail {
             if !waiting.is_empty() && connection.is_idle() {
                 // Nothing of ours will complete and bring us back here: others hold all the credit. Again, because
                 // their last completion may have come before the note.
+                keeper.starves(self);
                 self.nic.starved.store(true, Ordering::SeqCst);
                 waiting.serve(&mut post)?;
             }
@@ -245,7 +266,7 @@ impl Rail {
     pub(super) fn feed(&self, event: Event) {
         let Some(keeper) = self.keeper.upgrade() else { return };
         let now = Now { ms: keeper.now_ms(), random: keeper.random() };
-        let (actions, _abandoned) = {
+        let (actions, _abandoned, settled) = {
             let mut state = self.state.lock();
             let actions = state.machine.on(event, now);
             let up = state.machine.up();
@@ -253,9 +274,13 @@ impl Rail {
                 self.up.store(up.cloned());
             }
             self.trusted.store(state.machine.is_trusted(), Ordering::Relaxed);
+            let settled = state.machine.is_settled();
             let State { machine, task, .. } = &mut *state;
-            (actions, task.take_if(|(attempt, _)| !machine.is_current(*attempt)))
+            (actions, task.take_if(|(attempt, _)| !machine.is_current(*attempt)), settled)
         };
+        if !settled {
+            keeper.look_again(self);
+        }
         actions.into_iter().for_each(|action| self.perform(&*keeper, action));
     }
 
@@ -302,6 +327,7 @@ impl Rail {
 
     /// Keeps a connection that is to be set up. An error if nobody wants it any more; it is stopped then.
     pub(super) fn keep(&self, connection: &Arc<Connection>, by: By) -> Result<(), Error> {
+        self.made.add(connection);
         self.feed(Event::Made { connection: connection.clone(), by });
         let kept = self.connection().is_some_and(|known| known == *connection);
         kept.then_some(()).ok_or_else(unwanted)
@@ -331,24 +357,9 @@ impl Rail {
         }
     }
 
-    /// Traffic that goes elsewhere, because this rail failed, would use it again.
-    pub(super) fn want(&self, route: &Arc<dyn Route>) {
-        // Once between two looks: this is the data path.
-        if !self.wanted.load(Ordering::Relaxed) {
-            self.wanted.store(true, Ordering::Relaxed);
-            self.state.lock().route = Some(Arc::downgrade(route));
-        }
-    }
-
-    /// Time has passed. For the NIC thread.
-    pub(super) fn tick(&self, now_ms: u64) {
-        if self.wanted.load(Ordering::Relaxed) {
-            self.wanted.store(false, Ordering::Relaxed);
-            self.used_ms.store(now_ms, Ordering::Relaxed);
-        }
-        self.meter.forget();
-        let used_ms = self.used_ms.load(Ordering::Relaxed);
-        self.feed(Event::Tick { waiting: self.has_waiting(), used_ms });
+    /// Leads to itself.
+    pub(super) fn me(&self) -> &Weak<Rail> {
+        &self.me
     }
 
     /// The connection that is being set up or is up.
@@ -358,13 +369,7 @@ impl Rail {
 
     /// Every connection, also one that the rail has lost, whose other end are the queue pairs `peers`.
     pub(super) fn connections_to(&self, peers: &[u32]) -> Vec<Arc<Connection>> {
-        let mut found: Vec<Arc<Connection>> = Vec::new();
-        for queue in self.nic.completions.iter().flat_map(|completions| completions.queues()) {
-            let owner = queue.owner::<Owner>().filter(|owner| std::ptr::eq(&*owner.rail, self));
-            let connection = owner.and_then(|owner| owner.connection.upgrade());
-            found.extend(connection.filter(|it| it.peer_numbers() == Some(peers) && !found.contains(it)));
-        }
-        found
+        self.made.to(peers)
     }
 
     /// What is submitted is posted at once, as far as there is room.
@@ -393,6 +398,10 @@ impl Rail {
     pub(super) fn settle(&self, bytes: u64, count: u64, now_ns: u64) {
         let looked_ns = self.nic.looked_ns.load(Ordering::Relaxed);
         self.meter.end(bytes, now_ns, looked_ns);
+        if self.meter.is_low() {
+            // It is tried again after some time.
+            self.keeper.upgrade().iter().for_each(|keeper| keeper.look_again(self));
+        }
         self.nic.meter.end(bytes, now_ns, looked_ns);
         self.completed.fetch_add(count, Ordering::Relaxed);
     }

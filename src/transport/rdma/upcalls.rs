@@ -58,6 +58,14 @@ impl Keeper for Shared {
         self.rails(&rail.nic).disconnected(rail);
     }
 
+    fn look_again(&self, rail: &Rail) {
+        self.rails(&rail.nic).restless.call_me(rail, rail.me());
+    }
+
+    fn starves(&self, rail: &Rail) {
+        self.rails(&rail.nic).starving.call_me(rail, rail.me());
+    }
+
     fn note_failure(&self, rail: &Rail, error: &Error) {
         self.note_failure(rail, error);
     }

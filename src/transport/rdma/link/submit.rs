@@ -15,8 +15,9 @@ use super::named::Named;
 use super::{grain, not_registered, RdmaLink, LONGEST_SLICE};
 use crate::error::{Class, Code, Error, Result};
 use crate::memory::Region;
+use crate::topology::select::RowId;
 use crate::transport::slice::Slice;
-use crate::transport::Link;
+use crate::transport::{Link, Seams};
 
 /// Lists of flights longer than this are not kept for the thread's next call. Chosen: a list of so many takes 320 KiB.
 const SPARE_FLIGHTS: usize = 4096;
@@ -66,15 +67,17 @@ impl Link for RdmaLink {
         grain.min(LONGEST_SLICE)
     }
 
-    fn cut(
-        &self,
-        region: Option<&Region>,
-        source: u64,
-        covered: u64,
-        remote: u64,
-        left: u64,
-        grain: u64,
-    ) -> u64 {
+    fn seams(&self, region: Option<&Region>, source: u64, remote: u64) -> Seams {
+        let none = Seams::default();
+        let target = self.target.load();
+        Seams {
+            local: region.map_or(none.local, |region| self.shared.memory.piece(region, source)),
+            // Where the peer's descriptor has changed meanwhile, the slice is refused later.
+            remote: target.window(remote, &mut 0).map_or(none.remote, |window| (window.addr, window.len)),
+        }
+    }
+
+    fn cut(&self, left: u64, grain: u64) -> u64 {
         let config = &self.shared.config;
         // 16384 is upstream's default.
         let rest = config.fragment_ratio.map_or(16384, |ratio| grain / ratio);
@@ -84,11 +87,7 @@ impl Link for RdmaLink {
             false if config.slice_bytes == Some(grain) => grain,
             false => grain::even(left, grain),
         };
-        let piece = region.map_or(covered, |region| self.shared.memory.piece_left(region, source));
-        let target = self.target.load();
-        let window = target.window(remote, &mut 0);
-        let there = window.map_or(left, |window| window.len - (remote - window.addr));
-        most.min(covered).min(piece).min(there).clamp(1, LONGEST_SLICE)
+        most.min(LONGEST_SLICE)
     }
 
     fn submit(&self, slices: Vec<Slice>, incarnation: u64) {
@@ -254,6 +253,7 @@ fn sort<P: Picker>(
     let (mut refused, mut kept) = (Vec::new(), Vec::new());
     let mut view = link.shared.memory.view();
     let mut hint = 0;
+    let mut last: Option<Last> = None;
     for slice in slices {
         let Some(keys) = view.at(slice.local) else {
             let error = not_registered(slice.local);
@@ -267,19 +267,30 @@ fn sort<P: Picker>(
             refused.push((slice, error));
             continue;
         };
-        let choice = target.choice(&link.shared, keys.row(slice.local), target.row(window, slice.remote));
+        let rows = (keys.row(slice.local), target.row(window, slice.remote));
+        let choice = match &last {
+            Some(last) if last.rows == rows => last.choice,
+            _ => target.choice(&link.shared, rows.0, rows.1),
+        };
         let pair = picker.pick(target, window, choice, slice.len, &|number| buckets.bytes(number));
-        let Some((pair, rail)) = pair.and_then(|pair| Some((pair, target.rail(&link.shared, pair)?))) else {
+        let place = match (&last, pair) {
+            (Some(last), Some(pair)) if last.pair == pair => Some(last.place),
+            (_, Some(pair)) => buckets.place(link, target, pair),
+            (_, None) => None,
+        };
+        let (Some(place), Some(pair)) = (place, pair) else {
             let mut flight = Flight::new(slice, link.number, incarnation);
             flight.tries = 1;
             kept.push(flight);
             continue;
         };
-        let mut flight = Flight::new(slice, link.number, incarnation);
-        flight.named = P::NAMED;
-        flight.lkey = keys.lkey(pair.local, flight.slice.as_ref().map_or(0, |slice| slice.local));
-        flight.rkey = window.rkey.get(pair.remote).copied().unwrap_or(0);
-        let bucket = buckets.put(target.number(pair), rail, flight);
+        last = Some(Last { rows, choice, pair, place });
+        let lkey = keys.lkey(pair.local, slice.local);
+        let rkey = window.rkey.get(pair.remote).copied().unwrap_or(0);
+        let bucket = &mut buckets.rails[place];
+        bucket.bytes += slice.len;
+        let flight = Flight::new(slice, link.number, incarnation);
+        bucket.flights.push_back(Flight { lkey, rkey, named: P::NAMED, ..flight });
         if bucket.is_due() {
             // A slice that fails may call back into the library.
             drop(view);
@@ -300,22 +311,22 @@ impl Buckets {
         self.rails.iter().find(|bucket| bucket.number == number).map_or(0, |bucket| bucket.bytes)
     }
 
-    fn put(&mut self, number: usize, rail: &Arc<Rail>, flight: Flight) -> &mut Bucket {
+    /// The place of a pair's bucket, which is made if there is none; `None` if the pair has no rail.
+    fn place(&mut self, link: &RdmaLink, target: &Target, pair: Pair) -> Option<usize> {
+        let number = target.number(pair);
         let known = self.rails.iter().position(|bucket| bucket.number == number);
-        let place = known.unwrap_or_else(|| {
+        known.or_else(|| {
+            let rail = target.rail(&link.shared, pair)?.clone();
             let flights = self.spare.pop().unwrap_or_default();
-            self.rails.push(Bucket { number, rail: rail.clone(), flights, bytes: 0, kept: false });
-            self.rails.len() - 1
-        });
-        let bucket = &mut self.rails[place];
-        bucket.bytes += flight.len();
-        bucket.flights.push_back(flight);
-        bucket
+            self.rails.push(Bucket { number, rail, flights, bytes: 0, kept: false });
+            Some(self.rails.len() - 1)
+        })
     }
 }
 
 impl Bucket {
     /// To be handed over before the call's other slices are sorted.
+    #[inline]
     fn is_due(&mut self) -> bool {
         if self.bytes < HAND_OVER || self.kept {
             return false;
@@ -328,4 +339,12 @@ impl Bucket {
         self.bytes = 0;
         self.rail.submit(&mut self.flights, &link.route, link.shared.now_ns());
     }
+}
+
+/// What was chosen for the slice before: the next one is mostly its neighbour.
+struct Last<'a> {
+    rows: (RowId, RowId),
+    choice: &'a Choice,
+    pair: Pair,
+    place: usize,
 }
