@@ -331,7 +331,7 @@ impl Bucket {
         if self.bytes < HAND_OVER || self.kept {
             return false;
         }
-        self.kept = !self.rail.posts_now();
+        self.kept = !self.rail.is_up() || self.rail.has_waiting();
         !self.kept
     }
 
