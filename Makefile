@@ -30,7 +30,7 @@ LIBA := target/release/libtransfer_engine.a
 # Same optimisation as release with assertions on, and without the link-time optimisation that every test binary would pay for again.
 TEST_PROFILE ?= checked
 
-.PHONY: help deps test-deps venv peers library build examples demo demo-rdma test lint run-tests bench bench-rdma bench-plot docs docs-deps fresh portable companions wheel deb install uninstall clean
+.PHONY: help deps test-deps venv peers library build examples demo demo-rdma test lint run-tests bench bench-instr bench-scale bench-rdma bench-plot docs docs-deps fresh portable companions wheel deb install uninstall clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -86,11 +86,21 @@ lint: test-deps ## formatting, clippy, documentation, and builds without each fe
 run-tests: lint peers examples
 	@scripts/test.sh $(IN)
 
-bench: examples venv ## this library beside upstream (BENCH_ARGS='--op write --block 4k --runs 5 …')
-	@target/venv/bin/python scripts/bench.py $(BENCH_ARGS)
+bench: examples venv ## every path beside upstream and the machine's limits (QUICK=1; BENCH_ARGS='--op write …': scripts/bench.py's table)
+	@scripts/deps.sh bench
+	@target/venv/bin/python $(if $(BENCH_ARGS),scripts/bench.py $(BENCH_ARGS),benches/run.py $(if $(QUICK),--quick))
 
 bench-rdma: examples venv ## the same over RDMA in the guest, with perftest's ib_*_bw as the measure (ROUNDS=3)
 	@bash tests/rxe/bench.sh $(ROUNDS)
+
+bench-instr: library ## instructions per request of each part, against the recorded ones (UPDATE=1, DETAILS=1)
+	@scripts/deps.sh bench
+	@python3 benches/instructions.py
+
+bench-scale: test-deps ## a million requests, 10^5 queue pairs, 10 000 segments, 1000 peers: memory and processor time of each
+	@rm -f target/scale.txt
+	SCALE=full cargo test $(IN) --test scale -- --test-threads=1
+	@cat target/scale.txt
 
 # Long enough for medians, on a machine that may be shared: the two libraries take turns.
 PLOT_ARGS ?= --op write,read --block 4k,16k,64k,256k,1m --batch 16 --threads 1 --runs 5 --no-latency

@@ -48,7 +48,7 @@ static const struct flag {
     {"device_name", TEXT, &device_name, "rdma: comma-separated NICs"},
     {"nic_priority_matrix", TEXT, &nic_priority_matrix, "rdma: file with a NIC priority matrix, instead of device_name"},
     {"auto_discovery", SWITCH, &auto_discovery, "let the engine choose the transport"},
-    {"segment_id", TEXT, &segment_id, "initiator: name of the target"},
+    {"segment_id", TEXT, &segment_id, "initiator: name of the target, or self: from one half of the buffer to the other"},
     {"operation", TEXT, &operation, "read or write"},
     {"block_size", NUMBER, &block_size, "bytes of one request"},
     {"batch_size", NUMBER, &batch_size, "requests of one batch"},
@@ -344,8 +344,8 @@ static void report(struct worker *workers, double took, double cpu) {
     }
     printf("Test completed: duration %.2f, batch count %" PRIu64 ", throughput %.*f %s/s\n", took, batches,
            (int)report_precision, (double)bytes / took / unit_bytes(), report_unit);
-    printf("Batch latency in us: p50 %.1f, p90 %.1f, p99 %.1f, max %.1f\n", percentile_us(&all, 0.5),
-           percentile_us(&all, 0.9), percentile_us(&all, 0.99), (double)all.max / 1e3);
+    printf("Batch latency in us: p50 %.1f, p90 %.1f, p99 %.1f, p99.9 %.1f, max %.1f\n", percentile_us(&all, 0.5),
+           percentile_us(&all, 0.9), percentile_us(&all, 0.99), percentile_us(&all, 0.999), (double)all.max / 1e3);
     if (report_cpu) print_cpu(cpu, bytes);
     fflush(stdout);
     if (!report_cpu) return;
@@ -364,9 +364,18 @@ static void check_sizes(void) {
     }
 }
 
-static void find_remote_buffer(void) {
+static void find_remote_buffer(unsigned char *own) {
     mte_buffer_t buffer;
     size_t count = 1;
+    if (strcmp(segment_id, "self") == 0) {
+        if (block_size * batch_size * threads > buffer_size / 2) {
+            fprintf(stderr, "Half of the buffer is the target: raise --buffer_size.\n");
+            exit(2);
+        }
+        target = 0; /* the engine's own segment */
+        remote_base = (uint64_t)(uintptr_t)own + buffer_size / 2;
+        return;
+    }
     target = openSegment(engine, segment_id);
     if (target < 0) give_up("open the segment");
     if (mte_segment_buffers(engine, target, &buffer, &count) != 0) give_up("list the target's buffers");
@@ -382,7 +391,7 @@ static int initiate(void) {
     check_sizes();
     engine = start_engine();
     unsigned char *buffer = start_buffer(engine);
-    find_remote_buffer();
+    find_remote_buffer(buffer);
     struct worker *workers = calloc(threads, sizeof *workers);
     if (workers == NULL) give_up("allocate the workers");
     double cpu = cpu_seconds();

@@ -27,9 +27,9 @@ from peers import KINDS, REPORT, bench, bench_target, expect  # noqa: E402 (the 
 KIB = 1024
 # The released 0.3.13.post1 pools connections unless told not to; older releases the other way round. Hence both can be asked for.
 POOL, ONE_SHOT = ({"MC_TCP_ENABLE_CONNECTION_POOL": value} for value in "10")
-# The report of c_examples/bench carries its latencies on a line with "p50 <number> us" and "p99 <number> us".
-LATENCY = r"p(50|99)\D{0,12}?([\d.]+)\s*(ns|us|µs|ms)?"
-MICROSECONDS = {"ns": 1e-3, "us": 1, "µs": 1, "ms": 1e3, "": 1}
+# The report of c_examples/bench carries its latencies on a line with "p50 <number>", "p99 <number>" and "p99.9 <number>".
+LATENCY = r"p(50|99\.9|99)\s+([\d.]+)\s*(ns|us|µs|ms)?"
+MICROSECONDS = {"ns": 1e-3, "us": 1, "µs": 1, "ms": 1e3}
 
 
 def size(text):
@@ -60,10 +60,10 @@ def arguments():
     return parser.parse_args()
 
 
-def one_run(kind, env, op, block, batch, threads, duration):
-    """(GB/s, initiator CPU-s/GB, target CPU-s/GB, initiator's output lines) of one run."""
+def one_run(kind, env, op, block, batch, threads, duration, more=None):
+    """(GB/s, initiator CPU-s/GB, target CPU-s/GB, initiator's output lines) of one run; `more` are flags of both sides."""
     # Upstream raises a buffer that is too small for its threads by itself, on the initiator only by its own flags.
-    shape = {"block_size": block, "batch_size": batch, "threads": threads, "buffer_size": max(block * batch * threads, 64 * KIB * KIB)}
+    shape = {"block_size": block, "batch_size": batch, "threads": threads, "buffer_size": max(block * batch * threads, 64 * KIB * KIB), **(more or {})}
     target, segment = bench_target(kind, shape, env)
     initiator = None
     try:
@@ -157,7 +157,7 @@ def latency(options):
         found = []
         for _ in range(options.runs):
             lines = one_run("ours", {}, op, 4 * KIB, 1, 1, options.duration)[3]
-            found.append({p: float(value) * MICROSECONDS[unit] for p, value, unit in re.findall(LATENCY, "\n".join(lines))})
+            found.append({p: float(value) * MICROSECONDS[unit or "us"] for p, value, unit in re.findall(LATENCY, "\n".join(lines))})
         if not all({"50", "99"} <= set(run) for run in found):
             print(f"| ours, {op} | not in its report | |")
             continue

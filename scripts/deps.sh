@@ -2,7 +2,8 @@
 # Installs what this machine lacks (apt, rustup, PyPI). Says nothing when nothing is missing.
 #
 #   deps.sh         what `make build` and `make demo` need
-#   deps.sh test    also what only `make test` and the benchmarks need
+#   deps.sh test    also what only `make test` and the benchmarks beside upstream need
+#   deps.sh bench   also what only the benchmarks need
 #   deps.sh docs    what `make docs` needs, and nothing else
 #   deps.sh wheel   also what only `make wheel` needs
 #
@@ -19,5 +20,5 @@ case "${1:-}" in
 docs) . scripts/deps/docs.sh ;;
 *) . scripts/deps/build.sh ;;
 esac
-case "${1:-}" in test | wheel) . "scripts/deps/$1.sh" ;; esac
+case "${1:-}" in test | wheel | bench) . "scripts/deps/$1.sh" ;; esac
 satisfy

@@ -31,6 +31,11 @@ impl Credit {
         self.free.fetch_add(count as i64, Ordering::SeqCst);
     }
 
+    /// Some may be posted.
+    pub(super) fn is_left(&self) -> bool {
+        self.free.load(Ordering::SeqCst) > 0
+    }
+
     /// Work requests under way.
     pub(super) fn outstanding(&self) -> usize {
         (self.depth - self.free.load(Ordering::SeqCst)).max(0) as usize

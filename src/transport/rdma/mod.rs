@@ -5,6 +5,7 @@
 
 mod accept;
 mod affinity;
+mod attention;
 mod completions;
 mod connect;
 mod connection;
@@ -39,6 +40,7 @@ mod row;
 mod setup;
 mod share;
 mod shared;
+mod spread;
 mod transport;
 mod upcalls;
 pub mod verbs;

@@ -48,6 +48,8 @@ pub(super) struct Nic {
     pub wakeup: Wakeup,
     /// Bytes under way and bandwidth.
     pub meter: Meter,
+    /// When somebody looked for completions last and found none, ns.
+    pub looked_ns: AtomicU64,
     /// A caller looked for completions since the NIC thread last asked.
     pub polled: AtomicBool,
     /// A caller sleeps and relies on the NIC thread.
@@ -122,6 +124,7 @@ impl Nic {
             most_connections,
             wakeup,
             meter: Meter::new(chosen.1),
+            looked_ns: AtomicU64::new(0),
             polled: AtomicBool::new(false),
             relied_on: AtomicBool::new(false),
             armed: AtomicBool::new(false),
@@ -235,6 +238,11 @@ impl Nic {
     /// Work requests under way.
     pub(super) fn outstanding(&self) -> usize {
         self.completions.iter().map(|completions| completions.credit().outstanding()).sum()
+    }
+
+    /// Some completion queue has room for work requests.
+    pub(super) fn has_credit(&self) -> bool {
+        self.completions.iter().any(|completions| completions.credit().is_left())
     }
 
     /// For descriptors and `getNicLoadStats`.

@@ -81,6 +81,15 @@ impl<T> Places<T> {
     pub(super) fn all(&self) -> Vec<Arc<T>> {
         self.table.lock().places.iter().filter_map(|place| place.value.clone()).collect()
     }
+
+    /// The values in up to `count` places from `from` on, and where to go on: at the beginning, after the last.
+    pub(super) fn some(&self, from: usize, count: usize) -> (Vec<Arc<T>>, usize) {
+        let table = self.table.lock();
+        let end = from.saturating_add(count).min(table.places.len());
+        let part = table.places.get(from..end).unwrap_or_default();
+        let found = part.iter().filter_map(|place| place.value.clone()).collect();
+        (found, if end < table.places.len() { end } else { 0 })
+    }
 }
 
 impl<T> Place<T> {
@@ -96,6 +105,17 @@ fn place_of(key: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_places_are_seen_in_turn() {
+        let places = Places::new();
+        let values: Vec<_> = (0..5).map(|number| places.attach(|_| number).unwrap()).collect();
+        assert_eq!(places.some(0, 3), (values[..3].to_vec(), 3));
+        assert_eq!(places.some(3, 3), (values[3..].to_vec(), 0));
+        assert_eq!(places.some(7, 3), (vec![], 0));
+        places.detach(1 << PLACE_BITS | 1, &values[1]);
+        assert_eq!(places.some(0, 2), (vec![values[0].clone()], 2));
+    }
 
     #[test]
     fn a_key_of_what_is_gone_finds_nothing_when_its_place_is_taken_again() {

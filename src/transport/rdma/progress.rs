@@ -1,6 +1,7 @@
 //! The thread of one NIC (`mte-nic-<device>`): reaps when nobody polls, hears the device's events, and looks after what
 //! takes too long.
 
+use std::collections::HashMap;
 use std::os::fd::RawFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -16,15 +17,19 @@ use super::rail::{Event, Owner, Rail};
 use super::reap;
 use super::recover::recover;
 use super::shared::Shared;
+use super::spread::spread;
 use super::verbs::AsyncEvent;
 use crate::error::{Class, Code, Error, Result};
 use crate::runtime::{poll, thread};
 
 /// Between two looks at deadlines, pauses and stalls, ms. Chosen: the shortest stall that can be set.
 const SCAN_MS: u64 = 50;
-/// Between two looks at everything, ms: at idle queue pairs, of which there may be 10^5, and at long waiting lists.
-/// Chosen: one such look a second costs little, and what is found there can wait for it.
+/// Between two looks at what is seldom found, ms: at idle queue pairs, and in long waiting lists. Chosen: one such look a second
+/// costs little, and what is found there can wait for it.
 const THOROUGH_MS: u64 = 1000;
+/// Idle queue pairs looked at each time, of each completion queue. Chosen: of 10^5 each has its turn twice a minute, and it costs
+/// a thousandth of a processor. Those with something posted are looked at in every scan.
+const IDLE_QUEUES: usize = 4096;
 /// Waiting lists up to this length are looked at each time, longer ones once in [`THOROUGH_MS`]. Chosen: each look goes
 /// through the whole list, 80 bytes a flight.
 const FEW: usize = 4096;
@@ -110,7 +115,9 @@ fn prepare_to_sleep(shared: &Arc<Shared>, nic: &Arc<Nic>) -> i32 {
         nic.relied_on.store(false, Ordering::SeqCst);
     }
     let polled = nic.polled.swap(false, Ordering::Relaxed);
-    if posted && polled && !nic.relied_on.load(Ordering::SeqCst) {
+    // Also while nothing is posted: whoever has just polled is likely to post the next, and with the queues armed each short
+    // batch would wake us.
+    if polled && !nic.relied_on.load(Ordering::SeqCst) {
         nic.armed.store(false, Ordering::SeqCst);
         // Whoever relies on us from now on finds `armed` false and wakes us.
         if !nic.relied_on.load(Ordering::SeqCst) {
@@ -168,30 +175,52 @@ fn sleep(nic: &Nic, wait_ms: i32) {
 }
 
 fn events(shared: &Arc<Shared>, nic: &Arc<Nic>) {
+    let mut stopped = HashMap::new();
     while !nic.is_gone() {
         match nic.context.next_event() {
-            Ok(Some(event)) => hear(shared, nic, &event),
-            Ok(None) => return,
+            Ok(Some(event)) => hear(shared, nic, &event, &mut stopped),
+            Ok(None) => break,
             // EIO once the device is removed.
-            Err(error) => return lose(shared, nic, error.text(), true),
+            Err(error) => {
+                lose(shared, nic, error.text(), true);
+                break;
+            }
+        }
+    }
+    if !stopped.is_empty() {
+        lose_stopped(nic, &stopped);
+    }
+}
+
+/// Gives up the connections of queue pairs that the device has stopped, by number with the event's name. All at once: a peer that
+/// goes may stop very many, and none is found without a look at every one.
+fn lose_stopped(nic: &Nic, stopped: &HashMap<u32, String>) {
+    for queue in nic.completions.iter().flat_map(|completions| completions.queues()) {
+        let Some(event) = stopped.get(&queue.number()) else { continue };
+        let owner = queue.owner::<Owner>();
+        let Some((owner, connection)) = owner.and_then(|it| Some((it, it.connection.upgrade()?))) else {
+            continue;
+        };
+        // Once, however many of its queue pairs have stopped.
+        if owner.rail.connection().is_some_and(|current| current == connection) {
+            let text = format!("{}: the device reported {event}", owner.rail.name());
+            let error = Error::new(Code::Endpoint, text).transient(Class::Network);
+            owner.rail.feed(Event::Lost(connection, error));
         }
     }
 }
 
-fn hear(shared: &Arc<Shared>, nic: &Arc<Nic>, event: &AsyncEvent) {
+/// `stopped`: gets the queue pairs that the device has stopped.
+fn hear(shared: &Arc<Shared>, nic: &Arc<Nic>, event: &AsyncEvent, stopped: &mut HashMap<u32, String>) {
     tracing::info!("NIC {}: {}", nic.name, event.name());
     let ours = |port: u8| port == nic.port_number;
     match event {
         AsyncEvent::QpFatal { qp_number }
         | AsyncEvent::QpOther { qp_number, event: QP_REQ_ERR | QP_ACCESS_ERR } => {
-            let rail = shared.rails(nic).all().into_iter().find_map(|rail| {
-                let connection = rail.connection()?;
-                connection.numbers().contains(qp_number).then_some((rail, connection))
-            });
-            if let Some((rail, connection)) = rail {
-                let text = format!("{}: the device reported {}", rail.name(), event.name());
-                let error = Error::new(Code::Endpoint, text).transient(Class::Network);
-                rail.feed(Event::Lost(connection, error));
+            // Without room the scan finds it: nothing completes on it any more.
+            let room = stopped.try_reserve(1);
+            if room.is_ok() {
+                stopped.insert(*qp_number, event.name());
             }
         }
         AsyncEvent::DeviceFatal => lose(shared, nic, "the device failed", true),
@@ -263,27 +292,37 @@ fn scan(shared: &Arc<Shared>, nic: &Arc<Nic>, now: u64, thorough: bool) {
         refresh(shared, nic);
     }
     let moment = Instant::now();
-    if nic.outstanding() > 0 || thorough {
-        for queue in nic.completions.iter().flat_map(|completions| completions.queues()) {
+    for completions in &nic.completions {
+        completions.busy().each(|queue| {
+            if !shared.is_stopped() {
+                look_after(shared, queue, now, moment);
+            }
+            queue.outstanding() > 0
+        });
+        let idle = if thorough { completions.some(IDLE_QUEUES) } else { Vec::new() };
+        for queue in idle.iter().filter(|queue| queue.outstanding() == 0) {
             if shared.is_stopped() {
                 return;
             }
-            look_after(shared, &queue, now, moment);
+            look_after(shared, queue, now, moment);
         }
     }
-    for rail in shared.rails(nic).all() {
+    nic.meter.forget();
+    shared.rails(nic).restless.each(|rail| {
         if shared.is_stopped() {
-            return;
+            return true;
         }
-        if rail.waiting() > 0 && (thorough || rail.waiting() <= FEW) {
+        if rail.has_waiting() && (thorough || rail.waiting.len() <= FEW) {
             let is_over =
                 |flight: &Flight| flight.is_expired(moment) || flight.is_revoked() || flight.is_given_up();
             let late = rail.take_waiting(is_over);
             let late = late.into_iter().map(|flight| (flight, Loss::Flushed)).collect();
-            recover(shared, &rail, late, None, Keys::Good);
+            recover(shared, rail, late, None, Keys::Good);
         }
+        spread(shared, rail);
         rail.tick(now);
-    }
+        rail.has_to_tick()
+    });
     if thorough {
         shared.rails(nic).sweep();
         shared.inbox(nic).sweep();

@@ -2,9 +2,12 @@
 //! failure, proves itself before it carries data again. The machine in `machine` says what comes next. This file feeds
 //! it events, copies its outputs to where the data path reads them without a lock, and performs its actions.
 
+mod asked;
 pub(super) mod events;
 mod machine;
+mod made;
 mod shown;
+mod time;
 mod waiting;
 
 use std::collections::VecDeque;
@@ -15,6 +18,7 @@ use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use super::attention::Listed;
 use super::connection::Connection;
 use super::errors::{destroyed, unwanted};
 use super::flight::{fail_all, Flight, Keys, Loss, Lost};
@@ -23,12 +27,15 @@ use super::meter::Meter;
 use super::nic::Nic;
 use super::queue;
 use super::route::Route;
+use super::share;
 use crate::config::Config;
 use crate::error::{Class, Code, Error};
 use crate::runtime::clock;
+use asked::Asked;
 use events::{Action, Attempt, By, Now, Pauses, Why};
 use machine::Machine;
-use waiting::Waiting;
+use made::Made;
+use waiting::{Served, Waiting};
 
 /// What rails ask of the transport that they belong to. Called without the locks of the rail's state and of its waiting
 /// list. The thread may hold `setup`, of this rail or another, and the lock of a completion queue's poller; so nothing
@@ -57,10 +64,17 @@ pub(super) trait Keeper: Send + Sync {
     fn give_up(&self, connection: &Arc<Connection>, cause: Error);
 
     /// Fails flights because the transport is stopped; does not wait where they are many.
-    fn fail(&self, flights: VecDeque<Flight>, error: &Error);
+    fn fail(&self, flights: Box<dyn Iterator<Item = Flight> + Send>, error: &Error);
 
     /// The rail has no connection any more.
     fn disconnected(&self, rail: &Rail);
+
+    /// Time changes something here: the rail is to be ticked.
+    fn look_again(&self, rail: &Rail);
+
+    /// Others have all the credit, and nothing of the rail's own brings anybody back to it. May be called with the lock of its
+    /// waiting list.
+    fn starves(&self, rail: &Rail);
 
     /// Logs a failure.
     fn note_failure(&self, rail: &Rail, error: &Error);
@@ -81,7 +95,8 @@ pub(super) struct Rail {
     up: ArcSwapOption<Connection>,
     /// Output of the machine: the rail may be chosen as any other.
     trusted: AtomicBool,
-    waiting: Waiting,
+    /// What waits for room or for a connection.
+    pub waiting: Waiting,
     /// Bytes posted or waiting, and bandwidth.
     pub meter: Meter,
     /// Used since the eviction hand passed.
@@ -91,8 +106,13 @@ pub(super) struct Rail {
     /// A link would have used it since the last look, had it not failed.
     wanted: AtomicBool,
     completed: AtomicU64,
+    /// On the NIC's list of rails without credit.
+    pub starves: Listed,
+    /// On the NIC's list of rails that time changes.
+    pub is_restless: Listed,
     /// Guards the machine and the route to the peer. Held briefly.
     state: Mutex<State>,
+    made: Made,
     /// The GID that its connections are made with, where that is not the NIC's.
     pub moved: Mutex<Moved>,
     /// Guards making and connecting queue pairs; held while the driver works. Never taken on a data path.
@@ -108,26 +128,6 @@ pub(super) struct Owner {
 }
 
 impl queue::Owner for Owner {}
-
-/// The last connection request of an engine of this project.
-#[derive(Default)]
-pub(super) struct Asked {
-    incarnation: u64,
-    number: u64,
-}
-
-impl Asked {
-    /// Whether the request is newer than the last one of the same engine, or that one again; it is the last one then.
-    /// An older one was overtaken: its queue pairs are gone. An incarnation of 0 is unknown, and so is its order.
-    pub(super) fn admits(&mut self, incarnation: u64, number: Option<u64>) -> bool {
-        let (Some(number), true) = (number, incarnation != 0) else { return true };
-        let admitted = self.incarnation != incarnation || number >= self.number;
-        if admitted {
-            *self = Asked { incarnation, number };
-        }
-        admitted
-    }
-}
 
 struct State {
     machine: Machine<Arc<Connection>, Error>,
@@ -154,11 +154,14 @@ impl Rail {
             used_ms: AtomicU64::new(0),
             wanted: AtomicBool::new(false),
             completed: AtomicU64::new(0),
+            starves: Listed::default(),
+            is_restless: Listed::default(),
             state: Mutex::new(State {
                 machine: Machine::new(pauses, nic.is_active()),
                 task: None,
                 route: None,
             }),
+            made: Made::default(),
             moved: Mutex::default(),
             setup: Mutex::default(),
         })
@@ -175,8 +178,11 @@ impl Rail {
         }
         if self.waiting.is_empty() {
             if let Some(connection) = &*self.up.load() {
-                if let Err(errno) = connection.post(flights, now_ns) {
-                    self.post_failed(connection, errno);
+                let room = self.room(connection);
+                if room > 0 {
+                    if let Err(errno) = connection.post(flights, room, now_ns) {
+                        self.post_failed(connection, errno);
+                    }
                 }
                 if flights.is_empty() {
                     return;
@@ -184,11 +190,16 @@ impl Rail {
             }
         }
         self.waiting.append(flights);
+        if !flights.is_empty() {
+            self.withdraw(flights.iter().map(Flight::len).sum());
+            return fail_all(flights.drain(..), &Error::out_of_memory("requests that wait for a NIC"));
+        }
         // After they were added: either `stop` takes them, or this sees that `stop` came before.
         if self.keeper.upgrade().is_none_or(|keeper| keeper.is_stopped()) {
             return fail_all(self.waiting.take_all(), &destroyed());
         }
         self.state.lock().route = Some(Arc::downgrade(route));
+        self.keeper.upgrade().iter().for_each(|keeper| keeper.look_again(self));
         self.pump();
     }
 
@@ -199,24 +210,25 @@ impl Rail {
         let mut stale = Vec::new();
         let outcome = self.waiting.change(|waiting| -> Result<(), i32> {
             let incarnation = connection.incarnation.load(Ordering::Relaxed);
-            let mut post = |waiting: &mut VecDeque<Flight>| -> Result<(), i32> {
-                loop {
-                    // Only the front is looked at: much may wait, and this runs at every completion.
-                    while waiting.front().is_some_and(|flight| !flight.suits(incarnation)) {
-                        stale.extend(waiting.pop_front());
-                    }
-                    connection.post(waiting, clock::now_ns())?;
-                    if waiting.front().is_none_or(|flight| flight.suits(incarnation)) {
-                        return Ok(());
-                    }
+            let mut post = |flights: &mut VecDeque<Flight>, most: u64| -> Result<Served, i32> {
+                // Only the front is looked at: much may wait, and this runs at every completion.
+                while flights.front().is_some_and(|flight| !flight.suits(incarnation)) {
+                    stale.extend(flights.pop_front());
                 }
+                let room = self.room(&connection);
+                if flights.is_empty() || room == 0 {
+                    return Ok(if room == 0 { Served::Full } else { Served::Posted(0) });
+                }
+                let bytes = connection.post(flights, most.min(room), clock::now_ns())?;
+                Ok(if bytes == 0 { Served::Full } else { Served::Posted(bytes) })
             };
-            post(waiting)?;
+            waiting.serve(&mut post)?;
             if !waiting.is_empty() && connection.is_idle() {
                 // Nothing of ours will complete and bring us back here: others hold all the credit. Again, because
                 // their last completion may have come before the note.
+                keeper.starves(self);
                 self.nic.starved.store(true, Ordering::SeqCst);
-                post(waiting)?;
+                waiting.serve(&mut post)?;
             }
             Ok(())
         });
@@ -235,6 +247,12 @@ impl Rail {
         }
     }
 
+    /// Bytes that may still be posted.
+    #[inline]
+    fn room(&self, connection: &Connection) -> u64 {
+        share::room(self.meter.bytes_per_ms(), connection.queues.len(), connection.bytes())
+    }
+
     fn post_failed(&self, connection: &Arc<Connection>, errno: i32) {
         // Another thread stopped the queue meanwhile, and takes care of the rest.
         if errno != libc::ENOTCONN {
@@ -248,7 +266,7 @@ impl Rail {
     pub(super) fn feed(&self, event: Event) {
         let Some(keeper) = self.keeper.upgrade() else { return };
         let now = Now { ms: keeper.now_ms(), random: keeper.random() };
-        let (actions, _abandoned) = {
+        let (actions, _abandoned, settled) = {
             let mut state = self.state.lock();
             let actions = state.machine.on(event, now);
             let up = state.machine.up();
@@ -256,9 +274,13 @@ impl Rail {
                 self.up.store(up.cloned());
             }
             self.trusted.store(state.machine.is_trusted(), Ordering::Relaxed);
+            let settled = state.machine.is_settled();
             let State { machine, task, .. } = &mut *state;
-            (actions, task.take_if(|(attempt, _)| !machine.is_current(*attempt)))
+            (actions, task.take_if(|(attempt, _)| !machine.is_current(*attempt)), settled)
         };
+        if !settled {
+            keeper.look_again(self);
+        }
         actions.into_iter().for_each(|action| self.perform(&*keeper, action));
     }
 
@@ -274,10 +296,10 @@ impl Rail {
             },
             Action::Pump => self.pump(),
             Action::HandBack(loss, cause) => {
-                let lost = self.waiting.take_all().into_iter().map(|flight| (flight, loss)).collect();
+                let lost = self.waiting.take_all().map(|flight| (flight, loss)).collect();
                 keeper.recover(self, lost, cause, Keys::Good);
             }
-            Action::Fail(error) => keeper.fail(self.waiting.take_all(), &error),
+            Action::Fail(error) => keeper.fail(Box::new(self.waiting.take_all()), &error),
             Action::Stop(connection, why) => keeper.give_up(&connection, self.explain(why)),
             Action::Vacate => keeper.disconnected(self),
             Action::Report(error) => keeper.note_failure(self, &error),
@@ -300,11 +322,12 @@ impl Rail {
     /// The last link to use the rail may be gone while others, to the same peer by another name, wait.
     fn route(&self, keeper: &dyn Keeper) -> Option<Arc<dyn Route>> {
         let known = self.state.lock().route.as_ref().and_then(Weak::upgrade);
-        known.or_else(|| keeper.route(self.waiting.link()?))
+        known.or_else(|| keeper.route(self.waiting.front(|flight| flight.link)?))
     }
 
     /// Keeps a connection that is to be set up. An error if nobody wants it any more; it is stopped then.
     pub(super) fn keep(&self, connection: &Arc<Connection>, by: By) -> Result<(), Error> {
+        self.made.add(connection);
         self.feed(Event::Made { connection: connection.clone(), by });
         let kept = self.connection().is_some_and(|known| known == *connection);
         kept.then_some(()).ok_or_else(unwanted)
@@ -334,23 +357,9 @@ impl Rail {
         }
     }
 
-    /// Traffic that goes elsewhere, because this rail failed, would use it again.
-    pub(super) fn want(&self, route: &Arc<dyn Route>) {
-        // Once between two looks: this is the data path.
-        if !self.wanted.load(Ordering::Relaxed) {
-            self.wanted.store(true, Ordering::Relaxed);
-            self.state.lock().route = Some(Arc::downgrade(route));
-        }
-    }
-
-    /// Time has passed. For the NIC thread.
-    pub(super) fn tick(&self, now_ms: u64) {
-        if self.wanted.load(Ordering::Relaxed) {
-            self.wanted.store(false, Ordering::Relaxed);
-            self.used_ms.store(now_ms, Ordering::Relaxed);
-        }
-        let used_ms = self.used_ms.load(Ordering::Relaxed);
-        self.feed(Event::Tick { waiting: self.has_waiting(), used_ms });
+    /// Leads to itself.
+    pub(super) fn me(&self) -> &Weak<Rail> {
+        &self.me
     }
 
     /// The connection that is being set up or is up.
@@ -360,23 +369,17 @@ impl Rail {
 
     /// Every connection, also one that the rail has lost, whose other end are the queue pairs `peers`.
     pub(super) fn connections_to(&self, peers: &[u32]) -> Vec<Arc<Connection>> {
-        let mut found: Vec<Arc<Connection>> = Vec::new();
-        for queue in self.nic.completions.iter().flat_map(|completions| completions.queues()) {
-            let owner = queue.owner::<Owner>().filter(|owner| std::ptr::eq(&*owner.rail, self));
-            let connection = owner.and_then(|owner| owner.connection.upgrade());
-            found.extend(connection.filter(|it| it.peer_numbers() == Some(peers) && !found.contains(it)));
-        }
-        found
+        self.made.to(peers)
+    }
+
+    /// What is submitted is posted at once, as far as there is room.
+    pub(super) fn posts_now(&self) -> bool {
+        self.is_up() && !self.has_waiting()
     }
 
     /// Flights wait here.
     pub(super) fn has_waiting(&self) -> bool {
         !self.waiting.is_empty()
-    }
-
-    /// How many flights wait here.
-    pub(super) fn waiting(&self) -> usize {
-        self.waiting.len()
     }
 
     /// Takes out the waiting flights for which `wanted` holds; none if the transport is stopped meanwhile.
@@ -385,10 +388,21 @@ impl Rail {
         self.waiting.take(wanted, || keeper.as_ref().is_none_or(|keeper| keeper.is_stopped()))
     }
 
+    /// Time until `bytes` more would be through, by what is known of the rail and of its NIC, ns.
+    #[inline]
+    pub(super) fn cost_ns(&self, bytes: u64) -> u64 {
+        self.meter.cost_ns(bytes).max(self.nic.meter.cost_ns(bytes))
+    }
+
     /// `count` flights with `bytes` arrived.
     pub(super) fn settle(&self, bytes: u64, count: u64, now_ns: u64) {
-        self.meter.end(bytes, now_ns);
-        self.nic.meter.end(bytes, now_ns);
+        let looked_ns = self.nic.looked_ns.load(Ordering::Relaxed);
+        self.meter.end(bytes, now_ns, looked_ns);
+        if self.meter.is_low() {
+            // It is tried again after some time.
+            self.keeper.upgrade().iter().for_each(|keeper| keeper.look_again(self));
+        }
+        self.nic.meter.end(bytes, now_ns, looked_ns);
         self.completed.fetch_add(count, Ordering::Relaxed);
     }
 

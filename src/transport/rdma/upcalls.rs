@@ -1,6 +1,5 @@
 //! The answers to what rails ask of the transport ([`Keeper`]); they come from files above the rails.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::connect;
@@ -51,12 +50,20 @@ impl Keeper for Shared {
         }
     }
 
-    fn fail(&self, flights: VecDeque<Flight>, error: &Error) {
-        self.destroyer.fail(flights.into_iter(), error);
+    fn fail(&self, flights: Box<dyn Iterator<Item = Flight> + Send>, error: &Error) {
+        self.destroyer.fail(flights, error);
     }
 
     fn disconnected(&self, rail: &Rail) {
         self.rails(&rail.nic).disconnected(rail);
+    }
+
+    fn look_again(&self, rail: &Rail) {
+        self.rails(&rail.nic).restless.call_me(rail, rail.me());
+    }
+
+    fn starves(&self, rail: &Rail) {
+        self.rails(&rail.nic).starving.call_me(rail, rail.me());
     }
 
     fn note_failure(&self, rail: &Rail, error: &Error) {

@@ -202,8 +202,8 @@ impl TcpLink {
 }
 
 impl Link for TcpLink {
-    fn cut(&self, _: Option<&Region>, _: u64, covered: u64, _: u64, left: u64) -> u64 {
-        left.min(covered).min(self.shared.config.tcp_stripe_bytes)
+    fn grain(&self, _: u64, _: u64, _: u64) -> u64 {
+        self.shared.config.tcp_stripe_bytes
     }
 
     fn submit(&self, slices: Vec<Slice>, incarnation: u64) {

@@ -113,6 +113,11 @@ impl<C: Clone + PartialEq, E: Clone> Machine<C, E> {
         self.failures == 0
     }
 
+    /// Output: `Tick` does nothing while nothing waits.
+    pub(super) fn is_settled(&self) -> bool {
+        matches!(self.phase, Phase::Idle | Phase::Up(_) | Phase::Stopped)
+    }
+
     /// Where the rail stands.
     pub(super) fn phase(&self) -> &Phase<C> {
         &self.phase
