@@ -27,4 +27,7 @@ programs! {
     completed_writes_are_visible: "visibility";
     memory_that_is_gone_fails_only_its_requests: "unmapped";
     canceled_and_failed_batches_leave_both_sides_quiet: "quiesce";
+    freed_batches_and_engines_leave_nothing_behind: "lifetimes";
+    forks_at_any_moment_take_nothing_along: "forks";
+    a_peer_is_not_given_up_because_this_process_was_stopped: "paused";
 }
