@@ -57,10 +57,12 @@ impl Engine {
         })
     }
 
-    /// Whether this one is installed and no other.
+    /// Whether this one is installed and no other that anybody else knows.
     pub fn has_only(&self, protocol: &str) -> bool {
-        let all = self.transports().all();
-        all.len() == 1 && all[0].name() == protocol
+        let counts = |row: &usize| PROTOCOLS[*row].name() == protocol || !PROTOCOLS[*row].is_extension();
+        let installed = (0..PROTOCOLS.len()).filter(|row| self.transports().get(*row).is_some());
+        let mut names = installed.filter(counts).map(|row| PROTOCOLS[row].name());
+        names.next() == Some(protocol) && names.next().is_none()
     }
 }
 

@@ -160,6 +160,13 @@ impl ShmLink {
         });
     }
 
+    /// The thread pulls what is left.
+    fn leave_reads(&self) {
+        if let Some(me) = self.me.upgrade().filter(|_| self.has_reads()) {
+            self.reactor.work(me);
+        }
+    }
+
     fn has_reads(&self) -> bool {
         !self.lane.lock().reads.is_empty()
     }
@@ -224,11 +231,7 @@ impl Link for ShmLink {
                 bytes => pulled += bytes.min(INLINE - pulled),
             }
         }
-        if self.has_reads() {
-            if let Some(me) = self.me.upgrade() {
-                self.reactor.work(me);
-            }
-        }
+        self.leave_reads();
     }
 
     fn poll(&self) -> bool {
@@ -244,6 +247,7 @@ impl Link for ShmLink {
     fn rely_on_threads(&self) {
         self.polled.store(0, Relaxed);
         self.arm();
+        self.leave_reads();
     }
 
     fn give_up(&self) {

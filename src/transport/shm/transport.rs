@@ -22,7 +22,7 @@ use crate::transport::offer::list_plain;
 use crate::transport::report::RailReport;
 use crate::transport::{Link, Transport};
 
-/// Threads: one for two processors, up to so many. Chosen: callers pull too, and need the other processors; more threads than
+/// Threads unless `MC_TCP_THREADS` says otherwise: one for two processors, up to so many. Chosen: callers pull too, and need the other processors; more threads than
 /// that meet at the memory's bandwidth.
 const MOST_THREADS: usize = 4;
 
@@ -56,10 +56,12 @@ impl Shm {
             .map_err(failed)?;
         listener.bind(&connect::address(&shared.incarnation)?).map_err(failed)?;
         listener.listen(shared.config.listen_backlog).map_err(failed)?;
-        let threads = std::thread::available_parallelism().map_or(1, usize::from) / 2;
-        let reactors: Vec<_> = (0..threads.clamp(1, MOST_THREADS))
-            .map(|_| Reactor::new(shared.config.tcp_busy_poll))
-            .collect::<Result<_>>()?;
+        let threads = match shared.config.tcp_threads {
+            0 => (std::thread::available_parallelism().map_or(1, usize::from) / 2).clamp(1, MOST_THREADS),
+            count => count,
+        };
+        let reactors: Vec<_> =
+            (0..threads).map(|_| Reactor::new(shared.config.tcp_busy_poll)).collect::<Result<_>>()?;
         shared.set_reactors(reactors);
         let shm = Arc::new(Shm { shared, links: Mutex::default(), threads: Mutex::default() });
         for (index, reactor) in shm.shared.reactors().iter().enumerate() {

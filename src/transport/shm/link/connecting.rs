@@ -58,7 +58,9 @@ impl ShmLink {
         }
         let was_up = matches!(lane.stage, Stage::Up(_));
         let was_busy = lane.is_busy();
-        self.stage.store(LOST, Relaxed);
+        if was_up {
+            self.stage.store(LOST, Relaxed);
+        }
         self.stale.store(true, Relaxed);
         let mut error = error.clone();
         if let Stage::Up(connection) | Stage::Greeting(connection, _) = &lane.stage {
