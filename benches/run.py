@@ -253,7 +253,7 @@ def main():
         print_rates(of("rates"))
     if of("latency"):
         print_latencies(of("latency"))
-    print(f"\nwritten to {os.path.relpath(options.out, TOP)}.json and .svg")
+    print(f"\nwritten to {os.path.relpath(options.out, TOP)}.json" + (" and .svg" if of("curves") else ""))
 
 
 if __name__ == "__main__":
