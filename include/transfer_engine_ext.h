@@ -114,6 +114,11 @@ typedef struct mte_task_report mte_task_report_t;
 #define MTE_DRAINED_UNKNOWN 2
 
 /**
+ * mte_allocate_shared: with huge pages, if the system has them.
+ */
+#define MTE_SHARED_HUGE 1
+
+/**
  * Why a task failed.
  */
 struct mte_task_error_info {
@@ -515,6 +520,24 @@ int mte_transfer_pages(transfer_engine_t engine,
                        const char *nic,
                        int64_t timeout_ms,
                        mte_task_error_info_t *info);
+
+/**
+ * Allocates length zero bytes that engines of other processes on this host can map, and stores their address in *addr. Register
+ * it as any other memory; between two regions of such memory bytes are copied without system calls (transport shm). flags: 0
+ * or MTE_SHARED_HUGE. numa_node: where its pages are made, -1: anywhere. Valid until mte_free_shared; do not unmap it, nor
+ * change its protection. 0; -1 no bytes or a wrong flag, -300 no such node, -202 no room.
+ */
+int mte_allocate_shared(transfer_engine_t engine,
+                        size_t length,
+                        int flags,
+                        int numa_node,
+                        void **addr);
+
+/**
+ * Frees what mte_allocate_shared gave. 0; -1 when it is registered still, -3 when it is no such memory.
+ */
+int mte_free_shared(transfer_engine_t engine,
+                    void *addr);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -173,10 +173,12 @@ config! {
         "stores: host that peers are told to connect to; unset: the address of the first interface that is up";
     force_tcp: bool = false, "unset", "MC_FORCE_TCP", present,
         "when set: install TCP at creation and nothing else";
+    same_host: bool = false, "0", "MC_SAME_HOST", on_off,
+        "1: whatever transport is installed, peers of this project on the same host are reached through their memory too, where that is proven to work (no other container, user or Yama in between); 0: only where \"shm\" is installed";
     tcp_pool: bool = true, "1", "MC_TCP_ENABLE_CONNECTION_POOL", on_off,
         "keep connections to peers that publish tcp_proto_version 2; 0: a connection per request";
-    tcp_lanes: usize = 4, "4", "MC_TCP_LANES_PER_PEER" or "MC_TCP_MAX_CONNECTIONS_PER_PEER", int(1..=16),
-        "connections per peer";
+    tcp_lanes: usize = 0, "0", "MC_TCP_LANES_PER_PEER" or "MC_TCP_MAX_CONNECTIONS_PER_PEER", int(0..=16),
+        "connections per peer; 0: four, and within the host no more than data-plane threads";
     tcp_stripe_bytes: u64 = 1 << 20, "1048576", "MC_TCP_STRIPE_SIZE", int(65536..=1 << 40),
         "requests larger than this are cut into pieces of this size, spread over the lanes";
     tcp_threads: usize = 0, "0", "MC_TCP_THREADS" or "MC_NUM_TCP_IO_THREADS", int(0..=64),
@@ -201,6 +203,8 @@ config! {
         "inbound data connections served at once, half of them for one address where others want them, and fewer where ulimit -n is low; beyond it the oldest that never made a request is closed, else the new one";
     tcp_sockbuf_bytes: usize = 0, "0", "MC_TCP_SOCKET_BUFFER", int(0..=1 << 30),
         "socket buffer size asked for on data connections, bytes; 0 leaves it to the kernel";
+    tcp_congestion: Option<String> = None, "unset", "MC_TCP_CONGESTION", text,
+        "congestion control of data connections; unset: the system's, and reno within the host, where pacing only costs";
     tcp_allow_unregistered_source: bool = false, "0", "MC_TCP_ALLOW_UNREGISTERED_SOURCE", on_off,
         "1: accept submits whose local buffer is not registered, as upstream does over TCP";
     ib_port: u8 = 1, "1", "MC_IB_PORT", int(1..=255),
@@ -227,10 +231,10 @@ config! {
         "rdma: inline bytes asked of a queue pair (none are used)";
     mtu: u32 = 4096, "4096", "MC_MTU", |t: &str| one_of(t, &[("512", 512), ("1024", 1024), ("2048", 2048), ("4096", 4096)]),
         "rdma: largest path MTU, bytes";
-    slice_bytes: u64 = 65536, "65536", "MC_SLICE_SIZE", int(1..=1 << 40),
-        "rdma: bytes per work request";
+    slice_bytes: Option<u64> = None, "unset", "MC_SLICE_SIZE", |t: &str| int(1..=1 << 40)(t).map(Some),
+        "rdma: most bytes per work request; unset: what a port moves in 20 microseconds, at least 65536";
     fragment_ratio: Option<u64> = None, "unset", "MC_FRAGMENT_RATIO", |t: &str| int(1..=1 << 40)(t).map(Some),
-        "rdma: a rest of up to MC_SLICE_SIZE divided by this is added to the last slice; unset: a rest of up to 16384 bytes";
+        "rdma: a rest of up to the length of a slice divided by this is added to the last slice; unset: a rest of up to 16384 bytes";
     retry_cnt: u8 = 9, "9", "MC_RETRY_CNT", int(1..=127),
         "rdma: attempts per slice";
     max_mr_bytes: u64 = 1 << 40, "1099511627776", "MC_MAX_MR_SIZE", int(4096..=1 << 62),
@@ -325,7 +329,7 @@ impl Config {
             warnings.push("MC_ENABLE_DEST_DEVICE_AFFINITY and MC_ENABLE_HCA_PEER_AFFINITY exclude each other; both are off".into());
             (self.dest_device_affinity, self.hca_peer_affinity) = (false, false);
         }
-        if self.fragment_ratio.is_some_and(|ratio| ratio >= self.slice_bytes) {
+        if self.fragment_ratio.is_some_and(|ratio| ratio >= self.slice_bytes.unwrap_or(65536)) {
             warnings.push("MC_FRAGMENT_RATIO is not below MC_SLICE_SIZE; using 4".into());
             self.fragment_ratio = Some(4);
         }

@@ -12,6 +12,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use crate::error::{Code, Error, Result};
 
 mod kind;
+pub mod shared;
 
 pub use kind::Kind;
 
@@ -50,7 +51,9 @@ pub struct Region {
 }
 
 impl Region {
-    fn end(&self) -> u64 {
+    /// One behind the last byte.
+    #[inline]
+    pub fn end(&self) -> u64 {
         self.addr + self.len
     }
 
@@ -78,7 +81,8 @@ impl Region {
         is_last
     }
 
-    fn begin_use(self: &Arc<Self>) -> Option<RegionUse> {
+    /// A use of it; `None` while it admits none.
+    pub fn begin_use(self: &Arc<Self>) -> Option<RegionUse> {
         self.uses.fetch_add(1, Ordering::SeqCst);
         let guard = RegionUse(self.clone());
         // SeqCst on both: either the owner sees this use, or this use sees the revocation.
@@ -375,13 +379,19 @@ impl View<'_> {
     /// A use of the region that holds the start of the range, and how many bytes of the
     /// range it covers; `None` when `addr` is in no region.
     pub fn use_at(&mut self, addr: u64, len: u64) -> Option<(RegionUse, u64)> {
+        let region = self.at(addr)?;
+        let covered = len.min(region.end() - addr);
+        Some((region.begin_use()?, covered))
+    }
+
+    /// The region that holds the byte at `addr`.
+    #[inline]
+    pub fn at(&mut self, addr: u64) -> Option<&Arc<Region>> {
         let hit = self.last.as_ref().is_some_and(|r| addr >= r.addr && addr < r.end());
         if !hit {
             self.last = self.map.containing(addr).cloned();
         }
-        let region = self.last.as_ref()?;
-        let covered = len.min(region.end() - addr);
-        Some((region.begin_use()?, covered))
+        self.last.as_ref()
     }
 }
 

@@ -131,6 +131,7 @@ programs! {
     a_peer_is_not_given_up_because_this_process_was_stopped: "paused";
     a_segment_that_is_opened_again_leads_to_the_new_engine: "restarts";
     freed_batches_and_engines_leave_nothing_behind: "lifetimes";
+    only_who_is_proven_to_be_on_this_host_is_reached_through_memory: "shm";
 }
 
 #[test]

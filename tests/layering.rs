@@ -40,6 +40,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "transport::slice",
             "transport::table",
             "transport::Link",
+            "transport::Seams",
             "transport::Takes",
             "transport::Transport",
             "metadata",
@@ -80,6 +81,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "transport::report",
             "transport::slice",
             "transport::Link",
+            "transport::Seams",
             "transport::Takes",
             "transport::Transport",
         ],
@@ -105,6 +107,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "transport::report",
             "transport::slice",
             "transport::Link",
+            "transport::Seams",
             "transport::Takes",
             "transport::Transport",
         ],
@@ -152,6 +155,8 @@ const RESERVED: &[(&str, &[&str])] = &[
         &[
             "ffi/",
             "transport/tcp/sock.rs",
+            "transport/shm/kernel.rs",
+            "memory/shared.rs",
             "transport/rdma/verbs/",
             "transport/local/",
             "transport/rdma/memory.rs",
@@ -176,6 +181,7 @@ const RESERVED: &[(&str, &[&str])] = &[
 /// the words of upstream. A place ending in `/` is a folder.
 const NAMERS: &[(&str, &str)] = &[
     ("transport/rdma/", "its own"),
+    ("transport/shm/", "its own"),
     ("transport/tcp/", "its own"),
     ("transport/table.rs", "the table of transports"),
     ("transport/mod.rs", "the folders are declared there"),
@@ -450,11 +456,16 @@ const CIRCLES: &[(&str, &[&str])] = &[
             "engine/reports.rs",
             "engine/segments.rs",
             "engine/status.rs",
+            "engine/submit/plan.rs",
             "engine/submit.rs",
             "engine/topology.rs",
             "engine/way.rs",
             "engine/whole.rs",
         ],
+    ),
+    (
+        "one type, Batch, with a file of its own for what submit calls put there",
+        &["engine/batch/reservation.rs", "engine/batch.rs"],
     ),
     (
         "one type, Segment, with a file of its own for what comes from notifications",
@@ -464,6 +475,23 @@ const CIRCLES: &[(&str, &[&str])] = &[
     (
         "one type, Keyed, with a file of its own for the keys that it claimed",
         &["metadata/keyed/claims.rs", "metadata/keyed.rs"],
+    ),
+    (
+        "one type, Inbound, with a file of its own for what it pulls",
+        &["transport/shm/inbound/pulling.rs", "transport/shm/inbound.rs"],
+    ),
+    (
+        "one type, Lane, with a file of its own for how requests end",
+        &["transport/shm/lane/ends.rs", "transport/shm/lane.rs"],
+    ),
+    (
+        "one type, ShmLink, with a file for each subject",
+        &[
+            "transport/shm/link/connecting.rs",
+            "transport/shm/link/pulling.rs",
+            "transport/shm/link/watched.rs",
+            "transport/shm/link.rs",
+        ],
     ),
     (
         "a link has its lanes, and a lane that dies hands its requests back to its link",

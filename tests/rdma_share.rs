@@ -16,6 +16,7 @@ const STATUS_COMPLETED: i32 = 4;
 /// What a queue pair of a device did until it was destroyed.
 #[derive(Debug)]
 struct Did {
+    requests: u64,
     bytes: u64,
     posts: u64,
 }
@@ -37,13 +38,20 @@ fn busy(log: &str, device: &str) -> Vec<Did> {
     let text = std::fs::read_to_string(log).unwrap();
     let lines = text.lines().map(|line| line.split(' ').collect::<Vec<_>>());
     let ours = lines.filter(|words| words[0] == device);
-    let did = ours.map(|words| Did { bytes: words[3].parse().unwrap(), posts: words[4].parse().unwrap() });
+    let did = ours.map(|words| {
+        let [requests, bytes, posts] = [2, 3, 4].map(|at| words[at].parse().unwrap());
+        Did { requests, bytes, posts }
+    });
     did.filter(|did| did.bytes > 0).collect()
 }
 
-/// Both engines with `len` bytes; `calls` submit calls of `count` requests of `each` bytes, all of them at once.
+/// Two engines with one NIC each, and `len` bytes; `calls` submit calls of `count` requests of `each` bytes, all of them
+/// at once.
 fn run(len: u64, calls: u64, count: u64, each: u64) {
-    let (from, to) = (Node::new("sim0"), Node::new("sim1"));
+    run_between(&Node::new("sim0"), &Node::new("sim1"), len, calls, count, each);
+}
+
+fn run_between(from: &Node, to: &Node, len: u64, calls: u64, count: u64, each: u64) {
     let (source, destination) = (vec![0u8; len as usize], vec![0u8; len as usize]);
     let (source_addr, destination_addr) = (source.as_ptr() as u64, destination.as_ptr() as u64);
     from.engine.register(&[Range { addr: source_addr, len }], "cpu:0", true).unwrap();
@@ -100,4 +108,79 @@ fn small_calls_of_one_thread_stay_on_one_queue_pair_with_one_doorbell_each() {
     assert!(most.bytes >= 10 * 16 * 4096, "{did:?}");
     // The first request may have gone over it.
     assert!((10..=11).contains(&most.posts), "{did:?}");
+}
+
+/// Two engines with four NICs each.
+fn four_nics() -> (Node, Node) {
+    let matrix = |nics: &str| format!(r#"{{"cpu:0":[[{nics}],[]]}}"#);
+    let from = Node::over(&matrix(r#""sim0","sim1","sim2","sim3""#));
+    let to = Node::over(&matrix(r#""sim4","sim5","sim6","sim7""#));
+    (from, to)
+}
+
+/// Work requests and bytes of four NICs in a call of `count` requests of `each` bytes.
+fn cut(log: &str, count: u64, each: u64) -> Vec<(u64, u64)> {
+    let (from, to) = four_nics();
+    let len = count * each;
+    run_between(&from, &to, len, 1, count, each);
+    drop((from, to));
+    let sum =
+        |nic: &str| busy(log, nic).iter().fold((0, 0), |sum, did| (sum.0 + did.requests, sum.1 + did.bytes));
+    ["sim0", "sim1", "sim2", "sim3"].map(sum).to_vec()
+}
+
+const EIGHT: (&str, &str) = ("SIMVERBS_DEVICES", "sim0,sim1,sim2,sim3,sim4,sim5,sim6,sim7");
+/// Fast, but nothing has completed before all is posted.
+const FAST: [(&str, &str); 3] = [EIGHT, ("SIMVERBS_GBPS", "400"), ("SIMVERBS_LAT_US", "100000")];
+
+/// What connecting takes: the first byte, and an empty write on each queue pair.
+const APART: u64 = 8;
+
+#[test]
+fn one_request_is_cut_for_all_nics() {
+    let Some(log) = log("one_request_is_cut_for_all_nics", &FAST) else { return };
+    let nics = cut(&log, 1, MIB);
+    assert!(nics.iter().all(|(_, bytes)| (MIB / 4..=MIB / 4 + 1).contains(bytes)), "{nics:?}");
+    assert!(nics.iter().all(|(requests, _)| *requests <= APART), "{nics:?}");
+}
+
+#[test]
+fn large_requests_that_are_enough_for_all_nics_are_not_cut() {
+    let Some(log) = log("large_requests_that_are_enough_for_all_nics_are_not_cut", &FAST) else { return };
+    let nics = cut(&log, 64, MIB);
+    assert!(nics.iter().all(|(_, bytes)| (16 * MIB..=16 * MIB + 1).contains(bytes)), "{nics:?}");
+    assert!(nics.iter().all(|(requests, _)| (16..=16 + APART).contains(requests)), "{nics:?}");
+}
+
+#[test]
+fn no_slice_is_longer_than_what_is_set() {
+    let settings = [FAST[0], FAST[1], FAST[2], ("MC_SLICE_SIZE", "65536")];
+    let Some(log) = log("no_slice_is_longer_than_what_is_set", &settings) else { return };
+    let nics = cut(&log, 64, MIB);
+    assert!(nics.iter().all(|(requests, _)| (256..=256 + APART).contains(requests)), "{nics:?}");
+}
+
+#[test]
+fn p28_what_waits_for_a_nic_that_has_become_slow_goes_over_the_others() {
+    let name = "p28_what_waits_for_a_nic_that_has_become_slow_goes_over_the_others";
+    let control = std::env::temp_dir().join(format!("te-slow-{}", std::process::id()));
+    // 128 MB/s, and a tenth of that.
+    let settings = [EIGHT, ("SIMVERBS_GBPS", "1"), ("SIMVERBS_CTL", control.to_str().unwrap())];
+    let is_parent = std::env::var("SIMVERBS_CTL").is_err();
+    if is_parent {
+        std::fs::write(&control, "slow sim0 10\n").unwrap();
+    }
+    let log = log(name, &settings);
+    if is_parent {
+        std::fs::remove_file(&control).unwrap();
+    }
+    let Some(log) = log else { return };
+    let (from, to) = four_nics();
+    // Nothing is known of the NICs yet, so each is given a quarter at first.
+    run_between(&from, &to, 64 * MIB, 1, 64, MIB);
+    drop((from, to));
+    let bytes = |nic: &str| busy(&log, nic).iter().map(|did| did.bytes).sum::<u64>();
+    let slow = bytes("sim0");
+    // A quarter is 16 MiB, and it had 4 MiB posted when it was seen to be slow.
+    assert!((MIB..=13 * MIB).contains(&slow), "{slow}");
 }

@@ -38,16 +38,18 @@ const API: [&str; 27] = [
 ];
 
 /// The functions of `transfer_engine_ext.h`.
-const EXTENSIONS: [&str; 29] = [
+const EXTENSIONS: [&str; 31] = [
     "checkSegmentStatus",
     "getBatchTransferStatus",
     "getRpcPort",
+    "mte_allocate_shared",
     "mte_batch_fd",
     "mte_batch_notification",
     "mte_batch_status",
     "mte_cancel_batch",
     "mte_create_engine",
     "mte_discover_topology",
+    "mte_free_shared",
     "mte_last_error",
     "mte_last_error_info",
     "mte_local_topology",

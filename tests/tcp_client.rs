@@ -529,6 +529,20 @@ fn forty_requests_use_at_most_four_connections() {
 }
 
 #[test]
+fn within_the_host_there_are_no_more_connections_in_use_than_threads() {
+    let name = "within_the_host_there_are_no_more_connections_in_use_than_threads";
+    if in_child(name, &[("MC_TCP_THREADS", "1")]) {
+        return;
+    }
+    let scene = Scene::v2(|turn| turn.answer());
+    scene.completes("the first", &[scene.request(WRITE, 0, REMOTE, 64)]);
+    for opcode in [WRITE, READ] {
+        scene.completes("a large one", &[scene.request(opcode, 0, REMOTE, 8 << 20)]);
+    }
+    assert_eq!(scene.finish().len(), 1);
+}
+
+#[test]
 fn a_large_request_is_cut_into_pieces_that_cover_it_exactly_once() {
     const BYTES: u64 = (5 << 20) + 12345;
     for opcode in [WRITE, READ] {

@@ -272,6 +272,30 @@ fn pipeline(server: &Server, random: &mut Random) -> (Vec<u8>, Vec<u8>, HashMap<
     (sent, answer, written)
 }
 
+/// Sends in pieces of up to `longest` bytes (0: in one), and receives `count` bytes meanwhile.
+fn send_in_pieces(
+    stream: &mut TcpStream,
+    sent: Vec<u8>,
+    longest: usize,
+    mut random: Random,
+    count: usize,
+) -> Vec<u8> {
+    let mut sender = stream.try_clone().unwrap();
+    let sending = std::thread::spawn(move || {
+        let mut rest = &sent[..];
+        while !rest.is_empty() {
+            let len = if longest == 0 { rest.len() } else { 1 + random.below(longest) };
+            let (piece, more) = rest.split_at(len.min(rest.len()));
+            sender.write_all(piece).unwrap();
+            rest = more;
+        }
+    });
+    let mut received = vec![0; count];
+    stream.read_exact(&mut received).unwrap_or_else(|e| panic!("pieces of up to {longest} bytes: {e}"));
+    sending.join().unwrap();
+    received
+}
+
 #[test]
 fn pipelined_requests_are_answered_in_order_however_they_are_split() {
     let server = Server::start(BYTES);
@@ -280,27 +304,130 @@ fn pipelined_requests_are_answered_in_order_however_they_are_split() {
         let mut random = Random(seed);
         let (sent, expected, written) = pipeline(&server, &mut random);
         let mut stream = server.connect();
-        let mut sender = stream.try_clone().unwrap();
-        let sending = std::thread::spawn(move || {
-            let mut rest = &sent[..];
-            while !rest.is_empty() {
-                let len = if longest == 0 { rest.len() } else { 1 + random.below(longest) };
-                let (piece, more) = rest.split_at(len.min(rest.len()));
-                sender.write_all(piece).unwrap();
-                rest = more;
-            }
-        });
-        let mut received = vec![0; expected.len()];
-        stream.read_exact(&mut received).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+        let received = send_in_pieces(&mut stream, sent, longest, random, expected.len());
         let differs = received.iter().zip(&expected).position(|(a, b)| a != b);
         assert_eq!(differs, None, "seed {seed}: first wrong byte of the answers");
-        sending.join().unwrap();
         // Its answer also shows that the WRITEs without an answer are done.
         server.probe(&mut stream, "after the pipeline");
         for (at, body) in written {
             assert!(server.memory.bytes(at, body.len()) == body, "seed {seed}: WRITE at offset {at}");
         }
     }
+}
+
+/// WRITEs in rows of one size, each to its own range, with a READ here and there; and the answer.
+fn rows(server: &Server, random: &mut Random) -> (Vec<u8>, Vec<u8>, HashMap<usize, Vec<u8>>) {
+    let (mut sent, mut answer, mut written) = (Vec::new(), Vec::new(), HashMap::new());
+    let mut at = 0;
+    // Around what a header, a page and a small body have.
+    for len in [1, 23, 24, 25, 700, 4096, 4096, 16 << 10, (16 << 10) + 1, 2000, 24] {
+        for _ in 0..1 + random.below(80) {
+            let v2 = random.below(40) > 0;
+            let body: Vec<u8> = (0..len).map(|_| random.next() as u8).collect();
+            sent.extend(server.header(Op::Write, v2, at, len));
+            sent.extend(&body);
+            answer.extend(v2.then_some(OK_FRAME).into_iter().flatten());
+            written.insert(at, body);
+            at += len;
+        }
+        if random.below(2) == 0 {
+            sent.extend(server.header(Op::Read, true, ROWS - 16, 16));
+            answer.extend([&OK_FRAME[..], &server.memory.bytes(ROWS - 16, 16)].concat());
+        }
+    }
+    (sent, answer, written)
+}
+
+/// More than [`rows`] write.
+const ROWS: usize = 4 << 20;
+
+#[test]
+fn writes_in_a_row_are_answered_in_order_however_they_are_split() {
+    let server = Server::start(ROWS);
+    // 0: in one piece; else the longest piece.
+    for (seed, longest) in [(1, 0), (2, 0), (3, 50_000), (4, 4120), (5, 4119), (6, 300_000)] {
+        let (sent, expected, written) = rows(&server, &mut Random(seed));
+        let mut stream = server.connect();
+        let received = send_in_pieces(&mut stream, sent, longest, Random(seed), expected.len());
+        let differs = received.iter().zip(&expected).position(|(a, b)| a != b);
+        assert_eq!(differs, None, "seed {seed}: first wrong byte of the answers");
+        // Its answer also shows that the WRITEs without an answer are done.
+        server.probe(&mut stream, "after the rows");
+        for (at, body) in written {
+            assert!(server.memory.bytes(at, body.len()) == body, "seed {seed}: WRITE at offset {at}");
+        }
+    }
+}
+
+#[test]
+fn a_row_of_writes_ends_with_the_one_that_is_refused() {
+    const LEN: usize = 4096;
+    static READ_ONLY: [u8; LEN] = [7; LEN];
+    let server = Server::start(BYTES);
+    let addr = READ_ONLY.as_ptr() as u64;
+    server.engine.register(&[Range { addr, len: LEN as u64 }], "*", true).unwrap();
+    // An address that nobody registered, one of memory that cannot be written, and the same once that is known.
+    for (round, wrong) in [LEN as u64, addr, addr].into_iter().enumerate() {
+        for culprit in [1, 2, 30, 63, 64, 100] {
+            let (mut sent, byte) = (Vec::new(), (1 + round * 110 + culprit) as u8);
+            for number in 0..120 {
+                let at = number * LEN;
+                sent.extend(match number == culprit {
+                    true => Header { size: LEN as u64, addr: wrong, op: Op::Write, v2: true }.encode(),
+                    false => server.header(Op::Write, true, at, LEN),
+                });
+                sent.extend([byte; LEN]);
+            }
+            let mut stream = server.connect();
+            let mut sender = stream.try_clone().unwrap();
+            let sending = std::thread::spawn(move || {
+                let _ = sender.write_all(&sent);
+                let _ = sender.shutdown(Shutdown::Write);
+            });
+            let case = format!("round {round}, culprit {culprit}");
+            let answer = read_to_close(&mut stream, false, &case);
+            let expected = [&OK_FRAME.repeat(culprit)[..], &REJECTED_FRAME].concat();
+            assert!(answer == expected, "{case}: {} bytes of answers", answer.len());
+            sending.join().unwrap();
+            let written = |number: usize| server.memory.bytes(number * LEN, LEN) == [byte; LEN];
+            let wrong = (0..120).find(|number| written(*number) != (*number < culprit));
+            assert_eq!(wrong, None, "{case}: first WRITE that should have been executed, or not");
+        }
+    }
+    server.probe_anew("after the refusals");
+}
+
+#[test]
+fn garbage_behind_a_row_of_writes_harms_nobody() {
+    let server = Server::start(BYTES);
+    for seed in 0..200 {
+        let mut random = Random(100 + seed);
+        let mut sent = Vec::new();
+        let mut header = server.header(Op::Write, true, 0, 50);
+        for _ in 0..1 + random.below(70) {
+            sent.extend(header);
+            sent.extend([0x55; 50]);
+        }
+        // A header with a wrong bit, or bytes that are none.
+        match random.below(2) {
+            0 => header[random.below(16)] ^= 1 << random.below(8),
+            _ => header.iter_mut().for_each(|byte| *byte = random.next() as u8),
+        }
+        let wrong = Header::decode(&header);
+        let offset = wrong.addr.wrapping_sub(server.memory.addr());
+        if wrong.size > 0 && offset < BYTES as u64 && wrong.size <= BYTES as u64 - offset {
+            continue;
+        }
+        sent.extend(header);
+        sent.extend((0..random.below(9000)).map(|_| random.next() as u8));
+        let mut stream = server.connect();
+        let _ = stream.write_all(&sent);
+        let _ = stream.shutdown(Shutdown::Write);
+        read_to_close(&mut stream, true, "garbage");
+    }
+    let changed = (50..BYTES).find(|i| server.memory.bytes(*i, 1) != [recorded(*i)]);
+    assert_eq!(changed, None, "garbage changed memory");
+    server.probe_anew("after the garbage");
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
+use smallvec::SmallVec;
 
 use super::deliveries::Delivery;
 use super::segment::Segment;
@@ -14,6 +15,13 @@ use crate::runtime::wakeup::Wakeup;
 pub use crate::transport::slice::Drained;
 use crate::transport::slice::{Phases, Sink, Status, Task, Work};
 use crate::transport::Link;
+
+pub use self::reservation::Reservation;
+
+mod reservation;
+
+/// A batch of more tasks is believed only if memory for them could be had. Chosen: their tasks take 3 MiB.
+const PLAUSIBLE: usize = 1 << 16;
 
 /// A notification that the poll which sees every task COMPLETED sends.
 pub struct Pending {
@@ -61,20 +69,23 @@ pub struct Batch {
     watched: AtomicBool,
     /// A notification waits to be sent.
     has_notification: AtomicBool,
+    /// `Inner::gone` is set. Read without the lock.
+    is_gone: AtomicBool,
     inner: Mutex<Inner>,
     /// Guards the descriptor, and the moment `pending` becomes 0 or more while watched.
     waiters: Mutex<Option<Wakeup>>,
     all_ended: Condvar,
 }
 
-/// Guards what submit calls add.
+/// Guards what submit calls add. Most batches have one call to one segment, which takes no allocation.
 struct Inner {
-    /// For each task: submit call and position in it.
-    slots: Vec<(u32, u32)>,
-    works: Vec<Arc<Work>>,
-    links: Vec<Arc<dyn Link>>,
+    /// The submit calls, each with the number of its first task.
+    works: SmallVec<[(usize, Arc<Work>); 1]>,
+    /// How many tasks they have.
+    tasks: usize,
+    links: SmallVec<[Arc<dyn Link>; 1]>,
     /// The segments of those links: one that is removed or closed lives on while a batch has work there.
-    segments: Vec<Arc<Segment>>,
+    segments: SmallVec<[Arc<Segment>; 1]>,
     /// Places taken by submit calls that are still being validated.
     reserved: usize,
     /// Why nothing of it is left, once that is so.
@@ -91,13 +102,27 @@ enum Gone {
     EngineEnded,
 }
 
+impl Inner {
+    /// The submit call that a task came with, and the number of its first task.
+    #[inline]
+    fn work(&self, index: usize) -> Option<&(usize, Arc<Work>)> {
+        if index >= self.tasks {
+            return None;
+        }
+        // Nearly always there is one.
+        let after =
+            if self.works.len() == 1 { 1 } else { self.works.partition_point(|(first, _)| *first <= index) };
+        self.works.get(after.checked_sub(1)?)
+    }
+}
+
 impl Batch {
     /// A batch for `capacity` tasks. `ERR_MEMORY` when there is no room for that many.
     pub fn new(capacity: usize) -> Result<Self> {
-        let mut slots = Vec::new();
-        slots
-            .try_reserve_exact(capacity)
-            .map_err(|_| Error::out_of_memory(&format!("a batch of {capacity} tasks")))?;
+        // The tasks come with the submit calls; a batch that could never be filled is refused now.
+        if capacity > PLAUSIBLE && Vec::<Task>::new().try_reserve_exact(capacity).is_err() {
+            return Err(Error::out_of_memory(&format!("a batch of {capacity} tasks")));
+        }
         Ok(Batch {
             capacity,
             pending: AtomicUsize::new(0),
@@ -105,11 +130,12 @@ impl Batch {
             failed: AtomicUsize::new(0),
             watched: AtomicBool::new(false),
             has_notification: AtomicBool::new(false),
+            is_gone: AtomicBool::new(false),
             inner: Mutex::new(Inner {
-                slots,
-                works: Vec::new(),
-                links: Vec::new(),
-                segments: Vec::new(),
+                works: SmallVec::new(),
+                tasks: 0,
+                links: SmallVec::new(),
+                segments: SmallVec::new(),
                 reserved: 0,
                 gone: None,
                 notification: None,
@@ -125,7 +151,7 @@ impl Batch {
     pub fn reserve(&self, count: usize) -> Result<Reservation<'_>> {
         let mut inner = self.inner.lock();
         check_live(&inner)?;
-        let used = inner.slots.len() + inner.reserved;
+        let used = inner.tasks + inner.reserved;
         if count > self.capacity - used {
             let text = format!(
                 "{count} requests do not fit: the batch was allocated for {}, {used} are used; allocate a larger one",
@@ -139,20 +165,24 @@ impl Batch {
 
     /// Calls `f` with a task; -1 if there is no such task.
     pub fn with_task<T>(&self, index: usize, f: impl FnOnce(&Task) -> T) -> Result<T> {
+        self.with_work(index, |_, work, position| f(&work.tasks[position]))
+    }
+
+    /// Calls `f` with the submit call of a task, the number of its first task, and the task's place in it.
+    #[inline]
+    pub fn with_work<T>(&self, index: usize, f: impl FnOnce(usize, &Arc<Work>, usize) -> T) -> Result<T> {
         let inner = self.inner.lock();
         check_live(&inner)?;
-        let (work, position) =
-            *inner.slots.get(index).ok_or_else(|| no_such_task(index, inner.slots.len()))?;
-        Ok(f(&inner.works[work as usize].tasks[position as usize]))
+        let (first, work) = inner.work(index).ok_or_else(|| no_such_task(index, inner.tasks))?;
+        Ok(f(*first, work, index - first))
     }
 
     /// Counts of all tasks submitted so far; `each` sees every one in order, with its status and bytes done.
     pub fn summary(&self, mut each: impl FnMut(usize, Status, &Task)) -> Result<Summary> {
         let inner = self.inner.lock();
         check_live(&inner)?;
-        let mut summary = Summary { tasks: inner.slots.len(), ..Summary::default() };
-        for (index, (work, position)) in inner.slots.iter().enumerate() {
-            let task = &inner.works[*work as usize].tasks[*position as usize];
+        let mut summary = Summary { tasks: inner.tasks, ..Summary::default() };
+        for (index, task) in inner.works.iter().flat_map(|(_, work)| &work.tasks).enumerate() {
             let status = task.status();
             match status {
                 Status::Waiting => {}
@@ -167,23 +197,22 @@ impl Batch {
 
     /// Whether the ranges of a task are touched any more.
     pub fn drained(&self, index: usize) -> Result<Drained> {
-        let inner = self.inner.lock();
-        check_live(&inner)?;
-        let slot = inner.slots.get(index);
-        let drained = slot.and_then(|(work, position)| inner.works[*work as usize].drained(*position));
-        drained.ok_or_else(|| no_such_task(index, inner.slots.len()))
+        let drained = self.with_work(index, |_, work, position| work.drained(position as u32))?;
+        drained.ok_or_else(|| no_such_task(index, index))
     }
 
     /// How far a task has come, and when.
     pub fn report(&self, index: usize) -> Result<Report> {
-        let inner = self.inner.lock();
-        check_live(&inner)?;
-        let missing = || no_such_task(index, inner.slots.len());
-        let (work, position) = *inner.slots.get(index).ok_or_else(missing)?;
-        let work = &inner.works[work as usize];
-        let (task, phases) =
-            work.tasks.get(position as usize).zip(work.phases(position)).ok_or_else(missing)?;
-        Ok(Report { status: task.status(), bytes: task.done_bytes(), error: task.error().cloned(), phases })
+        let report = self.with_work(index, |_, work, position| {
+            let (task, phases) = work.tasks.get(position).zip(work.phases(position as u32))?;
+            Some(Report {
+                status: task.status(),
+                bytes: task.done_bytes(),
+                error: task.error().cloned(),
+                phases,
+            })
+        })?;
+        report.ok_or_else(|| no_such_task(index, index))
     }
 
     /// Gives up every task that is not terminal. They become FAILED, or COMPLETED if they were just ending.
@@ -191,7 +220,7 @@ impl Batch {
         {
             let inner = self.inner.lock();
             check_live(&inner)?;
-            inner.works.iter().for_each(|work| work.cancel());
+            inner.works.iter().for_each(|(_, work)| work.cancel());
         }
         self.links_from(0).for_each(|link| link.give_up());
         Ok(())
@@ -217,7 +246,7 @@ impl Batch {
     /// `pending` counts it out, so a thread that saw the last task end may call this before `pending` is 0.
     fn running(&self, inner: &Inner) -> usize {
         while !self.is_done() {
-            let tasks = inner.works.iter().flat_map(|work| work.tasks.iter());
+            let tasks = inner.works.iter().flat_map(|(_, work)| work.tasks.iter());
             let waiting = tasks.filter(|task| task.status() == Status::Waiting).count();
             if waiting > 0 {
                 return waiting;
@@ -315,10 +344,11 @@ impl Batch {
     /// nothing of it would ever be released.
     fn discard(&self, inner: &mut Inner, why: Gone) {
         inner.gone.get_or_insert(why);
-        inner.works = Vec::new();
-        inner.slots = Vec::new();
-        inner.links = Vec::new();
-        inner.segments = Vec::new();
+        self.is_gone.store(true, Ordering::Release);
+        inner.works = SmallVec::new();
+        inner.tasks = 0;
+        inner.links = SmallVec::new();
+        inner.segments = SmallVec::new();
         inner.notification = None;
         *self.waiters.lock() = None;
     }
@@ -329,8 +359,18 @@ impl Sink for Batch {
         if failed {
             self.failed.fetch_add(1, Ordering::SeqCst);
         }
+        self.count_out(1);
+    }
+
+    fn tasks_completed(&self, count: usize) {
+        self.count_out(count);
+    }
+}
+
+impl Batch {
+    fn count_out(&self, count: usize) {
         // SeqCst on both: either this sees `watched`, or the watcher sees `pending` 0.
-        if self.pending.fetch_sub(1, Ordering::SeqCst) == 1 && self.watched.load(Ordering::SeqCst) {
+        if self.pending.fetch_sub(count, Ordering::SeqCst) == count && self.watched.load(Ordering::SeqCst) {
             let waiters = self.waiters.lock();
             if self.is_done() {
                 if let Some(fd) = &*waiters {
@@ -338,60 +378,6 @@ impl Sink for Batch {
                 }
                 self.all_ended.notify_all();
             }
-        }
-    }
-}
-
-/// Places in a batch for one submit call; given back unless committed.
-pub struct Reservation<'a> {
-    batch: &'a Batch,
-    count: usize,
-}
-
-impl Reservation<'_> {
-    /// Adds the call's tasks. The caller posts their slices afterwards.
-    #[inline]
-    pub(super) fn commit(
-        mut self,
-        work: &Arc<Work>,
-        ways: &[(Arc<dyn Link>, Arc<Segment>)],
-        notification: Option<Pending>,
-    ) -> Result<()> {
-        let batch = self.batch;
-        let mut inner = batch.inner.lock();
-        // Its engine was destroyed meanwhile: what is added now nobody would ever let go of.
-        check_live(&inner)?;
-        let number = inner.works.len() as u32;
-        let fits = inner.works.try_reserve(1).is_ok()
-            && inner.links.try_reserve(ways.len()).is_ok()
-            && inner.segments.try_reserve(ways.len()).is_ok();
-        fits.then_some(()).ok_or_else(|| Error::out_of_memory("a submit call"))?;
-        inner.reserved -= std::mem::take(&mut self.count);
-        inner.works.push(work.clone());
-        inner.slots.extend((0..work.tasks.len() as u32).map(|position| (number, position)));
-        for (link, segment) in ways {
-            if !inner.links.iter().any(|known| Arc::ptr_eq(known, link)) {
-                inner.links.push(link.clone());
-            }
-            if !inner.segments.iter().any(|known| Arc::ptr_eq(known, segment)) {
-                inner.segments.push(segment.clone());
-            }
-        }
-        let running = work.tasks.iter().filter(|task| task.status() == Status::Waiting).count();
-        if notification.is_some() {
-            inner.notification = notification;
-            inner.delivery = Delivery::Held;
-            batch.has_notification.store(true, Ordering::Release);
-        }
-        batch.add_pending(running);
-        Ok(())
-    }
-}
-
-impl Drop for Reservation<'_> {
-    fn drop(&mut self) {
-        if self.count > 0 {
-            self.batch.inner.lock().reserved -= self.count;
         }
     }
 }
@@ -412,6 +398,18 @@ impl Batch {
                 fd.clear();
             }
         }
+    }
+
+    /// It was freed, or its engine is being destroyed.
+    #[inline]
+    pub fn is_gone(&self) -> bool {
+        self.is_gone.load(Ordering::Acquire)
+    }
+
+    /// A poll may have to send a notification.
+    #[inline]
+    pub fn has_notification(&self) -> bool {
+        self.has_notification.load(Ordering::Acquire)
     }
 
     /// Somebody sleeps on this batch, so completions must not wait for a poll.

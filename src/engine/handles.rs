@@ -3,11 +3,12 @@
 
 use std::sync::Arc;
 
-use super::{Engine, Inside};
+use super::{glance, Engine, Inside};
 use crate::error::{Class, Error, Result};
 use crate::runtime::fork;
 use crate::runtime::per_process::PerProcess;
 use crate::runtime::slots::{Slots, KEY_BITS};
+use crate::transport::slice::Status;
 
 static ENGINES: PerProcess<Slots<Engine>> = PerProcess::new(Slots::default);
 
@@ -22,6 +23,20 @@ pub fn insert(engine: Arc<Engine>) -> Result<u64> {
 pub fn enter(token: u64) -> Result<Inside> {
     let engine = ENGINES.get().get(key(token)?).ok_or_else(|| unknown(token))?;
     engine.enter()
+}
+
+/// `STATUS_*` and bytes done of a task of the engine behind `token`; -1 if there is none. Moves data along while the task is not
+/// terminal, and may send the batch's notification.
+pub fn task_status(token: u64, batch_id: u64, task: usize) -> Result<(i32, u64)> {
+    let engine = enter(token)?;
+    let batch = engine.batch(batch_id)?;
+    let found = engine.status_in(&batch, task)?;
+    if found.0 == Status::Completed as i32 {
+        // It may have been freed meanwhile, but then it was there when it was asked.
+        let _ =
+            batch.with_work(task, |first, work, _| glance::remember(token, batch_id, &batch, first, work));
+    }
+    Ok(found)
 }
 
 /// Takes the engine out; later uses of the token find nothing.
@@ -56,6 +71,7 @@ fn key(token: u64) -> Result<u64> {
 }
 
 /// The fork epoch in the bits above the key.
+#[inline]
 fn epoch_bits() -> u64 {
     u64::from(fork::epoch() as u16) << KEY_BITS
 }

@@ -30,9 +30,22 @@ impl Engine {
             return Ok(name);
         }
         self.listen()?;
+        let is_first = self.transports().is_empty();
         self.make_transport(row, matrix).map_err(|e| e.context(format!("install {name}")))?;
+        if is_first {
+            self.make_beside(row);
+        }
         self.publish().inspect_err(|_| self.publish_soon())?;
         Ok(name)
+    }
+
+    /// Installs what the settings want beside the transport of `row`. It is one way more, so a failure is only told.
+    fn make_beside(self: &Arc<Self>, row: usize) {
+        let beside = table::installed_beside(&self.config).and_then(table::position);
+        let Some(beside) = beside.filter(|beside| *beside != row) else { return };
+        if let Err(error) = self.make_transport(beside, None) {
+            tracing::warn!("{} is not installed: {error}", PROTOCOLS[beside].name());
+        }
     }
 
     /// Makes the transport, has it prepare every region that is registered already, and only then installs it.
@@ -77,7 +90,8 @@ impl Engine {
                 .map(drop)
                 .map_err(|e| e.context(format!("{setting} is set")));
         }
-        let suits = PROTOCOLS.iter().find(|row| !row.needs_nics() || !found.is_empty());
+        let suits =
+            PROTOCOLS.iter().find(|row| !row.is_extension() && (!row.needs_nics() || !found.is_empty()));
         // Some row needs no NIC.
         suits.map_or(Ok(()), |row| self.install_transport(row.name(), None).map(drop))
     }

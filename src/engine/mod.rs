@@ -5,6 +5,7 @@ pub mod batch;
 mod creation;
 pub mod deliveries;
 mod described;
+pub mod glance;
 pub mod grid;
 pub mod handles;
 mod host;
@@ -245,7 +246,9 @@ impl Engine {
     /// Frees a batch whose tasks are all terminal; -4 while some run.
     #[inline]
     pub fn free_batch(&self, id: u64) -> Result<()> {
-        self.batch(id)?.free()?;
+        let batch = self.batch(id)?;
+        batch.free()?;
+        glance::forget(&batch);
         let freed = self.batches.remove(id & ((1 << KEY_BITS) - 1));
         freed.map(drop).ok_or_else(|| no_such_batch(id))
     }

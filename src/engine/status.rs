@@ -19,10 +19,15 @@ const LOOKS_BEFORE_YIELD: u32 = 32;
 const TIMEOUT: i32 = 5;
 
 impl Engine {
+    /// As [`super::handles::task_status`].
+    #[cfg(any(test, feature = "internals"))]
+    pub fn task_status(&self, batch_id: u64, task: usize) -> Result<(i32, u64)> {
+        self.status_in(&self.batch(batch_id)?, task)
+    }
+
     /// `STATUS_*` and bytes done of a task; -1 if there is no such task. Moves data along
     /// while the task is not terminal, and may send the batch's notification.
-    pub fn task_status(&self, batch_id: u64, task: usize) -> Result<(i32, u64)> {
-        let batch = self.batch(batch_id)?;
+    pub(super) fn status_in(&self, batch: &Arc<Batch>, task: usize) -> Result<(i32, u64)> {
         let look = || batch.with_task(task, |task| (task.status(), task.done_bytes()));
         let (mut status, mut bytes) = look()?;
         if status == Status::Waiting {
@@ -31,12 +36,12 @@ impl Engine {
             give_way(moved || status != Status::Waiting);
         }
         if status == Status::Completed {
-            self.send_due_notification(&batch);
+            self.send_due_notification(batch);
         }
         let mut number = status as i32;
         if status == Status::Failed
             && self.config.report_timeout
-            && self.task_error(batch_id, task)?.is_some_and(|e| e.kind() == Class::Timeout)
+            && batch.with_task(task, |task| task.error().is_some_and(|e| e.kind() == Class::Timeout))?
         {
             number = TIMEOUT;
         }

@@ -4,20 +4,22 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use smallvec::SmallVec;
+
+use self::plan::{Plan, Remote, Target};
 use super::batch::Pending;
-use super::known::Known;
 use super::segment::Segment;
 use super::segments::LOCAL_SEGMENT;
-use super::transports::Transports;
 use super::way::Way;
 use super::Engine;
 use crate::error::{Class, Code, Error, Result};
 use crate::handshake::Notification;
-use crate::memory::{Region, RegionUse, View};
-use crate::transport::local;
-use crate::transport::ranges::Ranges;
-use crate::transport::slice::{Op, Slice, Task, Work};
+use crate::memory::Region;
+use crate::transport::slice::Op;
 use crate::transport::Takes;
+
+mod holds;
+mod plan;
 
 /// Longest wait for a descriptor inside a submit call. Chosen: the default limit of a store's operation and of a
 /// connect.
@@ -39,22 +41,6 @@ pub struct Request {
     pub offset: u64,
     /// Bytes.
     pub len: u64,
-}
-
-/// Where requests of one target go.
-struct Target {
-    id: i32,
-    /// `None` for the own segment.
-    remote: Option<Remote>,
-    /// Local memory that was never registered may be used.
-    any_source: bool,
-    slices: Vec<Slice>,
-}
-
-struct Remote {
-    segment: Arc<Segment>,
-    known: Arc<Known>,
-    way: Way,
 }
 
 impl Engine {
@@ -84,101 +70,32 @@ impl Engine {
             return Ok(());
         }
         let reservation = batch.reserve(count)?;
-        let mut tasks = Vec::new();
-        tasks.try_reserve_exact(count).map_err(|_| Error::out_of_memory(&format!("{count} tasks")))?;
-        let mut targets: Vec<Target> = Vec::new();
-        let mut bytes = 0u64;
-        for index in 0..count {
-            let request = entry(index);
-            self.check_target(&request, &mut targets).map_err(|e| e.context(format!("request {index}")))?;
-            tasks.push(Task::default());
-            bytes = bytes.saturating_add(request.len);
-        }
-        let deadline = self.deadline(&targets, bytes);
-        let work = Work::new(tasks.into_boxed_slice(), deadline, batch.clone());
-        let view = self.local.registry.view();
-        let mut cutter = Cutter { view, transports: self.transports(), local_targets: Vec::new() };
-        let mut outcome = Ok(());
-        for index in 0..count {
-            let request = entry(index);
-            outcome = cutter.cut(&work, index as u32, &request, &mut targets);
-            if let Err(error) = outcome {
-                outcome = Err(error.context(format!("request {index}")));
-                break;
+        let mut plan = Plan::new(self, &batch, count)?;
+        let outcome = plan.fill(count, &entry).and_then(|()| {
+            plan.remotes().try_for_each(Remote::ready)?;
+            if let Some(nics) = nics {
+                plan.remotes().try_for_each(|remote| remote.way.link.check_nics(nics))?;
             }
-        }
-        let Cutter { view, local_targets, .. } = cutter;
-        drop(view);
-        let pending = notification.map(|notification| Pending { target: entry(0).target, notification });
-        let remotes = || targets.iter().filter_map(|target| target.remote.as_ref());
-        let mut ways = Vec::new();
-        let outcome = outcome
-            .and_then(|()| ways.try_reserve_exact(targets.len()).map_err(|_| Error::out_of_memory("targets")))
-            .and_then(|()| remotes().try_for_each(Remote::ready))
-            .and_then(|()| match nics {
-                Some(nics) => remotes().try_for_each(|remote| remote.way.link.check_nics(nics)),
-                None => Ok(()),
-            })
-            .and_then(|()| {
-                ways.extend(remotes().map(|remote| (remote.way.link.clone(), remote.segment.clone())));
-                reservation.commit(&work, &ways, pending)
-            });
-        if let Err(error) = outcome {
-            targets.into_iter().flat_map(|target| target.slices).for_each(Slice::discard);
-            return Err(error);
-        }
-        for target in targets {
-            match &target.remote {
-                Some(remote) => {
-                    let incarnation = remote.incarnation();
-                    match nics {
-                        Some(nics) => remote.way.link.submit_over(target.slices, incarnation, nics),
-                        None => remote.way.link.submit(target.slices, incarnation),
-                    }
-                }
-                None => {
-                    target.slices.into_iter().zip(&local_targets).for_each(|(s, held)| local::copy(s, held))
-                }
+            let mut ways = SmallVec::<[_; 1]>::new();
+            ways.try_reserve_exact(plan.remotes().count()).map_err(|_| Error::out_of_memory("targets"))?;
+            ways.extend(plan.remotes().map(|remote| (remote.way.link.clone(), remote.segment.clone())));
+            plan.work.set_deadline(self.deadline(plan.remotes(), plan.bytes));
+            let pending = notification.map(|notification| Pending { target: entry(0).target, notification });
+            reservation.commit(&plan.work, plan.running, &ways, pending)?;
+            Ok(ways)
+        });
+        let ways = match outcome {
+            Ok(ways) => ways,
+            Err(error) => {
+                plan.discard();
+                return Err(error);
             }
-        }
+        };
+        plan.start(nics);
         if batch.is_watched() {
             ways.iter().for_each(|(link, _)| link.rely_on_threads());
         }
         Ok(())
-    }
-
-    /// Checks opcode and target of a request, and makes the target's entry.
-    #[inline]
-    fn check_target(&self, request: &Request, targets: &mut Vec<Target>) -> Result<()> {
-        op(request.opcode)?;
-        let index = match targets.iter().rposition(|target| target.id == request.target) {
-            Some(index) => index,
-            None => {
-                targets.try_reserve(1).map_err(|_| Error::out_of_memory("targets"))?;
-                targets.push(self.target(request.target)?);
-                targets.len() - 1
-            }
-        };
-        let target = &mut targets[index];
-        let Some(remote) = &mut target.remote else { return Ok(()) };
-        if request.len == 0 || remote.covers(request) {
-            return Ok(());
-        }
-        // The store, or another call, may have brought it meanwhile.
-        let covered = self.remote(remote.segment.clone())?.covers(request);
-        if !covered {
-            let segment = &remote.segment;
-            // If it cannot be read, the range stays missing.
-            segment.read_again(|| drop(self.refresh_within(segment, REFRESH_LIMIT)));
-        }
-        // The peer may have come back with another transport.
-        *remote = self.remote(remote.segment.clone())?;
-        target.any_source = self.takes_any_source(&remote.way);
-        if remote.covers(request) {
-            return Ok(());
-        }
-        remote.segment.note_fruitless();
-        Err(remote.not_published(request))
     }
 
     fn remote(&self, segment: Arc<Segment>) -> Result<Remote> {
@@ -193,8 +110,7 @@ impl Engine {
 
     /// When the tasks of a call that moves `bytes` become FAILED, whatever their transports do.
     #[inline]
-    fn deadline(&self, targets: &[Target], bytes: u64) -> Option<Instant> {
-        let remotes = targets.iter().filter_map(|target| target.remote.as_ref());
+    fn deadline<'a>(&self, remotes: impl Iterator<Item = &'a Remote>, bytes: u64) -> Option<Instant> {
         let limits = remotes.filter_map(|remote| self.transports().get(remote.way.row)?.task_limit(bytes));
         let limit = self.config.slice_timeout.or_else(|| limits.max());
         limit.and_then(|limit| Instant::now().checked_add(limit))
@@ -205,8 +121,7 @@ impl Engine {
             if self.transports().is_empty() {
                 return Err(Error::invalid("no transport is installed; call installTransport first"));
             }
-            let any_source = self.transports().take_any_source();
-            return Ok(Target { id, remote: None, any_source, slices: Vec::new() });
+            return Ok(Target::new(id, None, self.transports().take_any_source()));
         }
         let segment = self.segment(id)?;
         if self.config.disable_metacache {
@@ -215,107 +130,25 @@ impl Engine {
         }
         let remote = self.remote(segment)?;
         let any_source = self.takes_any_source(&remote.way);
-        Ok(Target { id, remote: Some(remote), any_source, slices: Vec::new() })
-    }
-}
-
-impl Remote {
-    /// The way was chosen because the peer offers its transport.
-    fn ranges(&self) -> Option<&Ranges> {
-        self.known.offer(self.way.row).map(|offer| offer.ranges())
+        Ok(Target::new(id, Some(remote), any_source))
     }
 
-    #[inline]
-    fn covers(&self, request: &Request) -> bool {
-        self.ranges().is_some_and(|ranges| ranges.covers(request.offset, request.len))
-    }
-
-    fn incarnation(&self) -> u64 {
-        self.known.offer(self.way.row).map_or(0, |offer| offer.incarnation())
-    }
-
-    fn not_published(&self, request: &Request) -> Error {
-        let (name, rule) = (&self.known.name, self.ranges().map(Ranges::rule).unwrap_or_default());
-        let text = format!(
-            "target range of {} bytes at {:#x} is not inside {rule} that segment '{name}' publishes",
-            request.len, request.offset
-        );
-        Error::new(Code::AddressNotRegistered, text).peer(name)
-    }
-
-    /// Checked last: an address that is not registered is reported even if nothing could be moved anyway.
-    fn ready(&self) -> Result<()> {
-        let name = &self.known.name;
-        self.way.link.ready().map_err(|e| e.context(format!("segment '{name}'")).peer(name))
-    }
-}
-
-/// Cuts requests into slices: at the ends of local regions, and as their links want them.
-struct Cutter<'a> {
-    view: View<'a>,
-    transports: &'a Transports,
-    /// Uses of the target regions of local copies, in the order of their slices.
-    local_targets: Vec<RegionUse>,
-}
-
-impl Cutter<'_> {
-    #[inline]
-    fn cut(&mut self, work: &Arc<Work>, task: u32, request: &Request, targets: &mut [Target]) -> Result<()> {
-        let op = op(request.opcode)?;
-        let target = targets.iter_mut().rfind(|target| target.id == request.target);
-        let target = target.ok_or_else(|| Error::invalid("target vanished"))?;
-        let before = (target.slices.len(), self.local_targets.len());
-        let mut done = 0;
-        while done < request.len {
-            let left = request.len - done;
-            let Some(source) = request.source.checked_add(done) else {
-                return Err(not_registered("source", request.source, request.len));
-            };
-            // It was checked, but a caller may change its list meanwhile.
-            let Some(offset) = request.offset.checked_add(done) else {
-                return Err(not_registered("target", request.offset, request.len));
-            };
-            let (held, covered) = match self.view.use_at(source, left) {
-                Some((held, covered)) => (Some(held), covered),
-                None if target.any_source => (None, left),
-                None => return Err(not_registered("source", source, left)),
-            };
-            let len = match &target.remote {
-                Some(Remote { way, .. }) => {
-                    let region = held.as_ref().map(|held: &RegionUse| &**held.region());
-                    if let (Some(region), Some(transport)) = (region, self.transports.get(way.row)) {
-                        check_taken("source", region, transport.takes(&region.kind), transport.name())?;
-                    }
-                    let len = way.link.cut(region, source, covered, offset, left);
-                    len.clamp(1, covered.min(left))
-                }
-                None => {
-                    let held_target = self.view.use_at(offset, left);
-                    self.local_targets.try_reserve(1).map_err(|_| Error::out_of_memory("slices"))?;
-                    let (held_target, covered_there) =
-                        held_target.ok_or_else(|| not_registered("target", offset, left))?;
-                    let sides = [("source", held.as_ref()), ("target", Some(&held_target))];
-                    for (side, held) in sides.into_iter().filter_map(|(side, held)| Some((side, held?))) {
-                        check_taken(side, held.region(), local::takes(&held.region().kind), OWN_SEGMENT)?;
-                    }
-                    self.local_targets.push(held_target);
-                    covered.min(covered_there)
-                }
-            };
-            target.slices.try_reserve(1).map_err(|_| Error::out_of_memory("slices"))?;
-            target.slices.push(Slice::new(work, task, op, source, offset, len, held));
-            done += len;
+    /// What is known of a segment by now, because `remote` does not cover a request. `ERR_ADDRESS_NOT_REGISTERED` if that does
+    /// not cover it either.
+    fn read_for(&self, remote: &Remote, request: &Request) -> Result<Remote> {
+        let segment = &remote.segment;
+        // The store, or another call, may have brought it meanwhile.
+        if self.remote(segment.clone())?.covering(request).is_none() {
+            // If it cannot be read, the range stays missing.
+            segment.read_again(|| drop(self.refresh_within(segment, REFRESH_LIMIT)));
         }
-        let (from, to) = match op {
-            Op::Read => (request.offset, request.source),
-            Op::Write => (request.source, request.offset),
-        };
-        if target.remote.is_none() && to > from && to - from < request.len {
-            // The end first, as memmove does: a slice is read before another one overwrites it.
-            target.slices[before.0..].reverse();
-            self.local_targets[before.1..].reverse();
+        // The peer may have come back with another transport.
+        let remote = self.remote(segment.clone())?;
+        if remote.covering(request).is_none() {
+            segment.note_fruitless();
+            return Err(remote.not_published(request));
         }
-        Ok(())
+        Ok(remote)
     }
 }
 

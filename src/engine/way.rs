@@ -23,13 +23,20 @@ impl Engine {
     /// The first transport that the peer offers, that is installed, and that works now; if none works, the first
     /// of them, whose link says why. -6 if only a transport leads there that is not installed, -1 if nothing does.
     pub(super) fn way(&self, segment: &Arc<Segment>, known: &Known) -> Result<Way> {
-        let ways = known.leading().filter_map(|row| {
-            let transport = self.transports().get(row)?;
-            let link =
-                segment.link(row, || transport.link(Arc::new(SegmentRoute::new(row, segment, &self.client))));
-            Some(Way { row, link })
-        });
-        match pick(ways) {
+        let ways = || {
+            known.leading().filter_map(|row| {
+                let transport = self.transports().get(row)?;
+                let route = || Arc::new(SegmentRoute::new(row, segment, &self.client));
+                let link = segment.link(row, || transport.link(route()));
+                Some(Way { row, link })
+            })
+        };
+        let picked = match pick(ways().filter(|way| way.link.leads())) {
+            // What has yet to be proven is better than nothing.
+            Pick::None => pick(ways()),
+            picked => picked,
+        };
+        match picked {
             Pick::Best(way) => Ok(way),
             Pick::InsteadOf(better, way) => {
                 self.note_fallback(&known.name, PROTOCOLS[better.row].name(), PROTOCOLS[way.row].name())?;
@@ -80,7 +87,6 @@ fn pick(ways: impl Iterator<Item = Way>) -> Pick {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::Region;
     use crate::transport::slice::Slice;
 
     struct Fake(Option<Code>);
@@ -88,10 +94,6 @@ mod tests {
     impl Link for Fake {
         fn ready(&self) -> Result<()> {
             self.0.map_or(Ok(()), |code| Err(Error::new(code, "out of order")))
-        }
-
-        fn cut(&self, _: Option<&Region>, _: u64, _: u64, _: u64, left: u64) -> u64 {
-            left
         }
 
         fn submit(&self, _: Vec<Slice>, _: u64) {}

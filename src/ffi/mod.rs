@@ -19,6 +19,7 @@ pub mod pages;
 pub mod peer;
 pub mod report;
 pub mod segment;
+pub mod shared;
 pub mod stats;
 pub mod tokenspeed;
 pub mod transfer;

@@ -1,19 +1,19 @@
 //! What registered memory is: which processors and processes can reach it, and how.
 
 use std::fmt;
+use std::sync::Arc;
+
+use super::shared::{self, SharedMemory};
 
 /// The kind of a region's memory; decided once, when the region is registered.
-// Host is the only one that is made so far.
+// Nothing makes device memory so far.
 #[allow(dead_code)]
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Kind {
     /// Memory of this process that any processor reads and writes.
     Host,
-    /// Memory of this host that other processes map, too.
-    Shared {
-        /// The name under which they find it.
-        name: String,
-    },
+    /// The same, and other processes of this host can map it. It stays mapped here for as long as the kind is held.
+    Shared(Arc<SharedMemory>),
     /// Memory of an accelerator.
     Device {
         /// The accelerator's number, as its driver counts.
@@ -22,10 +22,18 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The one place that decides. Every region is host memory so far: nothing tells the engine of another kind, and
-    /// `location` (`cpu:0`, `*`, …) says where memory lies, not what it is.
-    pub fn of(_addr: u64, _len: u64, _location: &str) -> Kind {
-        Kind::Host
+    /// The one place that decides: memory of our own allocator is shared, all else is host memory so far. `location` (`cpu:0`,
+    /// `*`, …) says where memory lies, not what it is.
+    pub fn of(addr: u64, len: u64, _location: &str) -> Kind {
+        shared::holding(addr, len).map_or(Kind::Host, Kind::Shared)
+    }
+
+    /// The allocation that others can map.
+    pub fn shared(&self) -> Option<&Arc<SharedMemory>> {
+        match self {
+            Kind::Shared(memory) => Some(memory),
+            _ => None,
+        }
     }
 }
 
@@ -33,7 +41,7 @@ impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Kind::Host => f.write_str("host memory"),
-            Kind::Shared { name } => write!(f, "shared memory '{name}'"),
+            Kind::Shared(_) => f.write_str("shared memory of this host"),
             Kind::Device { ordinal } => write!(f, "memory of device {ordinal}"),
         }
     }

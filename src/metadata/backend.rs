@@ -55,9 +55,18 @@ pub(super) enum Put {
     Lost,
 }
 
-/// Called with the new value of a watched key and its revision; `None`: the key may have changed and is to be read
-/// again.
-pub(super) type Seen = Box<dyn Fn(Option<(&[u8], i64)>) + Send + Sync>;
+/// Called when a watched key has changed.
+pub(super) type Seen = Box<dyn Fn(News<'_>) + Send + Sync>;
+
+/// What a store tells of a watched key.
+pub(super) enum News<'a> {
+    /// It has this value, as of this revision.
+    Put(&'a [u8], i64),
+    /// It was deleted.
+    Deleted,
+    /// It may have changed.
+    Unknown,
+}
 
 /// Ends a watch when it is dropped.
 pub struct Watch(pub Box<dyn Fn() + Send + Sync>);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{json, Value};
 use tokio::sync::{Mutex, Notify};
 
-use super::backend::{Backend, Entry, Patience, Watch};
+use super::backend::{Backend, Entry, News, Patience, Watch};
 use super::keys::Keys;
 use super::store::{Change, Changed, Own, Store};
 use crate::config::Config;
@@ -182,10 +182,12 @@ impl Store for Keyed {
     fn watch(&self, segment: &str, since: i64, changed: Changed) -> Option<Watch> {
         let (key, name) = (self.keys.segment(segment), segment.to_string());
         let log = RateLimit::default();
-        let seen = move |value: Option<(&[u8], i64)>| {
-            // A long one is read again, because that is done beside this thread.
-            let Some((value, revision)) = value.filter(|(value, _)| value.len() < aside::LARGE) else {
-                return changed(Change::Unknown);
+        let seen = move |news: News<'_>| {
+            let (value, revision) = match news {
+                News::Put(value, revision) if value.len() < aside::LARGE => (value, revision),
+                // A long one is read again, because that is done beside this thread.
+                News::Put(..) | News::Unknown => return changed(Change::Unknown),
+                News::Deleted => return changed(Change::Gone),
             };
             match decode(value) {
                 Ok(desc) => changed(Change::To(Box::new(desc), revision)),

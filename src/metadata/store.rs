@@ -27,6 +27,8 @@ pub struct Own {
 pub enum Change {
     /// It says this now, as of this revision.
     To(Box<SegmentDesc>, i64),
+    /// It was deleted: its owner ended, and may come back as another process.
+    Gone,
     /// It may have changed: read it again.
     Unknown,
 }

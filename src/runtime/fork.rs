@@ -19,6 +19,7 @@ static OWN: AtomicPtr<AtomicU32> = AtomicPtr::new(std::ptr::null_mut());
 static OWNER: AtomicI32 = AtomicI32::new(0);
 
 /// Differs between a process and its forked children. May be called in a signal handler.
+#[inline]
 pub fn epoch() -> u32 {
     EPOCH.load(SeqCst).wrapping_add(u32::from(!is_counted()))
 }

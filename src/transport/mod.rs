@@ -20,6 +20,7 @@ pub mod ranges;
 #[cfg(feature = "rdma")]
 pub mod rdma;
 pub mod report;
+pub mod shm;
 pub mod slice;
 pub mod table;
 pub mod tcp;
@@ -103,7 +104,7 @@ pub trait Transport: Send + Sync {
     /// How local memory of `kind` is moved; asked in every submit call, so cheap.
     fn takes(&self, kind: &Kind) -> Takes {
         match kind {
-            Kind::Host => Takes::Direct,
+            Kind::Host | Kind::Shared(_) => Takes::Direct,
             _ => Takes::No,
         }
     }
@@ -130,18 +131,55 @@ pub trait Transport: Send + Sync {
     fn stats(&self) -> Vec<(&'static str, u64)>;
 }
 
+/// Ranges, as first byte and bytes, that a slice does not leave.
+#[derive(Clone, Copy, Debug)]
+pub struct Seams {
+    /// On this side.
+    pub local: (u64, u64),
+    /// At the peer.
+    pub remote: (u64, u64),
+}
+
+impl Default for Seams {
+    /// No seam but those of the region and of the request.
+    fn default() -> Self {
+        Seams { local: (0, u64::MAX), remote: (0, u64::MAX) }
+    }
+}
+
 /// The way from this engine to one segment over one transport.
 pub trait Link: Send + Sync {
+    /// Whether this way was proven to lead to the peer, where that has to be found out. While it was not, other transports are
+    /// used as if this one was not offered, which is no fall-back. Asked in every submit call, so cheap; begins to find out.
+    fn leads(&self) -> bool {
+        true
+    }
+
     /// Whether slices can be moved at all just now; asked once per submit call, which is refused with this error
     /// as a whole. Cheap: it reads no more than a few words of memory.
     fn ready(&self) -> Result<()> {
         Ok(())
     }
 
-    /// Length of the next slice of a request that has `left` bytes to go, between `source` here and `remote` at the
-    /// peer. `source` lies in `region` (`None`: not registered), which ends `covered` bytes further on. At least 1, at
-    /// most `min(left, covered)`.
-    fn cut(&self, region: Option<&Region>, source: u64, covered: u64, remote: u64, left: u64) -> u64;
+    /// How long the slices of a submit call are meant to be that moves `bytes` in all, of which the first lie at `source`
+    /// here and at `remote` at the peer. Asked once per call and link, for [`Link::cut`].
+    fn grain(&self, bytes: u64, source: u64, remote: u64) -> u64 {
+        let _ = (bytes, source, remote);
+        u64::MAX
+    }
+
+    /// How far slices may go around `source` here, which lies in `region` (`None`: not registered), and around `remote` at the
+    /// peer. Asked again where a request leaves these ranges.
+    fn seams(&self, region: Option<&Region>, source: u64, remote: u64) -> Seams {
+        let _ = (region, source, remote);
+        Seams::default()
+    }
+
+    /// Length of the next slice of a request that has `left` bytes to go, more than `grain`, which is what [`Link::grain`] said
+    /// for the call. At least 1, at most `left`; cut again where a range of [`Link::seams`] ends.
+    fn cut(&self, left: u64, grain: u64) -> u64 {
+        left.min(grain)
+    }
 
     /// Posts `slices`, whose addresses were checked against the descriptor of the peer's
     /// `incarnation` (see [`incarnation::key`]; 0: unknown). Each is finished later, on any thread, whatever happens.

@@ -39,13 +39,16 @@ impl Ranges {
     }
 
     /// `[addr, addr+len)` may be accessed by one request.
+    #[cfg(test)]
     pub fn covers(&self, addr: u64, len: u64) -> bool {
+        self.around(addr).is_some_and(|(start, length)| len <= length - (addr - start))
+    }
+
+    /// The range, as `(addr, length)`, that holds the byte at `addr`: a request has to end inside.
+    pub fn around(&self, addr: u64) -> Option<(u64, u64)> {
         let after = self.sorted.partition_point(|(start, _)| *start <= addr);
-        let Some((start, length)) = after.checked_sub(1).map(|index| self.sorted[index]) else {
-            return false;
-        };
-        let offset = addr - start;
-        offset < length && len <= length - offset
+        let (start, length) = *self.sorted.get(after.checked_sub(1)?)?;
+        (addr - start < length).then_some((start, length))
     }
 
     /// For messages: what a request has to lie in.

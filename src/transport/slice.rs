@@ -6,12 +6,14 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+pub use self::ends::Ends;
 use self::trail::Trails;
 pub use self::trail::{Drained, Trail};
 use crate::error::{Class, Code, Error};
-use crate::memory::RegionUse;
+use crate::memory::{Region, RegionUse};
 use crate::runtime::clock;
 
+mod ends;
 mod trail;
 
 /// Direction of a request, seen from this side.
@@ -68,10 +70,26 @@ impl Default for Task {
 }
 
 impl Task {
-    /// One more slice will have to finish. Only before the first slice is posted.
-    pub fn add_slice(&self) {
-        self.slices_left.fetch_add(1, Ordering::Relaxed);
+    /// One more slice will have to finish. Only on the thread that submits, before it posts the first slice: so nobody else
+    /// counts meanwhile.
+    #[inline]
+    fn add_slice(&self) {
+        self.slices_left.store(self.slices_left.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         self.status.store(Status::Waiting as u8, Ordering::Relaxed);
+    }
+
+    /// `len` bytes of one slice are done. `true`: it was the last one.
+    #[inline]
+    fn take_slice(&self, len: u64) -> bool {
+        // Acquire and Release: the last slice sees what the others wrote, `error` included. Who finds one left has that one,
+        // so nobody else counts any more; most tasks are one slice.
+        if self.slices_left.load(Ordering::Acquire) == 1 {
+            self.done.store(self.done.load(Ordering::Relaxed) + len, Ordering::Relaxed);
+            self.slices_left.store(0, Ordering::Relaxed);
+            return true;
+        }
+        self.done.fetch_add(len, Ordering::Relaxed);
+        self.slices_left.fetch_sub(1, Ordering::AcqRel) == 1
     }
 
     /// Current status. Once terminal it never changes, and the local buffer is not
@@ -114,14 +132,18 @@ pub struct Phases {
 pub trait Sink: Send + Sync {
     /// One more task is terminal. Called once per task, on any thread; must not block.
     fn task_ended(&self, failed: bool);
+
+    /// As many calls for tasks that are COMPLETED.
+    fn tasks_completed(&self, count: usize) {
+        (0..count).for_each(|_| self.task_ended(false));
+    }
 }
 
 /// The tasks of one submit call; shared by its slices.
 pub struct Work {
     /// In the order of the request entries.
     pub tasks: Box<[Task]>,
-    /// When tasks that are not done become FAILED, if the caller asked for that.
-    pub deadline: Option<Instant>,
+    deadline: OnceLock<Instant>,
     /// Hears when the tasks end.
     sink: Arc<dyn Sink>,
     /// The caller wants no more of it.
@@ -138,13 +160,31 @@ impl Work {
     pub fn new(tasks: Box<[Task]>, deadline: Option<Instant>, sink: Arc<dyn Sink>) -> Arc<Self> {
         Arc::new(Work {
             tasks,
-            deadline,
+            deadline: deadline.map_or_else(OnceLock::new, OnceLock::from),
             sink,
             canceled: AtomicBool::new(false),
             submitted_ns: clock::now_ns(),
             connected: AtomicU32::new(0),
             trails: Trails::default(),
         })
+    }
+
+    /// When tasks that are not done become FAILED, if the caller asked for that.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline.get().copied()
+    }
+
+    /// Sets the deadline, before the first slice is posted.
+    pub fn set_deadline(&self, deadline: Option<Instant>) {
+        if let Some(deadline) = deadline {
+            let _ = self.deadline.set(deadline);
+        }
+    }
+
+    /// A number that the work of one batch has in common, and no other that is under way.
+    #[inline]
+    pub fn batch(&self) -> usize {
+        Arc::as_ptr(&self.sink).cast::<()>() as usize
     }
 
     /// When a task came how far; `None` if there is no such task.
@@ -188,26 +228,51 @@ impl Work {
     }
 }
 
+/// What the slices of one submit call in one region have in common. Keeps the region registered while one of them is left, so
+/// that nothing has to be counted but the references to this.
+pub struct Hold {
+    work: Arc<Work>,
+    /// `None` when the caller may use unregistered memory.
+    region: Option<RegionUse>,
+}
+
+impl Hold {
+    /// For slices of `work` whose local bytes lie in `region`.
+    pub fn new(work: &Arc<Work>, region: Option<RegionUse>) -> Arc<Self> {
+        Arc::new(Hold { work: work.clone(), region })
+    }
+
+    /// The region in use.
+    pub fn region(&self) -> Option<&Arc<Region>> {
+        self.region.as_ref().map(RegionUse::region)
+    }
+
+    /// A slice of task number `task`, which from now on waits for it.
+    #[inline]
+    pub fn slice(self: &Arc<Self>, task: u32, op: Op, local: u64, remote: u64, len: u64) -> Slice {
+        self.work.tasks[task as usize].add_slice();
+        Slice { hold: self.clone(), task, op, local, remote, len, finished: false }
+    }
+}
+
 /// A piece of a task on its way. Owned by one lane or queue at a time.
 pub struct Slice {
-    work: Arc<Work>,
-    task: u32,
-    /// Direction.
-    pub op: Op,
+    hold: Arc<Hold>,
     /// Local address.
     pub local: u64,
     /// Remote address.
     pub remote: u64,
     /// Bytes, at least 1.
     pub len: u64,
-    /// Keeps the local region registered; `None` when the caller may use unregistered memory.
-    region: Option<RegionUse>,
+    task: u32,
+    /// Direction.
+    pub op: Op,
     finished: bool,
 }
 
 impl Slice {
     /// A slice of task number `task` of `work`, which from now on waits for it.
-    #[allow(clippy::too_many_arguments)]
+    #[cfg(test)]
     pub fn new(
         work: &Arc<Work>,
         task: u32,
@@ -217,43 +282,52 @@ impl Slice {
         len: u64,
         region: Option<RegionUse>,
     ) -> Self {
-        work.tasks[task as usize].add_slice();
-        Slice { work: work.clone(), task, op, local, remote, len, region, finished: false }
+        Hold::new(work, region).slice(task, op, local, remote, len)
+    }
+
+    #[inline]
+    fn task(&self) -> &Task {
+        &self.work().tasks[self.task as usize]
     }
 
     /// The submit call this slice belongs to.
     pub fn work(&self) -> &Work {
-        &self.work
+        &self.hold.work
+    }
+
+    /// The region that its local bytes lie in; `None` if the caller may use unregistered memory.
+    pub fn region(&self) -> Option<&Region> {
+        self.hold.region().map(|region| &**region)
     }
 
     /// The slice's local bytes lie in `region`.
-    pub fn is_in(&self, region: &crate::memory::Region) -> bool {
-        self.region.as_ref().is_some_and(|held| std::ptr::eq(&**held.region(), region))
+    pub fn is_in(&self, region: &Region) -> bool {
+        self.hold.region().is_some_and(|held| std::ptr::eq(&**held, region))
     }
 
     /// The local region is being unregistered: the slice must not be started.
     pub fn is_revoked(&self) -> bool {
-        self.region.as_ref().is_some_and(|held| held.region().revoked())
+        self.hold.region().is_some_and(|held| held.revoked())
     }
 
     /// Nobody wants it moved any more: its work was canceled, or another slice has failed its task.
     pub fn is_given_up(&self) -> bool {
-        self.work.canceled.load(Ordering::Relaxed) || self.has_failed_task()
+        self.work().canceled.load(Ordering::Relaxed) || self.has_failed_task()
     }
 
     /// Another slice has failed the task, so this one cannot save it.
     pub fn has_failed_task(&self) -> bool {
-        self.work.tasks[self.task as usize].error.get().is_some()
+        self.task().error.get().is_some()
     }
 
     /// Other slices of the task are waiting or under way.
     pub fn has_siblings(&self) -> bool {
-        self.work.tasks[self.task as usize].slices_left.load(Ordering::Relaxed) > 1
+        self.task().slices_left.load(Ordering::Relaxed) > 1
     }
 
     /// Notes, before the slice ends, that bytes of its WRITE may still reach the peer.
     pub fn leave_trail(&self) -> Trail {
-        self.work.trails.begin(self.task)
+        self.work().trails.begin(self.task)
     }
 
     /// Fails the slice because its region was unregistered meanwhile.
@@ -265,30 +339,32 @@ impl Slice {
 
     /// The connection that it waited for is ready.
     pub fn note_connected(&self, now_ns: u64) {
-        self.work.note(&self.work.connected, now_ns);
+        self.work().note(&self.work().connected, now_ns);
     }
 
     /// A first byte of it leaves, or is asked for.
     #[inline]
     pub fn note_posted(&self, now_ns: u64) {
-        self.work.note(&self.work.tasks[self.task as usize].posted, now_ns);
+        self.work().note(&self.task().posted, now_ns);
     }
 
     /// It is going to be sent once more.
     pub fn note_resent(&self) {
-        self.work.tasks[self.task as usize].resent.fetch_add(1, Ordering::Relaxed);
+        self.task().resent.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Every byte is at its destination. `now_ns`: the monotonic clock's time, which whoever completes several slices has read
-    /// once.
+    /// once. Several are best ended by [`Ends`].
     #[inline]
     pub fn complete(mut self, now_ns: u64) {
-        self.end(None, || now_ns);
+        if let Some(failed) = self.end(None, || now_ns) {
+            self.work().sink.task_ended(failed);
+        }
     }
 
     /// The slice could not be moved; nothing touches its local bytes any more.
     pub fn fail(mut self, error: Error) {
-        self.end(Some(error), clock::now_ns);
+        self.end_and_tell(error);
     }
 
     /// The slice was never posted: its submit call is refused as a whole.
@@ -296,27 +372,33 @@ impl Slice {
         self.finished = true;
     }
 
-    fn end(&mut self, error: Option<Error>, now_ns: impl FnOnce() -> u64) {
+    fn end_and_tell(&mut self, error: Error) {
+        if let Some(failed) = self.end(Some(error), clock::now_ns) {
+            self.work().sink.task_ended(failed);
+        }
+    }
+
+    /// Counts the slice out; where it was the last one of its task, says whether that FAILED. The region is released with the
+    /// slice, just after the status is there to be seen: whoever unregisters it at once waits that long.
+    #[inline]
+    fn end(&mut self, error: Option<Error>, now_ns: impl FnOnce() -> u64) -> Option<bool> {
         self.finished = true;
-        // Before the status: whoever sees the end may unregister the region at once.
-        self.region = None;
-        let task = &self.work.tasks[self.task as usize];
-        match error {
-            None => {
-                task.done.fetch_add(self.len, Ordering::Relaxed);
-            }
-            Some(error) => {
-                let _ = task.error.set(error);
-            }
+        let work = &self.hold.work;
+        let task = &work.tasks[self.task as usize];
+        let moved = if let Some(error) = error {
+            let _ = task.error.set(error);
+            0
+        } else {
+            self.len
+        };
+        if !task.take_slice(moved) {
+            return None;
         }
-        // AcqRel: the last slice sees what the others wrote, `error` included.
-        if task.slices_left.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.work.note(&task.ended, now_ns());
-            let failed = task.error.get().is_some();
-            let status = if failed { Status::Failed } else { Status::Completed };
-            task.status.store(status as u8, Ordering::Release);
-            self.work.sink.task_ended(failed);
-        }
+        work.note(&task.ended, now_ns());
+        let failed = task.error.get().is_some();
+        let status = if failed { Status::Failed } else { Status::Completed };
+        task.status.store(status as u8, Ordering::Release);
+        Some(failed)
     }
 }
 
@@ -331,109 +413,10 @@ impl Drop for Slice {
         if !self.finished {
             let text =
                 "the thread that moved this request ended unexpectedly; destroy the engine and report this";
-            self.end(Some(Error::new(Code::InvalidArgument, text).permanent(Class::Internal)), clock::now_ns);
+            self.end_and_tell(Error::new(Code::InvalidArgument, text).permanent(Class::Internal));
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::atomic::AtomicUsize;
-
-    #[derive(Default)]
-    struct Count(AtomicUsize, AtomicUsize);
-
-    impl Sink for Count {
-        fn task_ended(&self, failed: bool) {
-            let counter = if failed { &self.1 } else { &self.0 };
-            counter.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    fn work() -> (Arc<Work>, Arc<Count>) {
-        let count = Arc::new(Count::default());
-        let tasks = vec![Task::default()].into_boxed_slice();
-        (Work::new(tasks, None, count.clone()), count)
-    }
-
-    #[test]
-    fn a_task_ends_with_its_last_slice_and_keeps_the_first_error() {
-        let (work, count) = work();
-        let slices: [_; 3] = std::array::from_fn(|_| Slice::new(&work, 0, Op::Read, 1, 2, 10, None));
-        let [one, two, three] = slices;
-        one.note_posted(work.submitted_ns + 5 * 1024);
-        one.note_posted(work.submitted_ns + 6 * 1024);
-        two.note_resent();
-        one.complete(work.submitted_ns + 7_000);
-        two.fail(Error::invalid("first"));
-        let phases = work.phases(0).unwrap();
-        assert_eq!((phases.connected_us, phases.posted_us, phases.ended_us), (Some(0), Some(5), None));
-        assert_eq!(phases.attempts, 2);
-        assert_eq!(work.tasks[0].status(), Status::Waiting);
-        assert!(work.tasks[0].error().is_none());
-        three.fail(Error::invalid("second"));
-        assert_eq!(work.tasks[0].status(), Status::Failed);
-        assert_eq!(work.tasks[0].error().unwrap().text(), "first");
-        assert_eq!(work.tasks[0].done_bytes(), 10);
-        assert!(work.phases(0).unwrap().ended_us.is_some() && work.phases(1).is_none());
-        assert_eq!((count.0.load(Ordering::Relaxed), count.1.load(Ordering::Relaxed)), (0, 1));
-    }
-
-    #[test]
-    fn a_task_that_was_posted_before_a_connection_came_had_one() {
-        let tasks = vec![Task::default(), Task::default(), Task::default()].into_boxed_slice();
-        let work = Work::new(tasks, None, Arc::new(Count::default()));
-        let [early, late, _waiting] =
-            std::array::from_fn(|task| Slice::new(&work, task as u32, Op::Read, 1, 2, 10, None));
-        let at = |units: u64| work.submitted_ns + units * 1024;
-        early.note_posted(at(1));
-        // Of another connection of the same peer.
-        late.note_connected(at(5));
-        late.note_posted(at(6));
-        let phases = [0, 1, 2].map(|task| work.phases(task).unwrap());
-        let seen = phases.map(|phases| (phases.connected_us, phases.posted_us));
-        assert_eq!(seen, [(Some(0), Some(1)), (Some(5), Some(6)), (Some(5), None)]);
-    }
-
-    #[test]
-    fn p02_a_task_is_drained_when_its_last_trail_has_ended() {
-        let (work, _) = work();
-        let [one, two] = std::array::from_fn(|_| Slice::new(&work, 0, Op::Write, 1, 2, 10, None));
-        assert_eq!(work.drained(0), Some(Drained::No));
-        let trails = [one.leave_trail(), two.leave_trail()];
-        one.fail(Error::invalid("gone"));
-        assert!(two.has_failed_task() && two.is_given_up() && !two.has_siblings());
-        two.fail(canceled());
-        assert_eq!(work.tasks[0].error().unwrap().text(), "gone");
-        let [one, two] = trails;
-        one.end();
-        assert_eq!(work.drained(0), Some(Drained::No));
-        two.end();
-        assert_eq!((work.drained(0), work.drained(1)), (Some(Drained::Yes), None));
-    }
-
-    #[test]
-    fn p02_a_trail_that_nobody_followed_to_its_end_is_never_called_drained() {
-        let (work, _) = work();
-        let [one, two] = std::array::from_fn(|_| Slice::new(&work, 0, Op::Write, 1, 2, 10, None));
-        let (lost, ended) = (one.leave_trail(), two.leave_trail());
-        work.cancel();
-        assert!(one.is_given_up() && !one.has_failed_task());
-        one.fail(canceled());
-        two.fail(canceled());
-        drop(lost);
-        ended.end();
-        assert_eq!(work.drained(0), Some(Drained::Unknown));
-        assert_eq!(work.tasks[0].error().unwrap().kind(), Class::Canceled);
-    }
-
-    #[test]
-    fn p17_a_dropped_slice_fails_its_task() {
-        let (work, count) = work();
-        drop(Slice::new(&work, 0, Op::Write, 1, 2, 30, None));
-        assert_eq!(work.tasks[0].status(), Status::Failed);
-        assert_eq!(work.tasks[0].error().unwrap().kind(), Class::Internal);
-        assert_eq!(count.1.load(Ordering::Relaxed), 1);
-    }
-}
+mod tests;

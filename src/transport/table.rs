@@ -6,6 +6,7 @@ use crate::error::{Class, Code, Error};
 
 /// In order of preference: the first one that a peer offers and that works here is used.
 pub const PROTOCOLS: &[&dyn Protocol] = &[
+    &super::shm::Row,
     #[cfg(feature = "rdma")]
     &super::rdma::Row,
     &super::tcp::Row,
@@ -35,7 +36,6 @@ const FOREIGN: &[&str] = &[
     "nvlink_intra",
     "nvmeof",
     "nvmeof_generic",
-    "shm",
     "sunrise_link",
     "ub",
     "ubshmem",
@@ -68,11 +68,7 @@ pub fn not_here(name: &str) -> Error {
 /// Why a segment whose descriptor names a protocol without a row cannot be reached: -6 for a protocol that another
 /// build of this project has, else -1.
 pub fn unreachable(protocol: &str, peer: &str) -> Error {
-    let advice = match protocol {
-        "shm" => "; it serves its own host only, so start that peer without MC_FORCE_SHM",
-        _ => "",
-    };
-    let text = format!("segment '{peer}' is reached by '{protocol}', which this build lacks{advice}");
+    let text = format!("segment '{peer}' is reached by '{protocol}', which this build lacks");
     let code = if LEFT_OUT.contains(&protocol) { Code::DeviceNotFound } else { Code::InvalidArgument };
     Error::new(code, text).permanent(Class::Unsupported).peer(peer)
 }
@@ -88,6 +84,11 @@ pub fn forced(config: &Config) -> Option<(&'static str, &'static str)> {
 /// The transport that is installed at creation, whether or not discovery is asked for.
 pub fn installed_at_creation(config: &Config) -> Option<&'static str> {
     config.force_tcp.then_some("tcp")
+}
+
+/// The transport that is installed beside the first one, whichever that is.
+pub fn installed_beside(config: &Config) -> Option<&'static str> {
+    (config.same_host && !config.force_tcp).then_some("shm")
 }
 
 #[cfg(test)]

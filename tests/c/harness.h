@@ -1,5 +1,5 @@
 /* What every C test shares: one printed line per check, a watchdog, a deadline clock, byte patterns,
- * and engines on 127.0.0.1 over TCP. */
+ * and engines on 127.0.0.1 over TCP, or over what TEST_TRANSPORT names. */
 #ifndef TESTS_C_HARNESS_H
 #define TESTS_C_HARNESS_H
 
@@ -171,7 +171,9 @@ static inline void harness_give_up(const char *what) {
 static inline transfer_engine_t engine_open(void) {
     transfer_engine_t engine = createTransferEngine("P2PHANDSHAKE", "127.0.0.1", "", 0, 0);
     if (engine == NULL) harness_give_up("createTransferEngine");
-    if (installTransport(engine, "tcp", NULL) == NULL) harness_give_up("installTransport tcp");
+    const char *transport = getenv("TEST_TRANSPORT");
+    if (transport == NULL) transport = "tcp";
+    if (installTransport(engine, transport, NULL) == NULL) harness_give_up(transport);
     return engine;
 }
 
@@ -228,6 +230,8 @@ static inline int transfer_once(transfer_engine_t engine, transfer_request_t r, 
     batch_id_t batch = batch_open(engine, 1);
     int rc = submitTransfer(engine, batch, &r, 1);
     int status = rc != 0 ? rc : await_task(engine, batch, 0, ms);
+    mte_task_error_info_t why = {0};
+    if (status == STATUS_FAILED && mte_task_error(engine, batch, 0, &why) == 0) printf("#     FAILED: %s\n", why.text);
     int freed = freeBatchID(engine, batch);
     return status != STATUS_WAITING && freed != 0 ? freed : status;
 }

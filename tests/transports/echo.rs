@@ -175,10 +175,6 @@ impl EchoLink {
 }
 
 impl Link for EchoLink {
-    fn cut(&self, _: Option<&Region>, _: u64, covered: u64, _: u64, left: u64) -> u64 {
-        covered.min(left)
-    }
-
     fn submit(&self, slices: Vec<Slice>, incarnation: u64) {
         slices.into_iter().for_each(|slice| self.carry(slice, incarnation));
     }

@@ -1,5 +1,5 @@
-//! One suite over every transport: the same cases over TCP, RDMA on the simulated libibverbs, RDMA beside TCP, the own
-//! segment, and a transport that exists for tests only. What only one of them does is tested beside it.
+//! One suite over every transport: the same cases over TCP, RDMA on the simulated libibverbs, RDMA beside TCP, the memory of
+//! engines on one host, the own segment, and a transport that exists for tests only. What only one of them does is tested beside it.
 
 mod cases;
 #[path = "../common/mod.rs"]
@@ -35,7 +35,7 @@ fn run(kind: Kind, name: &str, case: fn(Kind)) {
     ];
     let parent = match kind {
         Kind::Rdma | Kind::Both => common::in_simverbs(name, &environment),
-        Kind::Tcp | Kind::Own | Kind::Echo => common::in_child(name, &environment),
+        Kind::Tcp | Kind::Shm | Kind::Own | Kind::Echo => common::in_child(name, &environment),
     };
     if !parent {
         case(kind);
@@ -82,6 +82,7 @@ macro_rules! suite {
         tests! { rdma: Rdma, $everywhere $engines $processes }
         #[cfg(feature = "rdma")]
         tests! { rdma_beside_tcp: Both, $everywhere $engines $processes $both }
+        tests! { shm: Shm, $everywhere $engines $processes $extensions }
         tests! { own: Own, $everywhere }
         tests! { echo: Echo, $everywhere $engines $extensions }
     };

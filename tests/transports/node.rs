@@ -33,6 +33,8 @@ pub enum Kind {
     /// As `Rdma`, with TCP installed in both engines too.
     #[cfg_attr(not(feature = "rdma"), allow(dead_code))]
     Both,
+    /// Between two engines of one host, through their memory.
+    Shm,
     /// Inside one engine.
     Own,
     /// Between two engines of one process, by copying.
@@ -41,7 +43,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every one.
-    pub const ALL: [Self; 5] = [Kind::Tcp, Kind::Rdma, Kind::Both, Kind::Own, Kind::Echo];
+    pub const ALL: [Self; 6] = [Kind::Tcp, Kind::Rdma, Kind::Both, Kind::Shm, Kind::Own, Kind::Echo];
 
     /// What its engines install, in this order.
     fn transports(self) -> &'static [&'static str] {
@@ -49,6 +51,7 @@ impl Kind {
             Kind::Tcp | Kind::Own => &["tcp"],
             Kind::Rdma => &["rdma"],
             Kind::Both => &["tcp", "rdma"],
+            Kind::Shm => &["shm"],
             Kind::Echo => &["echo"],
         }
     }

@@ -9,7 +9,7 @@ fn submit(batch: &Arc<Batch>, count: usize) -> Result<Vec<Slice>> {
     let tasks = (0..count).map(|_| Task::default()).collect();
     let work = Work::new(tasks, None, batch.clone());
     let slices = (0..count as u32).map(|task| Slice::new(&work, task, Op::Read, 1, 2, 8, None)).collect();
-    reservation.commit(&work, &[], None)?;
+    reservation.commit(&work, count, &[], None)?;
     Ok(slices)
 }
 
@@ -34,7 +34,7 @@ fn p14_a_call_that_its_engines_end_overtakes_leaves_nothing() {
     let reservation = batch.reserve(1).unwrap();
     let work = Work::new([Task::default()].into(), None, batch.clone());
     batch.abandon();
-    assert_eq!(reservation.commit(&work, &[], None).unwrap_err().code(), Code::Socket);
+    assert_eq!(reservation.commit(&work, 0, &[], None).unwrap_err().code(), Code::Socket);
     assert!(batch.reserve(1).is_err());
     let weak = Arc::downgrade(&batch);
     drop((batch, work));

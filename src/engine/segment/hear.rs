@@ -38,6 +38,8 @@ impl Segment {
                 }
                 Err(_) => {}
             },
+            // What comes next may come later than the owner's new start, so opening the segment again asks.
+            Change::Gone => self.suspect(),
             Change::Unknown => {
                 // The store may have begun to count anew.
                 self.freshness.latest.store(0, SeqCst);

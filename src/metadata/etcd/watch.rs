@@ -12,7 +12,7 @@ use tokio::time::sleep;
 
 use super::Etcd;
 use crate::error::Result;
-use crate::metadata::backend::{Seen, Watch};
+use crate::metadata::backend::{News, Seen, Watch};
 use crate::observe::log::RateLimit;
 use crate::runtime::backoff::Backoff;
 
@@ -189,7 +189,7 @@ fn heard(response: WatchResponse, table: &mut Table, to_send: &mut Vec<i64>) -> 
     }
     if response.created() {
         if watched.since == 0 {
-            (watched.seen)(None);
+            (watched.seen)(News::Unknown);
         } else if revision < watched.since {
             // The server counts from the beginning: its data was lost.
             table.values_mut().for_each(|watched| watched.since = 0);
@@ -198,9 +198,10 @@ fn heard(response: WatchResponse, table: &mut Table, to_send: &mut Vec<i64>) -> 
     }
     for event in response.events() {
         let Some(kv) = event.kv() else { continue };
-        if event.event_type() == EventType::Put {
-            (watched.seen)(Some((kv.value(), kv.mod_revision())));
-        }
+        (watched.seen)(match event.event_type() {
+            EventType::Put => News::Put(kv.value(), kv.mod_revision()),
+            EventType::Delete => News::Deleted,
+        });
         watched.since = watched.since.max(kv.mod_revision());
     }
     Ok(())

@@ -19,7 +19,7 @@ const BOUNCE: u64 = 64 << 10;
 /// As [`super::Transport::takes`], of either side of a copy.
 pub fn takes(kind: &Kind) -> Takes {
     match kind {
-        Kind::Host => Takes::Direct,
+        Kind::Host | Kind::Shared(_) => Takes::Direct,
         _ => Takes::No,
     }
 }

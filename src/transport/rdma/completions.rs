@@ -9,7 +9,7 @@ use super::attention::Attention;
 use super::credit::Credit;
 use super::places::Places;
 use super::queue::{Queue, Retired};
-use super::verbs::{Channel, Context, Cq, Qp, Wc};
+use super::verbs::{wc, Channel, Context, Cq, Qp, Wc};
 use crate::error::Result;
 
 /// Completions taken from the queue at a time. Upstream's value; 3 KiB.
@@ -97,9 +97,9 @@ impl Completions {
         found
     }
 
-    /// Polls until the queue is empty, unless another thread does. `false` when nothing was there.
-    pub(super) fn poll(&self, now_ms: impl Fn() -> u64, hear: &mut dyn Retire) -> bool {
-        let Some(mut poller) = self.poller.try_lock() else { return false };
+    /// Polls until the queue is empty. `Some(false)` when nothing was there; `None`: another thread does it.
+    pub(super) fn poll(&self, now_ms: impl Fn() -> u64, hear: &mut dyn Retire) -> Option<bool> {
+        let mut poller = self.poller.try_lock()?;
         let Poller { wcs, retired } = &mut *poller;
         let mut found = false;
         let mut last: Option<Arc<Queue>> = None;
@@ -108,15 +108,19 @@ impl Completions {
                 Ok(count) => count,
                 Err(error) => {
                     tracing::error!("completion queue cannot be polled: {error}");
-                    return found;
+                    return Some(found);
                 }
             };
             if count == 0 {
-                return found;
+                return Some(found);
             }
             found = true;
             let now = now_ms();
-            for completion in wcs.iter().take(count) {
+            let mut completions = wcs.iter().take(count).peekable();
+            while let Some(completion) = completions.next() {
+                if completions.peek().is_some_and(|next| tells_all(next, completion)) {
+                    continue;
+                }
                 let key = (completion.wr_id >> 32) as u32;
                 if last.as_ref().is_none_or(|queue| queue.key() != key) {
                     last = self.places.find(key);
@@ -129,8 +133,43 @@ impl Completions {
                 }
             }
             if count < BATCH {
-                return found;
+                return Some(found);
             }
         }
+    }
+}
+
+/// `next` also tells what `this` does: both are good, and of one queue pair, which retires everything up to the later one.
+#[inline]
+fn tells_all(next: &Wc, this: &Wc) -> bool {
+    let good = this.status == wc::SUCCESS && next.status == wc::SUCCESS;
+    let same = next.wr_id >> 32 == this.wr_id >> 32;
+    let later = (next.wr_id as u32).wrapping_sub(this.wr_id as u32) as i32 > 0;
+    good && same && later
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_later_good_completion_of_the_same_queue_pair_tells_all_of_another() {
+        let of = |wr_id: u64, status: u32| {
+            let mut completion = Wc::default();
+            (completion.wr_id, completion.status) = (wr_id, status);
+            completion
+        };
+        let this = of(7 << 32 | 5, wc::SUCCESS);
+        assert!(tells_all(&of(7 << 32 | 6, wc::SUCCESS), &this));
+        assert!(tells_all(&of(7 << 32 | 1, wc::SUCCESS), &of(7 << 32 | 0xffff_fff0, wc::SUCCESS)));
+        for other in [
+            of(7 << 32 | 5, wc::SUCCESS),
+            of(7 << 32 | 4, wc::SUCCESS),
+            of(8 << 32 | 6, wc::SUCCESS),
+            of(7 << 32 | 6, wc::WR_FLUSH_ERR),
+        ] {
+            assert!(!tells_all(&other, &this), "{other:?}");
+        }
+        assert!(!tells_all(&of(7 << 32 | 6, wc::SUCCESS), &of(7 << 32 | 5, wc::WR_FLUSH_ERR)));
     }
 }

@@ -146,31 +146,44 @@ impl Connection {
         }
     }
 
-    /// Posts from the front of `flights` what there is room for and what suits the peer's incarnation: on this thread's
-    /// queue pair, and on the others where it has clearly more to do than they, or is full. An error when a queue pair
-    /// refused: the connection is to be given up.
-    pub(super) fn post(&self, flights: &mut VecDeque<Flight>, now_ns: u64) -> std::result::Result<(), i32> {
+    /// Posts from the front of `flights` what there is room for and what suits the peer's incarnation, and no more than the
+    /// first that make `most` bytes: on this thread's queue pair, and on the others where it has clearly more to do than
+    /// they, or is full. Returns the bytes. An error when a queue pair refused: the connection is to be given up.
+    pub(super) fn post(
+        &self,
+        flights: &mut VecDeque<Flight>,
+        most: u64,
+        now_ns: u64,
+    ) -> std::result::Result<u64, i32> {
         let count = self.queues.len();
         let share = flights.len().div_ceil(count).max(MIN_SHARE);
         let first = HOME.with(|home| *home);
         let incarnation = self.incarnation.load(Relaxed);
-        let (mut place, mut full) = (0, 0);
+        let (mut place, mut full, mut bytes) = (0, 0, 0);
         CHAIN.with_borrow_mut(|chain| {
             for turn in 0.. {
-                if flights.is_empty() || full == count {
-                    return Ok(());
+                if flights.is_empty() || full == count || bytes >= most {
+                    break;
                 }
                 place = match full {
                     0 => share::choose((first + turn) % count, count, |place| self.queues[place].bytes()),
                     // Whatever it has to do.
                     _ => (place + 1) % count,
                 };
-                let limits = Limits { count: share, bytes: PORTION };
-                let posted = self.queues[place].post(flights, limits, incarnation, chain, now_ns)?;
-                full = if posted == 0 { full + 1 } else { 0 };
+                let limits = Limits { count: share, bytes: PORTION.min(most - bytes) };
+                match self.queues[place].post(flights, limits, incarnation, chain, now_ns)? {
+                    Some(posted) => (full, bytes) = (0, bytes + posted),
+                    None => full += 1,
+                }
             }
-            Ok(())
+            Ok(bytes)
         })
+    }
+
+    /// Bytes under way.
+    #[inline]
+    pub(super) fn bytes(&self) -> u64 {
+        self.queues.iter().map(|queue| queue.bytes()).sum()
     }
 
     /// Posts a probe on every queue pair, because each has to prove itself; one that got its probe earlier gets no
@@ -180,7 +193,7 @@ impl Connection {
         CHAIN.with_borrow_mut(|chain| {
             while let Some(queue) = self.queues.get(*probed) {
                 let probe = Limits { count: 1, bytes: PORTION };
-                if queue.post(&mut VecDeque::from([Flight::probe()]), probe, 0, chain, now_ns)? == 0 {
+                if queue.post(&mut VecDeque::from([Flight::probe()]), probe, 0, chain, now_ns)?.is_none() {
                     return Ok(false);
                 }
                 *probed += 1;

@@ -49,7 +49,7 @@ impl Flight {
 
     /// The task's deadline has passed by `now`.
     pub(super) fn is_expired(&self, now: Instant) -> bool {
-        let deadline = self.slice.as_ref().and_then(|slice| slice.work().deadline);
+        let deadline = self.slice.as_ref().and_then(|slice| slice.work().deadline());
         deadline.is_some_and(|deadline| now >= deadline)
     }
 
@@ -61,6 +61,11 @@ impl Flight {
     /// What it leaves behind, if it was posted and bytes of it may still reach the peer.
     pub(super) fn leave_trail(&self) -> Option<Trail> {
         self.slice.as_ref().filter(|slice| slice.op == Op::Write).map(Slice::leave_trail)
+    }
+
+    /// Of its batch ([`Work::batch`](crate::transport::slice::Work::batch)); 0 for a probe.
+    pub(super) fn batch(&self) -> usize {
+        self.slice.as_ref().map_or(0, |slice| slice.work().batch())
     }
 
     /// Its local memory is being unregistered.

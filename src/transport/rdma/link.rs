@@ -1,6 +1,7 @@
 //! The way to one segment: what is known of it, the rails that lead there, and flights that come back.
 
 mod choose;
+mod grain;
 mod named;
 mod returned;
 mod submit;
@@ -19,6 +20,7 @@ use super::fence::{self, Fence};
 use super::flight::{fail_all, fail_revoked, Flight};
 use super::origin::Origin;
 use super::peer::{Choice, Pair, Target, Window};
+use super::rail::Rail;
 use super::route::Route;
 use super::shared::Shared;
 use crate::error::{Class, Code, Error, Result};
@@ -44,8 +46,6 @@ pub(super) struct RdmaLink {
     me: Weak<RdmaLink>,
     target: ArcSwap<Target>,
     affinity: Affinity,
-    block: u64,
-    fragment: u64,
     /// Flights that wait to be placed anew on the control plane.
     returned: Returned,
     closed: AtomicBool,
@@ -66,10 +66,6 @@ impl RdmaLink {
     ) -> Arc<Self> {
         let (desc, version) = route.desc().unwrap_or_default();
         let target = Target::new(shared, desc, version, &affinity);
-        let config = &shared.config;
-        let block = config.slice_bytes.min(LONGEST_SLICE);
-        // 16384 is upstream's default.
-        let fragment = config.fragment_ratio.map_or(16384, |ratio| block / ratio);
         Arc::new_cyclic(|me| RdmaLink {
             shared: shared.clone(),
             route,
@@ -77,8 +73,6 @@ impl RdmaLink {
             me: me.clone(),
             target: ArcSwap::from_pointee(target),
             affinity,
-            block,
-            fragment,
             returned: Returned::default(),
             closed: AtomicBool::new(false),
         })
@@ -134,7 +128,7 @@ impl RdmaLink {
     }
 
     /// The best pair: in the first tier the one that will be through first; if none of the tier is fit, one of the
-    /// rest. Rails that failed are told that they are wanted. `extra` gives the bytes that this call has already put on
+    /// rest. Rails that failed are told that they are wanted. `extra` gives the bytes of this call that wait for
     /// the pair of a number.
     fn choose(
         &self,
@@ -162,12 +156,30 @@ impl RdmaLink {
             let more = len + extra(number);
             let cost = match turn {
                 Some(turn) => u64::from(place != turn),
-                None => rail.meter.cost_ns(more).max(rail.nic.meter.cost_ns(more)),
+                None => rail.cost_ns(more),
             };
             Some(View { avoided: avoid & bit(number) != 0, failed, cost })
         };
         let place = choose::best(first_tier, choice.pairs.iter().enumerate().map(view))?;
         choice.pairs.get(place).copied()
+    }
+
+    /// The first rail that may carry data now between two addresses and that is `wanted`.
+    fn fit_rails(
+        &self,
+        local: u64,
+        remote: u64,
+        mut wanted: impl FnMut(usize, &Rail) -> bool,
+    ) -> Option<Arc<Rail>> {
+        let target = self.target.load();
+        let mut view = self.shared.memory.view();
+        let (keys, window) = (view.at(local)?, target.window(remote, &mut 0)?);
+        let choice = target.choice(&self.shared, keys.row(local), target.row(window, remote));
+        let mut rails = choice.pairs.iter().filter(|pair| window.has_key(**pair)).filter_map(|pair| {
+            let rail = target.rail(&self.shared, *pair)?;
+            (rail.is_trusted() && rail.nic.is_active()).then(|| (target.number(*pair), rail))
+        });
+        rails.find(|(number, rail)| wanted(*number, rail)).map(|(_, rail)| rail.clone())
     }
 
     /// Places a flight. While no NIC of ours is active, the flight is returned, to be kept, until its attempts are used
@@ -232,18 +244,17 @@ impl Origin for RdmaLink {
 
     fn has_other_rail(&self, flight: &Flight) -> bool {
         let Some(slice) = &flight.slice else { return false };
-        let target = self.target.load();
-        let mut view = self.shared.memory.view();
-        let (Some(keys), Some(window)) = (view.at(slice.local), target.window(slice.remote, &mut 0)) else {
-            return false;
-        };
-        let choice = target.choice(&self.shared, keys.row(slice.local), target.row(window, slice.remote));
-        choice.pairs.iter().any(|pair| {
-            let rail = target.rail(&self.shared, *pair);
-            window.has_key(*pair)
-                && flight.avoid & bit(target.number(*pair)) == 0
-                && rail.is_some_and(|rail| rail.is_trusted() && rail.nic.is_active())
-        })
+        let avoids = |number: usize| flight.avoid & bit(number) != 0;
+        self.fit_rails(slice.local, slice.remote, |number, _| !avoids(number)).is_some()
+    }
+
+    fn least_cost_ns(&self, local: u64, remote: u64) -> Option<u64> {
+        let mut least = None;
+        self.fit_rails(local, remote, |_, rail| {
+            least = least.into_iter().chain([rail.cost_ns(0)]).min();
+            false
+        });
+        least
     }
 
     fn incarnation(&self) -> Option<String> {

@@ -44,6 +44,7 @@ pub(super) struct Keys {
 
 impl Keys {
     /// Row of the local topology for the byte at `addr`.
+    #[inline]
     pub(super) fn row(&self, addr: u64) -> RowId {
         self.placement.at(addr - self.addr, self.len)
     }
@@ -51,10 +52,13 @@ impl Keys {
     /// Local key for NIC `nic` and the byte at `addr`; 0 if that NIC does not have the region.
     #[inline]
     pub(super) fn lkey(&self, nic: usize, addr: u64) -> u32 {
-        let piece = ((addr - self.addr) / self.piece_bytes) as usize;
+        // Nearly always there is one, and dividing takes long.
+        let piece =
+            if self.len <= self.piece_bytes { 0 } else { (addr - self.addr) / self.piece_bytes } as usize;
         self.lkeys.get(piece * self.nics + nic).copied().unwrap_or(0)
     }
 
+    #[inline]
     fn holds(&self, addr: u64) -> bool {
         addr >= self.addr && addr - self.addr < self.len
     }
@@ -86,9 +90,10 @@ impl Memory {
         }
     }
 
-    /// Bytes from `addr` to the end of its piece.
-    pub(super) fn piece_left(&self, region: &Region, addr: u64) -> u64 {
-        self.piece_bytes - (addr - region.addr) % self.piece_bytes
+    /// First byte and bytes of the piece of `region` that holds the byte at `addr`; the last one may end earlier.
+    pub(super) fn piece(&self, region: &Region, addr: u64) -> (u64, u64) {
+        let number = (addr - region.addr) / self.piece_bytes;
+        (region.addr + number * self.piece_bytes, self.piece_bytes)
     }
 
     /// Registers all regions on every NIC that works, or none. `ERR_CONTEXT` where one refuses.
@@ -219,6 +224,7 @@ pub(super) struct View<'a> {
 
 impl View<'_> {
     /// The keys of the region that holds the byte at `addr`.
+    #[inline]
     pub(super) fn at(&mut self, addr: u64) -> Option<&Arc<Keys>> {
         if !self.last.as_ref().is_some_and(|keys| keys.holds(addr)) {
             let found = self.map.range(..=addr).next_back().map(|(_, keys)| keys);

@@ -40,6 +40,7 @@ mod row;
 mod setup;
 mod share;
 mod shared;
+mod spread;
 mod transport;
 mod upcalls;
 pub mod verbs;

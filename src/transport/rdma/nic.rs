@@ -48,6 +48,8 @@ pub(super) struct Nic {
     pub wakeup: Wakeup,
     /// Bytes under way and bandwidth.
     pub meter: Meter,
+    /// When somebody looked for completions last and found none, ns.
+    pub looked_ns: AtomicU64,
     /// A caller looked for completions since the NIC thread last asked.
     pub polled: AtomicBool,
     /// A caller sleeps and relies on the NIC thread.
@@ -122,6 +124,7 @@ impl Nic {
             most_connections,
             wakeup,
             meter: Meter::new(chosen.1),
+            looked_ns: AtomicU64::new(0),
             polled: AtomicBool::new(false),
             relied_on: AtomicBool::new(false),
             armed: AtomicBool::new(false),

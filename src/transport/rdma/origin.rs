@@ -22,6 +22,9 @@ pub(super) trait Origin: Link {
     /// Whether there is a rail that may carry data now and that the flight does not avoid.
     fn has_other_rail(&self, flight: &Flight) -> bool;
 
+    /// Time until a rail that may carry data now between two addresses would be through with what it has, ns: the least one.
+    fn least_cost_ns(&self, local: u64, remote: u64) -> Option<u64>;
+
     /// Id of the peer's start, if it is an engine of this project.
     fn incarnation(&self) -> Option<String>;
 

@@ -17,6 +17,7 @@ use super::rail::{Event, Owner, Rail};
 use super::reap;
 use super::recover::recover;
 use super::shared::Shared;
+use super::spread::spread;
 use super::verbs::AsyncEvent;
 use crate::error::{Class, Code, Error, Result};
 use crate::runtime::{poll, thread};
@@ -114,7 +115,9 @@ fn prepare_to_sleep(shared: &Arc<Shared>, nic: &Arc<Nic>) -> i32 {
         nic.relied_on.store(false, Ordering::SeqCst);
     }
     let polled = nic.polled.swap(false, Ordering::Relaxed);
-    if posted && polled && !nic.relied_on.load(Ordering::SeqCst) {
+    // Also while nothing is posted: whoever has just polled is likely to post the next, and with the queues armed each short
+    // batch would wake us.
+    if polled && !nic.relied_on.load(Ordering::SeqCst) {
         nic.armed.store(false, Ordering::SeqCst);
         // Whoever relies on us from now on finds `armed` false and wakes us.
         if !nic.relied_on.load(Ordering::SeqCst) {
@@ -304,17 +307,19 @@ fn scan(shared: &Arc<Shared>, nic: &Arc<Nic>, now: u64, thorough: bool) {
             look_after(shared, queue, now, moment);
         }
     }
+    nic.meter.forget();
     shared.rails(nic).restless.each(|rail| {
         if shared.is_stopped() {
             return true;
         }
-        if rail.waiting() > 0 && (thorough || rail.waiting() <= FEW) {
+        if rail.has_waiting() && (thorough || rail.waiting.len() <= FEW) {
             let is_over =
                 |flight: &Flight| flight.is_expired(moment) || flight.is_revoked() || flight.is_given_up();
             let late = rail.take_waiting(is_over);
             let late = late.into_iter().map(|flight| (flight, Loss::Flushed)).collect();
             recover(shared, rail, late, None, Keys::Good);
         }
+        spread(shared, rail);
         rail.tick(now);
         rail.has_to_tick()
     });

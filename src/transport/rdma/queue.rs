@@ -168,8 +168,8 @@ impl Queue {
     }
 
     /// Posts flights from the front of `flights` in one chain: up to the limits `most`, as many as there is room for,
-    /// and none from the first on that does not suit `incarnation`. Returns how many. Errno when the queue is not open,
-    /// or refused some: then it is stopped, and those that it took will come back.
+    /// and none from the first on that does not suit `incarnation`. Returns their bytes, if any were posted. Errno when the
+    /// queue is not open, or refused some: then it is stopped, and those that it took will come back.
     pub(super) fn post(
         self: &Arc<Self>,
         flights: &mut VecDeque<Flight>,
@@ -177,38 +177,36 @@ impl Queue {
         incarnation: u64,
         chain: &mut Chain,
         now_ns: u64,
-    ) -> std::result::Result<usize, i32> {
+    ) -> std::result::Result<Option<u64>, i32> {
         let mut ring = self.ring.lock();
         let ring = &mut *ring;
         let Some(qp) = ring.qp.as_ref().filter(|_| ring.state == State::Open) else {
             return Err(libc::ENOTCONN);
         };
         let room = (self.depth - ring.flights.len()).min(most.count).min(Chain::CAPACITY);
-        let mut before = 0;
-        let fits = |flight: &&Flight| {
-            let fits = before < most.bytes && flight.suits(incarnation);
-            before += flight.len();
-            fits
-        };
-        let room = flights.iter().take(room).take_while(fits).count();
+        let (mut fit, mut bytes) = (0, 0);
+        for flight in flights.iter().take(room) {
+            if bytes >= most.bytes || !flight.suits(incarnation) {
+                break;
+            }
+            (fit, bytes) = (fit + 1, bytes + flight.len());
+        }
         // On first use: at a node with many peers most queue pairs only ever serve the other side.
         if ring.flights.capacity() == 0 && ring.flights.try_reserve_exact(self.depth).is_err() {
-            return Ok(0);
+            return Ok(None);
         }
-        let count = if room == 0 { 0 } else { self.credit.reserve(room) };
+        // No more than will be used: another thread that finds none left would wait for a completion.
+        let count = if fit == 0 { 0 } else { self.credit.reserve(fit) };
         if count == 0 {
-            return Ok(0);
+            return Ok(None);
         }
         let next = ring.first.wrapping_add(ring.flights.len() as u32);
-        let mut bytes = 0;
         for (position, flight) in flights.iter().take(count).enumerate() {
-            let signaled = position + 1 == count || (position + 1) % SIGNAL_EVERY == 0;
             let id = u64::from(self.key) << 32 | u64::from(next.wrapping_add(position as u32));
-            let request = flight.request(id, signaled);
-            bytes += u64::from(request.len);
-            chain.push(&request);
+            chain.push(&flight.request(id, (position + 1) % SIGNAL_EVERY == 0));
             flight.note_posted(now_ns);
         }
+        chain.signal_last();
         if ring.flights.is_empty() {
             self.progress_ms.store(now_ns / 1_000_000, Relaxed);
         }
@@ -216,13 +214,20 @@ impl Queue {
         let posted = outcome.as_ref().map_or_else(|e| e.posted, |()| count);
         if posted < count {
             self.credit.release(count - posted);
+        }
+        if posted < fit {
             bytes = flights.iter().take(posted).map(Flight::len).sum();
         }
         self.bytes.store(self.bytes.load(Relaxed) + bytes, Relaxed);
-        ring.flights.extend(flights.drain(..posted));
+        if posted == flights.len() {
+            // As one copy of memory.
+            ring.flights.append(flights);
+        } else {
+            ring.flights.extend(flights.drain(..posted));
+        }
         self.busy.call(self);
         match outcome {
-            Ok(()) => Ok(posted),
+            Ok(()) => Ok(Some(bytes)),
             Err(refused) => {
                 // The tail that was posted may be unsignalled: only a flush makes it complete.
                 stop(ring, now_ns / 1_000_000);
@@ -248,9 +253,10 @@ impl Queue {
         }
         self.progress_ms.store(now_ms, Relaxed);
         let good = if completion.status == wc::SUCCESS { count } else { count - 1 };
-        let mut bytes: u64 = ring.flights.iter().take(good).map(Flight::len).sum();
+        let mut bytes = 0;
+        into.done.reserve(good);
+        into.done.extend(ring.flights.drain(..good).inspect(|flight| bytes += flight.len()));
         into.bytes += bytes;
-        into.done.extend(ring.flights.drain(..good));
         if good < count {
             if let Some(flight) = ring.flights.pop_front() {
                 bytes += flight.len();

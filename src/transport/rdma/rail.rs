@@ -27,6 +27,7 @@ use super::meter::Meter;
 use super::nic::Nic;
 use super::queue;
 use super::route::Route;
+use super::share;
 use crate::config::Config;
 use crate::error::{Class, Code, Error};
 use crate::runtime::clock;
@@ -34,7 +35,7 @@ use asked::Asked;
 use events::{Action, Attempt, By, Now, Pauses, Why};
 use machine::Machine;
 use made::Made;
-use waiting::Waiting;
+use waiting::{Served, Waiting};
 
 /// What rails ask of the transport that they belong to. Called without the locks of the rail's state and of its waiting
 /// list. The thread may hold `setup`, of this rail or another, and the lock of a completion queue's poller; so nothing
@@ -63,7 +64,7 @@ pub(super) trait Keeper: Send + Sync {
     fn give_up(&self, connection: &Arc<Connection>, cause: Error);
 
     /// Fails flights because the transport is stopped; does not wait where they are many.
-    fn fail(&self, flights: VecDeque<Flight>, error: &Error);
+    fn fail(&self, flights: Box<dyn Iterator<Item = Flight> + Send>, error: &Error);
 
     /// The rail has no connection any more.
     fn disconnected(&self, rail: &Rail);
@@ -94,7 +95,8 @@ pub(super) struct Rail {
     up: ArcSwapOption<Connection>,
     /// Output of the machine: the rail may be chosen as any other.
     trusted: AtomicBool,
-    waiting: Waiting,
+    /// What waits for room or for a connection.
+    pub waiting: Waiting,
     /// Bytes posted or waiting, and bandwidth.
     pub meter: Meter,
     /// Used since the eviction hand passed.
@@ -176,8 +178,11 @@ impl Rail {
         }
         if self.waiting.is_empty() {
             if let Some(connection) = &*self.up.load() {
-                if let Err(errno) = connection.post(flights, now_ns) {
-                    self.post_failed(connection, errno);
+                let room = self.room(connection);
+                if room > 0 {
+                    if let Err(errno) = connection.post(flights, room, now_ns) {
+                        self.post_failed(connection, errno);
+                    }
                 }
                 if flights.is_empty() {
                     return;
@@ -185,6 +190,10 @@ impl Rail {
             }
         }
         self.waiting.append(flights);
+        if !flights.is_empty() {
+            self.withdraw(flights.iter().map(Flight::len).sum());
+            return fail_all(flights.drain(..), &Error::out_of_memory("requests that wait for a NIC"));
+        }
         // After they were added: either `stop` takes them, or this sees that `stop` came before.
         if self.keeper.upgrade().is_none_or(|keeper| keeper.is_stopped()) {
             return fail_all(self.waiting.take_all(), &destroyed());
@@ -201,25 +210,25 @@ impl Rail {
         let mut stale = Vec::new();
         let outcome = self.waiting.change(|waiting| -> Result<(), i32> {
             let incarnation = connection.incarnation.load(Ordering::Relaxed);
-            let mut post = |waiting: &mut VecDeque<Flight>| -> Result<(), i32> {
-                loop {
-                    // Only the front is looked at: much may wait, and this runs at every completion.
-                    while waiting.front().is_some_and(|flight| !flight.suits(incarnation)) {
-                        stale.extend(waiting.pop_front());
-                    }
-                    connection.post(waiting, clock::now_ns())?;
-                    if waiting.front().is_none_or(|flight| flight.suits(incarnation)) {
-                        return Ok(());
-                    }
+            let mut post = |flights: &mut VecDeque<Flight>, most: u64| -> Result<Served, i32> {
+                // Only the front is looked at: much may wait, and this runs at every completion.
+                while flights.front().is_some_and(|flight| !flight.suits(incarnation)) {
+                    stale.extend(flights.pop_front());
                 }
+                let room = self.room(&connection);
+                if flights.is_empty() || room == 0 {
+                    return Ok(if room == 0 { Served::Full } else { Served::Posted(0) });
+                }
+                let bytes = connection.post(flights, most.min(room), clock::now_ns())?;
+                Ok(if bytes == 0 { Served::Full } else { Served::Posted(bytes) })
             };
-            post(waiting)?;
+            waiting.serve(&mut post)?;
             if !waiting.is_empty() && connection.is_idle() {
                 // Nothing of ours will complete and bring us back here: others hold all the credit. Again, because
                 // their last completion may have come before the note.
                 keeper.starves(self);
                 self.nic.starved.store(true, Ordering::SeqCst);
-                post(waiting)?;
+                waiting.serve(&mut post)?;
             }
             Ok(())
         });
@@ -236,6 +245,12 @@ impl Rail {
             let lost = stale.into_iter().map(|flight| (flight, Loss::Flushed)).collect();
             keeper.recover(self, lost, None, Keys::Stale);
         }
+    }
+
+    /// Bytes that may still be posted.
+    #[inline]
+    fn room(&self, connection: &Connection) -> u64 {
+        share::room(self.meter.bytes_per_ms(), connection.queues.len(), connection.bytes())
     }
 
     fn post_failed(&self, connection: &Arc<Connection>, errno: i32) {
@@ -281,10 +296,10 @@ impl Rail {
             },
             Action::Pump => self.pump(),
             Action::HandBack(loss, cause) => {
-                let lost = self.waiting.take_all().into_iter().map(|flight| (flight, loss)).collect();
+                let lost = self.waiting.take_all().map(|flight| (flight, loss)).collect();
                 keeper.recover(self, lost, cause, Keys::Good);
             }
-            Action::Fail(error) => keeper.fail(self.waiting.take_all(), &error),
+            Action::Fail(error) => keeper.fail(Box::new(self.waiting.take_all()), &error),
             Action::Stop(connection, why) => keeper.give_up(&connection, self.explain(why)),
             Action::Vacate => keeper.disconnected(self),
             Action::Report(error) => keeper.note_failure(self, &error),
@@ -307,7 +322,7 @@ impl Rail {
     /// The last link to use the rail may be gone while others, to the same peer by another name, wait.
     fn route(&self, keeper: &dyn Keeper) -> Option<Arc<dyn Route>> {
         let known = self.state.lock().route.as_ref().and_then(Weak::upgrade);
-        known.or_else(|| keeper.route(self.waiting.link()?))
+        known.or_else(|| keeper.route(self.waiting.front(|flight| flight.link)?))
     }
 
     /// Keeps a connection that is to be set up. An error if nobody wants it any more; it is stopped then.
@@ -357,14 +372,14 @@ impl Rail {
         self.made.to(peers)
     }
 
+    /// What is submitted is posted at once, as far as there is room.
+    pub(super) fn posts_now(&self) -> bool {
+        self.is_up() && !self.has_waiting()
+    }
+
     /// Flights wait here.
     pub(super) fn has_waiting(&self) -> bool {
         !self.waiting.is_empty()
-    }
-
-    /// How many flights wait here.
-    pub(super) fn waiting(&self) -> usize {
-        self.waiting.len()
     }
 
     /// Takes out the waiting flights for which `wanted` holds; none if the transport is stopped meanwhile.
@@ -373,10 +388,21 @@ impl Rail {
         self.waiting.take(wanted, || keeper.as_ref().is_none_or(|keeper| keeper.is_stopped()))
     }
 
+    /// Time until `bytes` more would be through, by what is known of the rail and of its NIC, ns.
+    #[inline]
+    pub(super) fn cost_ns(&self, bytes: u64) -> u64 {
+        self.meter.cost_ns(bytes).max(self.nic.meter.cost_ns(bytes))
+    }
+
     /// `count` flights with `bytes` arrived.
     pub(super) fn settle(&self, bytes: u64, count: u64, now_ns: u64) {
-        self.meter.end(bytes, now_ns);
-        self.nic.meter.end(bytes, now_ns);
+        let looked_ns = self.nic.looked_ns.load(Ordering::Relaxed);
+        self.meter.end(bytes, now_ns, looked_ns);
+        if self.meter.is_low() {
+            // It is tried again after some time.
+            self.keeper.upgrade().iter().for_each(|keeper| keeper.look_again(self));
+        }
+        self.nic.meter.end(bytes, now_ns, looked_ns);
         self.completed.fetch_add(count, Ordering::Relaxed);
     }
 

@@ -13,13 +13,23 @@ use super::rail::{Event, Owner, Rail};
 use super::recover::recover;
 use super::shared::Shared;
 use crate::error::{Class, Code, Error};
+use crate::transport::slice::Ends;
 
 /// Takes up what the NIC completed; `false` if there was nothing, or another thread does it.
 pub(super) fn poll(shared: &Shared, nic: &Nic) -> bool {
-    let mut found = false;
+    let (mut found, mut elsewhere) = (false, false);
     let mut reaper = Reaper { shared, failed: Vec::new(), lost: Vec::new() };
     for completions in &nic.completions {
-        found |= completions.poll(|| shared.now_ms(), &mut reaper);
+        match completions.poll(|| shared.now_ms(), &mut reaper) {
+            Some(some) => found |= some,
+            None => elsewhere = true,
+        }
+    }
+    if !found {
+        if !elsewhere {
+            nic.looked_ns.store(shared.now_ns(), Ordering::Relaxed);
+        }
+        return false;
     }
     let Reaper { failed, lost, .. } = reaper;
     for (rail, connection, error) in failed {
@@ -65,7 +75,7 @@ impl Retire for Reaper<'_> {
     fn retired(&mut self, queue: &Arc<Queue>, retired: &mut Retired, drained: bool) {
         let Some(owner) = queue.owner::<Owner>() else { return };
         let rail = &owner.rail;
-        let connection = owner.connection.upgrade();
+        let connection = || owner.connection.upgrade();
         if !retired.done.is_empty() {
             // Before the ends are told: whoever hears of the last one finds nothing under way any more.
             let bytes = std::mem::take(&mut retired.bytes);
@@ -73,19 +83,22 @@ impl Retire for Reaper<'_> {
             let now_ns = self.shared.now_ns();
             rail.settle(bytes, count as u64, now_ns);
             let mut proved = false;
+            let mut ends = Ends::default();
             for flight in retired.done.drain(..) {
                 match flight.slice {
-                    Some(slice) => slice.complete(now_ns),
+                    Some(slice) => ends.complete(slice, now_ns),
                     None => proved = true,
                 }
             }
-            if let Some(connection) = connection.as_ref().filter(|_| proved) {
-                if connection.note_proof() {
-                    rail.feed(Event::Proved(connection.clone()));
-                }
+            drop(ends);
+            if let Some(connection) =
+                proved.then(connection).flatten().filter(|connection| connection.note_proof())
+            {
+                rail.feed(Event::Proved(connection));
             }
         }
         if !retired.lost.is_empty() {
+            let connection = connection();
             if let Some(connection) = connection.clone().filter(|connection| connection.cause().is_none()) {
                 self.fail(rail, connection, &retired.lost);
             }
@@ -98,7 +111,7 @@ impl Retire for Reaper<'_> {
             }
         }
         if drained {
-            self.shared.destroyer.take(queue, connection, None);
+            self.shared.destroyer.take(queue, connection(), None);
         }
         if rail.has_waiting() && rail.is_up() {
             rail.pump();

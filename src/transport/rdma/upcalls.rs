@@ -1,6 +1,5 @@
 //! The answers to what rails ask of the transport ([`Keeper`]); they come from files above the rails.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::connect;
@@ -51,8 +50,8 @@ impl Keeper for Shared {
         }
     }
 
-    fn fail(&self, flights: VecDeque<Flight>, error: &Error) {
-        self.destroyer.fail(flights.into_iter(), error);
+    fn fail(&self, flights: Box<dyn Iterator<Item = Flight> + Send>, error: &Error) {
+        self.destroyer.fail(flights, error);
     }
 
     fn disconnected(&self, rail: &Rail) {

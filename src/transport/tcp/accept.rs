@@ -42,7 +42,7 @@ pub(super) fn distribute(shared: &Arc<Shared>, accepted: io::Result<Tracked<TcpS
             );
         }
     }
-    set_options(&stream, &shared.config);
+    set_options(&stream, &shared.config, &shared.log);
     match Socket::new(stream) {
         Ok(socket) => {
             shared.stats.inbound_accepted.fetch_add(1, Relaxed);

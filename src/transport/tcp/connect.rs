@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use super::fence::Mark;
 use super::offer;
 use super::pipeline::Terms;
-use super::shared::{set_options, Endpoint, Shared};
+use super::shared::{set_options, stays_here, Endpoint, Shared};
 use super::sock::Socket;
 use super::wire::{Header, HEADER_LEN, INCARNATION_LEN, OK_FRAME, REJECTED_FRAME, STATUS_LEN};
 use crate::error::{Class, Code, Error, Result};
@@ -31,6 +31,8 @@ pub(super) struct Connection {
     pub terms: Terms,
     /// By which the peer can be asked to close its end; `None` if it has no way to know it.
     pub mark: Option<Mark>,
+    /// It does not leave this host.
+    pub within_host: bool,
 }
 
 /// How long a peer may take to accept and to prove a connection, and to tell its descriptor once it has not: at the most,
@@ -151,11 +153,12 @@ async fn prepare(
         mark = Some(drawn);
     }
     let stream = stream.map(TcpStream::into_std).map_err(|e| failed(&e))?;
-    set_options(&stream, &shared.config);
+    set_options(&stream, &shared.config, &shared.log);
+    let within_host = stays_here(&stream);
     let socket = Socket::new(stream).map_err(|e| failed(&e))?;
     shared.stats.lanes_opened.fetch_add(1, Relaxed);
     let incarnation = endpoint.incarnation.map_or(0, |(id, _)| incarnation::key(&id));
-    Ok(Connection { socket, terms: Terms { v2, reusable, incarnation }, mark })
+    Ok(Connection { socket, terms: Terms { v2, reusable, incarnation }, mark, within_host })
 }
 
 /// Reads the 16-byte cell that holds the peer's incarnation id, and compares it with the descriptor's. The request tells the

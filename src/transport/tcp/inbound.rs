@@ -7,13 +7,14 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::ahead::{Ahead, Body, SMALL};
 use super::reactor::{Outcome, Served};
 use super::replies::{Over, Replies};
 use super::shared::Shared;
 use super::sock::{Courier, Io, Iov, Socket};
 use super::table::{Phase, Place};
 use super::wire::{Header, HEADER_LEN};
-use crate::memory::{Region, RegionUse};
+use crate::memory::Region;
 use crate::runtime::descriptors;
 use crate::transport::slice::Op;
 
@@ -34,13 +35,6 @@ const DRAIN: Duration = Duration::from_secs(2);
 /// How much of a refused connection is drained at the most. Chosen: more than the socket buffers of both ends usually
 /// hold, so a peer that reads while it sends has seen the refusal by then.
 const DRAIN_BYTES: usize = 64 << 20;
-/// A WRITE body under way.
-struct Body {
-    held: RegionUse,
-    addr: u64,
-    left: u64,
-    v2: bool,
-}
 
 /// A served connection.
 pub(super) struct Inbound {
@@ -54,6 +48,8 @@ pub(super) struct Inbound {
     heads_len: usize,
     lookahead: usize,
     body: Option<Body>,
+    /// The last WRITE had another request behind it already, so a look ahead is worth its price.
+    in_a_row: bool,
     replies: Replies,
     /// A request was refused, so nothing more is executed. What arrives is thrown away for a while before the connection
     /// is closed, because a reset could overtake the refusal.
@@ -87,6 +83,7 @@ impl Inbound {
             heads_len: 0,
             lookahead: 1,
             body: None,
+            in_a_row: false,
             replies: Replies::default(),
             refused: false,
             drained: 0,
@@ -125,12 +122,15 @@ impl Inbound {
                     }
                 }
             }
+            let ahead = self.look_ahead(courier);
+            let count = ahead.len();
             let mut iov = Iov::new();
             let body_left = self.body.as_ref().map_or(0, |body| {
                 iov.push_raw(body.addr, body.left);
                 body.left
             });
-            iov.push_mut(&mut self.heads[self.heads_len..self.lookahead * HEADER_LEN]);
+            let heads = ahead.ask(&mut iov, &mut self.heads[self.heads_len..]);
+            iov.push_mut(&mut heads[..self.lookahead * HEADER_LEN - self.heads_len]);
             let asked = iov.bytes();
             let n = match self.socket.recv(&mut iov) {
                 Io::Moved(n) => n,
@@ -140,19 +140,25 @@ impl Inbound {
                     self.eof = true;
                     return self.body.is_none();
                 }
+                // One body at a time, to find out whose memory it is.
+                Io::Fault if count > 0 => {
+                    self.in_a_row = false;
+                    continue;
+                }
                 Io::Fault if self.refuse_body() => continue,
                 Io::Fault | Io::Failed(_) => return false,
             };
-            let into_body = (n as u64).min(body_left);
-            self.heads_len += n - into_body as usize;
-            self.note_body(into_body);
+            let Some(into_bodies) = self.note_received(n, ahead) else { return false };
+            if body_left > 0 {
+                self.in_a_row = n == asked || count > 0;
+            }
             if !self.parse(courier) {
                 return false;
             }
             if n < asked {
                 return true;
             }
-            self.unflushed += into_body;
+            self.unflushed += into_bodies;
             if self.unflushed > FLUSH_BYTES && !self.flush() {
                 return false;
             }
@@ -160,10 +166,47 @@ impl Inbound {
         true
     }
 
-    fn note_body(&mut self, n: u64) {
-        let Some(body) = &mut self.body else { return };
-        body.addr += n;
-        body.left -= n;
+    /// The small WRITEs that have come behind the one under way.
+    fn look_ahead(&mut self, courier: &mut Courier) -> Ahead {
+        let Some(body) = self.body.as_ref().filter(|body| self.in_a_row && body.size <= SMALL) else {
+            return Ahead::default();
+        };
+        let shared = &self.shared;
+        let check = |header: &Header| {
+            let Header { size, addr, op, .. } = *header;
+            shared.registry.use_for_peer(addr, size).filter(|_| !shared.faults.meet(op, addr, size))
+        };
+        Ahead::look(&self.socket, body, &mut self.heads, &mut courier.scratch, check)
+    }
+
+    /// Takes note of `n` bytes: of the body under way, then of headers and bodies as `ahead` has them, then of headers.
+    /// Returns how many belong to bodies; `None`: there is no memory for the answers.
+    fn note_received(&mut self, n: usize, ahead: Ahead) -> Option<u64> {
+        let mut rest = self.note_body(n as u64);
+        let mut heads = 0;
+        for body in ahead.into_bodies() {
+            if self.body.is_some() || rest < HEADER_LEN as u64 {
+                break;
+            }
+            if !self.replies.reserve() {
+                return None;
+            }
+            heads += HEADER_LEN;
+            self.body = Some(body);
+            rest = self.note_body(rest - HEADER_LEN as u64);
+        }
+        // Behind those of `ahead`. If there were any, nothing was there before them.
+        self.heads.copy_within(heads..heads + self.heads_len + rest as usize, 0);
+        self.heads_len += rest as usize;
+        Some(n as u64 - heads as u64 - rest)
+    }
+
+    /// Takes note of up to `n` bytes of the body under way; returns how many are left of them.
+    fn note_body(&mut self, n: u64) -> u64 {
+        let Some(body) = &mut self.body else { return n };
+        let taken = n.min(body.left);
+        body.addr += taken;
+        body.left -= taken;
         if body.left == 0 {
             let v2 = body.v2;
             // The use ends before the answer leaves: whoever hears the answer may unregister the region at once.
@@ -173,6 +216,7 @@ impl Inbound {
                 self.replies.push_ok();
             }
         }
+        n - taken
     }
 
     /// Takes the requests out of the bytes received so far. `false`: the connection is over.
@@ -233,7 +277,7 @@ impl Inbound {
         match op {
             Op::Write => {
                 self.lookahead = 1;
-                self.body = Some(Body { held, addr, left: size, v2 });
+                self.body = Some(Body { held, addr, left: size, size, v2 });
             }
             Op::Read => {
                 self.lookahead = (self.lookahead * 2).min(LOOKAHEAD);

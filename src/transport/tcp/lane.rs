@@ -408,7 +408,7 @@ impl Watched for Lane {
             return;
         }
         if self.shared.config.slice_timeout.is_some() {
-            let due = |slice: &Slice| slice.work().deadline.is_some_and(|deadline| deadline <= now);
+            let due = |slice: &Slice| slice.work().deadline().is_some_and(|deadline| deadline <= now);
             self.abandon(due, &errors::late(self.peer()));
         }
         let mut state = self.state.lock();

@@ -1,6 +1,7 @@
 //! The TCP transport: payload over kernel sockets, both framings, both roles.
 
 mod accept;
+mod ahead;
 mod connect;
 mod ends;
 mod exchange;

@@ -1,6 +1,6 @@
 //! What the files of this transport share: settings, counters, the threads, and what is said about peers.
 
-use std::net::TcpStream;
+use std::net::{IpAddr, TcpStream};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -31,6 +31,11 @@ const KEEPALIVE_RETRIES: u32 = 3;
 /// time below if that is longer. Chosen: far above the lanes' own deadlines, which know what may be sent again.
 const USER_TIMEOUTS: u32 = 4;
 const LEAST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Congestion control of connections within the host, where nothing can be congested. Measured on two processors with BBR as
+/// the system's: its pacing timers cost the loopback half of its rate (1 MiB blocks: 2.1 instead of 5.4 GB/s) and 0.29
+/// instead of 0.16 CPU seconds per GB. Chosen: every kernel has this one, and lets everybody use it (tcp(7)).
+const WITHIN_HOST: &str = "reno";
 
 /// Where a peer's data port is and what it speaks, from its descriptor.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -184,8 +189,8 @@ pub(super) fn stopping() -> Error {
     Error::new(Code::Socket, "the engine is being destroyed").permanent(Class::Canceled)
 }
 
-/// Sets the options of either end. A failure is ignored: it only costs speed, or a slower detection of a dead peer.
-pub(super) fn set_options(stream: &TcpStream, config: &Config) {
+/// Sets the options of either end. A failure ends nothing: it only costs speed, or a slower detection of a dead peer.
+pub(super) fn set_options(stream: &TcpStream, config: &Config, log: &RateLimit) {
     let socket = SockRef::from(stream);
     let _ = socket.set_tcp_nodelay(true);
     let keepalive = TcpKeepalive::new()
@@ -197,5 +202,65 @@ pub(super) fn set_options(stream: &TcpStream, config: &Config) {
     if config.tcp_sockbuf_bytes > 0 {
         let _ = socket.set_send_buffer_size(config.tcp_sockbuf_bytes);
         let _ = socket.set_recv_buffer_size(config.tcp_sockbuf_bytes);
+    }
+    let congestion = config.tcp_congestion.as_deref().or_else(|| stays_here(stream).then_some(WITHIN_HOST));
+    let Some(Err(error)) = congestion.map(|name| socket.set_tcp_congestion(name.as_bytes())) else { return };
+    if config.tcp_congestion.is_some() && log.admit("congestion", "") {
+        tracing::warn!("MC_TCP_CONGESTION is not used: {error}; see net.ipv4.tcp_allowed_congestion_control");
+    }
+}
+
+/// Both ends are on this host: the kernel routes what goes to an address of its own over the loopback.
+pub(super) fn stays_here(stream: &TcpStream) -> bool {
+    let (Ok(ours), Ok(theirs)) = (stream.local_addr(), stream.peer_addr()) else { return false };
+    is_one_host(ours.ip().to_canonical(), theirs.ip().to_canonical())
+}
+
+fn is_one_host(ours: IpAddr, theirs: IpAddr) -> bool {
+    ours == theirs || ours.is_loopback() && theirs.is_loopback()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    fn congestion(config: &Config) -> Vec<u8> {
+        let listener = TcpListener::bind("[::]:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        set_options(&stream, config, &RateLimit::default());
+        let name = SockRef::from(&stream).tcp_congestion().unwrap();
+        name.into_iter().take_while(|byte| *byte != 0).collect()
+    }
+
+    #[test]
+    fn nothing_paces_connections_within_the_host_unless_a_setting_says_so() {
+        assert_eq!(congestion(&Config::default()), WITHIN_HOST.as_bytes());
+        let available = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_allowed_congestion_control").unwrap();
+        for name in available.split_whitespace() {
+            let config = Config { tcp_congestion: Some(name.into()), ..Config::default() };
+            assert_eq!(congestion(&config), name.as_bytes());
+        }
+    }
+
+    #[test]
+    fn a_connection_stays_here_if_both_ends_have_one_address_or_the_loopbacks() {
+        let table = [
+            ("127.0.0.1", "127.0.0.1", true),
+            ("127.0.0.1", "127.0.0.2", true),
+            ("::1", "::1", true),
+            ("10.0.0.1", "10.0.0.1", true),
+            ("10.0.0.1", "10.0.0.2", false),
+            ("127.0.0.1", "10.0.0.1", false),
+        ];
+        for (ours, theirs, expected) in table {
+            assert_eq!(
+                is_one_host(ours.parse().unwrap(), theirs.parse().unwrap()),
+                expected,
+                "{ours} {theirs}"
+            );
+        }
     }
 }

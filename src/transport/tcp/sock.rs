@@ -128,6 +128,14 @@ impl Socket {
         outcome(n, true)
     }
 
+    /// As [`Socket::recv`], but what has arrived stays there. Pieces may overlap; the last one wins.
+    pub(super) fn peek(&self, iov: &mut Iov<'_>) -> Io {
+        let mut message = iov.message();
+        // SAFETY: as for `recv`.
+        let n = unsafe { libc::recvmsg(self.fd(), &mut message, libc::MSG_DONTWAIT | libc::MSG_PEEK) };
+        outcome(n, true)
+    }
+
     /// The other end's address, for messages.
     pub(super) fn peer_ip(&self) -> String {
         let address = SockRef::from(&*self.0).peer_addr().ok().and_then(|address| address.as_socket());
@@ -233,9 +241,14 @@ impl Epoll {
     }
 }
 
+/// Bytes of [`Courier::scratch`]. Chosen: they stay in the nearest cache.
+pub(super) const SCRATCH: usize = 16 << 10;
+
 /// Copies bytes into registered memory through the kernel, so that memory which is gone gives an error. Only the few
 /// payload bytes that arrived together with headers go this way.
 pub(super) struct Courier {
+    /// For bytes that nobody reads.
+    pub scratch: Box<[u8; SCRATCH]>,
     /// Read end and write end. `None` after a failure, until there is a fresh pipe.
     pipe: Option<(OwnedFd, OwnedFd)>,
 }
@@ -243,7 +256,7 @@ pub(super) struct Courier {
 impl Courier {
     /// Makes the pipe that the bytes go through.
     pub(super) fn new() -> io::Result<Self> {
-        Ok(Courier { pipe: Some(pipe()?) })
+        Ok(Courier { scratch: Box::new([0; SCRATCH]), pipe: Some(pipe()?) })
     }
 
     /// Puts `bytes` (at most 4096, which a pipe takes whole: pipe(7), PIPE_BUF) at `addr`. `false`: they are not there,

@@ -40,8 +40,7 @@ impl Named {
             let rail =
                 is_fit.then(|| target.rail(shared, pair)).flatten().filter(|rail| rail.is_trusted())?;
             let more = len + extra(target.number(pair));
-            let cost = rail.meter.cost_ns(more).max(rail.nic.meter.cost_ns(more));
-            Some(View { avoided: false, failed: false, cost })
+            Some(View { avoided: false, failed: false, cost: rail.cost_ns(more) })
         };
         let known = best(choice.first_tier, choice.pairs.iter().map(|pair| view(*pair)));
         if let Some(place) = known {

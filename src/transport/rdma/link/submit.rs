@@ -10,15 +10,21 @@ use super::super::origin::Origin;
 use super::super::peer::{Choice, Pair, Target, Window};
 use super::super::rail::Rail;
 use super::super::reap;
+use super::super::share;
 use super::named::Named;
-use super::{not_registered, RdmaLink, LONGEST_SLICE};
+use super::{grain, not_registered, RdmaLink, LONGEST_SLICE};
 use crate::error::{Class, Code, Error, Result};
 use crate::memory::Region;
+use crate::topology::select::RowId;
 use crate::transport::slice::Slice;
-use crate::transport::Link;
+use crate::transport::{Link, Seams};
 
 /// Lists of flights longer than this are not kept for the thread's next call. Chosen: a list of so many takes 320 KiB.
 const SPARE_FLIGHTS: usize = 4096;
+
+/// Slices of a call for one rail are handed over when they have so many bytes; so a large call keeps its rails busy from its
+/// first slices on. Chosen: a chain has no more, so there are not more chains for it.
+const HAND_OVER: u64 = share::PORTION;
 
 /// Slices of one submit call by rail; kept per thread so that a call allocates nothing.
 #[derive(Default)]
@@ -31,8 +37,11 @@ struct Bucket {
     /// Number of the pair in the target.
     number: usize,
     rail: Arc<Rail>,
+    /// Not handed over yet, and their bytes.
     flights: VecDeque<Flight>,
     bytes: u64,
+    /// They would only wait at the rail: they are handed over when all are there.
+    kept: bool,
 }
 
 thread_local! {
@@ -48,13 +57,37 @@ impl Link for RdmaLink {
         Err(Error::new(Code::DeviceNotFound, text).transient(Class::Device).peer(self.route.peer()))
     }
 
-    fn cut(&self, region: Option<&Region>, source: u64, covered: u64, remote: u64, left: u64) -> u64 {
-        let most = if left <= self.block + self.fragment { left } else { self.block };
-        let piece = region.map_or(covered, |region| self.shared.memory.piece_left(region, source));
+    fn grain(&self, bytes: u64, source: u64, remote: u64) -> u64 {
+        let config = &self.shared.config;
+        let grain = match config.path_roundrobin {
+            // Rails are taken in turn, not by load: equal slices make equal shares.
+            true => config.slice_bytes.unwrap_or(grain::USUAL),
+            false => suits_rails(self, bytes, source, remote),
+        };
+        grain.min(LONGEST_SLICE)
+    }
+
+    fn seams(&self, region: Option<&Region>, source: u64, remote: u64) -> Seams {
+        let none = Seams::default();
         let target = self.target.load();
-        let window = target.window(remote, &mut 0);
-        let there = window.map_or(left, |window| window.len - (remote - window.addr));
-        most.min(covered).min(piece).min(there).clamp(1, LONGEST_SLICE)
+        Seams {
+            local: region.map_or(none.local, |region| self.shared.memory.piece(region, source)),
+            // Where the peer's descriptor has changed meanwhile, the slice is refused later.
+            remote: target.window(remote, &mut 0).map_or(none.remote, |window| (window.addr, window.len)),
+        }
+    }
+
+    fn cut(&self, left: u64, grain: u64) -> u64 {
+        let config = &self.shared.config;
+        // 16384 is upstream's default.
+        let rest = config.fragment_ratio.map_or(16384, |ratio| grain / ratio);
+        let most = match left <= grain.saturating_add(rest) {
+            true => left,
+            // As upstream does it: what is set is the length of all but the last.
+            false if config.slice_bytes == Some(grain) => grain,
+            false => grain::even(left, grain),
+        };
+        most.min(LONGEST_SLICE)
     }
 
     fn submit(&self, slices: Vec<Slice>, incarnation: u64) {
@@ -103,6 +136,22 @@ impl Link for RdmaLink {
     }
 }
 
+/// The grain that suits the rails that are usual between these places.
+fn suits_rails(link: &RdmaLink, bytes: u64, source: u64, remote: u64) -> u64 {
+    let (nics, set) = (&link.shared.nics, link.shared.config.slice_bytes);
+    let target = link.target.load();
+    let mut view = link.shared.memory.view();
+    let (Some(keys), Some(window)) = (view.at(source), target.window(remote, &mut 0)) else {
+        return grain::choose(bytes, 1, 0, set);
+    };
+    let choice = target.choice(&link.shared, keys.row(source), target.row(window, remote));
+    let usual = choice.pairs.iter().take(choice.first_tier).filter_map(|pair| nics.get(pair.local));
+    let usual = usual.filter(|nic| nic.is_active());
+    let (rails, rate) =
+        usual.fold((0, u64::MAX), |(count, rate), nic| (count + 1, rate.min(nic.meter.port_rate())));
+    grain::choose(bytes, rails, rate, set)
+}
+
 /// Hands the slices to the rails that `picker` chooses.
 fn submit_by(link: &RdmaLink, slices: Vec<Slice>, incarnation: u64, picker: &impl Picker) {
     let target = link.target();
@@ -115,10 +164,11 @@ fn submit_by(link: &RdmaLink, slices: Vec<Slice>, incarnation: u64, picker: &imp
     // Taken out: a slice that fails may call back into the library.
     let mut buckets = BUCKETS.take();
     let refused = sort(link, &target, slices, incarnation, picker, &mut buckets);
-    let now_ns = link.shared.now_ns();
     let Buckets { rails, spare } = &mut buckets;
     for mut bucket in rails.drain(..) {
-        bucket.rail.submit(&mut bucket.flights, &link.route, now_ns);
+        if !bucket.flights.is_empty() {
+            bucket.hand_over(link);
+        }
         if bucket.flights.capacity() <= SPARE_FLIGHTS {
             spare.push(bucket.flights);
         }
@@ -132,7 +182,7 @@ fn submit_by(link: &RdmaLink, slices: Vec<Slice>, incarnation: u64, picker: &imp
 
 /// Chooses the pair of NICs for a slice in a submit call.
 trait Picker {
-    /// `None` if there is none now. `extra` gives the bytes that this call has already put on the pair of a number.
+    /// `None` if there is none now. `extra` gives the bytes of this call that wait for the pair of a number.
     fn pick(
         &self,
         target: &Target,
@@ -183,8 +233,8 @@ impl Picker for ByName<'_> {
     }
 }
 
-/// Chooses rails for all slices and fills the buckets; those that cannot be moved are given back with the reason, and
-/// those that find no rail are kept.
+/// Chooses rails for all slices, fills the buckets, and hands over those that are full; slices that cannot be moved are given
+/// back with the reason, and those that find no rail are kept.
 fn sort(
     link: &RdmaLink,
     target: &Target,
@@ -196,6 +246,7 @@ fn sort(
     let (mut refused, mut kept) = (Vec::new(), Vec::new());
     let mut view = link.shared.memory.view();
     let mut hint = 0;
+    let mut last: Option<Last> = None;
     for slice in slices {
         let Some(keys) = view.at(slice.local) else {
             let error = not_registered(slice.local);
@@ -209,18 +260,35 @@ fn sort(
             refused.push((slice, error));
             continue;
         };
-        let choice = target.choice(&link.shared, keys.row(slice.local), target.row(window, slice.remote));
+        let rows = (keys.row(slice.local), target.row(window, slice.remote));
+        let choice = match &last {
+            Some(last) if last.rows == rows => last.choice,
+            _ => target.choice(&link.shared, rows.0, rows.1),
+        };
         let pair = picker.pick(target, window, choice, slice.len, &|number| buckets.bytes(number));
-        let Some((pair, rail)) = pair.and_then(|pair| Some((pair, target.rail(&link.shared, pair)?))) else {
+        let place = match (&last, pair) {
+            (Some(last), Some(pair)) if last.pair == pair => Some(last.place),
+            (_, Some(pair)) => buckets.place(link, target, pair),
+            (_, None) => None,
+        };
+        let (Some(place), Some(pair)) = (place, pair) else {
             let mut flight = Flight::new(slice, link.number, incarnation);
             flight.tries = 1;
             kept.push(flight);
             continue;
         };
-        let mut flight = Flight::new(slice, link.number, incarnation);
-        flight.lkey = keys.lkey(pair.local, flight.slice.as_ref().map_or(0, |slice| slice.local));
-        flight.rkey = window.rkey.get(pair.remote).copied().unwrap_or(0);
-        buckets.put(target.number(pair), rail, flight);
+        last = Some(Last { rows, choice, pair, place });
+        let lkey = keys.lkey(pair.local, slice.local);
+        let rkey = window.rkey.get(pair.remote).copied().unwrap_or(0);
+        let bucket = &mut buckets.rails[place];
+        bucket.bytes += slice.len;
+        bucket.flights.push_back(Flight { lkey, rkey, ..Flight::new(slice, link.number, incarnation) });
+        if bucket.is_due() {
+            // A slice that fails may call back into the library.
+            drop(view);
+            bucket.hand_over(link);
+            view = link.shared.memory.view();
+        }
     }
     // First: where the link is closed by now they fail, and that may call back into the library.
     drop(view);
@@ -235,18 +303,40 @@ impl Buckets {
         self.rails.iter().find(|bucket| bucket.number == number).map_or(0, |bucket| bucket.bytes)
     }
 
-    fn put(&mut self, number: usize, rail: &Arc<Rail>, flight: Flight) {
-        let bytes = flight.len();
-        match self.rails.iter_mut().find(|bucket| bucket.number == number) {
-            Some(bucket) => {
-                bucket.bytes += bytes;
-                bucket.flights.push_back(flight);
-            }
-            None => {
-                let mut flights = self.spare.pop().unwrap_or_default();
-                flights.push_back(flight);
-                self.rails.push(Bucket { number, rail: rail.clone(), flights, bytes });
-            }
-        }
+    /// The place of a pair's bucket, which is made if there is none; `None` if the pair has no rail.
+    fn place(&mut self, link: &RdmaLink, target: &Target, pair: Pair) -> Option<usize> {
+        let number = target.number(pair);
+        let known = self.rails.iter().position(|bucket| bucket.number == number);
+        known.or_else(|| {
+            let rail = target.rail(&link.shared, pair)?.clone();
+            let flights = self.spare.pop().unwrap_or_default();
+            self.rails.push(Bucket { number, rail, flights, bytes: 0, kept: false });
+            Some(self.rails.len() - 1)
+        })
     }
+}
+
+impl Bucket {
+    /// To be handed over before the call's other slices are sorted.
+    #[inline]
+    fn is_due(&mut self) -> bool {
+        if self.bytes < HAND_OVER || self.kept {
+            return false;
+        }
+        self.kept = !self.rail.posts_now();
+        !self.kept
+    }
+
+    fn hand_over(&mut self, link: &RdmaLink) {
+        self.bytes = 0;
+        self.rail.submit(&mut self.flights, &link.route, link.shared.now_ns());
+    }
+}
+
+/// What was chosen for the slice before: the next one is mostly its neighbour.
+struct Last<'a> {
+    rows: (RowId, RowId),
+    choice: &'a Choice,
+    pair: Pair,
+    place: usize,
 }

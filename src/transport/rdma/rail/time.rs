@@ -18,12 +18,13 @@ impl Rail {
             self.wanted.store(false, Ordering::Relaxed);
             self.used_ms.store(now_ms, Ordering::Relaxed);
         }
+        self.meter.forget();
         let used_ms = self.used_ms.load(Ordering::Relaxed);
         self.feed(Event::Tick { waiting: self.has_waiting(), used_ms });
     }
 
     /// Whether time changes something here, so that it is to be looked at again.
     pub(in super::super) fn has_to_tick(&self) -> bool {
-        self.has_waiting() || !self.state.lock().machine.is_settled()
+        self.has_waiting() || self.meter.is_low() || !self.state.lock().machine.is_settled()
     }
 }

@@ -91,6 +91,14 @@ impl Chain {
         self.len += 1;
     }
 
+    /// Has the last work request make a completion too.
+    #[inline]
+    pub fn signal_last(&mut self) {
+        if let Some(wr) = self.len.checked_sub(1).and_then(|last| self.wrs.get_mut(last)) {
+            wr.send_flags = ibv_send_flags::IBV_SEND_SIGNALED.0;
+        }
+    }
+
     /// Links the work requests and empties the chain; returns the first one, or null if there is none. What it points
     /// to is valid until the chain is used or moved again.
     #[inline]
@@ -138,17 +146,20 @@ mod tests {
     #[test]
     fn a_chain_is_linked_in_order_and_empty_afterwards() {
         let mut chain = Chain::new();
+        chain.signal_last();
         assert!(chain.take().is_null());
         // The second time, what the first left behind must not show.
         for len in [Chain::CAPACITY, 3] {
             (0..len as u64).for_each(|id| chain.push(&write(id)));
             assert_eq!((chain.len(), chain.is_full()), (len, len == Chain::CAPACITY));
+            chain.signal_last();
             let mut at = chain.take();
             assert!(chain.is_empty());
             for id in 0..len as u64 {
                 // SAFETY: a link of the chain, which was not touched since.
                 let (wr, sge) = unsafe { (&*at, &*(*at).sg_list) };
                 assert_eq!((wr.wr_id, wr.num_sge, sge.addr, sge.length), (id, 1, 0x1000, 64));
+                assert_eq!(wr.send_flags != 0, id + 1 == len as u64);
                 at = wr.next;
             }
             assert!(at.is_null());

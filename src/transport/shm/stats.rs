@@ -1,0 +1,41 @@
+//! Counters of the transport. Relaxed: they publish nothing but themselves.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+macro_rules! stats {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// All counters since installation.
+        #[derive(Default)]
+        pub(super) struct Stats {
+            $($(#[$doc])* pub $name: AtomicU64,)*
+        }
+
+        impl Stats {
+            /// Name and value of each.
+            pub(super) fn snapshot(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name.load(Relaxed)),)*]
+            }
+        }
+    };
+}
+
+stats! {
+    /// Bytes that this engine has read from peers, for its own READs and for WRITEs of peers.
+    bytes_pulled,
+    /// Requests finished as initiator.
+    requests,
+    /// Connections to peers that were proven.
+    connected,
+    /// Connections to peers that ended with requests on them.
+    lost,
+    /// Attempts to reach a peer that says that it is on this host, which failed; another transport is used, if there is one.
+    fallback_same_host,
+    /// Connections of peers that were proven.
+    inbound_accepted,
+    /// Connections that were refused: of other users, without the proof, or too many.
+    inbound_refused,
+    /// WRITEs of peers that were pulled.
+    inbound_requests,
+    /// Requests of peers that were refused because of their address.
+    inbound_rejected,
+}
