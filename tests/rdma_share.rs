@@ -48,10 +48,11 @@ fn busy(log: &str, device: &str) -> Vec<Did> {
 /// Two engines with one NIC each, and `len` bytes; `calls` submit calls of `count` requests of `each` bytes, all of them
 /// at once.
 fn run(len: u64, calls: u64, count: u64, each: u64) {
-    run_between(&Node::new("sim0"), &Node::new("sim1"), len, calls, count, each);
+    run_between(&Node::new("sim0"), &Node::new("sim1"), len, calls, count, each, None);
 }
 
-fn run_between(from: &Node, to: &Node, len: u64, calls: u64, count: u64, each: u64) {
+/// `nics`: the local ones to be used.
+fn run_between(from: &Node, to: &Node, len: u64, calls: u64, count: u64, each: u64, nics: Option<&str>) {
     let (source, destination) = (vec![0u8; len as usize], vec![0u8; len as usize]);
     let (source_addr, destination_addr) = (source.as_ptr() as u64, destination.as_ptr() as u64);
     from.engine.register(&[Range { addr: source_addr, len }], "cpu:0", true).unwrap();
@@ -65,7 +66,7 @@ fn run_between(from: &Node, to: &Node, len: u64, calls: u64, count: u64, each: u
     };
     let batch = from.engine.allocate_batch((calls * count) as usize).unwrap();
     for _ in 0..calls {
-        from.engine.submit(batch, count as usize, request, None).unwrap();
+        from.engine.submit_over(batch, count as usize, request, None, nics).unwrap();
     }
     from.engine.wait_batch(batch, Some(FOREVER)).unwrap();
     for task in 0..(calls * count) as usize {
@@ -122,7 +123,7 @@ fn four_nics() -> (Node, Node) {
 fn cut(log: &str, count: u64, each: u64) -> Vec<(u64, u64)> {
     let (from, to) = four_nics();
     let len = count * each;
-    run_between(&from, &to, len, 1, count, each);
+    run_between(&from, &to, len, 1, count, each, None);
     drop((from, to));
     let sum =
         |nic: &str| busy(log, nic).iter().fold((0, 0), |sum, did| (sum.0 + did.requests, sum.1 + did.bytes));
@@ -160,11 +161,10 @@ fn no_slice_is_longer_than_what_is_set() {
     assert!(nics.iter().all(|(requests, _)| (256..=256 + APART).contains(requests)), "{nics:?}");
 }
 
-#[test]
-fn p28_what_waits_for_a_nic_that_has_become_slow_goes_over_the_others() {
-    let name = "p28_what_waits_for_a_nic_that_has_become_slow_goes_over_the_others";
-    let control = std::env::temp_dir().join(format!("te-slow-{}", std::process::id()));
-    // 128 MB/s, and a tenth of that.
+/// Runs the test in a process of its own, in which one of the NICs that move 128 MB/s moves a tenth of that. `None` in the
+/// parent.
+fn log_with_a_slow_nic(name: &str) -> Option<String> {
+    let control = std::env::temp_dir().join(format!("te-{name}-{}.nics", std::process::id()));
     let settings = [EIGHT, ("SIMVERBS_GBPS", "1"), ("SIMVERBS_CTL", control.to_str().unwrap())];
     let is_parent = std::env::var("SIMVERBS_CTL").is_err();
     if is_parent {
@@ -174,13 +174,33 @@ fn p28_what_waits_for_a_nic_that_has_become_slow_goes_over_the_others() {
     if is_parent {
         std::fs::remove_file(&control).unwrap();
     }
-    let Some(log) = log else { return };
+    log
+}
+
+fn bytes(log: &str, nic: &str) -> u64 {
+    busy(log, nic).iter().map(|did| did.bytes).sum()
+}
+
+#[test]
+fn p28_what_waits_for_a_nic_that_has_become_slow_goes_over_the_others() {
+    let name = "p28_what_waits_for_a_nic_that_has_become_slow_goes_over_the_others";
+    let Some(log) = log_with_a_slow_nic(name) else { return };
     let (from, to) = four_nics();
     // Nothing is known of the NICs yet, so each is given a quarter at first.
-    run_between(&from, &to, 64 * MIB, 1, 64, MIB);
+    run_between(&from, &to, 64 * MIB, 1, 64, MIB, None);
     drop((from, to));
-    let bytes = |nic: &str| busy(&log, nic).iter().map(|did| did.bytes).sum::<u64>();
-    let slow = bytes("sim0");
+    let slow = bytes(&log, "sim0");
     // A quarter is 16 MiB, and it had 4 MiB posted when it was seen to be slow.
     assert!((MIB..=13 * MIB).contains(&slow), "{slow}");
+}
+
+#[test]
+fn what_waits_for_a_slow_nic_that_the_caller_has_named_stays_there() {
+    let name = "what_waits_for_a_slow_nic_that_the_caller_has_named_stays_there";
+    let Some(log) = log_with_a_slow_nic(name) else { return };
+    let (from, to) = four_nics();
+    run_between(&from, &to, 12 * MIB, 1, 12, MIB, Some("sim0"));
+    drop((from, to));
+    let slow = bytes(&log, "sim0");
+    assert!((12 * MIB..=12 * MIB + 1).contains(&slow), "{slow}");
 }

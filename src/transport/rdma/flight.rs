@@ -20,6 +20,8 @@ pub(super) struct Flight {
     pub tries: u8,
     /// The descriptor was read again because of this flight.
     pub reread: bool,
+    /// The caller has named the NICs for it: it leaves its rail only if that fails.
+    pub named: bool,
     /// Rails to avoid: bit `n` is rail `n` of the link's target.
     pub avoid: u64,
     /// Incarnation whose descriptor gave `rkey`; 0 if unknown.
@@ -29,12 +31,22 @@ pub(super) struct Flight {
 impl Flight {
     /// A first attempt.
     pub(super) fn new(slice: Slice, link: u32, incarnation: u64) -> Self {
-        Flight { slice: Some(slice), link, lkey: 0, rkey: 0, tries: 0, reread: false, avoid: 0, incarnation }
+        Flight { slice: Some(slice), link, incarnation, ..Self::probe() }
     }
 
     /// A write of no bytes, to find out whether a connection carries packets.
     pub(super) fn probe() -> Self {
-        Flight { slice: None, link: 0, lkey: 0, rkey: 0, tries: 0, reread: false, avoid: 0, incarnation: 0 }
+        Flight {
+            slice: None,
+            link: 0,
+            lkey: 0,
+            rkey: 0,
+            tries: 0,
+            reread: false,
+            named: false,
+            avoid: 0,
+            incarnation: 0,
+        }
     }
 
     /// May go over a connection to `incarnation`: its key is of that one, or one of the two is unknown (0).

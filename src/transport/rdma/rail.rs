@@ -178,11 +178,8 @@ impl Rail {
         }
         if self.waiting.is_empty() {
             if let Some(connection) = &*self.up.load() {
-                let room = self.room(connection);
-                if room > 0 {
-                    if let Err(errno) = connection.post(flights, room, now_ns) {
-                        self.post_failed(connection, errno);
-                    }
+                if let Err(errno) = connection.post(flights, self.room(connection), now_ns) {
+                    self.post_failed(connection, errno);
                 }
                 if flights.is_empty() {
                     return;
@@ -370,11 +367,6 @@ impl Rail {
     /// Every connection, also one that the rail has lost, whose other end are the queue pairs `peers`.
     pub(super) fn connections_to(&self, peers: &[u32]) -> Vec<Arc<Connection>> {
         self.made.to(peers)
-    }
-
-    /// What is submitted is posted at once, as far as there is room.
-    pub(super) fn posts_now(&self) -> bool {
-        self.is_up() && !self.has_waiting()
     }
 
     /// Flights wait here.

@@ -182,6 +182,9 @@ fn submit_by(link: &RdmaLink, slices: Vec<Slice>, incarnation: u64, picker: &imp
 
 /// Chooses the pair of NICs for a slice in a submit call.
 trait Picker {
+    /// The NICs are the caller's choice.
+    const NAMED: bool;
+
     /// `None` if there is none now. `extra` gives the bytes of this call that wait for the pair of a number.
     fn pick(
         &self,
@@ -197,6 +200,8 @@ trait Picker {
 struct ByTopology<'a>(&'a RdmaLink);
 
 impl Picker for ByTopology<'_> {
+    const NAMED: bool = false;
+
     #[inline]
     fn pick(
         &self,
@@ -220,6 +225,8 @@ struct ByName<'a> {
 }
 
 impl Picker for ByName<'_> {
+    const NAMED: bool = true;
+
     fn pick(
         &self,
         target: &Target,
@@ -235,12 +242,12 @@ impl Picker for ByName<'_> {
 
 /// Chooses rails for all slices, fills the buckets, and hands over those that are full; slices that cannot be moved are given
 /// back with the reason, and those that find no rail are kept.
-fn sort(
+fn sort<P: Picker>(
     link: &RdmaLink,
     target: &Target,
     slices: Vec<Slice>,
     incarnation: u64,
-    picker: &impl Picker,
+    picker: &P,
     buckets: &mut Buckets,
 ) -> Vec<(Slice, Error)> {
     let (mut refused, mut kept) = (Vec::new(), Vec::new());
@@ -282,7 +289,8 @@ fn sort(
         let rkey = window.rkey.get(pair.remote).copied().unwrap_or(0);
         let bucket = &mut buckets.rails[place];
         bucket.bytes += slice.len;
-        bucket.flights.push_back(Flight { lkey, rkey, ..Flight::new(slice, link.number, incarnation) });
+        let flight = Flight::new(slice, link.number, incarnation);
+        bucket.flights.push_back(Flight { lkey, rkey, named: P::NAMED, ..flight });
         if bucket.is_due() {
             // A slice that fails may call back into the library.
             drop(view);
@@ -323,7 +331,7 @@ impl Bucket {
         if self.bytes < HAND_OVER || self.kept {
             return false;
         }
-        self.kept = !self.rail.posts_now();
+        self.kept = !self.rail.is_up() || self.rail.has_waiting();
         !self.kept
     }
 

@@ -74,7 +74,7 @@ impl Waiting {
     }
 
     /// Takes out those of the longest list that would be posted last: about so many bytes, no more than `most`, and at most
-    /// half of the list.
+    /// half of the list; none from one on that belongs to NICs that the caller has named.
     pub(in crate::transport::rdma) fn take_surplus(&self, bytes: u64, most: usize) -> Vec<Flight> {
         self.change(|turns| {
             let mut taken = Vec::new();
@@ -87,6 +87,9 @@ impl Waiting {
             }
             let mut left = bytes;
             while left > 0 && taken.len() < most {
+                if list.flights.back().is_none_or(|flight| flight.named) {
+                    break;
+                }
                 let Some(flight) = list.flights.pop_back() else { break };
                 left = left.saturating_sub(flight.len());
                 taken.push(flight);
