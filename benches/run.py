@@ -118,6 +118,9 @@ def rows_of(runs, only):
         for shape in (("write", 4 * KIB, 1), ("read", 4 * KIB, 1)):
             yield "latency", "TCP", shape, both(runs, shape) | {"limit": lambda shape=shape: runs.limit("pingpong", shape)}, "a plain socket"
             yield "latency", "RDMA, 2 us simulated", shape, both(runs, shape, *simulated(1, "400", "2", "10")), ""
+        for memory in ("shared", "private") if "shm" in flags_of_bench() else ():
+            columns = {"ours": lambda memory=memory: runs.between("ours", shape, None, {"protocol": "shm", "memory": memory})}
+            yield "latency", f"same host, {memory} memory", shape, columns, ""
         columns = {"ours": lambda: runs.own(shape), "limit": lambda: runs.limit("memcpy", shape)}
         yield "latency", "own segment", shape, columns, "memcpy"
     if "curves" in only:
@@ -253,7 +256,7 @@ def main():
         print_rates(of("rates"))
     if of("latency"):
         print_latencies(of("latency"))
-    print(f"\nwritten to {os.path.relpath(options.out, TOP)}.json and .svg")
+    print(f"\nwritten to {os.path.relpath(options.out, TOP)}.json" + (" and .svg" if of("curves") else ""))
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@
 static const char *mode = "initiator", *metadata_server = "192.168.3.77:2379", *protocol = "rdma";
 static const char *local_server_name, *segment_id = "192.168.3.76", *operation = "read", *report_unit = "GB";
 static const char *device_name = "mlx5_2", *nic_priority_matrix = "", *backend = "classic", *wait_for = "poll";
+static const char *memory = "private";
 static uint64_t block_size = 65536, batch_size = 128, threads = 12, duration = 10, buffer_size = UINT64_C(1) << 30;
 static uint64_t report_precision = 2;
 static bool auto_discovery, report_cpu;
@@ -44,7 +45,8 @@ static const struct flag {
     {"mode", TEXT, &mode, "initiator or target"},
     {"metadata_server", TEXT, &metadata_server, "P2PHANDSHAKE, or the address of a metadata store"},
     {"local_server_name", TEXT, &local_server_name, "name or address under which others reach this process"},
-    {"protocol", TEXT, &protocol, "rdma or tcp"},
+    {"protocol", TEXT, &protocol, "rdma, tcp, or shm within one host"},
+    {"memory", TEXT, &memory, "private, or shared: then shm copies straight into the peer's"},
     {"device_name", TEXT, &device_name, "rdma: comma-separated NICs"},
     {"nic_priority_matrix", TEXT, &nic_priority_matrix, "rdma: file with a NIC priority matrix, instead of device_name"},
     {"auto_discovery", SWITCH, &auto_discovery, "let the engine choose the transport"},
@@ -133,6 +135,7 @@ static void parse_flags(int argc, char **argv) {
     if (!one_of(mode, "initiator|target")) refuse(argv[0], "--mode is initiator or target, not", mode);
     if (!one_of(operation, "read|write")) refuse(argv[0], "--operation is read or write, not", operation);
     if (!one_of(wait_for, "poll|sleep")) refuse(argv[0], "--wait is poll or sleep, not", wait_for);
+    if (!one_of(memory, "private|shared")) refuse(argv[0], "--memory is private or shared, not", memory);
     if (!one_of(backend, "classic")) refuse(argv[0], "--backend is classic, not", backend);
     if (!one_of(report_unit, "GB|GiB|Gb|MB|MiB|Mb|KB|KiB|Kb")) {
         fprintf(stderr, "Unknown report unit %s, using GB.\n", report_unit);
@@ -214,14 +217,24 @@ static transfer_engine_t start_engine(void) {
 }
 
 static unsigned char *start_buffer(transfer_engine_t engine) {
-    unsigned char *buffer = mmap(NULL, buffer_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (buffer == MAP_FAILED) {
+    void *at = NULL;
+    if (memory[0] == 's') {
+        if (mte_allocate_shared(engine, buffer_size, 0, -1, &at) != 0) give_up("allocate shared memory");
+    } else if ((at = mmap(NULL, buffer_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) == MAP_FAILED) {
         perror("Could not allocate the buffer");
         exit(1);
     }
+    unsigned char *buffer = at;
     memset(buffer, 0xcc, buffer_size);
     if (registerLocalMemory(engine, buffer, buffer_size, "cpu:0", 1) != 0) give_up("register the buffer");
     return buffer;
+}
+
+static void end(transfer_engine_t engine, unsigned char *buffer) {
+    unregisterLocalMemory(engine, buffer);
+    if (memory[0] == 's') mte_free_shared(engine, buffer);
+    destroyTransferEngine(engine);
+    if (memory[0] != 's') munmap(buffer, buffer_size);
 }
 
 /* ---- latency ---- */
@@ -408,9 +421,7 @@ static int initiate(void) {
     report(workers, (double)(now_ns() - start) / 1e9, cpu_seconds() - cpu);
     for (uint64_t t = 0; t < threads; t++) free(workers[t].requests);
     free(workers);
-    unregisterLocalMemory(engine, buffer);
-    destroyTransferEngine(engine);
-    munmap(buffer, buffer_size);
+    end(engine, buffer);
     return 0;
 }
 
@@ -445,9 +456,7 @@ static int serve(void) {
     while (sigtimedwait(&ends, NULL, &second) < 0)
         if (report_cpu) bytes += bytes_reported();
     if (report_cpu) print_cpu(cpu_seconds() - cpu, bytes + bytes_reported());
-    unregisterLocalMemory(engine, buffer);
-    destroyTransferEngine(engine);
-    munmap(buffer, buffer_size);
+    end(engine, buffer);
     return 0;
 }
 

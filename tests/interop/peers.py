@@ -213,7 +213,8 @@ def bench(kind, mode, arguments, env=None):
     }
     environment = dict(env or {})
     if kind == "ours" and "TE_LIB" in os.environ:
-        environment["LD_LIBRARY_PATH"] = os.path.dirname(os.path.abspath(os.environ["TE_LIB"]))
+        folders = [os.path.dirname(os.path.abspath(os.environ["TE_LIB"])), environment.get("LD_LIBRARY_PATH")]
+        environment["LD_LIBRARY_PATH"] = ":".join(filter(None, folders))
     child = Child([program, *(f"--{name}={value}" for name, value in flags.items())], environment)
     child.name = f"{kind} {mode}"
     return child
