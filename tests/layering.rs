@@ -468,6 +468,10 @@ const CIRCLES: &[(&str, &[&str])] = &[
         &["engine/batch/reservation.rs", "engine/batch.rs"],
     ),
     (
+        "one type, Slice, with a file of its own for the ends of many",
+        &["transport/slice/ends.rs", "transport/slice.rs"],
+    ),
+    (
         "one type, Segment, with a file of its own for what comes from notifications",
         &["engine/segment/hear.rs", "engine/segment.rs"],
     ),
