@@ -35,7 +35,9 @@ fn run(kind: Kind, name: &str, case: fn(Kind)) {
     ];
     let parent = match kind {
         Kind::Rdma | Kind::Both => common::in_simverbs(name, &environment),
-        Kind::Tcp | Kind::Shm | Kind::Own | Kind::Echo => common::in_child(name, &environment),
+        Kind::Tcp | Kind::Shm | Kind::SameHost | Kind::Own | Kind::Echo => {
+            common::in_child(name, &environment)
+        }
     };
     if !parent {
         case(kind);
@@ -83,6 +85,7 @@ macro_rules! suite {
         #[cfg(feature = "rdma")]
         tests! { rdma_beside_tcp: Both, $everywhere $engines $processes $both }
         tests! { shm: Shm, $everywhere $engines $processes $extensions }
+        tests! { shm_beside_tcp: SameHost, $everywhere $engines $processes }
         tests! { own: Own, $everywhere }
         tests! { echo: Echo, $everywhere $engines $extensions }
     };

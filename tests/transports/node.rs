@@ -35,6 +35,8 @@ pub enum Kind {
     Both,
     /// Between two engines of one host, through their memory.
     Shm,
+    /// As `Shm`, with TCP installed in both engines too: it carries what comes before the proof.
+    SameHost,
     /// Inside one engine.
     Own,
     /// Between two engines of one process, by copying.
@@ -43,7 +45,8 @@ pub enum Kind {
 
 impl Kind {
     /// Every one.
-    pub const ALL: [Self; 6] = [Kind::Tcp, Kind::Rdma, Kind::Both, Kind::Shm, Kind::Own, Kind::Echo];
+    pub const ALL: [Self; 7] =
+        [Kind::Tcp, Kind::Rdma, Kind::Both, Kind::Shm, Kind::SameHost, Kind::Own, Kind::Echo];
 
     /// What its engines install, in this order.
     fn transports(self) -> &'static [&'static str] {
@@ -52,6 +55,7 @@ impl Kind {
             Kind::Rdma => &["rdma"],
             Kind::Both => &["tcp", "rdma"],
             Kind::Shm => &["shm"],
+            Kind::SameHost => &["tcp", "shm"],
             Kind::Echo => &["echo"],
         }
     }
