@@ -464,8 +464,8 @@ const CIRCLES: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "one type, Batch, with a file of its own for what submit calls put there",
-        &["engine/batch/reservation.rs", "engine/batch.rs"],
+        "one type, Batch, with files of their own for what submit calls put there and for who waits",
+        &["engine/batch/reservation.rs", "engine/batch/waiters.rs", "engine/batch.rs"],
     ),
     (
         "one type, Slice, with a file of its own for the ends of many",

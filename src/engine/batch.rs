@@ -2,7 +2,6 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
-use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 use smallvec::SmallVec;
@@ -13,12 +12,13 @@ use crate::error::{Class, Code, Error, Result};
 use crate::handshake::Notification;
 use crate::runtime::wakeup::Wakeup;
 pub use crate::transport::slice::Drained;
-use crate::transport::slice::{Phases, Sink, Status, Task, Work};
+use crate::transport::slice::{Phases, Status, Task, Work};
 use crate::transport::Link;
 
 pub use self::reservation::Reservation;
 
 mod reservation;
+mod waiters;
 
 /// A batch of more tasks is believed only if memory for them could be had. Chosen: their tasks take 3 MiB.
 const PLAUSIBLE: usize = 1 << 16;
@@ -84,6 +84,8 @@ struct Inner {
     /// How many tasks they have.
     tasks: usize,
     links: SmallVec<[Arc<dyn Link>; 1]>,
+    /// Those of them that a poll calls: one of each [`Link::poller`].
+    polled: SmallVec<[Arc<dyn Link>; 1]>,
     /// The segments of those links: one that is removed or closed lives on while a batch has work there.
     segments: SmallVec<[Arc<Segment>; 1]>,
     /// Places taken by submit calls that are still being validated.
@@ -103,6 +105,17 @@ enum Gone {
 }
 
 impl Inner {
+    /// Notes a link with work, for which there is room.
+    fn add_link(&mut self, link: &Arc<dyn Link>) {
+        if self.links.iter().any(|known| Arc::ptr_eq(known, link)) {
+            return;
+        }
+        self.links.push(link.clone());
+        if !self.polled.iter().any(|known| known.poller() == link.poller()) {
+            self.polled.push(link.clone());
+        }
+    }
+
     /// The submit call that a task came with, and the number of its first task.
     #[inline]
     fn work(&self, index: usize) -> Option<&(usize, Arc<Work>)> {
@@ -135,6 +148,7 @@ impl Batch {
                 works: SmallVec::new(),
                 tasks: 0,
                 links: SmallVec::new(),
+                polled: SmallVec::new(),
                 segments: SmallVec::new(),
                 reserved: 0,
                 gone: None,
@@ -222,23 +236,24 @@ impl Batch {
             check_live(&inner)?;
             inner.works.iter().for_each(|(_, work)| work.cancel());
         }
-        self.links_from(0).for_each(|link| link.give_up());
+        self.links().for_each(|link| link.give_up());
         Ok(())
     }
 
-    /// The links with work of this batch, from number `first` on. Each is taken by itself, without the lock meanwhile: there
-    /// may be no memory for a copy of the list.
-    fn links_from(&self, first: usize) -> impl Iterator<Item = Arc<dyn Link>> + '_ {
-        (first..).map_while(|index| self.inner.lock().links.get(index).cloned())
+    /// The links with work of this batch. Each is taken by itself, without the lock meanwhile: there may be no memory for a copy
+    /// of the list.
+    fn links(&self) -> impl Iterator<Item = Arc<dyn Link>> + '_ {
+        (0..).map_while(|index| self.inner.lock().links.get(index).cloned())
     }
 
     /// Polls the links once, on the calling thread. `false` when nothing moved.
     pub fn poll(&self) -> bool {
         let (first, count) = {
             let inner = self.inner.lock();
-            (inner.links.first().cloned(), inner.links.len())
+            (inner.polled.first().cloned(), inner.polled.len())
         };
-        let rest = self.links_from(1).take(count.saturating_sub(1));
+        // Each by itself, as in `links`.
+        let rest = (1..count).map_while(|index| self.inner.lock().polled.get(index).cloned());
         first.into_iter().chain(rest).fold(false, |moved, link| link.poll() | moved)
     }
 
@@ -254,6 +269,18 @@ impl Batch {
             std::thread::yield_now();
         }
         0
+    }
+
+    /// It was freed, or its engine is being destroyed.
+    #[inline]
+    pub fn is_gone(&self) -> bool {
+        self.is_gone.load(Ordering::Acquire)
+    }
+
+    /// A poll may have to send a notification.
+    #[inline]
+    pub fn has_notification(&self) -> bool {
+        self.has_notification.load(Ordering::Acquire)
     }
 
     /// Every submitted task is terminal.
@@ -287,41 +314,6 @@ impl Batch {
         Ok(inner.delivery.clone())
     }
 
-    /// Sleeps until every task is terminal or `deadline`; `false` in the latter case.
-    pub fn wait(&self, deadline: Option<Instant>) -> bool {
-        self.watched.store(true, Ordering::SeqCst);
-        self.links_from(0).for_each(|link| link.rely_on_threads());
-        let mut waiters = self.waiters.lock();
-        while !self.is_done() {
-            match deadline {
-                None => self.all_ended.wait(&mut waiters),
-                Some(deadline) if self.all_ended.wait_until(&mut waiters, deadline).timed_out() => {
-                    return self.is_done();
-                }
-                Some(_) => {}
-            }
-        }
-        true
-    }
-
-    /// A descriptor that is readable while every submitted task is terminal.
-    pub fn descriptor(&self) -> Result<i32> {
-        self.watched.store(true, Ordering::SeqCst);
-        self.links_from(0).for_each(|link| link.rely_on_threads());
-        let mut waiters = self.waiters.lock();
-        if waiters.is_none() {
-            let made = Wakeup::new();
-            let fd =
-                made.map_err(|e| Error::io(Code::Socket, "cannot create an eventfd (check ulimit -n)", &e))?;
-            if self.used.load(Ordering::SeqCst) && self.is_done() {
-                fd.set();
-            }
-            *waiters = Some(fd);
-        }
-        let no_fd = || Error::out_of_memory("an eventfd");
-        waiters.as_ref().map(Wakeup::fd).ok_or_else(no_fd)
-    }
-
     /// Ends the batch: its id is about to be taken out of the table. -4 while tasks run.
     pub fn free(&self) -> Result<()> {
         let mut inner = self.inner.lock();
@@ -348,73 +340,10 @@ impl Batch {
         inner.works = SmallVec::new();
         inner.tasks = 0;
         inner.links = SmallVec::new();
+        inner.polled = SmallVec::new();
         inner.segments = SmallVec::new();
         inner.notification = None;
         *self.waiters.lock() = None;
-    }
-}
-
-impl Sink for Batch {
-    fn task_ended(&self, failed: bool) {
-        if failed {
-            self.failed.fetch_add(1, Ordering::SeqCst);
-        }
-        self.count_out(1);
-    }
-
-    fn tasks_completed(&self, count: usize) {
-        self.count_out(count);
-    }
-}
-
-impl Batch {
-    fn count_out(&self, count: usize) {
-        // SeqCst on both: either this sees `watched`, or the watcher sees `pending` 0.
-        if self.pending.fetch_sub(count, Ordering::SeqCst) == count && self.watched.load(Ordering::SeqCst) {
-            let waiters = self.waiters.lock();
-            if self.is_done() {
-                if let Some(fd) = &*waiters {
-                    fd.set();
-                }
-                self.all_ended.notify_all();
-            }
-        }
-    }
-}
-
-impl Batch {
-    fn add_pending(&self, count: usize) {
-        // Before `pending`, so that a descriptor made meanwhile is not left unreadable.
-        self.used.store(true, Ordering::SeqCst);
-        self.pending.fetch_add(count, Ordering::SeqCst);
-        // SeqCst on both: either this sees `watched`, or the watcher sees `pending`.
-        if !self.watched.load(Ordering::SeqCst) {
-            return;
-        }
-        if let Some(fd) = &*self.waiters.lock() {
-            if self.is_done() {
-                fd.set();
-            } else {
-                fd.clear();
-            }
-        }
-    }
-
-    /// It was freed, or its engine is being destroyed.
-    #[inline]
-    pub fn is_gone(&self) -> bool {
-        self.is_gone.load(Ordering::Acquire)
-    }
-
-    /// A poll may have to send a notification.
-    #[inline]
-    pub fn has_notification(&self) -> bool {
-        self.has_notification.load(Ordering::Acquire)
-    }
-
-    /// Somebody sleeps on this batch, so completions must not wait for a poll.
-    pub fn is_watched(&self) -> bool {
-        self.watched.load(Ordering::SeqCst)
     }
 }
 

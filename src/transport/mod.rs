@@ -201,6 +201,11 @@ pub trait Link: Send + Sync {
     /// Moves what can be moved now, without blocking, on the caller's thread. `false` when nothing moved.
     fn poll(&self) -> bool;
 
+    /// Of links with the same number it is enough to poll one.
+    fn poller(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+
     /// The caller is going to sleep: completions must be picked up by our own threads.
     fn rely_on_threads(&self);
 

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-#[cfg(feature = "rdma")]
 pub use self::ends::Ends;
 use self::trail::Trails;
 pub use self::trail::{Drained, Trail};
@@ -14,7 +13,6 @@ use crate::error::{Class, Code, Error};
 use crate::memory::{Region, RegionUse};
 use crate::runtime::clock;
 
-#[cfg(feature = "rdma")]
 mod ends;
 mod trail;
 

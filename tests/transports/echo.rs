@@ -10,7 +10,7 @@ use super::host::{Host, Route};
 use super::offer::{list_plain, plain_buffers, Offer, PeerBuffer, Shown};
 use super::protocol::Protocol;
 use super::ranges::Ranges;
-use super::slice::Slice;
+use super::slice::{Ends, Slice};
 use super::{local, Link, Transport};
 use crate::error::{Class, Code, Error, Result};
 use crate::memory::{Region, Registry};
@@ -152,7 +152,7 @@ impl EchoLink {
         match registry.use_for_peer(slice.remote, slice.len) {
             Some(held) => {
                 self.moved.fetch_add(1, Relaxed);
-                local::copy(slice, &held);
+                local::copy(slice, &held, &mut Ends::default());
             }
             None => {
                 let text =

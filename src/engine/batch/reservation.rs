@@ -32,6 +32,7 @@ impl Reservation<'_> {
         check_live(&inner)?;
         let fits = inner.works.try_reserve(1).is_ok()
             && inner.links.try_reserve(ways.len()).is_ok()
+            && inner.polled.try_reserve(ways.len()).is_ok()
             && inner.segments.try_reserve(ways.len()).is_ok();
         fits.then_some(()).ok_or_else(|| Error::out_of_memory("a submit call"))?;
         inner.reserved -= std::mem::take(&mut self.count);
@@ -39,9 +40,7 @@ impl Reservation<'_> {
         inner.works.push((first, work.clone()));
         inner.tasks += work.tasks.len();
         for (link, segment) in ways {
-            if !inner.links.iter().any(|known| Arc::ptr_eq(known, link)) {
-                inner.links.push(link.clone());
-            }
+            inner.add_link(link);
             if !inner.segments.iter().any(|known| Arc::ptr_eq(known, segment)) {
                 inner.segments.push(segment.clone());
             }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::transport::slice::{Op, Slice};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 fn submit(batch: &Arc<Batch>, count: usize) -> Result<Vec<Slice>> {
     let reservation = batch.reserve(count)?;
@@ -60,4 +60,40 @@ fn a_waiter_sleeps_until_the_last_task_ends() {
     };
     slices.into_iter().for_each(|slice| slice.complete(0));
     assert!(waiter.join().unwrap());
+}
+
+/// A link that counts its polls.
+struct Counted(AtomicUsize, Option<usize>);
+
+impl Link for Counted {
+    fn submit(&self, _: Vec<Slice>, _: u64) {}
+
+    fn poll(&self) -> bool {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        false
+    }
+
+    fn poller(&self) -> usize {
+        self.1.unwrap_or(std::ptr::from_ref(self).addr())
+    }
+
+    fn rely_on_threads(&self) {}
+
+    fn give_up(&self) {}
+
+    fn close(&self, _: &Error) {}
+}
+
+#[test]
+fn what_one_poll_moves_is_polled_once_however_many_links_there_are() {
+    let batch = Batch::new(1).unwrap();
+    let links =
+        [None, Some(1), Some(1), None, Some(1)].map(|poller| Arc::new(Counted(AtomicUsize::new(0), poller)));
+    for link in links.iter().chain(&links) {
+        batch.inner.lock().add_link(&(link.clone() as Arc<dyn Link>));
+    }
+    batch.poll();
+    let polls = links.map(|link| link.0.load(Ordering::Relaxed));
+    assert_eq!(polls, [1, 1, 0, 1, 0]);
+    assert_eq!(batch.links().count(), 5);
 }

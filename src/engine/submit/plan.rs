@@ -15,7 +15,7 @@ use crate::error::{Code, Error, Result};
 use crate::memory::{RegionUse, View};
 use crate::transport::local;
 use crate::transport::ranges::Ranges;
-use crate::transport::slice::{Op, Slice, Task, Work};
+use crate::transport::slice::{Ends, Op, Slice, Task, Work};
 use crate::transport::Seams;
 
 /// Room made at first for the slices of a target. Chosen: 3 KiB; a list that is longer doubles.
@@ -244,7 +244,9 @@ impl<'a> Plan<'a> {
                 (Some(remote), Some(nics)) => remote.way.link.submit_over(slices, remote.incarnation(), nics),
                 (Some(remote), None) => remote.way.link.submit(slices, remote.incarnation()),
                 (None, _) => {
-                    slices.into_iter().zip(&local_targets).for_each(|(slice, held)| local::copy(slice, held))
+                    let mut ends = Ends::default();
+                    let slices = slices.into_iter().zip(&local_targets);
+                    slices.for_each(|(slice, held)| local::copy(slice, held, &mut ends));
                 }
             }
         }

@@ -3,7 +3,7 @@
 
 mod kernel;
 
-use super::slice::{Op, Slice};
+use super::slice::{Ends, Op, Slice};
 use super::Takes;
 use crate::error::{Error, Result};
 use crate::memory::{Kind, RegionUse};
@@ -25,8 +25,8 @@ pub fn takes(kind: &Kind) -> Takes {
 }
 
 /// Copies the slice on the calling thread and finishes it, as `memmove` would do. `target` is a use of the registered
-/// region that holds the slice's remote side.
-pub fn copy(slice: Slice, target: &RegionUse) {
+/// region that holds the slice's remote side. `ends` is of the whole call.
+pub fn copy(slice: Slice, target: &RegionUse, ends: &mut Ends) {
     let region = target.region();
     debug_assert!(slice.remote >= region.addr && slice.remote + slice.len <= region.addr + region.len);
     let (from, to) = match slice.op {
@@ -36,7 +36,7 @@ pub fn copy(slice: Slice, target: &RegionUse) {
     let len = slice.len;
     slice.note_posted(clock::now_ns());
     match pieces(from, to, len, || slice.is_revoked() || region.revoked()) {
-        Ok(true) => slice.complete(clock::now_ns()),
+        Ok(true) => ends.complete(slice, clock::now_ns()),
         Ok(false) => slice.fail_revoked(),
         Err(error) => slice.fail(error.context(format!("copying {len} bytes inside the own segment"))),
     }

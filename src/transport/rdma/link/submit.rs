@@ -115,6 +115,11 @@ impl Link for RdmaLink {
         moved
     }
 
+    /// A poll looks at all NICs.
+    fn poller(&self) -> usize {
+        Arc::as_ptr(&self.shared).addr()
+    }
+
     fn rely_on_threads(&self) {
         for nic in self.shared.nics.iter().filter(|nic| nic.outstanding() > 0) {
             if !nic.relied_on.swap(true, Ordering::SeqCst) && !nic.armed.load(Ordering::SeqCst) {
