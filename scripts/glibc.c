@@ -11,18 +11,25 @@
 #define STAT_VERSION 0
 #endif
 
-struct stat64;
-int __xstat64(int version, const char *path, struct stat64 *out);
-int __lxstat64(int version, const char *path, struct stat64 *out);
-int __fxstat64(int version, int fd, struct stat64 *out);
-int __fxstatat64(int version, int folder, const char *path, struct stat64 *out, int flags);
-
-HIDDEN int stat64(const char *path, struct stat64 *out) { return __xstat64(STAT_VERSION, path, out); }
-HIDDEN int lstat64(const char *path, struct stat64 *out) { return __lxstat64(STAT_VERSION, path, out); }
-HIDDEN int fstat64(int fd, struct stat64 *out) { return __fxstat64(STAT_VERSION, fd, out); }
-HIDDEN int fstatat64(int folder, const char *path, struct stat64 *out, int flags) {
-    return __fxstatat64(STAT_VERSION, folder, path, out, flags);
-}
+/* The functions with a name that ends in BITS. */
+#define STAT_FUNCTIONS(BITS)                                                                               \
+    struct stat##BITS;                                                                                     \
+    int __xstat##BITS(int version, const char *path, struct stat##BITS *out);                              \
+    int __lxstat##BITS(int version, const char *path, struct stat##BITS *out);                             \
+    int __fxstat##BITS(int version, int fd, struct stat##BITS *out);                                       \
+    int __fxstatat##BITS(int version, int folder, const char *path, struct stat##BITS *out, int flags);    \
+    HIDDEN int stat##BITS(const char *path, struct stat##BITS *out) {                                      \
+        return __xstat##BITS(STAT_VERSION, path, out);                                                     \
+    }                                                                                                      \
+    HIDDEN int lstat##BITS(const char *path, struct stat##BITS *out) {                                     \
+        return __lxstat##BITS(STAT_VERSION, path, out);                                                    \
+    }                                                                                                      \
+    HIDDEN int fstat##BITS(int fd, struct stat##BITS *out) { return __fxstat##BITS(STAT_VERSION, fd, out); } \
+    HIDDEN int fstatat##BITS(int folder, const char *path, struct stat##BITS *out, int flags) {            \
+        return __fxstatat##BITS(STAT_VERSION, folder, path, out, flags);                                   \
+    }
+STAT_FUNCTIONS()
+STAT_FUNCTIONS(64)
 
 /* Up to glibc 2.33, the program ran its own initialisers: its start-up object gave libc a function for it. That of a newer
  * glibc gives NULL, with which an older libc would run none. A newer libc runs this function instead of its own loop. */

@@ -41,7 +41,7 @@ pub struct Region {
     pub order: u64,
     /// How often it was registered and not unregistered since. Changed under the lock of the registry.
     registrations: AtomicUsize,
-    /// Uses in flight: slices of own tasks, and inbound requests.
+    /// Uses in flight: own submit calls with slices here, and inbound requests.
     uses: AtomicUsize,
     /// Set until the transports have prepared the region, and again, for good, before the owner waits for `uses`
     /// to reach 0.
@@ -105,7 +105,7 @@ impl Region {
     }
 }
 
-/// Keeps a region from being released; one per slice or inbound request.
+/// Keeps a region from being released; one per submit call with slices there, or per inbound request.
 pub struct RegionUse(Arc<Region>);
 
 impl RegionUse {

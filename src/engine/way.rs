@@ -12,6 +12,7 @@ use crate::transport::table::PROTOCOLS;
 use crate::transport::Link;
 
 /// How requests reach a segment.
+#[derive(Clone)]
 pub(super) struct Way {
     /// The transport's row in [`PROTOCOLS`].
     pub row: usize,

@@ -84,12 +84,29 @@ impl<'a> Plan<'a> {
 
     /// Plans all requests, or there is an error. Nothing is posted in either case.
     pub(super) fn fill(&mut self, count: usize, entry: &impl Fn(usize) -> Request) -> Result<()> {
-        let bytes = (0..count).fold(0, |bytes: u64, index| bytes.saturating_add(entry(index).len));
+        let mut bytes = 0u64;
+        for index in 0..count {
+            let request = entry(index);
+            bytes = bytes.saturating_add(request.len);
+            // Before anything is in use: this may wait for the store.
+            if !self.is_at(request.target) {
+                self.find(&request).map_err(|e| e.context(format!("request {index}")))?;
+                self.last = self.targets.len().saturating_sub(1);
+            }
+        }
         self.bytes = bytes;
-        let mut next = 0;
+        let (mut next, mut read_for) = (0, None);
         while let Some(index) = self.cut_from(next, count, entry)? {
-            // Without the registry's lock: this may ask the peer.
-            let changed = self.find(&entry(index)).map_err(|e| e.context(format!("request {index}")))?;
+            let request = entry(index);
+            // A peer whose descriptor has one range or the other is not asked for ever.
+            if read_for.is_some_and(|last| index <= last) {
+                if let Some(remote) = self.targets.get(self.last).and_then(|target| target.remote.as_ref()) {
+                    return Err(remote.not_published(&request).context(format!("request {index}")));
+                }
+            }
+            read_for = Some(index);
+            // Without the registry's lock, and without uses of regions: this may ask the peer.
+            let changed = self.find(&request).map_err(|e| e.context(format!("request {index}")))?;
             next = index;
             if changed {
                 // What was planned was checked against another descriptor, and perhaps cut for another transport.
@@ -120,15 +137,23 @@ impl<'a> Plan<'a> {
         Ok(None)
     }
 
+    /// Whether `last` is the target of this id now: `false` if there is none.
+    #[inline]
+    fn is_at(&mut self, id: i32) -> bool {
+        if self.targets.get(self.last).is_some_and(|target| target.id == id) {
+            return true;
+        }
+        let place = self.targets.iter().position(|target| target.id == id);
+        self.last = place.unwrap_or(self.last);
+        place.is_some()
+    }
+
     /// Plans one request of `count`; `false` if its target is not known, or not known to have the range.
     #[inline]
     fn cut(&mut self, view: &mut View<'_>, index: usize, count: usize, request: &Request) -> Result<bool> {
         let op = op(request.opcode)?;
-        if self.targets.get(self.last).is_none_or(|target| target.id != request.target) {
-            match self.targets.iter().position(|target| target.id == request.target) {
-                Some(place) => self.last = place,
-                None => return Ok(false),
-            }
+        if !self.is_at(request.target) {
+            return Ok(false);
         }
         let Plan { engine, work, bytes, targets, last, holds, local_targets, .. } = self;
         let bytes = *bytes;
@@ -220,8 +245,12 @@ impl<'a> Plan<'a> {
         let Some(remote) = target.remote.as_ref().filter(|remote| remote.covering(request).is_none()) else {
             return Ok(false);
         };
-        let fresh = self.engine.read_for(remote, request)?;
+        let remote =
+            Remote { segment: remote.segment.clone(), known: remote.known.clone(), way: remote.way.clone() };
         self.discard();
+        self.holds = Holds::default();
+        self.local_targets.clear();
+        let fresh = self.engine.read_for(&remote, request)?;
         let Some(target) = self.targets.iter_mut().find(|target| target.id == request.target) else {
             return Ok(true);
         };
@@ -238,15 +267,17 @@ impl<'a> Plan<'a> {
 
     /// Posts everything.
     pub(super) fn start(self, nics: Option<&str>) {
-        let local_targets = self.local_targets;
+        // From here on the slices have them, so a region whose tasks have ended may be unregistered.
+        drop(self.holds);
+        let mut local_targets = self.local_targets.into_iter();
         for Target { remote, slices, .. } in self.targets {
             match (&remote, nics) {
                 (Some(remote), Some(nics)) => remote.way.link.submit_over(slices, remote.incarnation(), nics),
                 (Some(remote), None) => remote.way.link.submit(slices, remote.incarnation()),
                 (None, _) => {
                     let mut ends = Ends::default();
-                    let slices = slices.into_iter().zip(&local_targets);
-                    slices.for_each(|(slice, held)| local::copy(slice, held, &mut ends));
+                    let slices = slices.into_iter().zip(&mut local_targets);
+                    slices.for_each(|(slice, held)| local::copy(slice, &held, &mut ends));
                 }
             }
         }

@@ -72,7 +72,10 @@ impl<T> Attention<T> {
     /// Has `look` see everything that is listed now. What it says `true` of stays.
     pub(super) fn each(&self, mut look: impl FnMut(&Arc<T>) -> bool) {
         for _ in 0..self.len() {
-            let Some(it) = self.next() else { return };
+            let Some(first) = self.list.lock().pop_front() else { return };
+            // One that is gone has its turn too, or what is left would have more than one.
+            let Some(it) = first.upgrade() else { continue };
+            (self.mark)(&it).0.store(false, SeqCst);
             if look(&it) {
                 self.call(&it);
             }
@@ -140,5 +143,16 @@ mod tests {
         drop(thing);
         assert_eq!(seen(&attention, |_| true), [0; 0]);
         assert_eq!(attention.len(), 0);
+    }
+
+    #[test]
+    fn what_is_gone_does_not_have_others_looked_at_more_often() {
+        let attention = attention();
+        let things: Vec<_> = (0..1000).map(|number| Arc::new(Thing { number, ..Thing::default() })).collect();
+        things.iter().for_each(|thing| attention.call(thing));
+        let kept = things[999].clone();
+        drop(things);
+        assert_eq!(seen(&attention, |_| true).len(), 1);
+        drop(kept);
     }
 }

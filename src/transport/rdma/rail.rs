@@ -11,7 +11,7 @@ mod time;
 mod waiting;
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{fence, AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwapOption;
@@ -391,7 +391,8 @@ impl Rail {
         let looked_ns = self.nic.looked_ns.load(Ordering::Relaxed);
         self.meter.end(bytes, now_ns, looked_ns);
         if self.meter.is_low() {
-            // It is tried again after some time.
+            // It is tried again after some time. Either this sees that it is not listed, or whoever looks at it sees the rate.
+            fence(Ordering::SeqCst);
             self.keeper.upgrade().iter().for_each(|keeper| keeper.look_again(self));
         }
         self.nic.meter.end(bytes, now_ns, looked_ns);

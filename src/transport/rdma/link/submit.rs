@@ -69,7 +69,7 @@ impl Link for RdmaLink {
 
     fn seams(&self, region: Option<&Region>, source: u64, remote: u64) -> Seams {
         let none = Seams::default();
-        let target = self.target.load();
+        let target = self.target();
         Seams {
             local: region.map_or(none.local, |region| self.shared.memory.piece(region, source)),
             // Where the peer's descriptor has changed meanwhile, the slice is refused later.
@@ -144,7 +144,7 @@ impl Link for RdmaLink {
 /// The grain that suits the rails that are usual between these places.
 fn suits_rails(link: &RdmaLink, bytes: u64, source: u64, remote: u64) -> u64 {
     let (nics, set) = (&link.shared.nics, link.shared.config.slice_bytes);
-    let target = link.target.load();
+    let target = link.target();
     let mut view = link.shared.memory.view();
     let (Some(keys), Some(window)) = (view.at(source), target.window(remote, &mut 0)) else {
         return grain::choose(bytes, 1, 0, set);
