@@ -345,3 +345,6 @@ impl Remote {
         self.way.link.ready().map_err(|e| e.context(format!("segment '{name}'")).peer(name))
     }
 }
+
+#[cfg(test)]
+mod tests;
