@@ -160,6 +160,12 @@ impl Batch {
         })
     }
 
+    /// It has room for one task only.
+    #[inline]
+    pub fn is_single(&self) -> bool {
+        self.capacity == 1
+    }
+
     /// Takes `count` places for a submit call; -2 if there are not that many left.
     #[inline]
     pub fn reserve(&self, count: usize) -> Result<Reservation<'_>> {

@@ -31,7 +31,7 @@ pub fn task_status(token: u64, batch_id: u64, task: usize) -> Result<(i32, u64)>
     let engine = enter(token)?;
     let batch = engine.batch(batch_id)?;
     let found = engine.status_in(&batch, task)?;
-    if found.0 == Status::Completed as i32 {
+    if found.0 == Status::Completed as i32 && !batch.is_single() {
         // It may have been freed meanwhile, but then it was there when it was asked.
         let _ =
             batch.with_work(task, |first, work, _| glance::remember(token, batch_id, &batch, first, work));

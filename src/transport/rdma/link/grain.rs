@@ -14,7 +14,7 @@ const LONGEST_NS: u64 = 20_000;
 /// of that part, and mostly much closer.
 const PARTS: u64 = 4;
 /// Limits of the times above, bytes: at any rate, and for slow ports. 64 KiB is upstream's slice.
-const LEAST: u64 = 16 << 10;
+pub(super) const LEAST: u64 = 16 << 10;
 pub(super) const USUAL: u64 = 64 << 10;
 /// Faster ports count as ports of this rate, bytes per second. Chosen: 6 Tbit/s; the product with a time fits in 64 bits.
 const MOST_RATE: u64 = 1 << 40;

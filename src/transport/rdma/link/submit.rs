@@ -62,6 +62,8 @@ impl Link for RdmaLink {
         let grain = match config.path_roundrobin {
             // Rails are taken in turn, not by load: equal slices make equal shares.
             true => config.slice_bytes.unwrap_or(grain::USUAL),
+            // Not cut, whichever rails there are: the usual case of a single small request.
+            false if bytes <= grain::LEAST => config.slice_bytes.unwrap_or(grain::LEAST),
             false => suits_rails(self, bytes, source, remote),
         };
         grain.min(LONGEST_SLICE)
