@@ -264,14 +264,34 @@ static void proven(void) {
     CHECK("a READ from a peer that was killed", transfer_once(engine, r, END_MS) != STATUS_COMPLETED);
 }
 
-/* How many mappings of shared memory this process has. */
-static int shared_mappings(void) {
-    char line[512];
+/* How many mappings of shared memory a process has. */
+static int mappings_of(pid_t pid) {
+    char line[512], path[64];
     int count = 0;
-    FILE *maps = fopen("/proc/self/maps", "r");
+    snprintf(path, sizeof path, "/proc/%d/maps", pid);
+    FILE *maps = fopen(path, "r");
     while (maps != NULL && fgets(line, sizeof line, maps) != NULL) count += strstr(line, "memfd:mte-shared") != NULL;
     if (maps != NULL) fclose(maps);
     return count;
+}
+
+static int shared_mappings(void) {
+    return mappings_of(getpid());
+}
+
+/* Memory that is freed does not stay where it was mapped. */
+static void freed(const peer_t *peer, segment_id_t target, uint64_t theirs) {
+    void *more = NULL;
+    bool seen;
+    CHECK_EQ("more shared memory", mte_allocate_shared(engine, SHARED, 0, -1, &more), 0);
+    CHECK_EQ("registered", registerLocalMemory(engine, more, SHARED, "cpu:0", 1), 0);
+    CHECK_EQ("a WRITE from it", transfer_once(engine, request(OPCODE_WRITE, more, target, theirs, SHARED), END_MS), STATUS_COMPLETED);
+    WAIT_UNTIL(seen, mappings_of(peer->pid) == 3, END_MS);
+    CHECK("the peer has mapped it, beside its own and what was there before", seen);
+    CHECK_EQ("unregistered", unregisterLocalMemory(engine, more), 0);
+    CHECK_EQ("freed", mte_free_shared(engine, more), 0);
+    WAIT_UNTIL(seen, mappings_of(peer->pid) == 2, END_MS);
+    CHECK("the peer lets it go", seen);
 }
 
 /* Between memory that both sides have mapped; read back into memory that is not shared, so by another way. */
@@ -312,6 +332,7 @@ static void shared_memory(void) {
     }
     CHECK_EQ("bytes arrive between shared memory, and between shared and other memory", wrong, 0);
     CHECK_EQ("ours and the peer's are mapped", shared_mappings(), 2);
+    freed(&peer, target, theirs);
     peer_kill(&peer);
     CHECK("a READ from a peer that was killed", transfer_once(engine, request(OPCODE_READ, mine, target, theirs, 64), END_MS) != STATUS_COMPLETED);
     bool gone;
@@ -335,6 +356,17 @@ static void forks(void) {
     pattern_fill(near, 4096, 9);
     CHECK_EQ("a WRITE between engines of one process", transfer_once(here, r, END_MS), STATUS_COMPLETED);
     CHECK("has its bytes", pattern_matches(far, 4096, 9));
+    void *shared = NULL;
+    bool gone;
+    CHECK_EQ("shared memory there", mte_allocate_shared(there, 4096, 0, -1, &shared), 0);
+    CHECK_EQ("registered", registerLocalMemory(there, shared, 4096, "cpu:0", 1), 0);
+    transfer_request_t from = request(OPCODE_READ, near, target, (uintptr_t)shared, 4096);
+    CHECK_EQ("a READ from it", transfer_once(here, from, END_MS), STATUS_COMPLETED);
+    CHECK_EQ("maps it", shared_mappings(), 2);
+    CHECK_EQ("unregistered", unregisterLocalMemory(there, shared), 0);
+    CHECK_EQ("freed", mte_free_shared(there, shared), 0);
+    WAIT_UNTIL(gone, shared_mappings() == 0, END_MS);
+    CHECK("it is let go", gone);
     fflush(NULL);
     pid_t child = fork();
     if (child == 0) {

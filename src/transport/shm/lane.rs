@@ -16,7 +16,7 @@ use super::grants::{Grant, Grants};
 use super::kernel;
 use super::mapped::Mappings;
 use super::pull::Check;
-use super::sharing::share;
+use super::sharing::Told;
 use super::wire::{self, End, Kind, Message, Welcome, FEW_BYTES, MOST_BYTES, MOST_ENTRIES};
 use crate::error::{Class, Code, Error};
 use crate::runtime::clock;
@@ -70,7 +70,7 @@ pub(super) struct Lane {
     /// Shared memory of the peer.
     pub mappings: Mappings,
     /// Shared memory that the peer was told of.
-    told: Vec<u64>,
+    told: Told,
     /// The number of the question that the peer has to answer, and its range.
     asked: Option<(u64, u64, u64)>,
     questions: u64,
@@ -102,7 +102,7 @@ impl Lane {
             lingering: Vec::new(),
             grants: Grants::default(),
             mappings: Mappings::default(),
-            told: Vec::new(),
+            told: Told::default(),
             asked: None,
             questions: 0,
             is_full: false,
@@ -241,7 +241,14 @@ impl Lane {
     fn share(&mut self, slice: &Slice) -> u64 {
         let Some(memory) = slice.region().and_then(|region| region.kind.shared()) else { return 0 };
         let Stage::Up(connection) = &self.stage else { return 0 };
-        share(&connection.socket, &mut self.told, memory)
+        self.told.share(&connection.socket, memory)
+    }
+
+    /// Tells the peer of shared memory that was freed.
+    pub(super) fn unshare_freed(&mut self) {
+        if let Stage::Up(connection) = &self.stage {
+            self.told.unshare_freed(&connection.socket);
+        }
     }
 
     /// One question at a time: its answer mostly covers what waits with it.
@@ -357,6 +364,7 @@ impl Lane {
                 let ([id, base, len, ..], fd) = entries.next().zip(passed).ok_or_else(nonsense)?;
                 self.mappings.add(id, base, len, &*fd);
             }
+            (Kind::Unshare, Stage::Up(_)) => entries.for_each(|[id, ..]| self.mappings.remove(id)),
             _ => return Err(nonsense()),
         }
         Ok(())

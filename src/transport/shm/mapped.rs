@@ -10,7 +10,7 @@ use crate::memory::Region;
 /// Allocations of one peer that are mapped at most; what is in others is read by the kernel. Chosen: engines have a few large ones.
 const MOST: usize = 256;
 
-/// Those of one connection. They stay as long as it does; pages of an allocation that the peer has freed are gone before.
+/// Those of one connection. They stay until the peer has freed them, or it ends.
 #[derive(Default)]
 pub(super) struct Mappings(Vec<(u64, u64, Arc<Mapping>)>);
 
@@ -22,6 +22,11 @@ impl Mappings {
             let mapping = Mapping::new(fd.as_raw_fd(), len).ok();
             self.0.extend(mapping.map(|mapping| (id, base, Arc::new(mapping))));
         }
+    }
+
+    /// Unmaps what the peer has freed.
+    pub(super) fn remove(&mut self, id: u64) {
+        self.0.retain(|(known, ..)| *known != id);
     }
 
     /// How bytes at the peer's address `from`, in its allocation `id`, can be copied to `ours`, a region that they go to.

@@ -30,10 +30,12 @@ pub(super) enum Kind {
     Grant,
     /// Shared memory of the sender, whose descriptor comes with the message: id, first byte, length.
     Share,
+    /// Ids of shared memory that the sender has freed.
+    Unshare,
 }
 
 impl Kind {
-    const ALL: [Kind; 8] = [
+    const ALL: [Kind; 9] = [
         Kind::Hello,
         Kind::Welcome,
         Kind::Write,
@@ -42,6 +44,7 @@ impl Kind {
         Kind::Ended,
         Kind::Grant,
         Kind::Share,
+        Kind::Unshare,
     ];
 
     /// Numbers of an entry.
@@ -55,6 +58,7 @@ impl Kind {
             Kind::Ended => 2,
             Kind::Grant => 6,
             Kind::Share => 3,
+            Kind::Unshare => 1,
         }
     }
 }
@@ -242,7 +246,7 @@ mod tests {
         for cut in [0, 1, 7, 8, 9, 47, 49] {
             assert!(decode(&message.bytes()[..cut]).is_none(), "{cut} bytes");
         }
-        for kind in [0, 9, u64::MAX] {
+        for kind in [0, 10, u64::MAX] {
             let mut bytes = message.bytes().to_vec();
             bytes[..8].copy_from_slice(&kind.to_ne_bytes());
             assert!(decode(&bytes).is_none(), "kind {kind}");

@@ -54,6 +54,7 @@ impl Watched for ShmLink {
         if !paused.is_zero() {
             lane.heard = now;
         }
+        lane.unshare_freed();
         if !lane.is_busy() {
             return Next::Done;
         }
