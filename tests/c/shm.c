@@ -150,21 +150,47 @@ static bool send_beside(int fd, const void *message, size_t len, int passed) {
     return sendmsg(fd, &all, MSG_NOSIGNAL) == (ssize_t)len;
 }
 
+/* How many mappings of memory files of that name a process has. */
+static int mappings_of(pid_t pid, const char *name) {
+    char line[512], path[64], wanted[64];
+    int count = 0;
+    snprintf(path, sizeof path, "/proc/%d/maps", pid);
+    snprintf(wanted, sizeof wanted, "memfd:%s", name);
+    FILE *maps = fopen(path, "r");
+    while (maps != NULL && fgets(line, sizeof line, maps) != NULL) count += strstr(line, wanted) != NULL;
+    if (maps != NULL) fclose(maps);
+    return count;
+}
+
+/* A file that could end its reader: it may shrink, is short, is none, may be emptied, or has no pages (or not all, or 64 TiB). */
+static int unsound(int kind, int socket) {
+    if (kind == 2) return dup(socket);
+    int file = memfd_create("unsound", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    off_t len = kind == 1 ? 4096 : kind == 6 ? (off_t)1 << 46 : (off_t)BYTES;
+    bool done = ftruncate(file, len) == 0;
+    if (kind == 3) done = done && fallocate(file, 0, 0, len) == 0;
+    if (kind == 5) done = done && fallocate(file, 0, 0, len - 4096) == 0;
+    int seals = F_SEAL_SHRINK | F_SEAL_GROW | (kind == 3 ? 0 : F_SEAL_WRITE);
+    if (kind != 0) done = done && fcntl(file, F_ADD_SEALS, seals) == 0;
+    if (!done) harness_give_up("a file");
+    return file;
+}
+
 /* Shared memory that is taken away while the peer copies from it must not end the peer. */
 static void shrinks(const peer_t *peer, uint64_t *cell, uint64_t *word, const char *incarnation, unsigned char *mine) {
     uint64_t answer[641];
-    for (int kind = 0; kind < 3; kind++) {
+    int before = mappings_of(peer->pid, "unsound");
+    for (int kind = 0; kind < 7; kind++) {
         *word += 1;
         int fd = greeted(peer, cell, word, incarnation);
-        int file = kind == 0 ? memfd_create("unsealed", MFD_CLOEXEC) : kind == 1 ? memfd_create("short", MFD_CLOEXEC | MFD_ALLOW_SEALING) : dup(fd);
-        if (kind < 2 && ftruncate(file, kind == 0 ? (off_t)BYTES : 4096) != 0) harness_give_up("ftruncate");
-        if (kind == 1) fcntl(file, F_ADD_SEALS, F_SEAL_SHRINK);
-        uint64_t share[] = {SHARE, 1, (uintptr_t)mine, BYTES};
+        int file = unsound(kind, fd);
+        uint64_t share[] = {SHARE, 1, (uintptr_t)mine, kind == 6 ? (uint64_t)1 << 46 : BYTES};
         uint64_t write_[] = {WRITES, 8, (uintptr_t)mine + BYTES - 4096, peer->base, 4096, 1};
-        CHECK("a file that may shrink, is short, or is none", send_beside(fd, share, sizeof share, file));
+        CHECK("a file that could end its reader", send_beside(fd, share, sizeof share, file));
         if (kind == 0 && ftruncate(file, 0) != 0) harness_give_up("ftruncate");
         CHECK("a request from it", send(fd, write_, sizeof write_, MSG_NOSIGNAL) == sizeof write_);
         CHECK("is pulled by the kernel instead", recv(fd, answer, sizeof answer, 0) == 24 && answer[1] == 8 && answer[2] == 0);
+        CHECK_EQ("and not mapped", mappings_of(peer->pid, "unsound"), before);
         close(file);
         close(fd);
     }
@@ -264,19 +290,8 @@ static void proven(void) {
     CHECK("a READ from a peer that was killed", transfer_once(engine, r, END_MS) != STATUS_COMPLETED);
 }
 
-/* How many mappings of shared memory a process has. */
-static int mappings_of(pid_t pid) {
-    char line[512], path[64];
-    int count = 0;
-    snprintf(path, sizeof path, "/proc/%d/maps", pid);
-    FILE *maps = fopen(path, "r");
-    while (maps != NULL && fgets(line, sizeof line, maps) != NULL) count += strstr(line, "memfd:mte-shared") != NULL;
-    if (maps != NULL) fclose(maps);
-    return count;
-}
-
 static int shared_mappings(void) {
-    return mappings_of(getpid());
+    return mappings_of(getpid(), "mte-shared");
 }
 
 /* Memory that is freed does not stay where it was mapped. */
@@ -286,11 +301,11 @@ static void freed(const peer_t *peer, segment_id_t target, uint64_t theirs) {
     CHECK_EQ("more shared memory", mte_allocate_shared(engine, SHARED, 0, -1, &more), 0);
     CHECK_EQ("registered", registerLocalMemory(engine, more, SHARED, "cpu:0", 1), 0);
     CHECK_EQ("a WRITE from it", transfer_once(engine, request(OPCODE_WRITE, more, target, theirs, SHARED), END_MS), STATUS_COMPLETED);
-    WAIT_UNTIL(seen, mappings_of(peer->pid) == 3, END_MS);
+    WAIT_UNTIL(seen, mappings_of(peer->pid, "mte-shared") == 3, END_MS);
     CHECK("the peer has mapped it, beside its own and what was there before", seen);
     CHECK_EQ("unregistered", unregisterLocalMemory(engine, more), 0);
     CHECK_EQ("freed", mte_free_shared(engine, more), 0);
-    WAIT_UNTIL(seen, mappings_of(peer->pid) == 2, END_MS);
+    WAIT_UNTIL(seen, mappings_of(peer->pid, "mte-shared") == 2, END_MS);
     CHECK("the peer lets it go", seen);
 }
 

@@ -20,6 +20,8 @@ impl Mappings {
         let is_new = id != 0 && !self.0.iter().any(|(known, ..)| *known == id);
         if is_new && self.0.len() < MOST && self.0.try_reserve(1).is_ok() {
             let mapping = Mapping::new(fd.as_raw_fd(), len).ok();
+            // A file that is shared twice is mapped once.
+            let mapping = mapping.filter(|new| !self.0.iter().any(|(.., known)| known.is_same(new)));
             self.0.extend(mapping.map(|mapping| (id, base, Arc::new(mapping))));
         }
     }
@@ -62,6 +64,19 @@ mod tests {
     use crate::memory::shared;
 
     #[test]
+    fn a_file_is_mapped_once() {
+        let memory = shared::allocate(4096, false, None).unwrap();
+        let fd = memory.fd();
+        let mut mappings = Mappings::default();
+        (1..4).for_each(|id| mappings.add(id, memory.addr, 4096, &fd));
+        assert_eq!(mappings.0.len(), 1);
+        mappings.remove(1);
+        mappings.add(2, memory.addr, 4096, &fd);
+        assert_eq!(mappings.0.len(), 1);
+        assert!(shared::free(memory.addr));
+    }
+
+    #[test]
     fn a_copy_stays_inside_of_both() {
         let (theirs, ours) =
             (shared::allocate(4096, false, None).unwrap(), shared::allocate(4096, false, None).unwrap());
@@ -80,6 +95,7 @@ mod tests {
         }
         assert!(!direct(0).copy(ours.addr - 1, 1));
         assert!(Mapping::new(theirs.fd(), 4097).is_err() && Mapping::new(theirs.fd(), 0).is_err());
+        assert!(Mapping::new(theirs.fd(), 4095).is_err(), "another length than the file's");
         assert!(Mapping::new(0, 1).is_err(), "that is no such file");
         [theirs.addr, ours.addr].into_iter().for_each(|addr| assert!(shared::free(addr)));
     }
