@@ -50,7 +50,20 @@ pub(super) struct PendingRead {
     pub check: Check,
     /// The id of the peer's shared memory that it is from; 0: none.
     pub memory: u64,
+    /// As in [`UnknownRead`].
+    pub lapses: u8,
 }
+
+/// A READ of which the peer has not said that it may be pulled.
+pub(super) struct UnknownRead {
+    pub slice: Slice,
+    /// How often the word of a region that it was in did not hold.
+    pub lapses: u8,
+}
+
+/// How often a READ is asked about again because the region's word did not hold: after that it is refused. Chosen: a region that is
+/// registered anew has another word, and a peer that tells words which never hold must not have us ask for ever.
+const MOST_LAPSES: u8 = 3;
 
 /// All of a link.
 pub(super) struct Lane {
@@ -60,7 +73,7 @@ pub(super) struct Lane {
     /// WRITEs that the peer has yet to hear of.
     pub writes: VecDeque<Slice>,
     /// READs of which the peer has not said that they may be pulled.
-    pub unknown: VecDeque<Slice>,
+    pub unknown: VecDeque<UnknownRead>,
     /// READs that may be pulled.
     pub reads: VecDeque<PendingRead>,
     /// WRITEs that the peer has heard of.
@@ -161,29 +174,34 @@ impl Lane {
             } else if slice.op == Op::Write {
                 self.writes.push_back(slice);
             } else {
-                self.place_read(slice);
+                self.place_read(UnknownRead { slice, lapses: 0 });
             }
         }
     }
 
     /// There is room in both lists.
-    fn place_read(&mut self, slice: Slice) {
-        match self.grants.find(slice.remote, slice.len) {
-            Some(grant) => {
-                self.reads.push_back(PendingRead { slice, check: grant.check, memory: grant.memory })
+    fn place_read(&mut self, read: UnknownRead) {
+        match self.grants.find(read.slice.remote, read.slice.len) {
+            Some(Grant { check, memory, .. }) => {
+                let UnknownRead { slice, lapses } = read;
+                self.reads.push_back(PendingRead { slice, check, memory, lapses })
             }
-            None => self.unknown.push_back(slice),
+            None => self.unknown.push_back(read),
         }
     }
 
-    /// READs whose region's word did not hold: the peer is asked again.
-    pub(super) fn ask_again(&mut self, reads: Vec<PendingRead>) {
+    /// READs whose region's word did not hold: the peer is asked again, a few times.
+    pub(super) fn ask_again(&mut self, reads: Vec<PendingRead>, peer: &str) {
         let fits = self.unknown.try_reserve(reads.len()).is_ok();
-        for PendingRead { slice, check, .. } in reads {
+        for PendingRead { slice, check, lapses, .. } in reads {
             self.grants.forget(check);
-            match fits {
-                true => self.unknown.push_back(slice),
-                false => slice.fail(errors::no_memory()),
+            if lapses == MOST_LAPSES {
+                let error = errors::refused(&slice, peer);
+                slice.fail(error);
+            } else if !fits {
+                slice.fail(errors::no_memory());
+            } else {
+                self.unknown.push_back(UnknownRead { slice, lapses: lapses + 1 });
             }
         }
     }
@@ -254,12 +272,8 @@ impl Lane {
     /// One question at a time: its answer mostly covers what waits with it.
     fn ask(&mut self, peer: &str) -> Result<(), Down> {
         while self.asked.is_none() && !self.is_full {
-            let Some(slice) = self.unknown.pop_front().and_then(unless_unwanted) else {
-                if self.unknown.is_empty() {
-                    break;
-                }
-                continue;
-            };
+            let Some(UnknownRead { slice, lapses }) = self.unknown.pop_front() else { break };
+            let Some(slice) = unless_unwanted(slice) else { continue };
             if !self.awaits() {
                 self.heard = Instant::now();
             }
@@ -267,7 +281,7 @@ impl Lane {
             let mut message = Message::<FEW_BYTES>::new(Kind::Ask);
             message.push(&[self.questions, slice.remote, slice.len]);
             let asked = (self.questions, slice.remote, slice.len);
-            self.unknown.push_front(slice);
+            self.unknown.push_front(UnknownRead { slice, lapses });
             if self.send(&message, peer)? {
                 self.asked = Some(asked);
             }
@@ -372,12 +386,12 @@ impl Lane {
 
     fn granted(&mut self, grant: Grant) {
         if !self.grants.add(grant) || self.reads.try_reserve(self.unknown.len()).is_err() {
-            return self.unknown.drain(..).for_each(|slice| slice.fail(errors::no_memory()));
+            return self.unknown.drain(..).for_each(|read| read.slice.fail(errors::no_memory()));
         }
         // In place of a new list, for which there may be no memory.
         for _ in 0..self.unknown.len() {
-            if let Some(slice) = self.unknown.pop_front() {
-                self.place_read(slice);
+            if let Some(read) = self.unknown.pop_front() {
+                self.place_read(read);
             }
         }
     }
@@ -386,12 +400,43 @@ impl Lane {
     fn refused(&mut self, addr: u64, len: u64, peer: &str) {
         for _ in 0..self.unknown.len() {
             match self.unknown.pop_front() {
-                Some(slice) if (slice.remote, slice.len) == (addr, len) => {
+                Some(UnknownRead { slice, .. }) if (slice.remote, slice.len) == (addr, len) => {
                     let error = errors::refused(&slice, peer);
                     slice.fail(error);
                 }
                 other => self.unknown.extend(other),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::slice::{Sink, Task, Work};
+    use std::sync::Arc;
+
+    struct Deaf;
+
+    impl Sink for Deaf {
+        fn task_ended(&self, _: bool) {}
+    }
+
+    #[test]
+    fn a_read_whose_word_never_holds_is_refused() {
+        let work = Work::new(vec![Task::default()].into_boxed_slice(), None, Arc::new(Deaf));
+        let mut lane = Lane::new();
+        let grant = Grant { addr: 0, len: 100, check: (1, 2), memory: 0 };
+        lane.unknown
+            .push_back(UnknownRead { slice: Slice::new(&work, 0, Op::Read, 1, 2, 3, None), lapses: 0 });
+        let mut rounds = 0;
+        while !lane.unknown.is_empty() && rounds < 100 {
+            lane.granted(grant);
+            let reads: Vec<_> = lane.reads.drain(..).collect();
+            assert_eq!(reads.len(), 1);
+            lane.ask_again(reads, "peer");
+            rounds += 1;
+        }
+        assert_eq!((rounds, lane.waiting()), (1 + i32::from(MOST_LAPSES), 0));
     }
 }
