@@ -196,7 +196,29 @@ static void shrinks(const peer_t *peer, uint64_t *cell, uint64_t *word, const ch
     }
 }
 
-static void liars(const peer_t *peer, const char *incarnation) {
+/* Somebody who never stops sending must not keep the peer from others. */
+static void floods(const peer_t *peer, segment_id_t target, int fd) {
+    fflush(NULL);
+    pid_t children[2];
+    for (size_t i = 0; i < COUNT(children); i++) {
+        children[i] = fork();
+        if (children[i] != 0) continue;
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        uint64_t nothing[] = {WITHDRAW, 1};
+        while (send(fd, nothing, sizeof nothing, MSG_NOSIGNAL) > 0) {}
+        _exit(0);
+    }
+    int done = 0;
+    for (int i = 0; i < 20; i++)
+        done += transfer_once(engine, request(OPCODE_WRITE, bytes, target, peer->base, 4096), END_MS) == STATUS_COMPLETED;
+    CHECK_EQ("WRITEs beside a flood", done, 20);
+    for (size_t i = 0; i < COUNT(children); i++) {
+        kill(children[i], SIGKILL);
+        waitpid(children[i], NULL, 0);
+    }
+}
+
+static void liars(const peer_t *peer, segment_id_t target, const char *incarnation) {
     uint64_t cell[3] = {11, 12, 13}, *word = &cell[2], answer[641];
     unsigned char *mine = map_bytes(BYTES);
     memset(mine, 0x77, BYTES);
@@ -240,6 +262,10 @@ static void liars(const peer_t *peer, const char *incarnation) {
     CHECK("ends the connection", ends(fd));
     close(fd);
     shrinks(peer, cell, word, incarnation, mine);
+    *word += 1;
+    fd = greeted(peer, cell, word, incarnation);
+    floods(peer, target, fd);
+    close(fd);
     /* Answers that nobody reads must not pile up. */
     fd = greeted(peer, cell, word, incarnation);
     uint64_t many[1 + 5 * 128] = {WRITES};
@@ -280,7 +306,7 @@ static void proven(void) {
     char incarnation[33];
     incarnation_of(&peer, incarnation);
     strangers(&peer);
-    liars(&peer, incarnation);
+    liars(&peer, target, incarnation);
     CHECK("meanwhile others are served", moves_until(&peer, target, "\"state\":\"up\""));
     peer_pause(&peer);
     transfer_request_t r = request(OPCODE_READ, bytes, target, peer.base, 4096);

@@ -130,7 +130,7 @@ impl Inbound {
         }))
     }
 
-    /// Reads messages and takes them in. `Err`: why the connection ends.
+    /// Reads messages and takes them in; what is left is told by the next event. `Err`: why the connection ends.
     fn receive(&self, state: &mut State) -> Result<(), &'static str> {
         // Kept, since to make one takes as long as a call.
         let mut buffer = std::mem::take(&mut state.buffer);
@@ -138,7 +138,10 @@ impl Inbound {
             buffer.try_reserve_exact(MOST_BYTES).map_err(|_| "there is no memory for messages")?;
             buffer.resize(MOST_BYTES, 0);
         }
-        while state.queue.len() < MOST_QUEUED && !state.owes() {
+        for _ in 0..kernel::MOST_MESSAGES {
+            if state.queue.len() >= MOST_QUEUED || state.owes() {
+                break;
+            }
             match kernel::receive(self.socket.as_raw_fd(), &mut buffer) {
                 Ok((0, _)) => return Err("the peer has hung up"),
                 Ok((len, passed)) => self.take(state, &buffer[..len], passed)?,

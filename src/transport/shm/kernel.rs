@@ -14,6 +14,10 @@ use crate::runtime::tracked::Tracked;
 /// takes 1024 (process_vm_readv(2), IOV_MAX).
 pub(super) const MOST_PIECES: usize = 128;
 
+/// Messages that are taken from one socket in a row. Chosen: a sender that never stops keeps the thread from others for no more than
+/// a few milliseconds.
+pub(super) const MOST_MESSAGES: usize = 64;
+
 /// A list of memory pieces of both sides, in the same order.
 pub(super) struct Pieces<const N: usize> {
     ours: [libc::iovec; N],

@@ -302,7 +302,8 @@ impl Lane {
         }
     }
 
-    /// Takes in what the peer has sent. `Ok(true)`: something came.
+    /// Takes in what the peer has sent, a part of it if it is much; the rest is told by the next event, or seen by whoever polls.
+    /// `Ok(true)`: something came.
     pub(super) fn receive(&mut self, peer: &str) -> Result<bool, Down> {
         // Kept, since to make one takes as long as a call.
         let mut buffer = std::mem::take(&mut self.buffer);
@@ -317,7 +318,7 @@ impl Lane {
 
     fn receive_into(&mut self, buffer: &mut [u8], peer: &str) -> Result<bool, Down> {
         let mut came = false;
-        loop {
+        for _ in 0..kernel::MOST_MESSAGES {
             let (Stage::Up(connection) | Stage::Greeting(connection, _)) = &self.stage else {
                 return Ok(came);
             };
@@ -332,6 +333,7 @@ impl Lane {
                 Err(_) => return Err(errors::hung_up(peer)),
             }
         }
+        Ok(came)
     }
 
     fn take(&mut self, bytes: &[u8], passed: Option<Tracked<OwnedFd>>, peer: &str) -> Result<(), Down> {
