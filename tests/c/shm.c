@@ -2,6 +2,8 @@
  * on the socket, and peers that lie, harm nothing. */
 #include <errno.h>
 #include <stddef.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 
 static void peer_prepare(void);
@@ -439,6 +441,29 @@ static void not_proven(const char *what, const char *setting) {
     CHECK_EQ("it ends", peer_stop(&peer), 0);
 }
 
+/* The last descriptors are the host program's. */
+static void scarce(void) {
+    peer_t peer = peer_start(BYTES, NULL);
+    struct rlimit before, few = {256, 256};
+    REQUIRE("the limit of descriptors", getrlimit(RLIMIT_NOFILE, &before) == 0 && before.rlim_max >= 256);
+    few.rlim_max = before.rlim_max;
+    REQUIRE("is lowered", setrlimit(RLIMIT_NOFILE, &few) == 0);
+    int last = -1, first = fcntl(0, F_DUPFD_CLOEXEC, 0);
+    while (last < 224 && (last = fcntl(0, F_DUPFD_CLOEXEC, 0)) >= 0) {}
+    REQUIRE("descriptors are scarce", last >= 224);
+    segment_id_t target = openSegment(engine, peer.name);
+    REQUIRE("the peer opens", target > 0);
+    CHECK("where descriptors are scarce a peer is reached over TCP", moves_until(&peer, target, "fallback_same_host"));
+    CHECK("and not through its memory", strstr(links(), "\"state\":\"up\"") == NULL);
+    CHECK("which says why", strstr(links(), "ulimit") != NULL);
+    for (int fd = first; fd <= last; fd++) {
+        struct stat one, other;
+        if (fstat(fd, &one) == 0 && fstat(0, &other) == 0 && one.st_dev == other.st_dev && one.st_ino == other.st_ino) close(fd);
+    }
+    setrlimit(RLIMIT_NOFILE, &before);
+    CHECK_EQ("it ends", peer_stop(&peer), 0);
+}
+
 /* As a user for whom the kernel's rules count: root may read everybody's memory. */
 static void refused(void) {
     engine = engine_open();
@@ -462,6 +487,10 @@ int main(int argc, char **argv) {
     proven();
     shared_memory();
     forks();
+    destroyTransferEngine(engine);
+    engine = engine_open();
+    REQUIRE("registered again", registerLocalMemory(engine, bytes, BYTES, "cpu:0", 1) == 0);
+    scarce();
     destroyTransferEngine(engine);
     if (getuid() != 0) {
         refused();

@@ -1,6 +1,7 @@
 //! Shared memory of a peer that is mapped here, by the ids that the peer gave it.
 
 use std::os::fd::AsRawFd;
+use std::sync::atomic::{fence, Ordering::Acquire};
 use std::sync::Arc;
 
 use super::kernel::Mapping;
@@ -54,7 +55,10 @@ pub(super) struct Direct {
 impl Direct {
     /// Copies. `false`: the range is not inside one of them, and nothing was.
     pub(super) fn copy(&self, to: u64, len: u64) -> bool {
-        self.mapping.copy(self.offset, &self.ours, to, len)
+        let copied = self.mapping.copy(self.offset, &self.ours, to, len);
+        // The words that say whether the bytes count are looked at after them.
+        fence(Acquire);
+        copied
     }
 }
 

@@ -205,7 +205,8 @@ pub(super) fn decode(bytes: &[u8]) -> Option<(Kind, impl Iterator<Item = [u64; 8
     let kind = u64::from_ne_bytes(*kind);
     let kind = Kind::ALL.into_iter().find(|known| *known as u64 == kind)?;
     let width = 8 * kind.width();
-    if rest.is_empty() || !rest.len().is_multiple_of(width) {
+    // No more than receivers make room for.
+    if rest.is_empty() || !rest.len().is_multiple_of(width) || rest.len() > MOST_ENTRIES * width {
         return None;
     }
     let entries = rest.chunks_exact(width).map(|entry| {
@@ -246,6 +247,9 @@ mod tests {
         for cut in [0, 1, 7, 8, 9, 47, 49] {
             assert!(decode(&message.bytes()[..cut]).is_none(), "{cut} bytes");
         }
+        let withdraw =
+            |tags: usize| [&(Kind::Withdraw as u64).to_ne_bytes()[..], &vec![0; 8 * tags]].concat();
+        assert!(decode(&withdraw(MOST_ENTRIES)).is_some() && decode(&withdraw(MOST_ENTRIES + 1)).is_none());
         for kind in [0, 10, u64::MAX] {
             let mut bytes = message.bytes().to_vec();
             bytes[..8].copy_from_slice(&kind.to_ne_bytes());
