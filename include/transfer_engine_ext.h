@@ -534,7 +534,8 @@ int mte_allocate_shared(transfer_engine_t engine,
                         void **addr);
 
 /**
- * Frees what mte_allocate_shared gave. 0; -1 when it is registered still, -3 when it is no such memory.
+ * Frees what mte_allocate_shared gave. 0; -1 when a part of it is still registered with this engine, -3 when it is no such memory.
+ * Other engines of the process are not asked: where one has it registered, it stays mapped until that one unregisters it.
  */
 int mte_free_shared(transfer_engine_t engine,
                     void *addr);

@@ -31,7 +31,8 @@ pub unsafe extern "C" fn mte_allocate_shared(
     })
 }
 
-/// Frees what mte_allocate_shared gave. 0; -1 when it is registered still, -3 when it is no such memory.
+/// Frees what mte_allocate_shared gave. 0; -1 when a part of it is still registered with this engine, -3 when it is no such memory.
+/// Other engines of the process are not asked: where one has it registered, it stays mapped until that one unregisters it.
 #[no_mangle]
 pub unsafe extern "C" fn mte_free_shared(engine: transfer_engine_t, addr: *mut c_void) -> c_int {
     with_engine(engine, |engine| {

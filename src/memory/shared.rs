@@ -1,5 +1,5 @@
 //! Memory that other processes of this host can map: anonymous files (memfd_create(2)) that cannot shrink, so whoever maps one is
-//! safe from faults. The allocations of a process are in one table, because memory is registered by its address.
+//! safe from faults, and that nobody else can write. The allocations of a process are in one table, because memory is registered by its address.
 
 #![allow(unsafe_code)]
 
@@ -19,6 +19,9 @@ use crate::runtime::tracked::Tracked;
 const HUGE: u64 = 2 << 20;
 const SMALL: u64 = 4096;
 
+/// Nobody maps or writes the file to change it from now on; mappings that are there stay as they are. From fcntl(2), Linux 5.1.
+pub const F_SEAL_FUTURE_WRITE: i32 = 0x10;
+
 /// Allocations by their first byte.
 static TABLE: PerProcess<Mutex<BTreeMap<u64, Arc<SharedMemory>>>> = PerProcess::new(Mutex::default);
 
@@ -33,12 +36,19 @@ pub struct SharedMemory {
     fd: Tracked<OwnedFd>,
     /// Its pages are from the system's pool of huge ones.
     is_pooled: bool,
+    /// Whoever has the descriptor can only read.
+    is_sealed: bool,
 }
 
 impl SharedMemory {
     /// The descriptor that others map; sealed.
     pub fn fd(&self) -> RawFd {
         self.fd.as_raw_fd()
+    }
+
+    /// Others may have the descriptor. `false` where the kernel cannot keep them from writing (before 5.1).
+    pub fn can_be_shared(&self) -> bool {
+        self.is_sealed
     }
 }
 
@@ -50,13 +60,7 @@ impl std::fmt::Debug for SharedMemory {
 
 impl Drop for SharedMemory {
     fn drop(&mut self) {
-        // Whoever else has mapped it keeps the mapping for a while, and not the pages. Those of the pool stay: a read of one
-        // that is gone could end the reader's process.
-        if !self.is_pooled {
-            let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-            // SAFETY: no memory arguments.
-            unsafe { libc::fallocate(self.fd(), mode, 0, self.len as i64) };
-        }
+        // The pages go with the last mapping: peers are told, and a forked child keeps its own.
         // SAFETY: the mapping made by `allocate`, which nobody uses any more: whoever uses it holds this value.
         unsafe { libc::munmap(self.addr as *mut libc::c_void, self.len as usize) };
     }
@@ -134,7 +138,7 @@ fn make(len: u64, pooled: bool, node: Option<u32>) -> Result<SharedMemory> {
     }
     let id = NEXT.fetch_add(1, Relaxed);
     // From here on it is unmapped if something fails.
-    let memory = SharedMemory { id, addr: addr as u64, len, fd, is_pooled: pooled };
+    let mut memory = SharedMemory { id, addr: addr as u64, len, fd, is_pooled: pooled, is_sealed: true };
     if let Some(node) = node {
         bind(&memory, node)?;
     }
@@ -145,9 +149,19 @@ fn make(len: u64, pooled: bool, node: Option<u32>) -> Result<SharedMemory> {
     }
     let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
     // SAFETY: no memory arguments.
-    if unsafe { libc::fcntl(number, libc::F_ADD_SEALS, seals) } != 0 {
-        return Err(failed("cannot seal", &io::Error::last_os_error()));
-    }
+    let seal = |seals: i32| match unsafe { libc::fcntl(number, libc::F_ADD_SEALS, seals) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    };
+    let sealed = match seal(seals | F_SEAL_FUTURE_WRITE) {
+        // The kernel does not know the seal, and has set none.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            memory.is_sealed = false;
+            seal(seals)
+        }
+        outcome => outcome,
+    };
+    sealed.map_err(|error| failed("cannot seal", &error))?;
     Ok(memory)
 }
 
@@ -188,6 +202,33 @@ mod tests {
                 && !found(memory.addr, u64::MAX)
         );
         assert!(free(memory.addr) && !free(memory.addr) && holding(memory.addr, 1).is_none());
+    }
+
+    #[test]
+    fn whoever_has_the_descriptor_can_only_read() {
+        let memory = allocate(4096, false, None).unwrap();
+        let mapped = |protection| {
+            let nowhere = std::ptr::null_mut();
+            // SAFETY: a new mapping at an address of the kernel's choice.
+            let addr = unsafe { libc::mmap(nowhere, 4096, protection, libc::MAP_SHARED, memory.fd(), 0) };
+            // SAFETY: the mapping that was just made, if it was; nobody uses it.
+            addr != libc::MAP_FAILED && unsafe { libc::munmap(addr, 4096) } == 0
+        };
+        let is_writable = mapped(libc::PROT_READ | libc::PROT_WRITE);
+        // SAFETY: one byte of a live array.
+        let written = unsafe { libc::pwrite(memory.fd(), [1u8].as_ptr().cast(), 1, 0) };
+        let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+        // SAFETY: no memory arguments.
+        let punched = unsafe { libc::fallocate(memory.fd(), mode, 0, 4096) };
+        assert!(mapped(libc::PROT_READ));
+        assert_eq!(
+            (is_writable, written, punched),
+            match memory.can_be_shared() {
+                true => (false, -1, -1),
+                false => (true, 1, 0),
+            }
+        );
+        assert!(free(memory.addr));
     }
 
     #[test]

@@ -2,6 +2,8 @@
  * on the socket, and peers that lie, harm nothing. */
 #include <errno.h>
 #include <stddef.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 
 static void peer_prepare(void);
@@ -150,27 +152,75 @@ static bool send_beside(int fd, const void *message, size_t len, int passed) {
     return sendmsg(fd, &all, MSG_NOSIGNAL) == (ssize_t)len;
 }
 
+/* How many mappings of memory files of that name a process has. */
+static int mappings_of(pid_t pid, const char *name) {
+    char line[512], path[64], wanted[64];
+    int count = 0;
+    snprintf(path, sizeof path, "/proc/%d/maps", pid);
+    snprintf(wanted, sizeof wanted, "memfd:%s", name);
+    FILE *maps = fopen(path, "r");
+    while (maps != NULL && fgets(line, sizeof line, maps) != NULL) count += strstr(line, wanted) != NULL;
+    if (maps != NULL) fclose(maps);
+    return count;
+}
+
+/* A file that could end its reader: it may shrink, is short, is none, may be emptied, or has no pages (or not all, or 64 TiB). */
+static int unsound(int kind, int socket) {
+    if (kind == 2) return dup(socket);
+    int file = memfd_create("unsound", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    off_t len = kind == 1 ? 4096 : kind == 6 ? (off_t)1 << 46 : (off_t)BYTES;
+    bool done = ftruncate(file, len) == 0;
+    if (kind == 3) done = done && fallocate(file, 0, 0, len) == 0;
+    if (kind == 5) done = done && fallocate(file, 0, 0, len - 4096) == 0;
+    int seals = F_SEAL_SHRINK | F_SEAL_GROW | (kind == 3 ? 0 : F_SEAL_WRITE);
+    if (kind != 0) done = done && fcntl(file, F_ADD_SEALS, seals) == 0;
+    if (!done) harness_give_up("a file");
+    return file;
+}
+
 /* Shared memory that is taken away while the peer copies from it must not end the peer. */
 static void shrinks(const peer_t *peer, uint64_t *cell, uint64_t *word, const char *incarnation, unsigned char *mine) {
     uint64_t answer[641];
-    for (int kind = 0; kind < 3; kind++) {
+    int before = mappings_of(peer->pid, "unsound");
+    for (int kind = 0; kind < 7; kind++) {
         *word += 1;
         int fd = greeted(peer, cell, word, incarnation);
-        int file = kind == 0 ? memfd_create("unsealed", MFD_CLOEXEC) : kind == 1 ? memfd_create("short", MFD_CLOEXEC | MFD_ALLOW_SEALING) : dup(fd);
-        if (kind < 2 && ftruncate(file, kind == 0 ? (off_t)BYTES : 4096) != 0) harness_give_up("ftruncate");
-        if (kind == 1) fcntl(file, F_ADD_SEALS, F_SEAL_SHRINK);
-        uint64_t share[] = {SHARE, 1, (uintptr_t)mine, BYTES};
+        int file = unsound(kind, fd);
+        uint64_t share[] = {SHARE, 1, (uintptr_t)mine, kind == 6 ? (uint64_t)1 << 46 : BYTES};
         uint64_t write_[] = {WRITES, 8, (uintptr_t)mine + BYTES - 4096, peer->base, 4096, 1};
-        CHECK("a file that may shrink, is short, or is none", send_beside(fd, share, sizeof share, file));
+        CHECK("a file that could end its reader", send_beside(fd, share, sizeof share, file));
         if (kind == 0 && ftruncate(file, 0) != 0) harness_give_up("ftruncate");
         CHECK("a request from it", send(fd, write_, sizeof write_, MSG_NOSIGNAL) == sizeof write_);
         CHECK("is pulled by the kernel instead", recv(fd, answer, sizeof answer, 0) == 24 && answer[1] == 8 && answer[2] == 0);
+        CHECK_EQ("and not mapped", mappings_of(peer->pid, "unsound"), before);
         close(file);
         close(fd);
     }
 }
 
-static void liars(const peer_t *peer, const char *incarnation) {
+/* Somebody who never stops sending must not keep the peer from others. */
+static void floods(const peer_t *peer, segment_id_t target, int fd) {
+    fflush(NULL);
+    pid_t children[2];
+    for (size_t i = 0; i < COUNT(children); i++) {
+        children[i] = fork();
+        if (children[i] != 0) continue;
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        uint64_t nothing[] = {WITHDRAW, 1};
+        while (send(fd, nothing, sizeof nothing, MSG_NOSIGNAL) > 0) {}
+        _exit(0);
+    }
+    int done = 0;
+    for (int i = 0; i < 20; i++)
+        done += transfer_once(engine, request(OPCODE_WRITE, bytes, target, peer->base, 4096), END_MS) == STATUS_COMPLETED;
+    CHECK_EQ("WRITEs beside a flood", done, 20);
+    for (size_t i = 0; i < COUNT(children); i++) {
+        kill(children[i], SIGKILL);
+        waitpid(children[i], NULL, 0);
+    }
+}
+
+static void liars(const peer_t *peer, segment_id_t target, const char *incarnation) {
     uint64_t cell[3] = {11, 12, 13}, *word = &cell[2], answer[641];
     unsigned char *mine = map_bytes(BYTES);
     memset(mine, 0x77, BYTES);
@@ -214,6 +264,10 @@ static void liars(const peer_t *peer, const char *incarnation) {
     CHECK("ends the connection", ends(fd));
     close(fd);
     shrinks(peer, cell, word, incarnation, mine);
+    *word += 1;
+    fd = greeted(peer, cell, word, incarnation);
+    floods(peer, target, fd);
+    close(fd);
     /* Answers that nobody reads must not pile up. */
     fd = greeted(peer, cell, word, incarnation);
     uint64_t many[1 + 5 * 128] = {WRITES};
@@ -254,7 +308,7 @@ static void proven(void) {
     char incarnation[33];
     incarnation_of(&peer, incarnation);
     strangers(&peer);
-    liars(&peer, incarnation);
+    liars(&peer, target, incarnation);
     CHECK("meanwhile others are served", moves_until(&peer, target, "\"state\":\"up\""));
     peer_pause(&peer);
     transfer_request_t r = request(OPCODE_READ, bytes, target, peer.base, 4096);
@@ -264,14 +318,23 @@ static void proven(void) {
     CHECK("a READ from a peer that was killed", transfer_once(engine, r, END_MS) != STATUS_COMPLETED);
 }
 
-/* How many mappings of shared memory this process has. */
 static int shared_mappings(void) {
-    char line[512];
-    int count = 0;
-    FILE *maps = fopen("/proc/self/maps", "r");
-    while (maps != NULL && fgets(line, sizeof line, maps) != NULL) count += strstr(line, "memfd:mte-shared") != NULL;
-    if (maps != NULL) fclose(maps);
-    return count;
+    return mappings_of(getpid(), "mte-shared");
+}
+
+/* Memory that is freed does not stay where it was mapped. */
+static void freed(const peer_t *peer, segment_id_t target, uint64_t theirs) {
+    void *more = NULL;
+    bool seen;
+    CHECK_EQ("more shared memory", mte_allocate_shared(engine, SHARED, 0, -1, &more), 0);
+    CHECK_EQ("registered", registerLocalMemory(engine, more, SHARED, "cpu:0", 1), 0);
+    CHECK_EQ("a WRITE from it", transfer_once(engine, request(OPCODE_WRITE, more, target, theirs, SHARED), END_MS), STATUS_COMPLETED);
+    WAIT_UNTIL(seen, mappings_of(peer->pid, "mte-shared") == 3, END_MS);
+    CHECK("the peer has mapped it, beside its own and what was there before", seen);
+    CHECK_EQ("unregistered", unregisterLocalMemory(engine, more), 0);
+    CHECK_EQ("freed", mte_free_shared(engine, more), 0);
+    WAIT_UNTIL(seen, mappings_of(peer->pid, "mte-shared") == 2, END_MS);
+    CHECK("the peer lets it go", seen);
 }
 
 /* Between memory that both sides have mapped; read back into memory that is not shared, so by another way. */
@@ -312,6 +375,7 @@ static void shared_memory(void) {
     }
     CHECK_EQ("bytes arrive between shared memory, and between shared and other memory", wrong, 0);
     CHECK_EQ("ours and the peer's are mapped", shared_mappings(), 2);
+    freed(&peer, target, theirs);
     peer_kill(&peer);
     CHECK("a READ from a peer that was killed", transfer_once(engine, request(OPCODE_READ, mine, target, theirs, 64), END_MS) != STATUS_COMPLETED);
     bool gone;
@@ -335,6 +399,18 @@ static void forks(void) {
     pattern_fill(near, 4096, 9);
     CHECK_EQ("a WRITE between engines of one process", transfer_once(here, r, END_MS), STATUS_COMPLETED);
     CHECK("has its bytes", pattern_matches(far, 4096, 9));
+    void *shared = NULL;
+    bool gone;
+    CHECK_EQ("shared memory there", mte_allocate_shared(there, 4096, 0, -1, &shared), 0);
+    CHECK_EQ("registered", registerLocalMemory(there, shared, 4096, "cpu:0", 1), 0);
+    transfer_request_t from = request(OPCODE_READ, near, target, (uintptr_t)shared, 4096);
+    CHECK_EQ("a READ from it", transfer_once(here, from, END_MS), STATUS_COMPLETED);
+    CHECK_EQ("maps it", shared_mappings(), 2);
+    CHECK_EQ("freed by an engine that has not registered it", mte_free_shared(here, shared), 0);
+    CHECK_EQ("it stays for the one that has", transfer_once(here, from, END_MS), STATUS_COMPLETED);
+    CHECK_EQ("which unregisters it", unregisterLocalMemory(there, shared), 0);
+    WAIT_UNTIL(gone, shared_mappings() == 0, END_MS);
+    CHECK("it is let go", gone);
     fflush(NULL);
     pid_t child = fork();
     if (child == 0) {
@@ -366,6 +442,29 @@ static void not_proven(const char *what, const char *setting) {
     CHECK_EQ("it ends", peer_stop(&peer), 0);
 }
 
+/* The last descriptors are the host program's. */
+static void scarce(void) {
+    peer_t peer = peer_start(BYTES, NULL);
+    struct rlimit before, few = {256, 256};
+    REQUIRE("the limit of descriptors", getrlimit(RLIMIT_NOFILE, &before) == 0 && before.rlim_max >= 256);
+    few.rlim_max = before.rlim_max;
+    REQUIRE("is lowered", setrlimit(RLIMIT_NOFILE, &few) == 0);
+    int last = -1, first = fcntl(0, F_DUPFD_CLOEXEC, 0);
+    while (last < 224 && (last = fcntl(0, F_DUPFD_CLOEXEC, 0)) >= 0) {}
+    REQUIRE("descriptors are scarce", last >= 224);
+    segment_id_t target = openSegment(engine, peer.name);
+    REQUIRE("the peer opens", target > 0);
+    CHECK("where descriptors are scarce a peer is reached over TCP", moves_until(&peer, target, "fallback_same_host"));
+    CHECK("and not through its memory", strstr(links(), "\"state\":\"up\"") == NULL);
+    CHECK("which says why", strstr(links(), "ulimit") != NULL);
+    for (int fd = first; fd <= last; fd++) {
+        struct stat one, other;
+        if (fstat(fd, &one) == 0 && fstat(0, &other) == 0 && one.st_dev == other.st_dev && one.st_ino == other.st_ino) close(fd);
+    }
+    setrlimit(RLIMIT_NOFILE, &before);
+    CHECK_EQ("it ends", peer_stop(&peer), 0);
+}
+
 /* As a user for whom the kernel's rules count: root may read everybody's memory. */
 static void refused(void) {
     engine = engine_open();
@@ -389,6 +488,10 @@ int main(int argc, char **argv) {
     proven();
     shared_memory();
     forks();
+    destroyTransferEngine(engine);
+    engine = engine_open();
+    REQUIRE("registered again", registerLocalMemory(engine, bytes, BYTES, "cpu:0", 1) == 0);
+    scarce();
     destroyTransferEngine(engine);
     if (getuid() != 0) {
         refused();

@@ -15,6 +15,7 @@ use super::pull::{self, Loss, Source};
 use super::shared::Shared;
 use super::wire::{Hello, Verdict, Welcome};
 use crate::error::{Class, Code, Error, Result};
+use crate::runtime::descriptors::is_scarce;
 use crate::runtime::tracked::Tracked;
 use crate::transport::host::Route;
 use crate::transport::incarnation;
@@ -116,6 +117,11 @@ fn attempt(shared: &Arc<Shared>, peer: &str, id: &[u8; incarnation::LEN]) -> Res
     };
     let socket = Tracked::open(|| Socket::new(Domain::UNIX, Type::SEQPACKET.nonblocking(), None))
         .map_err(|e| failed("cannot make a socket to", &e).transient(Class::Resource))?;
+    // Those that are left are the host program's; other transports lead to the peer as well.
+    if is_scarce(socket.as_raw_fd()) {
+        let text = "too many descriptors are open for a connection to the peer on this host (ulimit -n)";
+        return Err(Error::new(Code::Socket, text).transient(Class::Resource).peer(peer));
+    }
     socket.connect(&address(id)?).map_err(|e| failed("cannot connect to", &e))?;
     let (pid, user) =
         kernel::credentials(socket.as_raw_fd()).map_err(|e| failed("the kernel does not know", &e))?;

@@ -17,7 +17,7 @@ use super::mapped::Mappings;
 use super::pull::{self, Check, Pull, Source};
 use super::reactor::{Next, Reactor, Watched};
 use super::shared::Shared;
-use super::sharing::share;
+use super::sharing::Told;
 use super::wire::{self, End, Hello, Kind, Message, Verdict, Welcome, FEW_BYTES, MOST_BYTES, MOST_ENTRIES};
 use crate::runtime::tracked::Tracked;
 
@@ -53,7 +53,7 @@ struct State {
     granted: Vec<[u64; 6]>,
     /// Shared memory of the peer, and that of ours which the peer was told of.
     mappings: Mappings,
-    told: Vec<u64>,
+    told: Told,
     buffer: Vec<u8>,
     interest: i32,
     /// Other threads were asked to help with what is in the queue.
@@ -121,7 +121,7 @@ impl Inbound {
                 ended: Vec::new(),
                 granted: Vec::new(),
                 mappings: Mappings::default(),
-                told: Vec::new(),
+                told: Told::default(),
                 buffer: Vec::new(),
                 interest: libc::EPOLLIN,
                 has_help: false,
@@ -130,7 +130,7 @@ impl Inbound {
         }))
     }
 
-    /// Reads messages and takes them in. `Err`: why the connection ends.
+    /// Reads messages and takes them in; what is left is told by the next event. `Err`: why the connection ends.
     fn receive(&self, state: &mut State) -> Result<(), &'static str> {
         // Kept, since to make one takes as long as a call.
         let mut buffer = std::mem::take(&mut state.buffer);
@@ -138,7 +138,10 @@ impl Inbound {
             buffer.try_reserve_exact(MOST_BYTES).map_err(|_| "there is no memory for messages")?;
             buffer.resize(MOST_BYTES, 0);
         }
-        while state.queue.len() < MOST_QUEUED && !state.owes() {
+        for _ in 0..kernel::MOST_MESSAGES {
+            if state.queue.len() >= MOST_QUEUED || state.owes() {
+                break;
+            }
             match kernel::receive(self.socket.as_raw_fd(), &mut buffer) {
                 Ok((0, _)) => return Err("the peer has hung up"),
                 Ok((len, passed)) => self.take(state, &buffer[..len], passed)?,
@@ -199,6 +202,7 @@ impl Inbound {
                 let ([id, base, len, ..], fd) = shared.ok_or("it shared memory without its descriptor")?;
                 state.mappings.add(id, base, len, &*fd);
             }
+            Kind::Unshare => entries.for_each(|[id, ..]| state.mappings.remove(id)),
             Kind::Hello | Kind::Welcome | Kind::Ended | Kind::Grant => {
                 return Err("it sent what is no request")
             }
@@ -232,7 +236,7 @@ impl Inbound {
         match found {
             Some((region, word)) => {
                 let memory = region.kind.shared();
-                let memory = memory.map_or(0, |memory| share(&self.socket, &mut state.told, memory));
+                let memory = memory.map_or(0, |memory| state.told.share(&self.socket, memory));
                 [tag, region.addr, region.len, word.addr, word.number, memory]
             }
             None => {
@@ -354,6 +358,7 @@ impl Watched for Inbound {
         if state.peer.is_none() && now.saturating_duration_since(state.since) > GREETING_LIMIT {
             return self.end(&mut state, "it did not greet in time");
         }
+        state.told.unshare_freed(&self.socket);
         match state.ended_by {
             Some(_) => Next::Close,
             None => Next::Done,

@@ -5,13 +5,18 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::memory::shared::SharedMemory;
+use crate::memory::shared::{SharedMemory, F_SEAL_FUTURE_WRITE};
 use crate::runtime::tracked::Tracked;
 
 /// Pieces of one read. Chosen: as many small requests share the price of a call, and the lists take 4 KiB of stack. The kernel
 /// takes 1024 (process_vm_readv(2), IOV_MAX).
 pub(super) const MOST_PIECES: usize = 128;
+
+/// Messages that are taken from one socket in a row. Chosen: a sender that never stops keeps the thread from others for no more than
+/// a few milliseconds.
+pub(super) const MOST_MESSAGES: usize = 64;
 
 /// A list of memory pieces of both sides, in the same order.
 pub(super) struct Pieces<const N: usize> {
@@ -99,14 +104,46 @@ fn owned(fd: RawFd) -> io::Result<OwnedFd> {
     }
 }
 
-/// Shared memory of a peer, mapped to be read. It cannot shrink, so to read it is safe.
+/// Mappings of this process, and their bytes.
+static MAPPED: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
+/// Mappings of one process at the most. Chosen: far below what the kernel allows (65530, vm.max_map_count), and engines have a few
+/// large ones.
+const MOST_MAPPINGS: u64 = 1024;
+
+/// Bytes that mappings may have together: as many as there is memory. All of them have pages.
+fn most_mapped() -> u64 {
+    // SAFETY: no memory arguments.
+    let [pages, size] = [libc::_SC_PHYS_PAGES, libc::_SC_PAGESIZE].map(|name| unsafe { libc::sysconf(name) });
+    u64::try_from(pages).unwrap_or(0).saturating_mul(u64::try_from(size).unwrap_or(0))
+}
+
+/// Adds to what is mapped. `false`, and nothing is added: it would be more than `most`.
+fn reserve(mapped: &[AtomicU64; 2], added: [u64; 2], most: [u64; 2]) -> bool {
+    let taken: [bool; 2] = std::array::from_fn(|i| {
+        let sum = |old: u64| old.checked_add(added[i]).filter(|sum| *sum <= most[i]);
+        mapped[i].fetch_update(Relaxed, Relaxed, sum).is_ok()
+    });
+    if taken != [true; 2] {
+        (0..2).filter(|i| taken[*i]).for_each(|i| give_back(&mapped[i], added[i]));
+    }
+    taken == [true; 2]
+}
+
+fn give_back(mapped: &AtomicU64, added: u64) {
+    mapped.fetch_sub(added, Relaxed);
+}
+
+/// Shared memory of a peer, mapped to be read. All its pages exist, and it can neither shrink nor lose them, so to read it is safe.
 pub(super) struct Mapping {
     addr: u64,
     len: u64,
+    file: (u64, u64),
 }
 
 impl Mapping {
-    /// Maps `len` bytes of `fd`. EINVAL if that is no file of this kind (memfd_create(2)), or could still shrink.
+    /// Maps `fd`, which has `len` bytes. EINVAL if that is no file of this kind (memfd_create(2)), has not all its pages, or
+    /// could still change its length or lose pages (a hole is made by a write, as the kernel sees it); ENOMEM if too much is
+    /// mapped.
     pub(super) fn new(fd: RawFd, len: u64) -> io::Result<Self> {
         let refuse = || Err(io::Error::from_raw_os_error(libc::EINVAL));
         // SAFETY: no memory arguments.
@@ -115,19 +152,35 @@ impl Mapping {
         let mut status: libc::stat = unsafe { std::mem::zeroed() };
         // SAFETY: a live structure.
         let known = unsafe { libc::fstat(fd, &mut status) } == 0;
-        if seals < 0 || seals & libc::F_SEAL_SHRINK == 0 || !known || len == 0 {
+        let keeps_length = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW;
+        let keeps_pages = libc::F_SEAL_WRITE | F_SEAL_FUTURE_WRITE;
+        if seals < 0 || seals & keeps_length != keeps_length || seals & keeps_pages == 0 || !known {
             return refuse();
         }
-        if u64::try_from(status.st_size).is_ok_and(|size| size < len) || len > isize::MAX as u64 {
+        // Looked at once nothing can be taken away any more. fstat(2) counts in blocks of 512 bytes.
+        let [size, blocks] =
+            [status.st_size, status.st_blocks].map(|count| u64::try_from(count).unwrap_or(0));
+        if len == 0 || size != len || blocks.saturating_mul(512) < len {
             return refuse();
+        }
+        if !reserve(&MAPPED, [1, len], [MOST_MAPPINGS, most_mapped()]) {
+            return Err(io::Error::from_raw_os_error(libc::ENOMEM));
         }
         let nowhere = std::ptr::null_mut();
         // SAFETY: a new mapping at an address of the kernel's choice.
         let addr = unsafe { libc::mmap(nowhere, len as usize, libc::PROT_READ, libc::MAP_SHARED, fd, 0) };
         if addr == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
+            let error = io::Error::last_os_error();
+            give_back(&MAPPED[0], 1);
+            give_back(&MAPPED[1], len);
+            return Err(error);
         }
-        Ok(Mapping { addr: addr as u64, len })
+        Ok(Mapping { addr: addr as u64, len, file: (status.st_dev, status.st_ino) })
+    }
+
+    /// They are of one file.
+    pub(super) fn is_same(&self, other: &Mapping) -> bool {
+        self.file == other.file
     }
 
     /// Copies `len` bytes at `offset` to the address `to` in memory of ours that stays mapped. `false`, and nothing is copied: a
@@ -149,6 +202,8 @@ impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: the mapping made above; nobody has references into it.
         unsafe { libc::munmap(self.addr as *mut libc::c_void, self.len as usize) };
+        give_back(&MAPPED[0], 1);
+        give_back(&MAPPED[1], self.len);
     }
 }
 
@@ -263,5 +318,23 @@ impl Epoll {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_is_mapped_than_allowed() {
+        let mapped = [AtomicU64::new(0), AtomicU64::new(0)];
+        let reserved = |len| reserve(&mapped, [1, len], [2, 100]);
+        assert!(!reserved(101) && !reserved(u64::MAX) && reserved(99) && !reserved(2));
+        assert_eq!([&mapped[0], &mapped[1]].map(|count| count.load(Relaxed)), [1, 99]);
+        assert!(reserved(1) && !reserved(0), "two of them");
+        give_back(&mapped[0], 1);
+        give_back(&mapped[1], 99);
+        assert!(reserved(99));
+        assert!((1 << 20..1 << 60).contains(&most_mapped()));
     }
 }

@@ -16,7 +16,7 @@ use super::grants::{Grant, Grants};
 use super::kernel;
 use super::mapped::Mappings;
 use super::pull::Check;
-use super::sharing::share;
+use super::sharing::Told;
 use super::wire::{self, End, Kind, Message, Welcome, FEW_BYTES, MOST_BYTES, MOST_ENTRIES};
 use crate::error::{Class, Code, Error};
 use crate::runtime::clock;
@@ -50,7 +50,20 @@ pub(super) struct PendingRead {
     pub check: Check,
     /// The id of the peer's shared memory that it is from; 0: none.
     pub memory: u64,
+    /// As in [`UnknownRead`].
+    pub lapses: u8,
 }
+
+/// A READ of which the peer has not said that it may be pulled.
+pub(super) struct UnknownRead {
+    pub slice: Slice,
+    /// How often the word of a region that it was in did not hold.
+    pub lapses: u8,
+}
+
+/// How often a READ is asked about again because the region's word did not hold: after that it is refused. Chosen: a region that is
+/// registered anew has another word, and a peer that tells words which never hold must not have us ask for ever.
+const MOST_LAPSES: u8 = 3;
 
 /// All of a link.
 pub(super) struct Lane {
@@ -60,7 +73,7 @@ pub(super) struct Lane {
     /// WRITEs that the peer has yet to hear of.
     pub writes: VecDeque<Slice>,
     /// READs of which the peer has not said that they may be pulled.
-    pub unknown: VecDeque<Slice>,
+    pub unknown: VecDeque<UnknownRead>,
     /// READs that may be pulled.
     pub reads: VecDeque<PendingRead>,
     /// WRITEs that the peer has heard of.
@@ -70,7 +83,7 @@ pub(super) struct Lane {
     /// Shared memory of the peer.
     pub mappings: Mappings,
     /// Shared memory that the peer was told of.
-    told: Vec<u64>,
+    told: Told,
     /// The number of the question that the peer has to answer, and its range.
     asked: Option<(u64, u64, u64)>,
     questions: u64,
@@ -102,7 +115,7 @@ impl Lane {
             lingering: Vec::new(),
             grants: Grants::default(),
             mappings: Mappings::default(),
-            told: Vec::new(),
+            told: Told::default(),
             asked: None,
             questions: 0,
             is_full: false,
@@ -161,29 +174,34 @@ impl Lane {
             } else if slice.op == Op::Write {
                 self.writes.push_back(slice);
             } else {
-                self.place_read(slice);
+                self.place_read(UnknownRead { slice, lapses: 0 });
             }
         }
     }
 
     /// There is room in both lists.
-    fn place_read(&mut self, slice: Slice) {
-        match self.grants.find(slice.remote, slice.len) {
-            Some(grant) => {
-                self.reads.push_back(PendingRead { slice, check: grant.check, memory: grant.memory })
+    fn place_read(&mut self, read: UnknownRead) {
+        match self.grants.find(read.slice.remote, read.slice.len) {
+            Some(Grant { check, memory, .. }) => {
+                let UnknownRead { slice, lapses } = read;
+                self.reads.push_back(PendingRead { slice, check, memory, lapses })
             }
-            None => self.unknown.push_back(slice),
+            None => self.unknown.push_back(read),
         }
     }
 
-    /// READs whose region's word did not hold: the peer is asked again.
-    pub(super) fn ask_again(&mut self, reads: Vec<PendingRead>) {
+    /// READs whose region's word did not hold: the peer is asked again, a few times.
+    pub(super) fn ask_again(&mut self, reads: Vec<PendingRead>, peer: &str) {
         let fits = self.unknown.try_reserve(reads.len()).is_ok();
-        for PendingRead { slice, check, .. } in reads {
+        for PendingRead { slice, check, lapses, .. } in reads {
             self.grants.forget(check);
-            match fits {
-                true => self.unknown.push_back(slice),
-                false => slice.fail(errors::no_memory()),
+            if lapses == MOST_LAPSES {
+                let error = errors::refused(&slice, peer);
+                slice.fail(error);
+            } else if !fits {
+                slice.fail(errors::no_memory());
+            } else {
+                self.unknown.push_back(UnknownRead { slice, lapses: lapses + 1 });
             }
         }
     }
@@ -241,18 +259,21 @@ impl Lane {
     fn share(&mut self, slice: &Slice) -> u64 {
         let Some(memory) = slice.region().and_then(|region| region.kind.shared()) else { return 0 };
         let Stage::Up(connection) = &self.stage else { return 0 };
-        share(&connection.socket, &mut self.told, memory)
+        self.told.share(&connection.socket, memory)
+    }
+
+    /// Tells the peer of shared memory that was freed.
+    pub(super) fn unshare_freed(&mut self) {
+        if let Stage::Up(connection) = &self.stage {
+            self.told.unshare_freed(&connection.socket);
+        }
     }
 
     /// One question at a time: its answer mostly covers what waits with it.
     fn ask(&mut self, peer: &str) -> Result<(), Down> {
         while self.asked.is_none() && !self.is_full {
-            let Some(slice) = self.unknown.pop_front().and_then(unless_unwanted) else {
-                if self.unknown.is_empty() {
-                    break;
-                }
-                continue;
-            };
+            let Some(UnknownRead { slice, lapses }) = self.unknown.pop_front() else { break };
+            let Some(slice) = unless_unwanted(slice) else { continue };
             if !self.awaits() {
                 self.heard = Instant::now();
             }
@@ -260,7 +281,7 @@ impl Lane {
             let mut message = Message::<FEW_BYTES>::new(Kind::Ask);
             message.push(&[self.questions, slice.remote, slice.len]);
             let asked = (self.questions, slice.remote, slice.len);
-            self.unknown.push_front(slice);
+            self.unknown.push_front(UnknownRead { slice, lapses });
             if self.send(&message, peer)? {
                 self.asked = Some(asked);
             }
@@ -281,7 +302,8 @@ impl Lane {
         }
     }
 
-    /// Takes in what the peer has sent. `Ok(true)`: something came.
+    /// Takes in what the peer has sent, a part of it if it is much; the rest is told by the next event, or seen by whoever polls.
+    /// `Ok(true)`: something came.
     pub(super) fn receive(&mut self, peer: &str) -> Result<bool, Down> {
         // Kept, since to make one takes as long as a call.
         let mut buffer = std::mem::take(&mut self.buffer);
@@ -296,7 +318,7 @@ impl Lane {
 
     fn receive_into(&mut self, buffer: &mut [u8], peer: &str) -> Result<bool, Down> {
         let mut came = false;
-        loop {
+        for _ in 0..kernel::MOST_MESSAGES {
             let (Stage::Up(connection) | Stage::Greeting(connection, _)) = &self.stage else {
                 return Ok(came);
             };
@@ -311,6 +333,7 @@ impl Lane {
                 Err(_) => return Err(errors::hung_up(peer)),
             }
         }
+        Ok(came)
     }
 
     fn take(&mut self, bytes: &[u8], passed: Option<Tracked<OwnedFd>>, peer: &str) -> Result<(), Down> {
@@ -357,6 +380,7 @@ impl Lane {
                 let ([id, base, len, ..], fd) = entries.next().zip(passed).ok_or_else(nonsense)?;
                 self.mappings.add(id, base, len, &*fd);
             }
+            (Kind::Unshare, Stage::Up(_)) => entries.for_each(|[id, ..]| self.mappings.remove(id)),
             _ => return Err(nonsense()),
         }
         Ok(())
@@ -364,12 +388,12 @@ impl Lane {
 
     fn granted(&mut self, grant: Grant) {
         if !self.grants.add(grant) || self.reads.try_reserve(self.unknown.len()).is_err() {
-            return self.unknown.drain(..).for_each(|slice| slice.fail(errors::no_memory()));
+            return self.unknown.drain(..).for_each(|read| read.slice.fail(errors::no_memory()));
         }
         // In place of a new list, for which there may be no memory.
         for _ in 0..self.unknown.len() {
-            if let Some(slice) = self.unknown.pop_front() {
-                self.place_read(slice);
+            if let Some(read) = self.unknown.pop_front() {
+                self.place_read(read);
             }
         }
     }
@@ -378,12 +402,43 @@ impl Lane {
     fn refused(&mut self, addr: u64, len: u64, peer: &str) {
         for _ in 0..self.unknown.len() {
             match self.unknown.pop_front() {
-                Some(slice) if (slice.remote, slice.len) == (addr, len) => {
+                Some(UnknownRead { slice, .. }) if (slice.remote, slice.len) == (addr, len) => {
                     let error = errors::refused(&slice, peer);
                     slice.fail(error);
                 }
                 other => self.unknown.extend(other),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::slice::{Sink, Task, Work};
+    use std::sync::Arc;
+
+    struct Deaf;
+
+    impl Sink for Deaf {
+        fn task_ended(&self, _: bool) {}
+    }
+
+    #[test]
+    fn a_read_whose_word_never_holds_is_refused() {
+        let work = Work::new(vec![Task::default()].into_boxed_slice(), None, Arc::new(Deaf));
+        let mut lane = Lane::new();
+        let grant = Grant { addr: 0, len: 100, check: (1, 2), memory: 0 };
+        lane.unknown
+            .push_back(UnknownRead { slice: Slice::new(&work, 0, Op::Read, 1, 2, 3, None), lapses: 0 });
+        let mut rounds = 0;
+        while !lane.unknown.is_empty() && rounds < 100 {
+            lane.granted(grant);
+            let reads: Vec<_> = lane.reads.drain(..).collect();
+            assert_eq!(reads.len(), 1);
+            lane.ask_again(reads, "peer");
+            rounds += 1;
+        }
+        assert_eq!((rounds, lane.waiting()), (1 + i32::from(MOST_LAPSES), 0));
     }
 }

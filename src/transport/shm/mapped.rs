@@ -1,6 +1,7 @@
 //! Shared memory of a peer that is mapped here, by the ids that the peer gave it.
 
 use std::os::fd::AsRawFd;
+use std::sync::atomic::{fence, Ordering::Acquire};
 use std::sync::Arc;
 
 use super::kernel::Mapping;
@@ -10,7 +11,7 @@ use crate::memory::Region;
 /// Allocations of one peer that are mapped at most; what is in others is read by the kernel. Chosen: engines have a few large ones.
 const MOST: usize = 256;
 
-/// Those of one connection. They stay as long as it does; pages of an allocation that the peer has freed are gone before.
+/// Those of one connection. They stay until the peer has freed them, or it ends.
 #[derive(Default)]
 pub(super) struct Mappings(Vec<(u64, u64, Arc<Mapping>)>);
 
@@ -20,8 +21,15 @@ impl Mappings {
         let is_new = id != 0 && !self.0.iter().any(|(known, ..)| *known == id);
         if is_new && self.0.len() < MOST && self.0.try_reserve(1).is_ok() {
             let mapping = Mapping::new(fd.as_raw_fd(), len).ok();
+            // A file that is shared twice is mapped once.
+            let mapping = mapping.filter(|new| !self.0.iter().any(|(.., known)| known.is_same(new)));
             self.0.extend(mapping.map(|mapping| (id, base, Arc::new(mapping))));
         }
+    }
+
+    /// Unmaps what the peer has freed.
+    pub(super) fn remove(&mut self, id: u64) {
+        self.0.retain(|(known, ..)| *known != id);
     }
 
     /// How bytes at the peer's address `from`, in its allocation `id`, can be copied to `ours`, a region that they go to.
@@ -47,7 +55,10 @@ pub(super) struct Direct {
 impl Direct {
     /// Copies. `false`: the range is not inside one of them, and nothing was.
     pub(super) fn copy(&self, to: u64, len: u64) -> bool {
-        self.mapping.copy(self.offset, &self.ours, to, len)
+        let copied = self.mapping.copy(self.offset, &self.ours, to, len);
+        // The words that say whether the bytes count are looked at after them.
+        fence(Acquire);
+        copied
     }
 }
 
@@ -55,6 +66,19 @@ impl Direct {
 mod tests {
     use super::*;
     use crate::memory::shared;
+
+    #[test]
+    fn a_file_is_mapped_once() {
+        let memory = shared::allocate(4096, false, None).unwrap();
+        let fd = memory.fd();
+        let mut mappings = Mappings::default();
+        (1..4).for_each(|id| mappings.add(id, memory.addr, 4096, &fd));
+        assert_eq!(mappings.0.len(), 1);
+        mappings.remove(1);
+        mappings.add(2, memory.addr, 4096, &fd);
+        assert_eq!(mappings.0.len(), 1);
+        assert!(shared::free(memory.addr));
+    }
 
     #[test]
     fn a_copy_stays_inside_of_both() {
@@ -75,6 +99,7 @@ mod tests {
         }
         assert!(!direct(0).copy(ours.addr - 1, 1));
         assert!(Mapping::new(theirs.fd(), 4097).is_err() && Mapping::new(theirs.fd(), 0).is_err());
+        assert!(Mapping::new(theirs.fd(), 4095).is_err(), "another length than the file's");
         assert!(Mapping::new(0, 1).is_err(), "that is no such file");
         [theirs.addr, ours.addr].into_iter().for_each(|addr| assert!(shared::free(addr)));
     }

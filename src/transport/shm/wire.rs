@@ -30,10 +30,12 @@ pub(super) enum Kind {
     Grant,
     /// Shared memory of the sender, whose descriptor comes with the message: id, first byte, length.
     Share,
+    /// Ids of shared memory that the sender has freed.
+    Unshare,
 }
 
 impl Kind {
-    const ALL: [Kind; 8] = [
+    const ALL: [Kind; 9] = [
         Kind::Hello,
         Kind::Welcome,
         Kind::Write,
@@ -42,6 +44,7 @@ impl Kind {
         Kind::Ended,
         Kind::Grant,
         Kind::Share,
+        Kind::Unshare,
     ];
 
     /// Numbers of an entry.
@@ -55,6 +58,7 @@ impl Kind {
             Kind::Ended => 2,
             Kind::Grant => 6,
             Kind::Share => 3,
+            Kind::Unshare => 1,
         }
     }
 }
@@ -201,7 +205,8 @@ pub(super) fn decode(bytes: &[u8]) -> Option<(Kind, impl Iterator<Item = [u64; 8
     let kind = u64::from_ne_bytes(*kind);
     let kind = Kind::ALL.into_iter().find(|known| *known as u64 == kind)?;
     let width = 8 * kind.width();
-    if rest.is_empty() || !rest.len().is_multiple_of(width) {
+    // No more than receivers make room for.
+    if rest.is_empty() || !rest.len().is_multiple_of(width) || rest.len() > MOST_ENTRIES * width {
         return None;
     }
     let entries = rest.chunks_exact(width).map(|entry| {
@@ -242,7 +247,10 @@ mod tests {
         for cut in [0, 1, 7, 8, 9, 47, 49] {
             assert!(decode(&message.bytes()[..cut]).is_none(), "{cut} bytes");
         }
-        for kind in [0, 9, u64::MAX] {
+        let withdraw =
+            |tags: usize| [&(Kind::Withdraw as u64).to_ne_bytes()[..], &vec![0; 8 * tags]].concat();
+        assert!(decode(&withdraw(MOST_ENTRIES)).is_some() && decode(&withdraw(MOST_ENTRIES + 1)).is_none());
+        for kind in [0, 10, u64::MAX] {
             let mut bytes = message.bytes().to_vec();
             bytes[..8].copy_from_slice(&kind.to_ne_bytes());
             assert!(decode(&bytes).is_none(), "kind {kind}");

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Down, Lane, Lingering, PendingRead, Stage};
+use super::{Down, Lane, Lingering, PendingRead, Stage, UnknownRead};
 use crate::error::Error;
 use crate::transport::shm::awaited::Awaited;
 use crate::transport::shm::connect::Connection;
@@ -21,7 +21,7 @@ impl Lane {
     ) -> Result<(), Down> {
         let keep = |slice: &Slice| !which(slice);
         retain(&mut self.writes, |slice| slice, keep, why);
-        retain(&mut self.unknown, |slice| slice, keep, why);
+        retain(&mut self.unknown, |read| read.slice, |read: &UnknownRead| keep(&read.slice), why);
         retain(&mut self.reads, |read| read.slice, |read: &PendingRead| keep(&read.slice), why);
         retain(&mut self.pending, |(slice, _)| slice, |(slice, _): &(Slice, u64)| keep(slice), why);
         self.withdraw(which, peer)
@@ -104,7 +104,7 @@ impl Lane {
         });
         let all = |_: &Slice| false;
         retain(&mut self.writes, |slice| slice, all, why);
-        retain(&mut self.unknown, |slice| slice, all, why);
+        retain(&mut self.unknown, |read| read.slice, |_: &UnknownRead| false, why);
         retain(&mut self.reads, |read| read.slice, |_: &PendingRead| false, why);
         retain(&mut self.pending, |(slice, _)| slice, |_: &(Slice, u64)| false, why);
         let (Stage::Up(mut connection) | Stage::Greeting(mut connection, _)) = stage else { return None };

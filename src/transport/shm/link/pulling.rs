@@ -47,7 +47,7 @@ impl ShmLink {
             if !fits || !known && words == MOST_WORDS {
                 break;
             }
-            let Some(PendingRead { slice, check, memory }) = lane.reads.pop_front() else { break };
+            let Some(PendingRead { slice, check, memory, lapses }) = lane.reads.pop_front() else { break };
             let Some(slice) = unless_unwanted(slice) else { continue };
             if !known {
                 checks[words] = check;
@@ -61,7 +61,7 @@ impl ShmLink {
                     others += 1;
                 }
             }
-            taken.push(PendingRead { slice, check, memory });
+            taken.push(PendingRead { slice, check, memory, lapses });
             bytes += len;
         }
         drop(lane);
@@ -116,8 +116,8 @@ impl ShmLink {
             return stale.into_iter().for_each(|read| read.slice.fail(error.clone()));
         }
         if !stale.is_empty() {
-            self.with_locked(lane, |lane, _| {
-                lane.ask_again(stale);
+            self.with_locked(lane, |lane, peer| {
+                lane.ask_again(stale, peer);
                 Ok(true)
             });
         }

@@ -9,6 +9,7 @@ use super::{ShmLink, WITHDRAWN_LIMIT};
 use crate::error::{Class, Error};
 use crate::transport::shm::ends::finish;
 use crate::transport::shm::errors;
+use crate::transport::shm::kernel::MOST_MESSAGES;
 use crate::transport::shm::lane::{Lane, Stage};
 use crate::transport::shm::reactor::{Next, Watched};
 use crate::transport::shm::wire::{self, End, Kind, MOST_BYTES};
@@ -54,6 +55,7 @@ impl Watched for ShmLink {
         if !paused.is_zero() {
             lane.heard = now;
         }
+        lane.unshare_freed();
         if !lane.is_busy() {
             return Next::Done;
         }
@@ -113,9 +115,11 @@ impl ShmLink {
         let peer = self.route.peer();
         lane.lingering.retain_mut(|lingering| {
             let mut buffer = [0u8; MOST_BYTES];
-            let ended = loop {
+            let mut ended = false;
+            // What is left is taken at the next tick.
+            for _ in 0..MOST_MESSAGES {
                 match (&*lingering.connection.socket).read(&mut buffer) {
-                    Ok(0) => break true,
+                    Ok(0) => ended = true,
                     Ok(len) => {
                         let Some((Kind::Ended, entries)) = wire::decode(&buffer[..len]) else { continue };
                         for [tag, end, ..] in entries {
@@ -123,9 +127,13 @@ impl ShmLink {
                             finish(lingering.awaited.take(tag), end, 0, peer);
                         }
                     }
-                    Err(error) => break error.kind() != ErrorKind::WouldBlock,
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                    Err(_) => ended = true,
                 }
-            };
+                if ended {
+                    break;
+                }
+            }
             if ended || lingering.connection.has_ended() {
                 lingering.awaited.change_all(|awaited| {
                     finish(Some(awaited), End::Withdrawn, 0, peer);
