@@ -485,8 +485,8 @@ const CIRCLES: &[(&str, &[&str])] = &[
         &["transport/shm/inbound/pulling.rs", "transport/shm/inbound.rs"],
     ),
     (
-        "one type, Lane, with a file of its own for how requests end",
-        &["transport/shm/lane/ends.rs", "transport/shm/lane.rs"],
+        "one type, Lane, with files of their own for its READs and for how requests end",
+        &["transport/shm/lane/ends.rs", "transport/shm/lane/reads.rs", "transport/shm/lane.rs"],
     ),
     (
         "one type, ShmLink, with a file for each subject",
