@@ -230,8 +230,6 @@ static inline int transfer_once(transfer_engine_t engine, transfer_request_t r, 
     batch_id_t batch = batch_open(engine, 1);
     int rc = submitTransfer(engine, batch, &r, 1);
     int status = rc != 0 ? rc : await_task(engine, batch, 0, ms);
-    mte_task_error_info_t why = {0};
-    if (status == STATUS_FAILED && mte_task_error(engine, batch, 0, &why) == 0) printf("#     FAILED: %s\n", why.text);
     int freed = freeBatchID(engine, batch);
     return status != STATUS_WAITING && freed != 0 ? freed : status;
 }
