@@ -468,6 +468,10 @@ const CIRCLES: &[(&str, &[&str])] = &[
         &["engine/batch/reservation.rs", "engine/batch/waiters.rs", "engine/batch.rs"],
     ),
     (
+        "one type, Reactor, with a file of its own for its listener",
+        &["transport/tcp/reactor/listening.rs", "transport/tcp/reactor.rs"],
+    ),
+    (
         "one type, Slice, with a file of its own for the ends of many",
         &["transport/slice/ends.rs", "transport/slice.rs"],
     ),

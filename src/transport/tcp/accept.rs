@@ -8,14 +8,15 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::Arc;
 
 use super::inbound::Inbound;
+use super::reactor::Reactor;
 use super::shared::{set_options, Shared};
 use super::sock::Socket;
 use crate::runtime::descriptors;
 use crate::runtime::tracked::Tracked;
 
 /// Hands an accepted connection to a reactor, or closes it when there is no room for it. An error is only logged, because
-/// the reactor tries its listener again at the next tick. `false`: descriptors are scarce, so what is to be closed should be
-/// closed before the next connection is accepted.
+/// the reactor tries its listener again at the next tick. `false`: descriptors are scarce, so what is to be closed is closed
+/// before the next connection is accepted, whichever thread does it.
 pub(super) fn distribute(shared: &Arc<Shared>, accepted: io::Result<Tracked<TcpStream>>) -> bool {
     let stream = match accepted {
         Ok(stream) => stream,
@@ -46,7 +47,8 @@ pub(super) fn distribute(shared: &Arc<Shared>, accepted: io::Result<Tracked<TcpS
     match Socket::new(stream) {
         Ok(socket) => {
             shared.stats.inbound_accepted.fetch_add(1, Relaxed);
-            admitted.reactor.serve(Box::new(Inbound::new(socket, shared, admitted.place)));
+            let held = shared.reactors().first().filter(|_| is_scarce).map(Reactor::hold);
+            admitted.reactor.serve(Box::new(Inbound::new(socket, shared, admitted.place, held)));
         }
         Err(_) => shared.inbound.leave(&admitted.place),
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::ahead::{Ahead, Body, SMALL};
-use super::reactor::{Outcome, Served};
+use super::reactor::{Held, Outcome, Served};
 use super::replies::{Over, Replies};
 use super::shared::Shared;
 use super::sock::{Courier, Io, Iov, Socket};
@@ -41,6 +41,8 @@ pub(super) struct Inbound {
     socket: Socket,
     shared: Arc<Shared>,
     place: Place,
+    /// Until it has its descriptor, where these are scarce.
+    held: Option<Held>,
     opened: Instant,
     /// A request was taken. Until the first one there is a deadline.
     asked: bool,
@@ -71,12 +73,13 @@ const OUT: u32 = libc::EPOLLOUT as u32;
 
 impl Inbound {
     /// A fresh connection, watched for input, with its place among the others.
-    pub(super) fn new(socket: Socket, shared: &Arc<Shared>, place: Place) -> Self {
+    pub(super) fn new(socket: Socket, shared: &Arc<Shared>, place: Place, held: Option<Held>) -> Self {
         let opened = Instant::now();
         Inbound {
             socket,
             shared: shared.clone(),
             place,
+            held,
             opened,
             asked: false,
             heads: [0; LOOKAHEAD * HEADER_LEN],
@@ -331,6 +334,8 @@ impl Served for Inbound {
 
     /// Takes the number of the connection that it displaced, where descriptors are scarce. `false`: the host took it.
     fn settle(&mut self) -> bool {
+        // The next one may come, however this ends.
+        let _held = self.held.take();
         let before = self.socket.fd();
         if !descriptors::is_scarce(before) || self.shared.inbound.has_few() {
             return true;

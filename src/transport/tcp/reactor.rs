@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::RawFd;
 use std::sync::atomic::{
     AtomicBool,
     Ordering::{AcqRel, Relaxed},
@@ -17,12 +17,16 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+pub(super) use self::listening::Held;
+use self::listening::Listening;
 use super::sock::{Courier, Epoll, Event};
 use crate::error::{Class, Code, Error, Result};
 use crate::memory::Region;
 use crate::runtime::thread;
 use crate::runtime::tracked::Tracked;
 use crate::runtime::wakeup::Wakeup;
+
+mod listening;
 
 /// Tokens of the epoll instance: this one, those of lanes (1 and up), this one, and those of served connections, which
 /// have the highest bit set.
@@ -101,8 +105,8 @@ pub(super) enum Outcome {
     Close,
 }
 
-/// Called with each connection that a listener accepts, and with each error that keeps it from accepting. `false`: the next
-/// one is to be accepted once the threads have done what they were asked for.
+/// Called with each connection that a listener accepts, and with each error that keeps it from accepting. `false`: no other one
+/// is accepted before this thread has looked at what it was asked for.
 pub(super) type Accepted = Box<dyn FnMut(io::Result<Tracked<TcpStream>>) -> bool + Send>;
 
 /// What other threads ask a reactor to do.
@@ -120,6 +124,7 @@ pub(super) struct Reactor {
     stop: AtomicBool,
     /// Connections of peers are to be closed at once. Publishes, to the thread, what makes them overdue.
     sweep: AtomicBool,
+    listening: Listening,
     /// How long the thread looks for events before it sleeps, at the most.
     busy_poll: Duration,
     /// The thread ended by a panic. No request must wait for it.
@@ -145,6 +150,7 @@ impl Reactor {
             wakeup,
             stop: AtomicBool::new(false),
             sweep: AtomicBool::new(false),
+            listening: Listening::default(),
             busy_poll,
             dead: AtomicBool::new(false),
             watched: Mutex::default(),
@@ -343,6 +349,9 @@ impl Loop {
         if self.reactor.sweep.swap(false, AcqRel) {
             self.sweep(Instant::now());
         }
+        if self.reactor.listening.is_due.swap(false, AcqRel) {
+            self.hear(libc::EPOLLIN as u32);
+        }
         for command in commands {
             match command {
                 Command::Serve(peer) => self.serve(peer),
@@ -361,40 +370,6 @@ impl Loop {
                     for watched in self.reactor.all_watched() {
                         watched.abort(&region);
                     }
-                }
-            }
-        }
-    }
-
-    fn listen(&mut self, listener: Tracked<TcpListener>, accepted: Accepted) {
-        let interest = libc::EPOLLIN as u32;
-        match self.reactor.epoll.add(listener.as_raw_fd(), LISTENER, interest) {
-            Ok(()) => self.listener = Some((listener, accepted)),
-            Err(e) => tracing::error!("cannot accept data connections: {e}"),
-        }
-    }
-
-    fn accept(&mut self) {
-        // Not more at a time: a flood of connections must not starve those that are there.
-        for _ in 0..EVENTS {
-            let Some((listener, accepted)) = &mut self.listener else { return };
-            match Tracked::open(|| listener.accept().map(|(stream, _)| stream)) {
-                Ok(stream) => {
-                    if !accepted(Ok(stream)) {
-                        return;
-                    }
-                }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
-                // Only this connection is gone already; the next one may be good.
-                Err(e)
-                    if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {}
-                Err(e) => {
-                    // Mostly no descriptor is left. The listener stays ready, so waiting for the tick is what keeps
-                    // this thread from spinning.
-                    let fd = listener.as_raw_fd();
-                    let _ = self.reactor.epoll.modify(fd, LISTENER, 0);
-                    accepted(Err(e));
-                    return;
                 }
             }
         }
@@ -427,9 +402,7 @@ impl Loop {
     }
 
     fn tick(&mut self, now: Instant, paused: Duration) {
-        if let Some((listener, _)) = &self.listener {
-            let _ = self.reactor.epoll.modify(listener.as_raw_fd(), LISTENER, libc::EPOLLIN as u32);
-        }
+        self.hear(libc::EPOLLIN as u32);
         self.sweep(now);
         for watched in self.reactor.all_watched() {
             watched.check_deadlines(now, paused);
