@@ -4,6 +4,7 @@
 #![allow(unsafe_code)]
 
 use std::collections::BTreeMap;
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -18,6 +19,9 @@ use crate::runtime::tracked::Tracked;
 /// What an allocation is rounded up to where huge pages are asked for: the usual size of one on x86-64 and aarch64.
 const HUGE: u64 = 2 << 20;
 const SMALL: u64 = 4096;
+
+/// What an allocation is called in `/proc/PID/maps`.
+const NAME: &CStr = c"mte-shared";
 
 /// Nobody maps or writes the file to change it from now on; mappings that are there stay as they are. From fcntl(2), Linux 5.1.
 pub const F_SEAL_FUTURE_WRITE: i32 = 0x10;
@@ -44,6 +48,14 @@ impl SharedMemory {
     /// The descriptor that others map; sealed.
     pub fn fd(&self) -> RawFd {
         self.fd.as_raw_fd()
+    }
+
+    /// The 64-bit number with this index; `None` beyond the end. Whoever maps the memory may read it meanwhile.
+    pub fn number(&self, index: usize) -> Option<&AtomicU64> {
+        let is_inside = index < (self.len / 8) as usize;
+        // SAFETY: inside of the mapping, which lives as long as the borrowed value and begins at a page. Nobody but this process
+        // can write it, and whoever does so here uses atomics too: it is in no table that leads others to it.
+        is_inside.then(|| unsafe { &*(self.addr as *const AtomicU64).add(index) })
     }
 
     /// Others may have the descriptor. `false` where the kernel cannot keep them from writing (before 5.1).
@@ -73,14 +85,19 @@ pub fn allocate(len: u64, huge: bool, node: Option<u32>) -> Result<Arc<SharedMem
     let rounded =
         len.checked_next_multiple_of(page).filter(|rounded| (1..=i64::MAX as u64).contains(rounded));
     let Some(rounded) = rounded else { return Err(Error::invalid(format!("cannot allocate {len} bytes"))) };
-    let pooled = huge.then(|| make(rounded, true, node)).and_then(Result::ok);
-    let memory = Arc::new(pooled.map_or_else(|| make(rounded, false, node), Ok)?);
+    let pooled = huge.then(|| make(NAME, rounded, true, node)).and_then(Result::ok);
+    let memory = Arc::new(pooled.map_or_else(|| make(NAME, rounded, false, node), Ok)?);
     if huge && !memory.is_pooled {
         // SAFETY: the mapping that was just made; the advice changes no contents.
         unsafe { libc::madvise(memory.addr as *mut libc::c_void, rounded as usize, libc::MADV_HUGEPAGE) };
     }
     TABLE.get().lock().insert(memory.addr, memory.clone());
     Ok(memory)
+}
+
+/// Memory of the library's own: nobody finds it by its address, and it ends with the value.
+pub fn unlisted(len: u64) -> Result<SharedMemory> {
+    make(c"mte-own", len.next_multiple_of(SMALL), false, None)
 }
 
 /// Gives up the allocation that starts at `addr`. `false`: there is none.
@@ -103,7 +120,7 @@ pub fn holding(addr: u64, len: u64) -> Option<Arc<SharedMemory>> {
     (offset < memory.len && len <= memory.len - offset).then(|| memory.clone())
 }
 
-fn make(len: u64, pooled: bool, node: Option<u32>) -> Result<SharedMemory> {
+fn make(name: &CStr, len: u64, pooled: bool, node: Option<u32>) -> Result<SharedMemory> {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     let failed = |what: &str, error: &io::Error| {
         Error::io(
@@ -115,8 +132,8 @@ fn make(len: u64, pooled: bool, node: Option<u32>) -> Result<SharedMemory> {
     let kind = if pooled { libc::MFD_HUGETLB } else { 0 };
     let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING | kind;
     let fd = Tracked::open(|| {
-        // SAFETY: a static name with its NUL.
-        let fd = unsafe { libc::memfd_create(c"mte-shared".as_ptr(), flags) };
+        // SAFETY: a name with its NUL.
+        let fd = unsafe { libc::memfd_create(name.as_ptr(), flags) };
         match fd {
             // SAFETY: a fresh descriptor that nobody else owns.
             0.. => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),

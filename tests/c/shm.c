@@ -64,6 +64,7 @@ static bool moves_until(const peer_t *peer, segment_id_t target, const char *wor
 }
 
 #include "shm_liars.h"
+#include "shm_rings.h"
 
 static void proven(void) {
     peer_t peer = peer_start(BYTES, NULL);
@@ -76,6 +77,7 @@ static void proven(void) {
     incarnation_of(&peer, incarnation);
     strangers(&peer);
     liars(&peer, target, incarnation);
+    rings(&peer, target, incarnation);
     CHECK("meanwhile others are served", moves_until(&peer, target, "\"state\":\"up\""));
     peer_pause(&peer);
     transfer_request_t r = request(OPCODE_READ, bytes, target, peer.base, 4096);

@@ -43,8 +43,8 @@ static bool ends(int fd) {
 }
 
 /* Wire numbers of the transport (src/transport/shm/wire.rs). */
-#define MAGIC 0x6d74655f73686d01u
-enum { HELLO = 1, WELCOME, WRITES, WITHDRAW, ASK, ENDED, GRANT, SHARE };
+#define MAGIC 0x6d74655f73686d02u
+enum { HELLO = 1, WELCOME, WRITES, WITHDRAW, ASK, ENDED, GRANT, SHARE, UNSHARE, RING, WAKE };
 
 /* Greets the peer as one that is what it says: `cell` holds an incarnation, and `word`, which follows it once more, a number. */
 static int greeted(const peer_t *peer, uint64_t *cell, uint64_t *word, const char *incarnation) {
@@ -65,7 +65,7 @@ static void strangers(const peer_t *peer) {
     for (int round = 0; round < 200; round++) {
         int fd = socket_of(peer);
         for (size_t i = 0; i < COUNT(junk); i++) junk[i] = next_random(&seed);
-        if (round % 4 != 0) junk[0] = (uint64_t)(round % 9);
+        if (round % 4 != 0) junk[0] = (uint64_t)(round % 12);
         if (round % 8 == 1) junk[1] = MAGIC;
         size_t len = round % 3 == 0 ? next_random(&seed) % sizeof junk : 8 * (1 + next_random(&seed) % 200);
         send(fd, junk, len + 1, MSG_NOSIGNAL);

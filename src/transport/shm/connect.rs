@@ -12,6 +12,7 @@ use super::board::{numbers, Word};
 use super::kernel;
 use super::offer::{socket_name, ShmOffer};
 use super::pull::{self, Loss, Source};
+use super::ring::Ring;
 use super::shared::Shared;
 use super::wire::{Hello, Verdict, Welcome};
 use crate::error::{Class, Code, Error, Result};
@@ -34,6 +35,8 @@ pub(super) struct Connection {
     pub source: Source,
     /// The peer's incarnation, as slices carry it.
     pub key: u64,
+    /// For short messages, once there was one to send; `Some(None)`: there is no ring and will be none.
+    pub ring: Option<Option<Ring>>,
     /// Holds while we have the connection.
     word: Option<Word>,
     shared: Arc<Shared>,
@@ -67,6 +70,17 @@ impl Connection {
     /// The peer's pulls do not count any more.
     pub(super) fn retract(&mut self) {
         self.word.take().into_iter().for_each(|word| self.shared.board.close(word));
+        self.ring.iter_mut().flatten().for_each(Ring::retract);
+    }
+
+    /// The ring, which is offered to the peer when it is first asked for.
+    pub(super) fn ring(&mut self) -> Option<&mut Ring> {
+        if self.ring.is_none() {
+            let number = self.word.map_or(0, |word| word.number);
+            let ring = Ring::new(number).ok().filter(|ring| ring.announce(&*self.socket).is_ok());
+            self.ring = Some(ring);
+        }
+        self.ring.as_mut()?.as_mut()
     }
 
     /// The peer's process has ended, as far as the kernel tells.
@@ -133,7 +147,8 @@ fn attempt(shared: &Arc<Shared>, peer: &str, id: &[u8; incarnation::LEN]) -> Res
     let word = shared.board.open()?;
     let source = Source { pid, cell: 0, id: numbers(id) };
     let key = incarnation::key(id);
-    let connection = Connection { socket, process, source, key, word: Some(word), shared: shared.clone() };
+    let connection =
+        Connection { socket, process, source, key, word: Some(word), ring: None, shared: shared.clone() };
     let cell = shared.board.cell();
     let hello = Hello { own: shared.id(), expected: numbers(id), cell, word: (word.addr, word.number) };
     let sent = connection.socket.send_with_flags(hello.encode().bytes(), libc::MSG_NOSIGNAL);

@@ -18,6 +18,12 @@ pub(super) fn unregistered(region: &Region) -> Error {
     Error::new(Code::AddressNotRegistered, text).permanent(Class::Canceled)
 }
 
+/// The peer says what no engine of this project says.
+pub(super) fn nonsense(peer: &str) -> Error {
+    let text = "the peer on this host sent what is no answer";
+    Error::new(Code::Socket, text).permanent(Class::Protocol).peer(peer)
+}
+
 /// The connection leads to another incarnation of the peer than the one that the request was checked for.
 pub(super) fn restarted(peer: &str) -> Error {
     let text = "the peer restarted after its descriptor was read, and this request was for its predecessor's memory; ask it \

@@ -2,6 +2,7 @@
 //! reads the socket; others may help to pull.
 
 mod pulling;
+mod ringing;
 
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, MutexGuard};
 use socket2::Socket;
 
+use self::ringing::Ringing;
 use super::kernel;
 use super::mapped::Mappings;
 use super::pull::{self, Check, Pull, Source};
@@ -51,6 +53,8 @@ struct State {
     /// Answers that the socket has not taken.
     ended: Vec<[u64; 2]>,
     granted: Vec<[u64; 6]>,
+    /// For short messages, once the peer has offered it.
+    ring: Option<Ringing>,
     /// Shared memory of the peer, and that of ours which the peer was told of.
     mappings: Mappings,
     told: Told,
@@ -68,6 +72,8 @@ struct Peer {
     check: Check,
     /// The word did not hold: nothing is pulled any more.
     is_stale: bool,
+    /// When the process was last seen to be the peer, as [`Shared::now_us`].
+    verified_us: u64,
 }
 
 /// A WRITE.
@@ -120,6 +126,7 @@ impl Inbound {
                 queue: VecDeque::new(),
                 ended: Vec::new(),
                 granted: Vec::new(),
+                ring: None,
                 mappings: Mappings::default(),
                 told: Told::default(),
                 buffer: Vec::new(),
@@ -138,6 +145,7 @@ impl Inbound {
             buffer.try_reserve_exact(MOST_BYTES).map_err(|_| "there is no memory for messages")?;
             buffer.resize(MOST_BYTES, 0);
         }
+        self.receive_by_ring(state)?;
         for _ in 0..kernel::MOST_MESSAGES {
             if state.queue.len() >= MOST_QUEUED || state.owes() {
                 break;
@@ -152,6 +160,7 @@ impl Inbound {
             // What is granted is waited for.
             self.flush(state)?;
         }
+        self.receive_by_ring(state)?;
         state.buffer = buffer;
         Ok(())
     }
@@ -175,13 +184,12 @@ impl Inbound {
             Kind::Write => {
                 state.queue.try_reserve(MOST_ENTRIES).map_err(|_| MEMORY)?;
                 for [tag, from, to, len, memory, ..] in entries {
-                    if len == 0 || len > LONGEST {
-                        return Err("it sent a request that is too long, or empty");
-                    }
-                    state.queue.push_back(Wanted { tag, pull: Pull { from, to, len }, memory });
+                    state.queue.push_back(Wanted::new([tag, from, to, len, memory])?);
                 }
             }
             Kind::Withdraw => {
+                // What it takes back may be in the ring still.
+                self.receive_all_by_ring(state)?;
                 state.ended.try_reserve(MOST_ENTRIES).map_err(|_| MEMORY)?;
                 for [tag, ..] in entries {
                     if let Some(at) = state.queue.iter().position(|wanted| wanted.tag == tag) {
@@ -203,6 +211,12 @@ impl Inbound {
                 state.mappings.add(id, base, len, &*fd);
             }
             Kind::Unshare => entries.for_each(|[id, ..]| state.mappings.remove(id)),
+            Kind::Ring => {
+                let ([len, ..], fd) = entries.next().zip(passed).ok_or("it sent no ring's descriptor")?;
+                self.take_ring(state, &*fd, len)?;
+            }
+            // What is in the ring is taken below.
+            Kind::Wake => {}
             Kind::Hello | Kind::Welcome | Kind::Ended | Kind::Grant => {
                 return Err("it sent what is no request")
             }
@@ -222,7 +236,7 @@ impl Inbound {
         let sent = self.socket.send_with_flags(welcome.encode().bytes(), libc::MSG_NOSIGNAL);
         if verdict == Verdict::Proven && sent.is_ok() && state.peer.is_none() {
             self.shared.stats.inbound_accepted.fetch_add(1, Relaxed);
-            state.peer = Some(Peer { source, check: hello.word, is_stale: false });
+            state.peer = Some(Peer { source, check: hello.word, is_stale: false, verified_us: 0 });
             return Ok(());
         }
         self.shared.stats.inbound_refused.fetch_add(1, Relaxed);
@@ -253,6 +267,7 @@ impl Inbound {
     /// Sends what is owed, as far as the socket takes it.
     fn flush(&self, state: &mut State) -> Result<(), &'static str> {
         self.send(&mut state.granted, Kind::Grant)?;
+        self.answer_by_ring(state);
         self.send(&mut state.ended, Kind::Ended)
     }
 
@@ -307,6 +322,7 @@ impl Inbound {
             self.reactor.rewatch(self.socket.as_raw_fd(), self.token, interest);
         }
         match state.queue.is_empty() || state.owes() {
+            true if state.awaits_reader() => Next::Look,
             true => Next::Done,
             false => Next::Work,
         }
@@ -319,6 +335,16 @@ impl Inbound {
             self.reactor.unwatch(self.socket.as_raw_fd());
         }
         Next::Close
+    }
+}
+
+impl Wanted {
+    /// The request of a message. `Err`: why the connection ends.
+    fn new([tag, from, to, len, memory]: [u64; 5]) -> Result<Self, &'static str> {
+        match (1..=LONGEST).contains(&len) {
+            true => Ok(Wanted { tag, pull: Pull { from, to, len }, memory }),
+            false => Err("it sent a request that is too long, or empty"),
+        }
     }
 }
 
@@ -351,6 +377,24 @@ impl Watched for Inbound {
             Some(_) => Next::Close,
             None => self.pull(state),
         }
+    }
+
+    fn look(&self) -> Next {
+        self.remind();
+        self.on_ready()
+    }
+
+    fn attend(&self) -> bool {
+        let mut state = self.state.lock();
+        state.ended_by.is_none() && state.ring.as_mut().is_some_and(|ringing| ringing.wake())
+    }
+
+    fn glance(&self) -> Option<Next> {
+        self.glance_at_ring()
+    }
+
+    fn doze(&self) -> bool {
+        self.state.lock().ring.as_mut().is_some_and(|ringing| ringing.sleep())
     }
 
     fn tick(&self, now: Instant, _: Duration) -> Next {

@@ -183,6 +183,16 @@ impl Mapping {
         self.file == other.file
     }
 
+    /// The 64-bit number with this index, which the peer may write meanwhile; 0 beyond the end. What the peer wrote before it can
+    /// be looked at after a fence that acquires.
+    pub(super) fn number(&self, index: usize) -> u64 {
+        if index >= (self.len / 8) as usize {
+            return 0;
+        }
+        // SAFETY: inside of the mapping, which lives as long as the borrowed value and begins at a page.
+        unsafe { &*(self.addr as *const AtomicU64).add(index) }.load(Relaxed)
+    }
+
     /// Copies `len` bytes at `offset` to the address `to` in memory of ours that stays mapped. `false`, and nothing is copied: a
     /// range is not inside.
     pub(super) fn copy(&self, offset: u64, ours: &SharedMemory, to: u64, len: u64) -> bool {

@@ -3,6 +3,7 @@
 
 mod ends;
 mod reads;
+mod ringing;
 
 use std::collections::VecDeque;
 use std::io::ErrorKind;
@@ -19,7 +20,7 @@ use super::mapped::Mappings;
 use super::pull::Check;
 use super::sharing::Told;
 use super::wire::{self, End, Kind, Message, Welcome, FEW_BYTES, MOST_BYTES, MOST_ENTRIES};
-use crate::error::{Class, Code, Error};
+use crate::error::Error;
 use crate::runtime::clock;
 use crate::runtime::tracked::Tracked;
 use crate::transport::slice::{Op, Slice};
@@ -94,6 +95,10 @@ pub(super) struct Lane {
     pub generation: u64,
     /// WRITEs that were completed.
     pub written: u64,
+    /// WRITEs that the peer was told of through the ring.
+    pub told_by_ring: u64,
+    /// When whoever polls looks into the socket again.
+    socket_due_us: u64,
     buffer: Vec<u8>,
 }
 
@@ -120,6 +125,8 @@ impl Lane {
             is_probed: false,
             generation: 0,
             written: 0,
+            told_by_ring: 0,
+            socket_due_us: 0,
             buffer: Vec::new(),
         }
     }
@@ -179,6 +186,7 @@ impl Lane {
     /// Tells the peer of WRITEs and asks about READs, as far as the socket takes it. `Err`: the connection has ended.
     pub(super) fn flush(&mut self, peer: &str) -> Result<(), Down> {
         self.ask(peer)?;
+        self.tell_by_ring(peer)?;
         while !self.writes.is_empty() && !self.is_full {
             match self.writes.len() {
                 1..=4 => self.tell::<FEW_BYTES>(peer)?,
@@ -255,6 +263,11 @@ impl Lane {
     /// Takes in what the peer has sent, a part of it if it is much; the rest is told by the next event, or seen by whoever polls.
     /// `Ok(true)`: something came.
     pub(super) fn receive(&mut self, peer: &str) -> Result<bool, Down> {
+        let rang = self.receive_by_ring(peer)?;
+        Ok(self.receive_from_socket(peer)? | rang)
+    }
+
+    fn receive_from_socket(&mut self, peer: &str) -> Result<bool, Down> {
         // Kept, since to make one takes as long as a call.
         let mut buffer = std::mem::take(&mut self.buffer);
         if buffer.is_empty() {
@@ -287,11 +300,7 @@ impl Lane {
     }
 
     fn take(&mut self, bytes: &[u8], passed: Option<Tracked<OwnedFd>>, peer: &str) -> Result<(), Down> {
-        let nonsense = || {
-            Error::new(Code::Socket, "the peer on this host sent what is no answer")
-                .permanent(Class::Protocol)
-                .peer(peer)
-        };
+        let nonsense = || errors::nonsense(peer);
         let (kind, mut entries) = wire::decode(bytes).ok_or_else(nonsense)?;
         self.heard = Instant::now();
         self.is_probed = false;
@@ -331,6 +340,16 @@ impl Lane {
                 self.mappings.add(id, base, len, &*fd);
             }
             (Kind::Unshare, Stage::Up(_)) => entries.for_each(|[id, ..]| self.mappings.remove(id)),
+            (Kind::Ring, Stage::Up(connection)) => {
+                let ([len, ..], fd) = entries.next().zip(passed).ok_or_else(nonsense)?;
+                if let Some(ring) = connection.ring.as_mut().and_then(Option::as_mut) {
+                    ring.attach(fd.as_raw_fd(), len);
+                }
+            }
+            // What is in the ring was taken before.
+            (Kind::Wake, Stage::Up(_)) => {
+                self.receive_by_ring(peer)?;
+            }
             _ => return Err(nonsense()),
         }
         Ok(())

@@ -130,9 +130,13 @@ impl ShmLink {
         act: impl FnOnce(&mut Lane, &str) -> Result<bool>,
     ) -> bool {
         let was_up = matches!(lane.stage, Stage::Up(_));
+        let told = lane.told_by_ring;
         let outcome = act(&mut lane, self.peer()).and_then(|moved| lane.flush(self.peer()).map(|()| moved));
         if !was_up && matches!(lane.stage, Stage::Up(_)) {
             self.note_up();
+        }
+        if lane.told_by_ring != told {
+            self.shared.stats.told_by_ring.fetch_add(lane.told_by_ring - told, Relaxed);
         }
         match outcome {
             Ok(moved) => moved,
@@ -235,10 +239,11 @@ impl Link for ShmLink {
     }
 
     fn poll(&self) -> bool {
-        self.polled.store(self.shared.now_us(), Relaxed);
+        let now_us = self.shared.now_us();
+        self.polled.store(now_us, Relaxed);
         let moved = match self.lane.try_lock() {
             Some(lane) if !lane.expects() => false,
-            Some(lane) => self.with_locked(lane, |lane, peer| lane.receive(peer)),
+            Some(lane) => self.with_locked(lane, |lane, peer| lane.receive_polled(now_us, peer)),
             None => false,
         };
         (self.pull_some(CHUNK) > 0) | moved
@@ -246,6 +251,10 @@ impl Link for ShmLink {
 
     fn rely_on_threads(&self) {
         self.polled.store(0, Relaxed);
+        self.with(|lane, peer| match lane.sleep() {
+            true => lane.receive_by_ring(peer),
+            false => Ok(false),
+        });
         self.arm();
         self.leave_reads();
     }

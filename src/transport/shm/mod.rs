@@ -17,6 +17,7 @@ mod mapped;
 mod offer;
 mod pull;
 mod reactor;
+mod ring;
 mod row;
 mod shared;
 mod sharing;

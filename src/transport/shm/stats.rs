@@ -24,6 +24,8 @@ stats! {
     bytes_pulled,
     /// Requests finished as initiator.
     requests,
+    /// WRITEs that the peer was told of through memory, without a system call.
+    told_by_ring,
     /// Connections to peers that were proven.
     connected,
     /// Connections to peers that ended with requests on them.

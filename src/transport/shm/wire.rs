@@ -2,7 +2,7 @@
 //! on one machine. The first number is the kind; then come entries of the kind's length.
 
 /// Version of this protocol, and what every greeting begins with.
-const MAGIC: u64 = 0x6d74_655f_7368_6d01;
+const MAGIC: u64 = 0x6d74_655f_7368_6d02;
 /// Entries of one message.
 pub(super) const MOST_ENTRIES: usize = 128;
 /// Numbers of the longest entry.
@@ -32,10 +32,15 @@ pub(super) enum Kind {
     Share,
     /// Ids of shared memory that the sender has freed.
     Unshare,
+    /// A page of the sender's through which short messages go ([`super::ring`]), whose descriptor comes with the message: its
+    /// length. The answer to one is one.
+    Ring,
+    /// There is something in the ring; the number means nothing.
+    Wake,
 }
 
 impl Kind {
-    const ALL: [Kind; 9] = [
+    const ALL: [Kind; 11] = [
         Kind::Hello,
         Kind::Welcome,
         Kind::Write,
@@ -45,6 +50,8 @@ impl Kind {
         Kind::Grant,
         Kind::Share,
         Kind::Unshare,
+        Kind::Ring,
+        Kind::Wake,
     ];
 
     /// Numbers of an entry.
@@ -59,6 +66,8 @@ impl Kind {
             Kind::Grant => 6,
             Kind::Share => 3,
             Kind::Unshare => 1,
+            Kind::Ring => 1,
+            Kind::Wake => 1,
         }
     }
 }
@@ -250,7 +259,7 @@ mod tests {
         let withdraw =
             |tags: usize| [&(Kind::Withdraw as u64).to_ne_bytes()[..], &vec![0; 8 * tags]].concat();
         assert!(decode(&withdraw(MOST_ENTRIES)).is_some() && decode(&withdraw(MOST_ENTRIES + 1)).is_none());
-        for kind in [0, 10, u64::MAX] {
+        for kind in [0, 12, u64::MAX] {
             let mut bytes = message.bytes().to_vec();
             bytes[..8].copy_from_slice(&kind.to_ne_bytes());
             assert!(decode(&bytes).is_none(), "kind {kind}");

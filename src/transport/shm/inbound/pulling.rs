@@ -13,16 +13,29 @@ use crate::transport::shm::wire::End;
 
 /// Bytes pulled between two looks at the socket. Chosen: some 0.2 ms.
 const CHUNK: u64 = 1 << 20;
+/// WRITEs that are few.
+const FEW: usize = 4;
+/// For how long it is known who the peer's process is, if its page says that it has the connection. Chosen: a process that is stopped
+/// is so for longer, mostly, and no number comes to another process in that time.
+const FRESH_US: u64 = 1000;
 
 impl Inbound {
     /// Pulls the front of the queue, as much as fits into one call.
-    pub(super) fn pull(&self, mut state: MutexGuard<'_, State>) -> Next {
+    pub(super) fn pull(&self, state: MutexGuard<'_, State>) -> Next {
+        // Long lists take time to be made.
+        match state.queue.len() {
+            0..=FEW => self.pull_up_to::<FEW>(state),
+            _ => self.pull_up_to::<MOST_PULLS>(state),
+        }
+    }
+
+    fn pull_up_to<const N: usize>(&self, mut state: MutexGuard<'_, State>) -> Next {
         let Some(peer) = state.peer else { return self.next(state, Ok(())) };
-        let (mut wanted, mut bytes) = ([NOTHING; MOST_PULLS], 0);
+        let (mut wanted, mut bytes) = ([NOTHING; N], 0);
         let mut count = 0;
         while let Some(one) = state.queue.front().copied() {
             let fits = count == 0 || bytes + one.pull.len <= CHUNK;
-            if !fits || count == MOST_PULLS {
+            if !fits || count == N {
                 break;
             }
             state.queue.pop_front();
@@ -36,18 +49,23 @@ impl Inbound {
             return self.next(state, Err("there is no memory for answers"));
         }
         self.call_for_help(&mut state);
+        let now_us = self.shared.now_us();
+        let is_fresh = now_us.saturating_sub(peer.verified_us) < FRESH_US && state.holds(&peer);
         drop(state);
-        let mut ends = [End::Withdrawn; MOST_PULLS];
+        let mut ends = [End::Withdrawn; N];
         let outcome = match peer.is_stale || wanted.is_empty() {
-            true => Ok(()),
-            false => self.pull_all(&peer, wanted, &mut ends),
+            true => Ok(false),
+            false => self.pull_all::<N>(&peer, wanted, &mut ends, is_fresh),
         };
         let mut state = self.state.lock();
         match outcome {
-            Ok(()) => {}
+            // If the kernel was asked at all.
+            Ok(verified) => {
+                state.peer.iter_mut().filter(|_| verified).for_each(|peer| peer.verified_us = now_us)
+            }
             // The peer has given up the connection, and may only still wait for the word that nothing more is pulled.
             Err(Loss::Stale) => {
-                ends = [End::Withdrawn; MOST_PULLS];
+                ends = [End::Withdrawn; N];
                 state.peer.iter_mut().for_each(|peer| peer.is_stale = true);
             }
             Err(_) => return self.next(state, Err("its memory cannot be read any more")),
@@ -59,17 +77,27 @@ impl Inbound {
             }
         }
         self.shared.stats.inbound_requests.fetch_add(wanted.len() as u64, Relaxed);
-        let outcome = self.flush(&mut state);
+        // What was left in the ring while the queue was full, nobody tells of.
+        let outcome = self.receive_by_ring(&mut state).and_then(|()| self.flush(&mut state));
         self.next(state, outcome)
     }
 
-    /// How each of them ended; an error if none counts.
-    pub(super) fn pull_all(&self, peer: &Peer, wanted: &[Wanted], ends: &mut [End]) -> Result<(), Loss> {
+    /// How each of them ended; an error if none counts. `is_fresh`: it is known that the peer has the connection. `Ok(true)`: the
+    /// kernel was asked who it is.
+    fn pull_all<const N: usize>(
+        &self,
+        peer: &Peer,
+        wanted: &[Wanted],
+        ends: &mut [End],
+        is_fresh: bool,
+    ) -> Result<bool, Loss> {
         // Before as well: a process that was stopped must not pull what was given up long ago.
         let checks = [peer.check];
-        pull::verify(&peer.source, &checks)?;
-        let mut uses: [Option<RegionUse>; MOST_PULLS] = [const { None }; MOST_PULLS];
-        let mut pulls = [Pull { from: 0, to: 0, len: 0 }; MOST_PULLS];
+        if !is_fresh {
+            pull::verify(&peer.source, &checks)?;
+        }
+        let mut uses: [Option<RegionUse>; N] = [const { None }; N];
+        let mut pulls = [Pull { from: 0, to: 0, len: 0 }; N];
         let mut open = 0;
         for (wanted, (held, end)) in wanted.iter().zip(uses.iter_mut().zip(ends.iter_mut())) {
             let Pull { from, to, len } = wanted.pull;
@@ -88,8 +116,13 @@ impl Inbound {
                 open += 1;
             }
         }
+        // What has come counts if the peer has the connection afterwards, too.
+        let came = is_fresh && (open == 0 || pull::pull_unproven(&peer.source, &pulls[..open]));
+        if came && self.state.lock().holds(peer) {
+            return Ok(false);
+        }
         match pull::pull(&peer.source, &pulls[..open], &checks) {
-            Ok(()) => return Ok(()),
+            Ok(()) => return Ok(true),
             Err(Loss::Theirs | Loss::Ours) => {}
             Err(loss) => return Err(loss),
         }
@@ -109,7 +142,7 @@ impl Inbound {
                 Err(loss) => return Err(loss),
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Other threads pull too, where there is much.

@@ -31,7 +31,10 @@ impl Watched for ShmLink {
             return Next::Look;
         }
         let Some(lane) = self.lane.try_lock() else { return Next::Look };
-        self.with_locked(lane, |lane, peer| lane.receive(peer));
+        self.with_locked(lane, |lane, peer| {
+            lane.sleep();
+            lane.receive(peer)
+        });
         // Locked anew: after an end there is nothing to arm.
         self.arm();
         match self.has_reads() {
@@ -116,6 +119,12 @@ impl ShmLink {
         lane.lingering.retain_mut(|lingering| {
             let mut buffer = [0u8; MOST_BYTES];
             let mut ended = false;
+            if let Some(ring) = lingering.connection.ring.as_mut().and_then(Option::as_mut) {
+                while let Some((_, [tag, end, ..])) = ring.take() {
+                    let end = End::of(end).unwrap_or(End::Withdrawn);
+                    finish(lingering.awaited.take(tag), end, 0, peer);
+                }
+            }
             // What is left is taken at the next tick.
             for _ in 0..MOST_MESSAGES {
                 match (&*lingering.connection.socket).read(&mut buffer) {
