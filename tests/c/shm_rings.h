@@ -131,15 +131,26 @@ static void rings(const peer_t *peer, segment_id_t target, const char *incarnati
         once = once && recv(ring.fd, answer, sizeof answer, 0) == 24 && answer[1] == tag && (answer[2] == 0 || answer[2] == 4);
     }
     CHECK("each request that is taken back is answered once", once && recv(ring.fd, answer, sizeof answer, MSG_DONTWAIT) < 0);
-    /* The number in the page is not what the peer believes: the word in this process is. */
-    memset(mine, 0x33, BYTES);
-    ring.ours[VALID] = 0;
-    *word += 1;
-    ring_put(&ring, (uint64_t[6]){WRITES, 90, (uintptr_t)mine, peer->base, 4096, 0});
-    send(ring.fd, wake, sizeof wake, MSG_NOSIGNAL);
-    CHECK("a request of a connection that was given up is not pulled", recv(ring.fd, answer, sizeof answer, 0) == 24 && answer[1] == 90 && answer[2] == 4);
-    CHECK("its bytes are not there", all_bytes(peer->view, 4096, 0x66));
     ring_close(&ring);
+
+    /* Given up a moment after the peer was asked who it is: by its page, without another question. */
+    int not_pulled = 0;
+    for (int i = 0; i < 5; i++) {
+        ring = ring_open(peer, cell, word, incarnation);
+        uint64_t first[6] = {WRITES, 1, (uintptr_t)mine, peer->base, 4096, 0}, second[6] = {WRITES, 2, (uintptr_t)mine + 4096, peer->base, 4096, 0};
+        memset(mine, 0x66, 4096);
+        memset(mine + 4096, 0x33, 4096);
+        ring_put(&ring, first);
+        send(ring.fd, wake, sizeof wake, MSG_NOSIGNAL);
+        bool pulled = recv(ring.fd, answer, sizeof answer, 0) == 24 && answer[1] == 1 && answer[2] == 0;
+        ring.ours[VALID] = 0;
+        *word += 1;
+        ring_put(&ring, second);
+        send(ring.fd, wake, sizeof wake, MSG_NOSIGNAL);
+        not_pulled += pulled && recv(ring.fd, answer, sizeof answer, 0) == 24 && answer[1] == 2 && answer[2] == 4 && all_bytes(peer->view, 4096, 0x66);
+        ring_close(&ring);
+    }
+    CHECK_EQ("a request of a connection that was given up is not pulled", not_pulled, 5);
 
     /* Nonsense in the ring, and too many rings. */
     static const uint64_t wrong[][6] = {{ENDED, 1, 0, 0, 0, 0}, {0, 1, 1, 1, 1, 1}, {UINT64_MAX, 1, 1, 1, 1, 1}, {WRITES, 1, 1, 1, 0, 0}, {WRITES, 1, 1, 1, UINT64_MAX, 0}};
