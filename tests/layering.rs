@@ -162,6 +162,7 @@ const RESERVED: &[(&str, &[&str])] = &[
             "transport/rdma/memory.rs",
             "runtime/clock.rs",
             "runtime/descriptors.rs",
+            "runtime/epoll.rs",
             "runtime/fork.rs",
             "runtime/interfaces.rs",
             "runtime/line.rs",

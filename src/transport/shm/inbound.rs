@@ -19,6 +19,7 @@ use super::reactor::{Next, Reactor, Watched};
 use super::shared::Shared;
 use super::sharing::Told;
 use super::wire::{self, End, Hello, Kind, Message, Verdict, Welcome, FEW_BYTES, MOST_BYTES, MOST_ENTRIES};
+use crate::runtime::epoll;
 use crate::runtime::tracked::Tracked;
 
 /// WRITEs that wait to be pulled; with more, the socket is not read. Chosen: several messages, and 128 KiB of memory.
@@ -55,7 +56,7 @@ struct State {
     mappings: Mappings,
     told: Told,
     buffer: Vec<u8>,
-    interest: i32,
+    interest: u32,
     /// Other threads were asked to help with what is in the queue.
     has_help: bool,
     ended_by: Option<&'static str>,
@@ -105,7 +106,7 @@ impl Inbound {
             return refuse("it is another user's, or from another pid namespace");
         }
         let token = shared.next_token();
-        reactor.watch(socket.as_raw_fd(), token, libc::EPOLLIN).ok()?;
+        reactor.watch(socket.as_raw_fd(), token, epoll::IN).ok()?;
         shared.inbound.fetch_add(1, Relaxed);
         Some(Arc::new_cyclic(|me| Inbound {
             token,
@@ -123,7 +124,7 @@ impl Inbound {
                 mappings: Mappings::default(),
                 told: Told::default(),
                 buffer: Vec::new(),
-                interest: libc::EPOLLIN,
+                interest: epoll::IN,
                 has_help: false,
                 ended_by: None,
             }),
@@ -298,9 +299,9 @@ impl Inbound {
         }
         let full = state.queue.len() >= MOST_QUEUED;
         let interest = match state.owes() {
-            true => libc::EPOLLOUT,
+            true => epoll::OUT,
             false if full => 0,
-            false => libc::EPOLLIN,
+            false => epoll::IN,
         };
         if interest != state.interest {
             state.interest = interest;
