@@ -73,6 +73,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "topology",
             "handshake::ConnectionMessage",
             "handshake::Notification",
+            "transport::counters",
             "transport::host",
             "transport::incarnation",
             "transport::offer",
