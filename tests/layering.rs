@@ -457,6 +457,7 @@ const CIRCLES: &[(&str, &[&str])] = &[
             "engine/regions.rs",
             "engine/reports.rs",
             "engine/segments.rs",
+            "engine/shared.rs",
             "engine/status.rs",
             "engine/submit/plan.rs",
             "engine/submit.rs",
