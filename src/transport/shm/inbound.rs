@@ -2,6 +2,8 @@
 //! reads the socket; others may help to pull.
 
 mod pulling;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, OwnedFd};

@@ -3,6 +3,8 @@
 
 mod ends;
 mod reads;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::io::ErrorKind;
