@@ -284,6 +284,7 @@ class TransferEngine {
   private:
     friend class ScopedBatch;
     friend class ScopedRegistration;
+    friend class ScopedSharedMemory;
 
     template <typename T>
     static T uninitialised(T value) {

@@ -535,7 +535,8 @@ int mte_allocate_shared(transfer_engine_t engine,
 
 /**
  * Frees what mte_allocate_shared gave. 0; -1 when a part of it is still registered with this engine, -3 when it is no such memory.
- * Other engines of the process are not asked: where one has it registered, it stays mapped until that one unregisters it.
+ * Other engines of the process are not asked: where one has it registered, it stays mapped until that one unregisters it, or is
+ * destroyed. engine may be NULL, also after the engine that allocated was destroyed; then none is asked.
  */
 int mte_free_shared(transfer_engine_t engine,
                     void *addr);

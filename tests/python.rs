@@ -80,6 +80,7 @@ files! {
     the_native_package: "test_native.py";
     mooncake_engine_gives_upstreams_results: "test_compatible.py";
     managed_buffers_and_bytes_at_addresses: "test_memory.py";
+    memory_that_processes_share: "test_shared.py";
     upstreams_module_as_the_peer: "test_interop.py";
     threads_garbage_forks_signals_and_exits: "test_lifetimes.py";
     nobody_goes_on_before_a_closing_engine_is_destroyed: "test_closing.py";

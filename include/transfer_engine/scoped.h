@@ -121,6 +121,50 @@ class ScopedRegistration {
     int code_;
 };
 
+/** Memory that engines of other processes on this host can map, so that bytes move without system calls (transport "shm"). It is
+ * of zeros, registered with nobody (ScopedRegistration does that), and belongs to no engine: it may outlive the one that it was
+ * made with. Its end frees it. Where it is still registered then, it stays mapped until that registration ends, so the order of
+ * the two does not matter; pointers of the program into it end with this object all the same. */
+class ScopedSharedMemory {
+  public:
+    /** huge: with huge pages, if the system has some. numa_node: where its pages are made, -1: anywhere. code() is 0, or why there
+     * is no memory. */
+    ScopedSharedMemory(TransferEngine &engine, size_t length, bool huge = false, int numa_node = -1)
+        : size_(length), code_(engine.call([&](transfer_engine_t made) {
+              return mte_allocate_shared(made, length, huge ? MTE_SHARED_HUGE : 0, numa_node, &data_);
+          })) {}
+    ScopedSharedMemory(ScopedSharedMemory &&other) noexcept
+        : data_(std::exchange(other.data_, nullptr)), size_(other.size_), code_(std::exchange(other.code_, ERR_INVALID_ARGUMENT)) {}
+    ScopedSharedMemory &operator=(ScopedSharedMemory &&other) noexcept {
+        if (this != &other) {
+            release();
+            data_ = std::exchange(other.data_, nullptr);
+            size_ = other.size_;
+            code_ = std::exchange(other.code_, ERR_INVALID_ARGUMENT);
+        }
+        return *this;
+    }
+    ScopedSharedMemory(const ScopedSharedMemory &) = delete;
+    ScopedSharedMemory &operator=(const ScopedSharedMemory &) = delete;
+    ~ScopedSharedMemory() { release(); }
+
+    /** NULL on failure. */
+    void *data() const { return data_; }
+    /** Bytes that were asked for; 0 on failure. */
+    size_t size() const { return data_ == nullptr ? 0 : size_; }
+    int code() const { return code_; }
+
+  private:
+    void release() noexcept {
+        if (data_ != nullptr) mte_free_shared(nullptr, data_);
+        data_ = nullptr;
+    }
+
+    void *data_ = nullptr;
+    size_t size_;
+    int code_;
+};
+
 /** An open segment. */
 class ScopedSegment {
   public:

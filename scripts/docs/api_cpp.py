@@ -8,7 +8,7 @@ from marks import code, escaped, flat, read, table, words
 # Header, and the classes of it that programs use.
 CLASSES = [
     ("transfer_engine.h", ["TransferEngine"]),
-    ("transfer_engine/scoped.h", ["ScopedBatch", "ScopedRegistration", "ScopedSegment"]),
+    ("transfer_engine/scoped.h", ["ScopedBatch", "ScopedRegistration", "ScopedSharedMemory", "ScopedSegment"]),
     ("transfer_engine/detail/scatter.h", ["ScatterTransferRange", "ScatterTransferOperation"]),
     ("transport/transport.h", ["Transport"]),
     ("transfer_metadata.h", ["TransferMetadata"]),

@@ -24,6 +24,7 @@ mod reports;
 mod route;
 mod segment;
 mod segments;
+pub mod shared;
 mod status;
 pub mod submit;
 pub mod topology;

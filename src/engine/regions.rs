@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Engine;
-use crate::error::{Code, Error, Result};
-use crate::memory::{shared, Range, Region, Registry, Reserved};
+use crate::error::{Error, Result};
+use crate::memory::{Range, Region, Registry, Reserved};
 use crate::transport::Transport;
 
 /// How long an unregistration waits for the uses of the region to end by themselves. Chosen: healthy transfers end
@@ -45,30 +45,6 @@ impl Engine {
         }
         self.warn_of_size();
         Ok(())
-    }
-
-    /// Allocates memory that other processes of this host can map; `flags` as `mte_allocate_shared` has them.
-    pub fn allocate_shared(&self, len: u64, flags: i32, node: i32) -> Result<u64> {
-        const HUGE: i32 = 1;
-        if flags & !HUGE != 0 {
-            return Err(Error::invalid(format!("flags {flags:#x} are not known")));
-        }
-        shared::allocate(len, flags & HUGE != 0, u32::try_from(node).ok()).map(|memory| memory.addr)
-    }
-
-    /// Gives it up; -1 while a part of it is registered, -3 if nothing was allocated there.
-    pub fn free_shared(&self, addr: u64) -> Result<()> {
-        let unknown = || {
-            let text = format!("mte_allocate_shared gave no memory at {addr:#x}, or it was freed");
-            Error::new(Code::AddressNotRegistered, text)
-        };
-        let memory = shared::starting_at(addr).ok_or_else(unknown)?;
-        if self.local.registry.overlaps(addr, memory.len) {
-            return Err(Error::invalid(format!(
-                "the shared memory at {addr:#x} is registered; unregister it first"
-            )));
-        }
-        shared::free(addr).then_some(()).ok_or_else(unknown)
     }
 
     /// Undoes a registration of each of `regions`; those that nobody else has registered are given up.

@@ -4,8 +4,9 @@
 
 use std::ffi::{c_int, c_void};
 
-use super::guard::{out, with_engine};
+use super::guard::{guard, out, with_engine};
 use super::types::transfer_engine_t;
+use crate::engine::shared;
 
 /// mte_allocate_shared: with huge pages, if the system has them.
 pub const MTE_SHARED_HUGE: c_int = 1;
@@ -32,9 +33,13 @@ pub unsafe extern "C" fn mte_allocate_shared(
 }
 
 /// Frees what mte_allocate_shared gave. 0; -1 when a part of it is still registered with this engine, -3 when it is no such memory.
-/// Other engines of the process are not asked: where one has it registered, it stays mapped until that one unregisters it.
+/// Other engines of the process are not asked: where one has it registered, it stays mapped until that one unregisters it, or is
+/// destroyed. engine may be NULL, also after the engine that allocated was destroyed; then none is asked.
 #[no_mangle]
 pub unsafe extern "C" fn mte_free_shared(engine: transfer_engine_t, addr: *mut c_void) -> c_int {
+    if engine.is_null() {
+        return guard(|| shared::free_unasked(addr as u64).map(|()| 0));
+    }
     with_engine(engine, |engine| {
         engine.free_shared(addr as u64)?;
         Ok(0)

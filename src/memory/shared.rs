@@ -254,7 +254,9 @@ mod tests {
             (0, false, None, Code::InvalidArgument),
             (u64::MAX, true, None, Code::InvalidArgument),
             (1 << 62, false, None, Code::Memory),
+            (1 << 62, true, None, Code::Memory),
             (4096, false, Some(1_000_000), Code::Numa),
+            (4096, true, Some(1_000_000), Code::Numa),
         ] {
             assert_eq!(allocate(len, huge, node).unwrap_err().code(), code, "{len} bytes");
         }

@@ -7,6 +7,7 @@ pub mod clock;
 pub mod control;
 pub mod crowd;
 pub mod descriptors;
+pub mod epoll;
 pub mod fork;
 pub mod gate;
 pub mod headroom;

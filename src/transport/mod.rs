@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+pub mod counters;
 #[cfg(feature = "internals")]
 #[path = "../../tests/transports/echo.rs"]
 mod echo;

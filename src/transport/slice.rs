@@ -13,6 +13,8 @@ use crate::error::{Class, Code, Error};
 use crate::memory::{Region, RegionUse};
 use crate::runtime::clock;
 
+#[cfg(test)]
+pub mod deaf;
 mod ends;
 mod trail;
 

@@ -202,6 +202,24 @@ static void forks(void) {
     setenv("TEST_TRANSPORT", "tcp", 1);
 }
 
+/* Without an engine, so after the last one as well. */
+static void freed_without_an_engine(void) {
+    transfer_engine_t other = engine_open();
+    int before = shared_mappings();
+    void *kept = NULL, *left = NULL;
+    CHECK_EQ("shared memory", mte_allocate_shared(other, 4096, 0, -1, &kept), 0);
+    CHECK_EQ("more of it", mte_allocate_shared(other, 4096, 0, -1, &left), 0);
+    CHECK_EQ("registered", registerLocalMemory(other, kept, 4096, "cpu:0", 1), 0);
+    CHECK_EQ("freed while it is registered", mte_free_shared(NULL, kept), 0);
+    CHECK_ERROR("once", mte_free_shared(NULL, kept), ERR_ADDRESS_NOT_REGISTERED);
+    CHECK_EQ("it stays for whoever has registered it", shared_mappings(), before + 2);
+    destroyTransferEngine(other);
+    CHECK_EQ("and goes with that engine", shared_mappings(), before + 1);
+    CHECK_ERROR("an engine that is gone frees nothing", mte_free_shared(other, left), -1);
+    CHECK_EQ("no engine does", mte_free_shared(NULL, left), 0);
+    CHECK_EQ("nothing of it is left", shared_mappings(), before);
+}
+
 static void not_proven(const char *what, const char *setting) {
     peer_t peer = peer_start(BYTES, setting);
     segment_id_t target = openSegment(engine, peer.name);
@@ -257,6 +275,7 @@ int main(int argc, char **argv) {
     proven();
     shared_memory();
     forks();
+    freed_without_an_engine();
     destroyTransferEngine(engine);
     engine = engine_open();
     REQUIRE("registered again", registerLocalMemory(engine, bytes, BYTES, "cpu:0", 1) == 0);

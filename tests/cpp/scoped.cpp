@@ -1,3 +1,6 @@
+#include <fstream>
+#include <memory>
+
 #include "support.h"
 
 using namespace mooncake;
@@ -69,6 +72,62 @@ TEST(Scoped, MemoryIsUnregisteredAtItsEnd) {
         EXPECT_TRUE(node.engine.checkOverlap(memory.data(), memory.size()));
     }
     EXPECT_FALSE(node.engine.checkOverlap(memory.data(), memory.size()));
+}
+
+/** Shared memory of this process that is mapped here. */
+static int mapped() {
+    std::ifstream maps("/proc/self/maps");
+    int count = 0;
+    for (std::string line; std::getline(maps, line);) count += line.find("mte-shared") != std::string::npos;
+    return count;
+}
+
+TEST(Scoped, SharedMemoryIsFreedAtItsEnd) {
+    const int before = mapped();
+    Node target(3), node;
+    const ScopedSegment peer(node.engine, target.name);
+    {
+        ScopedSharedMemory first(node.engine, 10000);
+        ASSERT_EQ(first.code(), 0) << lastError();
+        EXPECT_EQ(first.size(), 10000u);
+        auto *const bytes = static_cast<uint8_t *>(first.data());
+        EXPECT_EQ(bytes[0] + bytes[9999], 0);
+        const ScopedRegistration registration(node.engine, first.data(), first.size());
+        ASSERT_EQ(registration.code(), 0) << lastError();
+        ScopedBatch batch(node.engine, 1);
+        ASSERT_TRUE(node.engine.submitTransfer(batch.id(), {request(TransferRequest::READ, bytes, peer.id(), target.address(), 10000)}).ok());
+        EXPECT_TRUE(batch.wait().ok());
+        EXPECT_EQ(bytes[9999], static_cast<uint8_t>(9999 * 3));
+        ScopedSharedMemory second(node.engine, 4096, true);
+        ASSERT_EQ(second.code(), 0) << lastError();
+        EXPECT_EQ(mapped(), before + 2);
+        second = std::move(first);
+        EXPECT_EQ(mapped(), before + 1);
+        const ScopedSharedMemory third(std::move(second));
+        EXPECT_EQ(third.data(), bytes);
+        EXPECT_EQ(first.data(), nullptr);  // NOLINT: that is the question.
+        EXPECT_EQ(second.size(), 0u);      // NOLINT: as above.
+    }
+    EXPECT_EQ(mapped(), before);
+    EXPECT_EQ(ScopedSharedMemory(node.engine, 0).code(), ERR_INVALID_ARGUMENT);
+    EXPECT_EQ(ScopedSharedMemory(node.engine, 4096, false, 9999).code(), ERR_NUMA);
+}
+
+TEST(Scoped, SharedMemoryOutlivesItsEngineAndItsOwnerARegistration) {
+    const int before = mapped();
+    {
+        auto node = std::make_unique<Node>();
+        const ScopedSharedMemory kept(node->engine, 4096);
+        auto lost = std::make_unique<ScopedSharedMemory>(node->engine, 4096);
+        const ScopedRegistration registration(node->engine, lost->data(), lost->size());
+        ASSERT_EQ(registration.code(), 0) << lastError();
+        lost.reset();
+        EXPECT_EQ(mapped(), before + 2);
+        node->engine.freeEngine();
+        EXPECT_EQ(mapped(), before + 1);
+        static_cast<char *>(kept.data())[4095] = 1;
+    }
+    EXPECT_EQ(mapped(), before);
 }
 
 TEST(Scoped, SegmentsAreClosedAtTheirEnd) {

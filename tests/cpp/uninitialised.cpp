@@ -80,6 +80,7 @@ void expectEverythingRefused(TransferEngine &engine) {
     EXPECT_TRUE(engine.transferScatter({}).ok());
     EXPECT_EQ(ScopedBatch(engine, 1).id(), INVALID_BATCH_ID);
     EXPECT_NE(ScopedRegistration(engine, memory, 64).code(), 0);
+    EXPECT_EQ(ScopedSharedMemory(engine, 64).code(), ERR_INVALID_ARGUMENT);
     EXPECT_EQ(ScopedSegment(engine, "127.0.0.1:1").id(), static_cast<SegmentHandle>(-1));
     EXPECT_EQ(engine.freeEngine(), 0);
     EXPECT_EQ(engine.freeEngine(), 0);

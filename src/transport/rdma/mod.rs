@@ -41,6 +41,7 @@ mod setup;
 mod share;
 mod shared;
 mod spread;
+mod stats;
 mod transport;
 mod upcalls;
 pub mod verbs;

@@ -1,6 +1,6 @@
 //! What NICs, rails and links of one transport share.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::RwLock;
@@ -14,6 +14,7 @@ use super::origin::Origin;
 use super::rail::Rail;
 use super::rails::Rails;
 use super::report::{Host, Identity};
+use super::stats::Stats;
 use crate::config::Config;
 use crate::error::Error;
 use crate::observe::log::RateLimit;
@@ -64,21 +65,6 @@ pub(super) struct Shared {
     pub me: OnceLock<Weak<Shared>>,
     /// State of the random numbers.
     pub seed: AtomicU32,
-}
-
-/// Counters of the transport.
-#[derive(Default)]
-pub(super) struct Stats {
-    /// Slices put on another rail, or on the same one again.
-    pub reposted: AtomicU64,
-    /// Connections set up.
-    pub connections: AtomicU64,
-    /// Queue pairs destroyed because no completions came.
-    pub destroyed_without_completion: AtomicU64,
-    /// Connection requests refused.
-    pub rejected: AtomicU64,
-    /// Connections evicted for lack of room.
-    pub evicted: AtomicU64,
 }
 
 impl Shared {

@@ -23,7 +23,8 @@ use super::origin::Origin;
 use super::rails::Rails;
 use super::recover::recover;
 use super::report::{Identity, Publication};
-use super::shared::{Shared, Stats, ACCEPT_AT_ONCE};
+use super::shared::{Shared, ACCEPT_AT_ONCE};
+use super::stats::Stats;
 use super::{accept, nic, offer, outside, progress, reap, verbs};
 use crate::config::Config;
 use crate::error::{Class, Code, Error, Result};
@@ -249,17 +250,7 @@ impl Transport for Rdma {
     }
 
     fn stats(&self) -> Vec<(&'static str, u64)> {
-        let Stats { reposted, connections, destroyed_without_completion, rejected, evicted } =
-            &self.shared.stats;
-        [
-            ("rdma_reposted", reposted),
-            ("rdma_connections", connections),
-            ("rdma_destroyed_without_completion", destroyed_without_completion),
-            ("rdma_rejected", rejected),
-            ("rdma_evicted", evicted),
-        ]
-        .map(|(name, counter)| (name, counter.load(Ordering::Relaxed)))
-        .to_vec()
+        self.shared.stats.snapshot()
     }
 }
 

@@ -97,18 +97,12 @@ impl AwaitedSet {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transport::slice::{Op, Sink, Task, Work};
-    use std::sync::Arc;
-
-    struct Deaf;
-
-    impl Sink for Deaf {
-        fn task_ended(&self, _: bool) {}
-    }
+    use crate::transport::slice::deaf::work;
+    use crate::transport::slice::Op;
 
     #[test]
     fn an_answer_that_comes_twice_ends_nothing() {
-        let work = Work::new(vec![Task::default()].into_boxed_slice(), None, Arc::new(Deaf));
+        let work = work(1);
         let write = || Awaited::Write(Slice::new(&work, 0, Op::Write, 1, 2, 3, None));
         let mut set = AwaitedSet::default();
         assert!(set.reserve(2) && set.is_empty());

@@ -1,6 +1,9 @@
 //! Setting up a connection to a peer on this host: where it listens, the socket, who is at its other end. Runs on the control
 //! plane; the proof follows in the first messages ([`super::wire::Hello`]).
 
+#[cfg(test)]
+pub(super) mod pair;
+
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;

@@ -3,6 +3,8 @@
 
 mod pulling;
 mod ringing;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -21,6 +23,7 @@ use super::reactor::{Next, Reactor, Watched};
 use super::shared::Shared;
 use super::sharing::Told;
 use super::wire::{self, End, Hello, Kind, Message, Verdict, Welcome, FEW_BYTES, MOST_BYTES, MOST_ENTRIES};
+use crate::runtime::epoll;
 use crate::runtime::tracked::Tracked;
 
 /// WRITEs that wait to be pulled; with more, the socket is not read. Chosen: several messages, and 128 KiB of memory.
@@ -59,7 +62,7 @@ struct State {
     mappings: Mappings,
     told: Told,
     buffer: Vec<u8>,
-    interest: i32,
+    interest: u32,
     /// Other threads were asked to help with what is in the queue.
     has_help: bool,
     ended_by: Option<&'static str>,
@@ -111,7 +114,7 @@ impl Inbound {
             return refuse("it is another user's, or from another pid namespace");
         }
         let token = shared.next_token();
-        reactor.watch(socket.as_raw_fd(), token, libc::EPOLLIN).ok()?;
+        reactor.watch(socket.as_raw_fd(), token, epoll::IN).ok()?;
         shared.inbound.fetch_add(1, Relaxed);
         Some(Arc::new_cyclic(|me| Inbound {
             token,
@@ -130,7 +133,7 @@ impl Inbound {
                 mappings: Mappings::default(),
                 told: Told::default(),
                 buffer: Vec::new(),
-                interest: libc::EPOLLIN,
+                interest: epoll::IN,
                 has_help: false,
                 ended_by: None,
             }),
@@ -313,9 +316,9 @@ impl Inbound {
         }
         let full = state.queue.len() >= MOST_QUEUED;
         let interest = match state.owes() {
-            true => libc::EPOLLOUT,
+            true => epoll::OUT,
             false if full => 0,
-            false => libc::EPOLLIN,
+            false => epoll::IN,
         };
         if interest != state.interest {
             state.interest = interest;

@@ -4,7 +4,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::memory::shared::{SharedMemory, F_SEAL_FUTURE_WRITE};
@@ -282,53 +282,6 @@ pub(super) fn receive(socket: RawFd, room: &mut [u8]) -> io::Result<(usize, Opti
         first.ok_or_else(|| io::ErrorKind::NotFound.into())
     });
     outcome.map(|len| (len, passed.ok()))
-}
-
-/// Readiness of descriptors, each with a 64-bit token.
-pub(super) struct Epoll(OwnedFd);
-
-/// One event: token and readiness bits.
-pub(super) type Event = libc::epoll_event;
-
-impl Epoll {
-    /// A new instance, closed on exec.
-    pub(super) fn new() -> io::Result<Self> {
-        // SAFETY: the call has no memory arguments; a valid result is a fresh descriptor.
-        owned(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) }).map(Epoll)
-    }
-
-    /// Watches `fd` for `interest`.
-    pub(super) fn add(&self, fd: RawFd, token: u64, interest: i32) -> io::Result<()> {
-        self.control(libc::EPOLL_CTL_ADD, fd, token, interest)
-    }
-
-    /// Changes what `fd` is watched for. Fails only for one that is not watched.
-    pub(super) fn modify(&self, fd: RawFd, token: u64, interest: i32) {
-        let _ = self.control(libc::EPOLL_CTL_MOD, fd, token, interest);
-    }
-
-    /// No longer watches `fd`; has to come before it is closed, because a child may have a copy.
-    pub(super) fn remove(&self, fd: RawFd) {
-        let _ = self.control(libc::EPOLL_CTL_DEL, fd, 0, 0);
-    }
-
-    /// Sleeps until something is ready or `timeout_ms` passes.
-    pub(super) fn wait(&self, events: &mut [Event], timeout_ms: i32) -> usize {
-        // SAFETY: the kernel fills at most `events.len()` entries of the slice.
-        let n = unsafe {
-            libc::epoll_wait(self.0.as_raw_fd(), events.as_mut_ptr(), events.len() as i32, timeout_ms)
-        };
-        n.max(0) as usize
-    }
-
-    fn control(&self, op: i32, fd: RawFd, token: u64, interest: i32) -> io::Result<()> {
-        let mut event = libc::epoll_event { events: interest as u32, u64: token };
-        // SAFETY: `event` outlives the call.
-        match unsafe { libc::epoll_ctl(self.0.as_raw_fd(), op, fd, &mut event) } {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        }
-    }
 }
 
 #[cfg(test)]

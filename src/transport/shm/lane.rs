@@ -4,6 +4,8 @@
 mod ends;
 mod reads;
 mod ringing;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::io::ErrorKind;

@@ -19,6 +19,7 @@ use super::reactor::{Reactor, Watched};
 use super::shared::Shared;
 use crate::error::{Error, Result};
 use crate::memory::Region;
+use crate::runtime::epoll;
 use crate::transport::host::Route;
 use crate::transport::report::RailReport;
 use crate::transport::slice::{canceled, Slice};
@@ -183,7 +184,7 @@ impl ShmLink {
     fn arm(&self) {
         let lane = self.lane.lock();
         if let Stage::Up(connection) | Stage::Greeting(connection, _) = &lane.stage {
-            let interest = libc::EPOLLIN | libc::EPOLLONESHOT;
+            let interest = epoll::IN | epoll::ONESHOT;
             self.reactor.rewatch(connection.socket.as_raw_fd(), self.token, interest);
         }
     }

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use socket2::Socket;
 
-use super::kernel::{Epoll, Event};
 use crate::error::{Class, Code, Error, Result};
+use crate::runtime::epoll::{self, Epoll, Event};
 use crate::runtime::thread;
 use crate::runtime::tracked::Tracked;
 use crate::runtime::wakeup::Wakeup;
@@ -124,7 +124,7 @@ impl Reactor {
         };
         let epoll = Epoll::new().map_err(failed)?;
         let wakeup = Wakeup::new().map_err(failed)?;
-        epoll.add(wakeup.fd(), WAKEUP, libc::EPOLLIN).map_err(failed)?;
+        epoll.add(wakeup.fd(), WAKEUP, epoll::IN).map_err(failed)?;
         Ok(Arc::new(Reactor {
             epoll,
             wakeup,
@@ -197,12 +197,12 @@ impl Reactor {
     }
 
     /// Watches a socket.
-    pub(super) fn watch(&self, fd: RawFd, token: u64, interest: i32) -> io::Result<()> {
+    pub(super) fn watch(&self, fd: RawFd, token: u64, interest: u32) -> io::Result<()> {
         self.epoll.add(fd, token, interest)
     }
 
     /// Changes what it is watched for.
-    pub(super) fn rewatch(&self, fd: RawFd, token: u64, interest: i32) {
+    pub(super) fn rewatch(&self, fd: RawFd, token: u64, interest: u32) {
         self.epoll.modify(fd, token, interest);
     }
 
@@ -286,7 +286,7 @@ impl Loop {
                 let paused = if since > PAUSE { since } else { Duration::ZERO };
                 if let Some((listener, _)) = self.listener.as_ref().filter(|_| std::mem::take(&mut self.deaf))
                 {
-                    self.reactor.epoll.modify(listener.as_raw_fd(), LISTENER, libc::EPOLLIN);
+                    self.reactor.epoll.modify(listener.as_raw_fd(), LISTENER, epoll::IN);
                 }
                 let all: Vec<_> = self.served.values().cloned().chain(self.reactor.all()).collect();
                 for watched in all {
@@ -383,7 +383,7 @@ impl Loop {
         for command in commands {
             match command {
                 Command::Listen(listener, accepted) => {
-                    match self.reactor.epoll.add(listener.as_raw_fd(), LISTENER, libc::EPOLLIN) {
+                    match self.reactor.epoll.add(listener.as_raw_fd(), LISTENER, epoll::IN) {
                         Ok(()) => self.listener = Some((listener, accepted)),
                         Err(e) => tracing::error!("cannot accept connections of this host's engines: {e}"),
                     }

@@ -235,19 +235,12 @@ fn blame(down: &Down, request: &Request, peer: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transport::slice::{Drained, Sink, Slice, Task, Work};
-    use std::sync::Arc;
-
-    struct Nobody;
-
-    impl Sink for Nobody {
-        fn task_ended(&self, _: bool) {}
-    }
+    use crate::transport::slice::deaf::work;
+    use crate::transport::slice::{Drained, Slice};
 
     /// Three WRITEs and a READ: two sent, one half sent, one waiting.
     fn requests(attempt: Attempt) -> Vec<Request> {
-        let tasks = (0..4).map(|_| Task::default()).collect();
-        let work = Work::new(tasks, None, Arc::new(Nobody));
+        let work = work(4);
         let ops = [Op::Write, Op::Read, Op::Write, Op::Write];
         let slice = |(task, op): (usize, Op)| Slice::new(&work, task as u32, op, 1, task as u64, 8, None);
         let request = |slice| {
@@ -336,7 +329,7 @@ mod tests {
     #[test]
     fn p02_a_write_that_was_sent_twice_without_the_peers_word_is_drained_only_by_success() {
         for completes in [true, false] {
-            let work = Work::new(vec![Task::default()].into_boxed_slice(), None, Arc::new(Nobody));
+            let work = work(1);
             let request = Request::new(Slice::new(&work, 0, Op::Write, 1, 0, 8, None), 0);
             let standing = Standing { sent: 1, begun: 1, unanswered: true };
             let mut ends = sort(vec![request], &Down::Closed(None), &standing, &rules(false, true));

@@ -16,6 +16,7 @@ use super::table::{Phase, Place};
 use super::wire::{Header, HEADER_LEN};
 use crate::memory::Region;
 use crate::runtime::descriptors;
+use crate::runtime::epoll::{self, IN, OUT};
 use crate::transport::slice::Op;
 
 /// Headers looked for in one receive while the peer only reads. Chosen: as many as our own lanes send at once, in 1.5 KiB
@@ -67,9 +68,6 @@ pub(super) struct Inbound {
     /// What the peer knows this connection by, once it has said so.
     mark: u64,
 }
-
-const IN: u32 = libc::EPOLLIN as u32;
-const OUT: u32 = libc::EPOLLOUT as u32;
 
 impl Inbound {
     /// A fresh connection, watched for input, with its place among the others.
@@ -372,7 +370,7 @@ impl Served for Inbound {
 
     fn advance(&mut self, events: u32, courier: &mut Courier) -> Outcome {
         // After an error what is buffered must not be executed: the peer may have sent it again on another connection.
-        if events & libc::EPOLLERR as u32 != 0 {
+        if events & epoll::ERR != 0 {
             return Outcome::Close;
         }
         if !self.is_draining() {

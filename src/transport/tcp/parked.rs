@@ -102,16 +102,11 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::transport::slice::{canceled, Drained, Op, Sink, Task, Work};
-
-    struct Nobody;
-
-    impl Sink for Nobody {
-        fn task_ended(&self, _: bool) {}
-    }
+    use crate::transport::slice::deaf::work;
+    use crate::transport::slice::{canceled, Drained, Op, Work};
 
     fn write() -> (Arc<Work>, Request) {
-        let work = Work::new(vec![Task::default()].into_boxed_slice(), None, Arc::new(Nobody));
+        let work = work(1);
         let request = Request::new(Slice::new(&work, 0, Op::Write, 1, 2, 8, None), 0);
         (work, request)
     }
@@ -140,7 +135,7 @@ mod tests {
     #[test]
     fn all_that_are_picked_end_however_many_they_are_and_the_others_stay() {
         let count = 2 * (3 * AT_ONCE + 5);
-        let work = Work::new((0..count).map(|_| Task::default()).collect(), None, Arc::new(Nobody));
+        let work = work(count);
         let late = || Error::invalid("end of test");
         let waiting = |task: usize| {
             let slice = Slice::new(&work, task as u32, Op::Write, 1, task as u64, 8, None);

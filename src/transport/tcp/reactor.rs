@@ -19,9 +19,10 @@ use tokio::sync::oneshot;
 
 pub(super) use self::listening::Held;
 use self::listening::Listening;
-use super::sock::{Courier, Epoll, Event};
+use super::sock::Courier;
 use crate::error::{Class, Code, Error, Result};
 use crate::memory::Region;
+use crate::runtime::epoll::{self, Epoll, Event};
 use crate::runtime::thread;
 use crate::runtime::tracked::Tracked;
 use crate::runtime::wakeup::Wakeup;
@@ -144,7 +145,7 @@ impl Reactor {
         };
         let epoll = Epoll::new().map_err(failed)?;
         let wakeup = Wakeup::new().map_err(failed)?;
-        epoll.add(wakeup.fd(), WAKEUP, libc::EPOLLIN as u32).map_err(failed)?;
+        epoll.add(wakeup.fd(), WAKEUP, epoll::IN).map_err(failed)?;
         Ok(Arc::new(Reactor {
             epoll,
             wakeup,
@@ -246,8 +247,7 @@ impl Reactor {
 
     /// Changes what a connection is watched for.
     pub(super) fn rewatch(&self, fd: RawFd, id: u64, interest: u32) {
-        // Fails only for a descriptor that is not watched, and `watch` came before.
-        let _ = self.epoll.modify(fd, id, interest);
+        self.epoll.modify(fd, id, interest);
     }
 
     /// Without memory nothing is asked: a connection is closed, an abort comes again, and whoever waits for a close hears that
@@ -350,7 +350,7 @@ impl Loop {
             self.sweep(Instant::now());
         }
         if self.reactor.listening.is_due.swap(false, AcqRel) {
-            self.hear(libc::EPOLLIN as u32);
+            self.hear(epoll::IN);
         }
         for command in commands {
             match command {
@@ -381,7 +381,7 @@ impl Loop {
         }
         self.next_id += 1;
         let id = self.next_id;
-        let interest = libc::EPOLLIN as u32;
+        let interest = epoll::IN;
         if self.reactor.epoll.add(peer.fd(), id, interest).is_ok() {
             self.served.insert(id, peer);
         }
@@ -392,7 +392,7 @@ impl Loop {
         match peer.advance(events, &mut self.courier) {
             Outcome::Keep => {}
             Outcome::Watch(interest) => {
-                let _ = self.reactor.epoll.modify(peer.fd(), id, interest);
+                self.reactor.epoll.modify(peer.fd(), id, interest);
             }
             Outcome::Close => {
                 self.reactor.let_go(&**peer);
@@ -402,7 +402,7 @@ impl Loop {
     }
 
     fn tick(&mut self, now: Instant, paused: Duration) {
-        self.hear(libc::EPOLLIN as u32);
+        self.hear(epoll::IN);
         self.sweep(now);
         for watched in self.reactor.all_watched() {
             watched.check_deadlines(now, paused);

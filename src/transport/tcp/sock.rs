@@ -192,55 +192,6 @@ fn outcome(n: isize, receiving: bool) -> Io {
     }
 }
 
-/// Readiness of descriptors, each with a 64-bit token.
-pub(super) struct Epoll(OwnedFd);
-
-/// One event: token and readiness bits.
-pub(super) type Event = libc::epoll_event;
-
-impl Epoll {
-    /// A new instance, closed on exec.
-    pub(super) fn new() -> io::Result<Self> {
-        // SAFETY: the call has no memory arguments; a valid result is a fresh descriptor.
-        let fd = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
-        owned(fd).map(Epoll)
-    }
-
-    /// Watches `fd` for `interest`.
-    pub(super) fn add(&self, fd: RawFd, token: u64, interest: u32) -> io::Result<()> {
-        self.control(libc::EPOLL_CTL_ADD, fd, token, interest)
-    }
-
-    /// Changes what `fd` is watched for.
-    pub(super) fn modify(&self, fd: RawFd, token: u64, interest: u32) -> io::Result<()> {
-        self.control(libc::EPOLL_CTL_MOD, fd, token, interest)
-    }
-
-    /// No longer watches `fd`.
-    pub(super) fn remove(&self, fd: RawFd) {
-        // Fails only if it is not watched, and that is what is wanted.
-        let _ = self.control(libc::EPOLL_CTL_DEL, fd, 0, 0);
-    }
-
-    /// Sleeps until something is ready or `timeout_ms` (-1: no limit) passes.
-    pub(super) fn wait(&self, events: &mut [Event], timeout_ms: i32) -> usize {
-        // SAFETY: the kernel fills at most `events.len()` entries of the slice.
-        let n = unsafe {
-            libc::epoll_wait(self.0.as_raw_fd(), events.as_mut_ptr(), events.len() as i32, timeout_ms)
-        };
-        n.max(0) as usize
-    }
-
-    fn control(&self, op: i32, fd: RawFd, token: u64, interest: u32) -> io::Result<()> {
-        let mut event = libc::epoll_event { events: interest, u64: token };
-        // SAFETY: `event` outlives the call.
-        match unsafe { libc::epoll_ctl(self.0.as_raw_fd(), op, fd, &mut event) } {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        }
-    }
-}
-
 /// Bytes of [`Courier::scratch`]. Chosen: they stay in the nearest cache.
 pub(super) const SCRATCH: usize = 16 << 10;
 

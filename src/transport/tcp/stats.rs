@@ -1,25 +1,9 @@
-//! Counters of the TCP transport. Relaxed: they publish nothing but themselves.
+//! Counters of the TCP transport.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use crate::transport::counters::counters;
 
-macro_rules! stats {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// All counters since installation.
-        #[derive(Default)]
-        pub(super) struct Stats {
-            $($(#[$doc])* pub $name: AtomicU64,)*
-        }
-
-        impl Stats {
-            /// Name and value of each.
-            pub(super) fn snapshot(&self) -> Vec<(&'static str, u64)> {
-                vec![$((stringify!($name), self.$name.load(Relaxed)),)*]
-            }
-        }
-    };
-}
-
-stats! {
+counters! {
+    prefix "";
     /// Bytes sent as initiator, headers included.
     bytes_sent,
     /// Bytes received as initiator, frames included.

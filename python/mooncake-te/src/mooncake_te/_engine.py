@@ -13,10 +13,11 @@ from typing import Any, NamedTuple, NoReturn
 
 from ._arrays import Exported, name, whole
 from ._errors import ArgumentError, EngineClosedError, TransferEngineError, raise_last
-from ._lib import BATCH_BUSY, NicLoad, Notify, lib
+from ._lib import BATCH_BUSY, SHARED_HUGE, NicLoad, Notify, lib
 from ._life import Life
 from ._region import Region
 from ._segment import Notification, Segment
+from ._shared import owner
 
 
 class NicLoadStat(NamedTuple):
@@ -118,6 +119,23 @@ class Engine:
         except (OSError, OverflowError, ValueError) as error:
             raise ArgumentError(f"{length} bytes cannot be allocated: {error}") from error
         return self._register(*_range(mapping), location, remote_accessible, Exported(mapping))
+
+    def allocate_shared(
+        self, length: int, *, huge: bool = False, numa_node: int | None = None, location: str = "*", remote_accessible: bool = True
+    ) -> Region:
+        """As allocate, but engines of other processes on this host can map it: between two such regions no system call is needed.
+
+        `huge`: of huge pages, if the system has some. `numa_node`: where its pages are made. The memory is freed when the region,
+        or the engine, is closed and no view or array of it is left.
+        """
+        nbytes, node = whole(length, "length"), -1 if numa_node is None else whole(numa_node, "numa_node")
+        if not 0 <= nbytes < 2**64 or (numa_node is not None and not 0 <= node < 2**31):
+            raise ArgumentError(f"{nbytes} bytes of shared memory on NUMA node {numa_node}")
+        address = ctypes.c_void_p()
+        if lib.mte_allocate_shared(self._handle_or_raise(), nbytes, SHARED_HUGE if huge else 0, node, address) != 0:
+            self._raise_last(f"allocating {nbytes} bytes of shared memory")
+        memory = Exported(owner(address.value or 0, nbytes))
+        return self._register(memory.address, nbytes, location, remote_accessible, memory)
 
     def _register(self, address: int, length: int, location: str, remote_accessible: bool, held: Exported | None) -> Region:
         handle = self._handle_or_raise()

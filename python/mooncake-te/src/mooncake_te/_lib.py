@@ -16,6 +16,7 @@ READ, WRITE = 0, 1
 COMPLETED, TIMEOUT, FAILED = 4, 5, 6
 INVALID_BATCH = 2**64 - 1
 BATCH_BUSY = -4
+SHARED_HUGE = 1
 NO_SUCH_FUNCTION = "this libtransfer_engine.so is older than the package"
 
 
@@ -106,6 +107,8 @@ _BLOCKING: dict[str, tuple[Any, list[Any]]] = {
     "unregisterLocalMemory": (c_int, [_H, _P]),
     "registerLocalMemoryBatch": (c_int, [_H, _P, c_size_t, _S]),
     "unregisterLocalMemoryBatch": (c_int, [_H, _P, c_size_t]),
+    "mte_allocate_shared": (c_int, [_H, c_size_t, c_int, c_int, POINTER(c_void_p)]),
+    "mte_free_shared": (c_int, [_H, _P]),
     "mte_transfer_arrays": (c_int, [_H, c_int32, c_int, _P, _P, _P, c_size_t, _S, c_int64, _P]),
     "mte_submit_arrays": (c_int, [_H, c_uint64, c_int32, c_int, _P, _P, _P, c_size_t, _S, _P]),
     "mte_transfer_pages": (c_int, [_H, c_int32, c_int, _P, _P, c_size_t, _P, c_size_t, c_size_t, _S, c_int64, _P]),

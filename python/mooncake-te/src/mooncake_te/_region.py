@@ -35,7 +35,7 @@ class Region:
 
     @property
     def view(self) -> memoryview:
-        """The memory as bytes. Only for regions of Engine.allocate and of objects with a buffer, until close."""
+        """The memory as bytes. Only for regions of Engine.allocate, Engine.allocate_shared and of objects with a buffer, until close."""
         if self._held is None:
             raise ArgumentError("a region of register_address has no view: the memory is known by address only")
         owner = self._held.owner

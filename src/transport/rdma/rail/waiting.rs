@@ -233,13 +233,8 @@ mod tests {
 
     use super::*;
     use crate::error::Error;
+    use crate::transport::slice::deaf::Deaf;
     use crate::transport::slice::{Op, Sink, Slice, Task, Work};
-
-    struct Nobody;
-
-    impl Sink for Nobody {
-        fn task_ended(&self, _failed: bool) {}
-    }
 
     /// Flights of one submit call of a batch.
     fn call(batch: &Arc<dyn Sink>, count: usize, len: u64) -> VecDeque<Flight> {
@@ -247,15 +242,8 @@ mod tests {
         (0..count).map(|_| Flight::new(Slice::new(&work, 0, Op::Write, 1, 2, len, None), 0, 0)).collect()
     }
 
-    /// A sink of its own: a `Nobody` has no size, and might share its address with another.
     fn batch() -> Arc<dyn Sink> {
-        struct Batch(Nobody, #[allow(dead_code)] u8);
-        impl Sink for Batch {
-            fn task_ended(&self, failed: bool) {
-                self.0.task_ended(failed);
-            }
-        }
-        Arc::new(Batch(Nobody, 0))
+        Arc::new(Deaf::default())
     }
 
     /// The lengths that are posted with room for `room` bytes, in their order.

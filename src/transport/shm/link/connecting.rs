@@ -10,6 +10,7 @@ use parking_lot::MutexGuard;
 use super::{ShmLink, LOST};
 use crate::error::{Code, Error, Result};
 use crate::runtime::backoff::Backoff;
+use crate::runtime::epoll;
 use crate::transport::shm::connect::{self, Connection};
 use crate::transport::shm::errors;
 use crate::transport::shm::lane::{Lane, Stage};
@@ -43,7 +44,7 @@ impl ShmLink {
             Err(error) => return self.lose(lane, &error, false),
         };
         let watched =
-            self.reactor.watch(connection.socket.as_raw_fd(), self.token, libc::EPOLLIN | libc::EPOLLONESHOT);
+            self.reactor.watch(connection.socket.as_raw_fd(), self.token, epoll::IN | epoll::ONESHOT);
         lane.stage = Stage::Greeting(Box::new(connection), Instant::now());
         if let Err(error) = watched {
             let error = Error::io(Code::Socket, "cannot watch a connection", &error);

@@ -7,13 +7,12 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::super::reactor::Reactor;
+use crate::runtime::epoll::{self, ONESHOT, OUT};
 
 /// A caller that polled within this time is expected to poll again, so the reactor leaves the lane to it.
 const POLLED_RECENTLY: Duration = Duration::from_micros(200);
 
-const IN: u32 = (libc::EPOLLIN | libc::EPOLLRDHUP) as u32;
-const OUT: u32 = libc::EPOLLOUT as u32;
-const ONESHOT: u32 = libc::EPOLLONESHOT as u32;
+const IN: u32 = epoll::IN | epoll::RDHUP;
 
 /// What keeps the reactor away from a lane, or calls it. Relaxed throughout: nothing is reached through these values,
 /// and the reactor looks again every millisecond at what it left to a caller.

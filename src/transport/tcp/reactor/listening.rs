@@ -10,6 +10,7 @@ use std::sync::atomic::{
 use std::sync::Arc;
 
 use super::{Accepted, Loop, Reactor, EVENTS, LISTENER};
+use crate::runtime::epoll;
 use crate::runtime::tracked::Tracked;
 
 /// What other threads tell the one that listens.
@@ -45,7 +46,7 @@ impl Drop for Held {
 
 impl Loop {
     pub(super) fn listen(&mut self, listener: Tracked<TcpListener>, accepted: Accepted) {
-        let interest = libc::EPOLLIN as u32;
+        let interest = epoll::IN;
         match self.reactor.epoll.add(listener.as_raw_fd(), LISTENER, interest) {
             Ok(()) => self.listener = Some((listener, accepted)),
             Err(e) => tracing::error!("cannot accept data connections: {e}"),
@@ -82,7 +83,7 @@ impl Loop {
     /// What the listener is watched for.
     pub(super) fn hear(&self, interest: u32) {
         if let Some((listener, _)) = &self.listener {
-            let _ = self.reactor.epoll.modify(listener.as_raw_fd(), LISTENER, interest);
+            self.reactor.epoll.modify(listener.as_raw_fd(), LISTENER, interest);
         }
     }
 }
