@@ -488,12 +488,17 @@ const CIRCLES: &[(&str, &[&str])] = &[
         &["metadata/keyed/claims.rs", "metadata/keyed.rs"],
     ),
     (
-        "one type, Inbound, with a file of its own for what it pulls",
-        &["transport/shm/inbound/pulling.rs", "transport/shm/inbound.rs"],
+        "one type, Inbound, with files of their own for what it pulls and for its ring",
+        &["transport/shm/inbound/pulling.rs", "transport/shm/inbound/ringing.rs", "transport/shm/inbound.rs"],
     ),
     (
-        "one type, Lane, with files of their own for its READs and for how requests end",
-        &["transport/shm/lane/ends.rs", "transport/shm/lane/reads.rs", "transport/shm/lane.rs"],
+        "one type, Lane, with files of their own for its READs, for its ring and for how requests end",
+        &[
+            "transport/shm/lane/ends.rs",
+            "transport/shm/lane/reads.rs",
+            "transport/shm/lane/ringing.rs",
+            "transport/shm/lane.rs",
+        ],
     ),
     (
         "one type, ShmLink, with a file for each subject",
