@@ -114,6 +114,7 @@ impl ShmLink {
     fn tick_lingering(&self, lane: &mut Lane, now: Instant) {
         let peer = self.route.peer();
         lane.lingering.retain_mut(|lingering| {
+            lingering.told.unshare_freed(&lingering.connection.socket);
             let mut buffer = [0u8; MOST_BYTES];
             let mut ended = false;
             // What is left is taken at the next tick.
