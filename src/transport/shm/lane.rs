@@ -45,6 +45,8 @@ pub(super) enum Stage {
 pub(super) struct Lingering {
     pub connection: Box<Connection>,
     pub awaited: AwaitedSet,
+    /// Shared memory that the peer was told of: it has mapped it, and keeps that until it hears of its end.
+    pub told: Told,
     pub since: Instant,
 }
 

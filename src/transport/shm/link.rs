@@ -3,6 +3,8 @@
 
 mod connecting;
 mod pulling;
+#[cfg(test)]
+mod tests;
 mod watched;
 
 use std::os::fd::AsRawFd;

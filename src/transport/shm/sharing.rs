@@ -40,9 +40,4 @@ impl Told {
             memory.strong_count() > 0 || socket.send_with_flags(message.bytes(), flags).is_err()
         });
     }
-
-    /// Forgets all.
-    pub(super) fn clear(&mut self) {
-        self.0.clear();
-    }
 }

@@ -2,14 +2,16 @@
 
 use super::*;
 use crate::config::Config;
-use crate::handshake::Notification;
+use crate::handshake::{ConnectionMessage, Notification};
 use crate::host_port::HostPort;
 use crate::memory::Registry;
 use crate::runtime::control::Control;
 use crate::runtime::BoxFuture;
 use crate::segment_desc::SegmentDesc;
-use crate::transport::host::Host;
+use crate::transport::host::{Host, Offered};
 use crate::transport::offer::Offer;
+use crate::transport::shm::link::ShmLink;
+use crate::transport::shm::reactor::Reactor;
 use crate::transport::shm::wire::{self, Kind, Message, FEW_BYTES, MOST_BYTES};
 
 struct Nobody {
@@ -37,18 +39,21 @@ impl Host for Nobody {
     }
 }
 
-/// What is shared by a transport of which nothing runs.
-pub(in crate::transport::shm) fn shared() -> Arc<Shared> {
+fn nobody() -> Nobody {
     let mut incarnation = [0; incarnation::LEN];
     getrandom::fill(&mut incarnation).unwrap();
-    let nobody = Nobody {
+    Nobody {
         config: Arc::default(),
         control: Arc::new(Control::start().unwrap()),
         registry: Arc::default(),
         address: HostPort { host: "h".into(), port: 1 },
         incarnation,
-    };
-    Arc::new(Shared::new(&nobody).unwrap())
+    }
+}
+
+/// What is shared by a transport of which nothing runs.
+pub(in crate::transport::shm) fn shared() -> Arc<Shared> {
+    Arc::new(Shared::new(&nobody()).unwrap())
 }
 
 /// A connection to an engine that is `shared` too, and its other end, where the greeting waits.
@@ -63,6 +68,25 @@ pub(in crate::transport::shm) fn pair(shared: &Arc<Shared>) -> (Connection, Trac
         Ok(other)
     });
     (connection, other.unwrap())
+}
+
+#[rustfmt::skip]
+impl Route for Nobody {
+    fn peer(&self) -> &str { "nobody" }
+    fn offer(&self) -> Offered { Offered { offer: None, version: 0 } }
+    fn refresh(&self) -> BoxFuture<'_, Result<()>> { Box::pin(std::future::pending()) }
+    fn rpc_address(&self) -> BoxFuture<'_, Result<HostPort>> { Box::pin(std::future::pending()) }
+    fn probe(&self) -> BoxFuture<'_, Result<()>> { Box::pin(std::future::pending()) }
+
+    fn exchange(&self, _: ConnectionMessage) -> BoxFuture<'_, Result<ConnectionMessage>> {
+        Box::pin(std::future::pending())
+    }
+}
+
+/// A link to nobody, whose thread does not run.
+pub(in crate::transport::shm) fn link(shared: &Arc<Shared>) -> Arc<ShmLink> {
+    shared.set_reactors(vec![Reactor::new(Duration::ZERO).unwrap()]);
+    ShmLink::new(shared, Arc::new(nobody()))
 }
 
 /// Sends so many messages with one entry each.

@@ -87,7 +87,7 @@ impl Lane {
         self.generation += 1;
         self.grants.clear();
         self.mappings.clear();
-        self.told.clear();
+        let told = std::mem::take(&mut self.told);
         self.asked = None;
         (self.is_full, self.is_probed) = (false, false);
         self.awaited.change_all(|awaited| match awaited {
@@ -113,7 +113,7 @@ impl Lane {
         if !may_pull || awaited.is_empty() || self.lingering.try_reserve(1).is_err() {
             return Some(connection);
         }
-        self.lingering.push(Lingering { connection, awaited, since: Instant::now() });
+        self.lingering.push(Lingering { connection, awaited, told, since: Instant::now() });
         None
     }
 }

@@ -117,6 +117,7 @@ impl ShmLink {
     fn tick_lingering(&self, lane: &mut Lane, now: Instant) {
         let peer = self.route.peer();
         lane.lingering.retain_mut(|lingering| {
+            lingering.told.unshare_freed(&lingering.connection.socket);
             let mut buffer = [0u8; MOST_BYTES];
             let mut ended = false;
             if let Some(ring) = lingering.connection.ring.as_mut().and_then(Option::as_mut) {
