@@ -53,16 +53,20 @@ static void object_free(object_t *object) {
     unlink(object->path);
 }
 
-/* A segment of one buffer with this name, at a handshake port of its own: nothing of another case is known of it. */
-static segment_id_t published(const char *name, const void *addr, uint64_t length) {
+static void publish(const char *name, const void *addr, uint64_t length) {
     char json[1024];
-    if (fake != NULL) fake_stop(fake);
-    fake = fake_start(FAKE_SILENT);
     snprintf(json, sizeof json,
              "{\"buffers\":[{\"addr\":%llu,\"length\":%llu,\"name\":\"*\",\"shm_name\":\"%s\"}],\"metadata_version\":0,\"name\":\"%s\","
              "\"protocol\":\"shm\",\"tcp_data_port\":0,\"tcp_proto_version\":1,\"timestamp\":\"2026-01-31 10:20:30.123456\"}\n",
              (unsigned long long)(uintptr_t)addr, (unsigned long long)length, name, fake->name);
     fake_set_metadata(fake, json);
+}
+
+/* A segment of one buffer with this name, at a handshake port of its own: nothing of another case is known of it. */
+static segment_id_t published(const char *name, const void *addr, uint64_t length) {
+    if (fake != NULL) fake_stop(fake);
+    fake = fake_start(FAKE_SILENT);
+    publish(name, addr, length);
     segment_id_t target = openSegment(engine, fake->name);
     REQUIRE("the segment opens", target > 0);
     return target;
@@ -216,24 +220,6 @@ static void somebody_else(void) {
     object_free(&object);
 }
 
-/* Not proven: not even tried for a while, and found without being opened again once it is. */
-static void proven_later(void) {
-    object_t object = object_new();
-    char name[64];
-    snprintf(name, sizeof name, "/mooncake_%d_other", (int)getppid());
-    segment_id_t target = published(name, object.at, BYTES);
-    transfer_request_t r = request(OPCODE_WRITE, bytes, target, (uintptr_t)object.at, 64);
-    refused("named after another process", r, ERR_INVALID_ARGUMENT, "proven");
-    char json[1024];
-    snprintf(json, sizeof json, "{\"buffers\":[{\"addr\":%llu,\"length\":%llu,\"name\":\"*\",\"shm_name\":\"%s\"}],\"name\":\"%s\",\"protocol\":\"shm\",\"tcp_data_port\":0}\n",
-             (unsigned long long)(uintptr_t)object.at, (unsigned long long)BYTES, object.name, fake->name);
-    fake_set_metadata(fake, json);
-    bool moved;
-    WAIT_UNTIL(moved, transfer_once(engine, r, END_MS) == STATUS_COMPLETED, END_MS);
-    CHECK("the right one is found", moved);
-    object_free(&object);
-}
-
 #define SLOTS 512
 
 static batch_id_t all(segment_id_t target, uint64_t addr) {
@@ -244,9 +230,75 @@ static batch_id_t all(segment_id_t target, uint64_t addr) {
     return batch;
 }
 
-static void ends(const char *what, batch_id_t batch) {
+/* It has not come to its end before what ended it. */
+static void ends(const char *what, batch_id_t batch, int class) {
+    mte_task_error_info_t why = {0};
     CHECK_EQ(what, mte_wait_batch(engine, batch, END_MS), 0);
+    CHECK_EQ("its last task", await_task(engine, batch, SLOTS - 1, 0), STATUS_FAILED);
+    CHECK_EQ("says why", mte_task_error(engine, batch, SLOTS - 1, &why), 0);
+    if (!CHECK_EQ("of a class", why.error_class, class)) printf("note  %s: %s\n", what, why.text);
     CHECK_EQ("its batch is freed", freeBatchID(engine, batch), 0);
+}
+
+/* A copy of this process, with its mappings and its sockets; the object has a name for it. */
+static pid_t successor(const object_t *object, char *name, size_t len) {
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        pause();
+        _exit(0);
+    }
+    snprintf(name, len, "/mooncake_%d_successor", (int)child);
+    if (link(object->path, path_of(name)) != 0) harness_give_up("link");
+    return child;
+}
+
+/* The peer's name goes to another process, which is killed: once between two requests, once under them. */
+static void succeeded(void) {
+    object_t object = object_new();
+    uint64_t addr = (uintptr_t)object.at;
+    char name[64];
+    segment_id_t target = published(object.name, object.at, BYTES);
+    transfer_request_t r = request(OPCODE_WRITE, bytes, target, addr, PAGE);
+    for (uint64_t seed = 1; seed <= 2; seed++) {
+        CHECK_EQ("a WRITE", transfer_once(engine, r, END_MS), STATUS_COMPLETED);
+        pid_t child = successor(&object, name, sizeof name);
+        publish(name, object.at, BYTES);
+        CHECK_EQ("the descriptor is read again", syncSegmentCache(engine), 0);
+        pattern_fill(bytes, PAGE, seed);
+        CHECK_EQ("a WRITE to the successor", transfer_once(engine, r, END_MS), STATUS_COMPLETED);
+        CHECK("has its bytes", pattern_matches(object.at, PAGE, seed));
+        batch_id_t batch = seed == 2 ? all(target, addr) : 0;
+        kill(child, SIGKILL);
+        if (seed == 2) ends("what is under way when it is killed ends", batch, MTE_CLASS_NETWORK);
+        waitpid(child, NULL, 0);
+        batch = batch_open(engine, 1);
+        if (submitTransfer(engine, batch, &r, 1) == 0)
+            CHECK_EQ("a WRITE to one that was killed, whose object is still there", await_task(engine, batch, 0, END_MS), STATUS_FAILED);
+        CHECK_EQ("freed", freeBatchID(engine, batch), 0);
+        publish(object.name, object.at, BYTES);
+        bool moved;
+        WAIT_UNTIL(moved, transfer_once(engine, r, END_MS) == STATUS_COMPLETED, END_MS);
+        CHECK("the next one is found", moved);
+        unlink(path_of(name));
+    }
+    object_free(&object);
+}
+
+/* Not proven: not even tried for a while, and found without being opened again once it is. */
+static void proven_later(void) {
+    object_t object = object_new();
+    char name[64];
+    snprintf(name, sizeof name, "/mooncake_%d_other", (int)getppid());
+    segment_id_t target = published(name, object.at, BYTES);
+    transfer_request_t r = request(OPCODE_WRITE, bytes, target, (uintptr_t)object.at, 64);
+    refused("named after another process", r, ERR_INVALID_ARGUMENT, "proven");
+    publish(object.name, object.at, BYTES);
+    bool moved;
+    WAIT_UNTIL(moved, transfer_once(engine, r, END_MS) == STATUS_COMPLETED, END_MS);
+    CHECK("the right one is found", moved);
+    object_free(&object);
 }
 
 static void in_traffic(void) {
@@ -256,19 +308,19 @@ static void in_traffic(void) {
     transfer_request_t one = request(OPCODE_WRITE, bytes, target, addr, 64);
     batch_id_t batch = all(target, addr);
     CHECK_EQ("canceled", mte_cancel_batch(engine, batch), 0);
-    ends("a canceled batch ends", batch);
+    ends("a canceled batch ends", batch, MTE_CLASS_CANCELED);
     CHECK_EQ("the next one is served", transfer_once(engine, one, END_MS), STATUS_COMPLETED);
     batch = all(target, addr);
     CHECK_EQ("a small one beside many large ones", transfer_once(engine, one, END_MS), STATUS_COMPLETED);
     CHECK_EQ("unregistered in traffic", unregisterLocalMemory(engine, bytes), 0);
     munmap(bytes, BYTES);
-    ends("what was there ends", batch);
+    ends("what was there ends", batch, MTE_CLASS_CANCELED);
     bytes = registered_bytes(engine, BYTES);
     one.source = bytes;
     CHECK_EQ("the next one is served", transfer_once(engine, one, END_MS), STATUS_COMPLETED);
     batch = all(target, addr);
     unlink(object.path);
-    ends("a batch whose object is freed meanwhile ends", batch);
+    ends("a batch whose object is freed meanwhile ends", batch, MTE_CLASS_REJECTED);
     object_free(&object);
     object = object_new();
     target = published(object.name, object.at, BYTES);
@@ -289,6 +341,7 @@ int main(void) {
     hostile();
     somebody_else();
     proven_later();
+    succeeded();
     in_traffic();
     setenv("MC_POSIX_SHM", "0", 1);
     engine = engine_open();

@@ -121,7 +121,7 @@ impl PosixShmLink {
         if slice.is_revoked() {
             return slice.fail_revoked();
         }
-        if checked_for != 0 && checked_for != u64::from(reached.pid()) {
+        if is_other(checked_for, reached) {
             return slice.fail(errors::restarted(self.peer()));
         }
         let offered = self.route.offer();
@@ -352,6 +352,12 @@ impl Link for PosixShmLink {
             Stage::Up(reached) => Some(reached.clone()),
             Stage::Idle | Stage::Looking => None,
         };
+        // Another process has the peer's name now, though the one before may still be there.
+        let succeeded = reached.as_ref().is_some_and(|reached| is_other(incarnation, reached));
+        let reached = reached.filter(|_| !succeeded);
+        if succeeded {
+            state.stage = Stage::Idle;
+        }
         let inline = if reached.is_some() { few(&slices) } else { 0 };
         if state.waiting.try_reserve(slices.len() - inline).is_err() {
             drop(state);
@@ -401,6 +407,11 @@ impl Link for PosixShmLink {
         fail_waiting(state, error);
         drop(stage);
     }
+}
+
+/// Whether a request was checked for another process than this one.
+fn is_other(checked_for: u64, reached: &Reached) -> bool {
+    checked_for != 0 && checked_for != u64::from(reached.pid())
 }
 
 /// How many of the first slices the caller copies.
