@@ -175,6 +175,8 @@ config! {
         "when set: install TCP at creation and nothing else";
     same_host: bool = false, "0", "MC_SAME_HOST", on_off,
         "1: whatever transport is installed, peers of this project on the same host are reached through their memory too, where that is proven to work (no other container, user or Yama in between); 0: only where \"shm\" is installed";
+    posix_shm: bool = true, "1", "MC_POSIX_SHM", on_off,
+        "1: segments of upstream that were started with MC_FORCE_SHM on this host are read and written through their POSIX shared memory, where it is proven to be theirs; 0: they are refused, unless \"posix_shm\" is installed";
     tcp_pool: bool = true, "1", "MC_TCP_ENABLE_CONNECTION_POOL", on_off,
         "keep connections to peers that publish tcp_proto_version 2; 0: a connection per request";
     tcp_lanes: usize = 0, "0", "MC_TCP_LANES_PER_PEER" or "MC_TCP_MAX_CONNECTIONS_PER_PEER", int(0..=16),

@@ -46,7 +46,7 @@ pub(super) const UNUSED: &[(&str, &str)] = &[
     ("MC_EFA_DISABLE_NEURON", OTHER_TRANSPORT),
     ("MC_EFA_HOMOGENEOUS_PEERS", OTHER_TRANSPORT),
     ("MC_EFA_STALL_MIN_MS", OTHER_TRANSPORT),
-    ("MC_FORCE_SHM", OTHER_TRANSPORT),
+    ("MC_FORCE_SHM", "segments in POSIX shared memory are read and written without it (MC_POSIX_SHM), and none is published"),
     ("MC_HIP_KFD_PIN_FIX", OTHER_TRANSPORT),
     ("MC_LIBFABRIC_PATH", OTHER_TRANSPORT),
     ("MC_USE_NVLINK_IPC", OTHER_TRANSPORT),

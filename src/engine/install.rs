@@ -41,10 +41,11 @@ impl Engine {
 
     /// Installs what the settings want beside the transport of `row`. It is one way more, so a failure is only told.
     fn make_beside(self: &Arc<Self>, row: usize) {
-        let beside = table::installed_beside(&self.config).and_then(table::position);
-        let Some(beside) = beside.filter(|beside| *beside != row) else { return };
-        if let Err(error) = self.make_transport(beside, None) {
-            tracing::warn!("{} is not installed: {error}", PROTOCOLS[beside].name());
+        let beside = table::installed_beside(&self.config).filter_map(table::position);
+        for beside in beside.filter(|beside| *beside != row) {
+            if let Err(error) = self.make_transport(beside, None) {
+                tracing::warn!("{} is not installed: {error}", PROTOCOLS[beside].name());
+            }
         }
     }
 

@@ -77,7 +77,9 @@ impl Known {
     /// Why no transport leads to the peer: -6 if its transport is not installed here or none of its NICs works, -1 if
     /// it offers nothing that this project has.
     pub(super) fn unreachable(&self) -> Error {
-        match table::position(&self.protocol) {
+        let rows = || (0..).zip(PROTOCOLS).filter(|(_, row)| row.form() == self.protocol).map(|(row, _)| row);
+        // Two transports may share a name for their forms.
+        match rows().find(|row| self.offer(*row).is_some()).or_else(|| rows().next()) {
             Some(row) => PROTOCOLS[row].unreachable(&self.name, self.offer(row).map(|offer| &**offer)),
             None => table::unreachable(&self.protocol, &self.name),
         }

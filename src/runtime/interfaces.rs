@@ -12,6 +12,12 @@ pub fn first_address(v6: bool) -> Result<IpAddr> {
     choose(&addresses()?, v6)
 }
 
+/// Whether the address is one of this machine's: the loopback's, or one of an interface that is up and running.
+pub fn is_own(address: IpAddr) -> Result<bool> {
+    let address = address.to_canonical();
+    Ok(address.is_loopback() || addresses()?.contains(&address))
+}
+
 fn choose(found: &[IpAddr], v6: bool) -> Result<IpAddr> {
     let usable = found.iter().find(|address| match address {
         IpAddr::V4(_) => !v6,

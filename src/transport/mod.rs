@@ -16,6 +16,7 @@ pub mod host;
 pub mod incarnation;
 pub mod local;
 pub mod offer;
+pub mod posix_shm;
 pub mod protocol;
 pub mod ranges;
 #[cfg(feature = "rdma")]

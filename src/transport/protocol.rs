@@ -15,6 +15,11 @@ pub trait Protocol: Sync {
     /// The name in C and in descriptors.
     fn name(&self) -> &'static str;
 
+    /// The protocol that descriptors in its form name.
+    fn form(&self) -> &'static str {
+        self.name()
+    }
+
     /// Whether only this project knows it. Then peers of other projects have to find another transport's form in a
     /// descriptor, and this one's is used where no other has one.
     fn is_extension(&self) -> bool {

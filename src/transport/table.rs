@@ -10,6 +10,7 @@ pub const PROTOCOLS: &[&dyn Protocol] = &[
     #[cfg(feature = "rdma")]
     &super::rdma::Row,
     &super::tcp::Row,
+    &super::posix_shm::Row,
     #[cfg(feature = "internals")]
     &super::echo::Row,
 ];
@@ -86,9 +87,11 @@ pub fn installed_at_creation(config: &Config) -> Option<&'static str> {
     config.force_tcp.then_some("tcp")
 }
 
-/// The transport that is installed beside the first one, whichever that is.
-pub fn installed_beside(config: &Config) -> Option<&'static str> {
-    (config.same_host && !config.force_tcp).then_some("shm")
+/// The transports that are installed beside the first one, whichever that is.
+pub fn installed_beside(config: &Config) -> impl Iterator<Item = &'static str> {
+    let wanted = [(config.same_host, "shm"), (config.posix_shm, "posix_shm")];
+    let is_alone = config.force_tcp;
+    wanted.into_iter().filter(move |(wanted, _)| *wanted && !is_alone).map(|(_, name)| name)
 }
 
 #[cfg(test)]
@@ -130,5 +133,8 @@ mod tests {
         assert_eq!(forced(&config(false, true)), Some(("rdma", "MC_FORCE_HCA")));
         assert_eq!(forced(&config(true, true)), Some(("tcp", "MC_FORCE_TCP")));
         assert_eq!(installed_at_creation(&config(false, true)), None);
+        assert_eq!(installed_beside(&config(true, false)).next(), None);
+        assert!(installed_beside(&config(false, true)).eq(["posix_shm"]));
+        assert_eq!(installed_beside(&Config { posix_shm: false, ..Config::default() }).next(), None);
     }
 }

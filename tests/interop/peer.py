@@ -40,12 +40,30 @@ class Memory:
         self.length = length
 
 
+class SharedMemory:
+    """What upstream allocates in POSIX shared memory (0.3.14 with MC_FORCE_SHM=1); its Python engine has no function for it."""
+
+    def __init__(self, module, engine, length):
+        allocate = ctypes.CDLL(module.__file__)._ZN8mooncake14TransferEngine20allocateSharedMemoryEm
+        allocate.restype, allocate.argtypes = ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_size_t]
+        self.addr, self.length = allocate(engine.get_engine_ptr(), length), length
+        self.map = memoryview((ctypes.c_char * length).from_address(self.addr)).cast("B")
+        self.free = ctypes.CDLL(module.__file__)._ZN8mooncake14TransferEngine16freeSharedMemoryEPv
+        self.free.restype, self.free.argtypes = ctypes.c_int, [ctypes.c_void_p, ctypes.c_void_p]
+
+
 class Ours:
     def __init__(self):
         import te
 
         self.te, self.engine = te, te.Engine(PROTOCOL, DEVICES, own_name("ours"), STORE)
         self.segment = self.engine.segment
+
+    def memory(self, length):
+        return Memory(length)
+
+    def links(self):
+        return self.engine.links()
 
     def register(self, memory):
         self.engine.register(memory.addr, memory.length)
@@ -127,6 +145,10 @@ class Upstream:
         if self.engine.initialize(name, STORE, PROTOCOL, DEVICES) != 0:
             raise RuntimeError("upstream initialize failed")
         self.segment = f"{name}:{self.engine.get_rpc_port()}" if STORE == "P2PHANDSHAKE" else name
+        self.shares = os.environ.get("MC_FORCE_SHM") == "1" and hasattr(self.engine, "get_engine_ptr")
+
+    def memory(self, length):
+        return SharedMemory(self.module, self.engine, length) if self.shares else Memory(length)
 
     def register(self, memory):
         if self.engine.register_memory(memory.addr, memory.length) != 0:
@@ -135,6 +157,10 @@ class Upstream:
     def unregister(self, memory):
         if self.engine.unregister_memory(memory.addr) != 0:
             raise RuntimeError("upstream unregister_memory failed")
+
+    def free(self, memory):
+        if memory.free(self.engine.get_engine_ptr(), memory.addr) != 0:
+            raise RuntimeError("upstream freeSharedMemory failed")
 
     def submit(self, op, segment, items, notify=None):
         call = self.engine.batch_transfer_async_write if op == "write" else self.engine.batch_transfer_async_read
@@ -170,12 +196,17 @@ class Commands:
         self.engine, self.memory, self.handle = engine, None, None
 
     def register(self, length):
-        self.memory = Memory(length)
+        self.memory = self.engine.memory(length)
         self.engine.register(self.memory)
         return {"addr": self.memory.addr}
 
     def unregister(self):
         self.engine.unregister(self.memory)
+        return {}
+
+    def free(self):
+        """Gives registered shared memory of upstream's back."""
+        self.engine.free(self.memory)
         return {}
 
     def fill(self, seed, offset, length):
@@ -220,6 +251,9 @@ class Commands:
 
     def probe(self, segment):
         return {"result": self.engine.probe(segment)}
+
+    def links(self):
+        return self.engine.links()
 
 
 def main():

@@ -60,6 +60,7 @@ PROTOTYPES = {
     "getNotifsFromEngine": (POINTER(NotifyMsg), [c_void_p, POINTER(c_int)]),
     "freeNotifsMsgBuf": (c_int, [POINTER(NotifyMsg), c_int]),
     "genNotifyInEngine": (c_int, [c_void_p, c_uint64, NotifyMsg]),
+    "showLinks": (c_int, [c_void_p, c_char_p, c_size_t, c_int]),
     "mte_last_error": (c_int, [c_char_p, c_size_t]),
     "mte_task_error": (c_int, [c_void_p, c_uint64, c_size_t, POINTER(TaskErrorInfo)]),
     "mte_wait_batch": (c_int, [c_void_p, c_uint64, c_int64]),
@@ -179,6 +180,11 @@ class Engine:
         buffers = (Buffer * max(count.value, 1))()
         self.check("mte_segment_buffers", self.lib.mte_segment_buffers(self.handle, target_id, buffers, byref(count)))
         return [(buffers[i].addr, buffers[i].length) for i in range(min(count.value, len(buffers)))]
+
+    def links(self):
+        text = ctypes.create_string_buffer(1 << 16)
+        self.check("showLinks", self.lib.showLinks(self.handle, text, len(text), 1))
+        return json.loads(text.value)
 
     def destroy(self):
         if self.handle:

@@ -10,7 +10,7 @@ use crate::transport::incarnation;
 use crate::transport::offer::{self, Offer, PeerBuffer, Shown};
 use crate::transport::ranges::Ranges;
 
-/// The name in C and in descriptors. Upstream's transport of that name lists its buffers in another form, which is not read.
+/// The name in C and in descriptors. Upstream's transport of that name lists its buffers in another form, which is not read here.
 pub(super) const NAME: &str = "shm";
 /// The host's token; a member of this project only.
 const HOST: &str = "mte_shm_host";

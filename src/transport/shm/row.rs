@@ -38,11 +38,7 @@ impl Protocol for Row {
 
     fn unreachable(&self, peer: &str, offer: Option<&dyn Offer>) -> Error {
         let text = match offer {
-            // Upstream's transport of this name.
-            None => format!(
-                "segment '{peer}' is reached by '{NAME}' of another project; it serves its own host only, so start that peer \
-                 without MC_FORCE_SHM"
-            ),
+            None => format!("segment '{peer}' does not say which host it is on, as '{NAME}' needs it"),
             Some(offer) if offer.leads() => {
                 format!("segment '{peer}' is reached by '{NAME}', which is not installed here; call installTransport(\"{NAME}\")")
             }

@@ -1,0 +1,137 @@
+//! An object of the peer: a file below `/dev/shm`, opened by the name that the descriptor tells, and proven to be what the peer
+//! has mapped as its buffer.
+
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::kernel;
+use super::offer::ObjectName;
+use super::process::{Doubt, Process};
+use crate::runtime::tracked::Tracked;
+use crate::transport::offer::PeerBuffer;
+
+/// Where the objects are, from shm_overview(7).
+const FOLDER: &str = "/dev/shm";
+/// Objects that are kept open per peer. Chosen: a descriptor each, and to open one again takes some 0.1 ms.
+const MOST_OPEN: usize = 64;
+
+/// Why an object is not used.
+pub(super) enum Refusal {
+    /// The peer has freed it, or made it shorter: its descriptor is old.
+    Gone(&'static str),
+    /// It is not proven to be the peer's memory.
+    Doubtful(Doubt),
+    /// This process lacks something.
+    Resource(io::Error),
+}
+
+/// An object that is open.
+pub(super) struct Object {
+    /// Its bytes.
+    pub file: Tracked<File>,
+    name: ObjectName,
+    addr: u64,
+    len: u64,
+}
+
+impl Object {
+    fn open(buffer: &PeerBuffer, name: &ObjectName, process: &Process) -> Result<Self, Refusal> {
+        let text = &name.text;
+        // A name that somebody has made a pipe or a link of neither blocks nor leads elsewhere.
+        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+        let open =
+            || File::options().read(true).write(true).custom_flags(flags).open(format!("{FOLDER}{text}"));
+        let file = Tracked::open(open).map_err(|e| match e.raw_os_error() {
+            Some(libc::ENOENT) => Refusal::Gone("the object has been freed"),
+            Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM) => Refusal::Resource(e),
+            Some(libc::ELOOP) => Refusal::Doubtful(format!("{text} is a symbolic link")),
+            _ => Refusal::Doubtful(format!("{text} cannot be opened: {e}")),
+        })?;
+        let unknown = |e: io::Error| Refusal::Doubtful(format!("{text} cannot be looked at: {e}"));
+        let meta = file.metadata().map_err(unknown)?;
+        if !meta.is_file() || !kernel::is_in_memory(&file).map_err(unknown)? {
+            return Err(Refusal::Doubtful(format!("{text} is not a file in memory")));
+        }
+        if meta.uid() != kernel::own_user() {
+            return Err(Refusal::Doubtful(format!("{text} is of user {}", meta.uid())));
+        }
+        has_room(&meta, buffer.len)?;
+        let of_file = (meta.dev(), meta.ino());
+        if !process.has_mapped(buffer.addr, buffer.len, of_file).map_err(unknown)? {
+            let (pid, addr) = (process.pid, buffer.addr);
+            let text =
+                format!("process {pid} does not have {text} mapped at {addr:#x}, as its descriptor says");
+            return Err(Refusal::Doubtful(text));
+        }
+        Ok(Object { file, name: name.clone(), addr: buffer.addr, len: buffer.len })
+    }
+
+    fn is(&self, buffer: &PeerBuffer, name: &ObjectName) -> bool {
+        self.name == *name && self.addr == buffer.addr && self.len == buffer.len
+    }
+
+    /// Whether the peer has neither freed it nor cut it off before `end`.
+    pub(super) fn check(&self, end: u64) -> Result<(), Refusal> {
+        let meta = self.file.metadata().map_err(Refusal::Resource)?;
+        has_room(&meta, end)
+    }
+}
+
+fn has_room(meta: &Metadata, len: u64) -> Result<(), Refusal> {
+    if meta.nlink() == 0 {
+        return Err(Refusal::Gone("the object has been freed"));
+    }
+    match meta.size() < len {
+        true => Err(Refusal::Gone("the object is shorter than its buffer")),
+        false => Ok(()),
+    }
+}
+
+/// The objects of one process that are open. Any thread.
+pub(super) struct Objects {
+    /// Guards the list; the one that was opened first leaves first.
+    open: Mutex<Vec<Arc<Object>>>,
+}
+
+impl Objects {
+    /// None.
+    pub(super) fn new() -> Self {
+        Objects { open: Mutex::default() }
+    }
+
+    /// The object of a buffer, opened if it was not, which may take milliseconds.
+    pub(super) fn get(
+        &self,
+        buffer: &PeerBuffer,
+        name: &ObjectName,
+        process: &Process,
+    ) -> Result<Arc<Object>, Refusal> {
+        let known = self.open.lock().iter().find(|object| object.is(buffer, name)).cloned();
+        if let Some(object) = known {
+            return Ok(object);
+        }
+        let object = Arc::new(Object::open(buffer, name, process)?);
+        let mut left = None;
+        let mut open = self.open.lock();
+        if open.len() >= MOST_OPEN {
+            left = Some(open.remove(0));
+        }
+        open.push(object.clone());
+        drop(open);
+        drop(left);
+        Ok(object)
+    }
+
+    /// The object is of no more use.
+    pub(super) fn forget(&self, object: &Arc<Object>) {
+        let mut open = self.open.lock();
+        let place = open.iter().position(|one| Arc::ptr_eq(one, object));
+        let left = place.map(|place| open.swap_remove(place));
+        drop(open);
+        drop(left);
+    }
+}
