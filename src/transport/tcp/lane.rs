@@ -58,6 +58,8 @@ struct State {
     machine: Machine<Connection, Error>,
     pipeline: Pipeline,
     exchange: Exchange,
+    /// The reactor looks at its deadlines.
+    is_minded: bool,
 }
 
 impl State {
@@ -85,6 +87,7 @@ impl Lane {
                 machine: Machine::new(limits),
                 pipeline: Pipeline::default(),
                 exchange: Exchange::default(),
+                is_minded: false,
             }),
             shared,
         });
@@ -99,12 +102,16 @@ impl Lane {
             self.close(&thread_failed());
         }
         let mut state = self.state.lock();
-        let State { machine, pipeline, .. } = &mut *state;
+        let State { machine, pipeline, is_minded, .. } = &mut *state;
         let first = pipeline.is_empty();
         // To fail one takes none of our locks.
         let refuse = |request: Request| self.refuse(request);
         let left = pipeline.admit(requests, machine.connection().is_some(), refuse);
         if !pipeline.is_empty() {
+            if !std::mem::replace(is_minded, true) {
+                let watched: Weak<Lane> = Arc::downgrade(self);
+                self.reactor.mind(watched);
+            }
             self.feed(state, Event::Pushed { first });
         } else {
             drop(state);
@@ -187,7 +194,7 @@ impl Lane {
 
     /// Moves what can be moved. `false`: nothing moved.
     fn advance(self: &Arc<Self>, mut state: MutexGuard<'_, State>, read: bool) -> bool {
-        let State { machine, pipeline, exchange } = &mut *state;
+        let State { machine, pipeline, exchange, .. } = &mut *state;
         let Some(connection) = machine.connection() else { return false };
         match exchange.advance(pipeline, &connection.socket, read, &self.shared.stats) {
             Ok(moved) => {
@@ -403,9 +410,11 @@ impl Watched for Lane {
         Lane::abort(&self, region);
     }
 
-    fn check_deadlines(self: Arc<Self>, now: Instant, paused: Duration) {
+    fn check_deadlines(self: Arc<Self>, now: Instant, paused: Duration) -> bool {
         if !self.published.is_busy() {
-            return;
+            let mut state = self.state.lock();
+            state.is_minded = !state.pipeline.is_empty();
+            return state.is_minded;
         }
         if self.shared.config.slice_timeout.is_some() {
             let due = |slice: &Slice| slice.work().deadline().is_some_and(|deadline| deadline <= now);
@@ -415,6 +424,7 @@ impl Watched for Lane {
         let (awaited, traffic) = (state.pipeline.awaited_bytes(), state.traffic());
         let action = state.machine.on(Event::Tick { awaited, traffic, paused }, || now);
         self.perform(state, action);
+        true
     }
 
     fn close(self: Arc<Self>, error: &Error) {

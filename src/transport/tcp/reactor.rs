@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use self::due::Due;
 pub(super) use self::listening::Held;
 use self::listening::Listening;
 use super::sock::Courier;
@@ -27,6 +28,7 @@ use crate::runtime::thread;
 use crate::runtime::tracked::Tracked;
 use crate::runtime::wakeup::Wakeup;
 
+mod due;
 mod listening;
 
 /// Tokens of the epoll instance: this one, those of lanes (1 and up), this one, and those of served connections, which
@@ -68,8 +70,9 @@ pub(super) trait Watched: Send + Sync {
     /// `region` was revoked: every use of it ends.
     fn abort(self: Arc<Self>, region: &Region);
 
-    /// Called ten times a second: what is overdue ends. `paused`: how long the thread did not run before, if that was long.
-    fn check_deadlines(self: Arc<Self>, now: Instant, paused: Duration);
+    /// Called ten times a second after [`Reactor::mind`]: what is overdue ends. `paused`: how long the thread did not run before,
+    /// if that was long. `false`: it is idle, and is not called before it is to be minded again.
+    fn check_deadlines(self: Arc<Self>, now: Instant, paused: Duration) -> bool;
 
     /// Every request fails with `error`, and so does each that comes later.
     fn close(self: Arc<Self>, error: &Error);
@@ -132,6 +135,7 @@ pub(super) struct Reactor {
     dead: AtomicBool,
     /// Guards what the thread looks after together with others, by token.
     watched: Mutex<HashMap<u64, Weak<dyn Watched>>>,
+    due: Due<dyn Watched>,
     /// Guards what other threads asked for since this one last looked.
     commands: Mutex<Vec<Command>>,
 }
@@ -155,6 +159,7 @@ impl Reactor {
             busy_poll,
             dead: AtomicBool::new(false),
             watched: Mutex::default(),
+            due: Due::default(),
             commands: Mutex::default(),
         }))
     }
@@ -223,6 +228,11 @@ impl Reactor {
     /// From now on the thread looks after `watched`, whose token is `id`.
     pub(super) fn adopt(&self, id: u64, watched: Weak<dyn Watched>) {
         self.watched.lock().insert(id, watched);
+    }
+
+    /// From now on `watched` has deadlines, until it says that it has none.
+    pub(super) fn mind(&self, watched: Weak<dyn Watched>) {
+        self.due.add(watched);
     }
 
     /// The thread no longer looks after what has the token `id`.
@@ -404,8 +414,11 @@ impl Loop {
     fn tick(&mut self, now: Instant, paused: Duration) {
         self.hear(epoll::IN);
         self.sweep(now);
-        for watched in self.reactor.all_watched() {
-            watched.check_deadlines(now, paused);
+        self.reactor.due.pass(|watched| watched.check_deadlines(now, paused));
+        if self.reactor.due.is_lost() {
+            for watched in self.reactor.all_watched() {
+                watched.check_deadlines(now, paused);
+            }
         }
     }
 
