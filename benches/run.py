@@ -12,6 +12,7 @@ guest is shown too. Writes OUT.json and OUT.svg.
 import argparse
 import contextlib
 import glob
+import itertools
 import json
 import os
 import re
@@ -32,6 +33,7 @@ TCP = [("write", 4 * KIB, 128), ("read", 4 * KIB, 128), ("write", 64 * KIB, 16),
 TCP += [(op, *shape) for shape in ((MIB, 16), (16 * MIB, 4)) for op in ("write", "read")]
 OWN = [("write", 64 * KIB, 16), ("write", MIB, 16), ("write", 16 * MIB, 4)]
 LINES = (1, 2, 4, 8)
+PEERS = (4, 16)
 LINE_GB = 50  # of a simulated line of 400 Gbit/s
 CURVE = [4 * KIB, 16 * KIB, 64 * KIB, 256 * KIB, MIB, 4 * MIB, 16 * MIB]
 GUEST = os.path.join(TOP, "target", "rxe", "out", "bench", "table")
@@ -60,8 +62,8 @@ def simulated(count, gbps, latency_us, op_ns):
 class Runs:
     """Runs one column once, and returns what it measured: GB/s, CPU seconds per GB of both ends, and latencies in us."""
 
-    def __init__(self, seconds, limits):
-        self.seconds, self.limits = seconds, limits
+    def __init__(self, seconds, limits, peers):
+        self.seconds, self.limits, self.peers = seconds, limits, peers
 
     def between(self, kind, shape, env=None, more=None):
         op, block, batch = shape
@@ -83,6 +85,13 @@ class Runs:
         command = [self.limits, what, str(shape[1]), str(shape[2]), str(self.seconds)]
         rate, cpu, *latency = map(float, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
         return {"gb_per_s": rate, "cpu_s_per_gb": cpu, "mean_us": shape[1] / rate / 1e3} | dict(zip(("p50", "p99", "p99.9"), latency))
+
+    def many(self, count, shape, env):
+        """To so many peers at once."""
+        command = [self.peers, str(count), str(shape[1]), str(shape[2]), str(self.seconds)]
+        done = subprocess.run(command, env={**os.environ, **env, "MC_LOG_LEVEL": "ERROR"}, capture_output=True, text=True, check=True)
+        rate, cpu, least, most = map(float, done.stdout.split())
+        return self.found(rate, cpu, shape[1] * shape[2], "") | {"batches_of_peers": [least, most]}
 
     @staticmethod
     def found(rate, cpu, bytes_, text):
@@ -111,15 +120,20 @@ def rows_of(runs, only):
             shape, line = ("write", MIB, 128), {"gb_per_s": LINE_GB * count, "cpu_s_per_gb": 0, "mean_us": 0}
             columns = both(runs, shape, *simulated(count, "400", "2", "10")) | {"limit": lambda line=line: line}
             yield "rates", f"RDMA, {count} x 400 Gb/s simulated", shape, columns, "the lines"
+        shape, line = ("write", MIB, 16), {"gb_per_s": LINE_GB, "cpu_s_per_gb": 0, "mean_us": 0}
+        for count in PEERS:
+            columns = {"ours": lambda count=count: runs.many(count, shape, simulated(1, "400", "2", "10")[0]), "limit": lambda: line}
+            yield "rates", f"RDMA, {count} peers at once over 400 Gb/s simulated", shape, columns, "the line"
         shape = ("write", 64 * KIB, 128)
         yield "rates", "RDMA, infinitely fast NIC simulated", shape, both(runs, shape, *simulated(1, "inf", "0", "0")), ""
     if "latency" in only:
-        shape = ("write", 4 * KIB, 1)
         for shape in (("write", 4 * KIB, 1), ("read", 4 * KIB, 1)):
             yield "latency", "TCP", shape, both(runs, shape) | {"limit": lambda shape=shape: runs.limit("pingpong", shape)}, "a plain socket"
             yield "latency", "RDMA, 2 us simulated", shape, both(runs, shape, *simulated(1, "400", "2", "10")), ""
-        for memory in ("shared", "private") if "shm" in flags_of_bench() else ():
-            columns = {"ours": lambda memory=memory: runs.between("ours", shape, None, {"protocol": "shm", "memory": memory})}
+        memories = ("shared", "private") if "shm" in flags_of_bench() else ()
+        for memory, shape in itertools.product(memories, (("write", 4 * KIB, 1), ("read", 4 * KIB, 1))):
+            flags = {"protocol": "shm", "memory": memory}
+            columns = {"ours": lambda shape=shape, flags=flags: runs.between("ours", shape, None, flags)}
             yield "latency", f"same host, {memory} memory", shape, columns, ""
         columns = {"ours": lambda: runs.own(shape), "limit": lambda: runs.limit("memcpy", shape)}
         yield "latency", "own segment", shape, columns, "memcpy"
@@ -234,10 +248,14 @@ def main():
     found = {"machine": machine(), "runs": options.runs, "seconds_per_run": 1 if options.quick else 2}
     try:
         with tempfile.TemporaryDirectory() as folder:
-            limits = os.path.join(folder, "limits")
-            source = os.path.join(TOP, "benches", "limits.c")
-            subprocess.run(["cc", "-std=c11", "-O2", "-D_GNU_SOURCE", source, "-o", limits], check=True)
-            found["rows"] = list(measured(options, Runs(found["seconds_per_run"], limits)))
+            programs = [os.path.join(folder, name) for name in ("limits", "peers")]
+            library = os.path.dirname(os.path.abspath(os.environ.get("TE_LIB") or os.path.join(TOP, "target", "release", "lib")))
+            linked = [f"-I{TOP}/include", f"-L{library}", f"-Wl,-rpath,{library}", "-ltransfer_engine"]
+            for program in programs:
+                source = os.path.join(TOP, "benches", os.path.basename(program) + ".c")
+                flags = linked if program.endswith("peers") else []
+                subprocess.run(["cc", "-std=c11", "-O2", "-D_GNU_SOURCE", source, "-o", program, *flags], check=True)
+            found["rows"] = list(measured(options, Runs(found["seconds_per_run"], *programs)))
     finally:
         for left in glob.glob(f"/dev/shm/simverbs-*bench-{os.getpid()}*"):
             os.remove(left)
