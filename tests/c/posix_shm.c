@@ -301,6 +301,39 @@ static void proven_later(void) {
     object_free(&object);
 }
 
+/* Descriptors of this process that lead to the object: its own is one. */
+static int opened(const object_t *object) {
+    int count = 0;
+    for (int fd = 0; fd < 256; fd++) {
+        struct stat one, other;
+        count += fstat(fd, &one) == 0 && fstat(object->fd, &other) == 0 && one.st_dev == other.st_dev && one.st_ino == other.st_ino;
+    }
+    return count;
+}
+
+/* The last descriptors are the host program's: an object is opened for a request, and not kept. */
+static void scarce(void) {
+    object_t object = object_new(), other = object_new();
+    segment_id_t target = published(object.name, object.at, BYTES);
+    CHECK_EQ("a WRITE", transfer_once(engine, request(OPCODE_WRITE, bytes, target, (uintptr_t)object.at, 64), END_MS), STATUS_COMPLETED);
+    CHECK_EQ("its object stays open", opened(&object), 2);
+    struct rlimit before, few = {.rlim_cur = 256};
+    getrlimit(RLIMIT_NOFILE, &before);
+    few.rlim_max = before.rlim_max;
+    REQUIRE("the limit of descriptors is lowered", setrlimit(RLIMIT_NOFILE, &few) == 0);
+    int last = -1, taken[256], count = 0;
+    while (last < 224 && (last = fcntl(0, F_DUPFD_CLOEXEC, 0)) >= 0) taken[count++] = last;
+    REQUIRE("descriptors are scarce", last >= 224);
+    publish(other.name, other.at, BYTES);
+    CHECK_EQ("the descriptor is read again", syncSegmentCache(engine), 0);
+    CHECK_EQ("a WRITE to another object", transfer_once(engine, request(OPCODE_WRITE, bytes, target, (uintptr_t)other.at, 64), END_MS), STATUS_COMPLETED);
+    CHECK_EQ("which is closed again", opened(&other), 1);
+    while (count > 0) close(taken[--count]);
+    setrlimit(RLIMIT_NOFILE, &before);
+    object_free(&object);
+    object_free(&other);
+}
+
 static void in_traffic(void) {
     object_t object = object_new();
     uint64_t addr = (uintptr_t)object.at;
@@ -324,6 +357,12 @@ static void in_traffic(void) {
     object_free(&object);
     object = object_new();
     target = published(object.name, object.at, BYTES);
+    batch = all(target, (uintptr_t)object.at);
+    CHECK_EQ("removed in traffic", removeLocalSegment(engine, fake->name), 0);
+    CHECK_EQ("what was there goes on", mte_wait_batch(engine, batch, END_MS), 0);
+    CHECK_EQ("to its end", await_task(engine, batch, SLOTS - 1, 0), STATUS_COMPLETED);
+    CHECK_EQ("its batch is freed", freeBatchID(engine, batch), 0);
+    target = published(object.name, object.at, BYTES);
     all(target, (uintptr_t)object.at);
     destroyTransferEngine(engine);
     munmap(bytes, BYTES);
@@ -342,6 +381,7 @@ int main(void) {
     somebody_else();
     proven_later();
     succeeded();
+    scarce();
     in_traffic();
     setenv("MC_POSIX_SHM", "0", 1);
     engine = engine_open();
