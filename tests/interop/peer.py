@@ -43,8 +43,15 @@ class Memory:
 class SharedMemory:
     """What upstream allocates in POSIX shared memory (0.3.14 with MC_FORCE_SHM=1); its Python engine has no function for it."""
 
+    ALLOCATE = "_ZN8mooncake14TransferEngine20allocateSharedMemoryEm"
+
+    @classmethod
+    def is_in(cls, module):
+        """Releases before 0.3.14 have none."""
+        return hasattr(ctypes.CDLL(module.__file__), cls.ALLOCATE)
+
     def __init__(self, module, engine, length):
-        allocate = ctypes.CDLL(module.__file__)._ZN8mooncake14TransferEngine20allocateSharedMemoryEm
+        allocate = getattr(ctypes.CDLL(module.__file__), self.ALLOCATE)
         allocate.restype, allocate.argtypes = ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_size_t]
         self.addr, self.length = allocate(engine.get_engine_ptr(), length), length
         self.map = memoryview((ctypes.c_char * length).from_address(self.addr)).cast("B")
@@ -145,7 +152,7 @@ class Upstream:
         if self.engine.initialize(name, STORE, PROTOCOL, DEVICES) != 0:
             raise RuntimeError("upstream initialize failed")
         self.segment = f"{name}:{self.engine.get_rpc_port()}" if STORE == "P2PHANDSHAKE" else name
-        self.shares = os.environ.get("MC_FORCE_SHM") == "1" and hasattr(self.engine, "get_engine_ptr")
+        self.shares = os.environ.get("MC_FORCE_SHM") == "1" and hasattr(self.engine, "get_engine_ptr") and SharedMemory.is_in(self.module)
 
     def memory(self, length):
         return SharedMemory(self.module, self.engine, length) if self.shares else Memory(length)
