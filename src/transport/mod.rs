@@ -14,6 +14,7 @@ mod echo;
 pub mod host;
 pub mod incarnation;
 pub mod local;
+pub mod meter;
 pub mod offer;
 pub mod protocol;
 pub mod ranges;
