@@ -505,7 +505,7 @@ const CIRCLES: &[(&str, &[&str])] = &[
     ),
     (
         "a link has its lanes, and a lane that dies hands its requests back to its link",
-        &["transport/tcp/lane.rs", "transport/tcp/link.rs"],
+        &["transport/tcp/lane.rs", "transport/tcp/link/several.rs", "transport/tcp/link.rs"],
     ),
 ];
 
