@@ -205,6 +205,8 @@ config! {
         "inbound data connections served at once, half of them for one address where others want them, and fewer where ulimit -n is low; beyond it the oldest that never made a request is closed, else the new one";
     tcp_sockbuf_bytes: usize = 0, "0", "MC_TCP_SOCKET_BUFFER", int(0..=1 << 30),
         "socket buffer size asked for on data connections, bytes; 0 leaves it to the kernel";
+    tcp_nics: Option<String> = None, "unset", "MC_TCP_NICS", text,
+        "comma list of devices, or of their addresses, that data connections to a peer are spread over by measured rate; each in a subnet of its own that the peer's MC_TCP_NICS names an address of too; unset: the address that everybody knows";
     tcp_congestion: Option<String> = None, "unset", "MC_TCP_CONGESTION", text,
         "congestion control of data connections; unset: the system's, and reno within the host, where pacing only costs";
     tcp_allow_unregistered_source: bool = false, "0", "MC_TCP_ALLOW_UNREGISTERED_SOURCE", on_off,

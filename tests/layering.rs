@@ -76,6 +76,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "transport::counters",
             "transport::host",
             "transport::incarnation",
+            "transport::meter",
             "transport::offer",
             "transport::protocol",
             "transport::ranges",
@@ -102,6 +103,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "handshake::Notification",
             "transport::host",
             "transport::incarnation",
+            "transport::meter",
             "transport::offer",
             "transport::protocol",
             "transport::ranges",
@@ -513,7 +515,7 @@ const CIRCLES: &[(&str, &[&str])] = &[
     ),
     (
         "a link has its lanes, and a lane that dies hands its requests back to its link",
-        &["transport/tcp/lane.rs", "transport/tcp/link.rs"],
+        &["transport/tcp/lane.rs", "transport/tcp/link/several.rs", "transport/tcp/link.rs"],
     ),
 ];
 

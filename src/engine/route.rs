@@ -1,5 +1,6 @@
 //! A segment, as the transports' links know it.
 
+use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
@@ -20,6 +21,8 @@ pub(super) struct SegmentRoute {
     last: ArcSwap<Known>,
     peer: String,
     client: Client,
+    /// Instead of the one in the peer's handshake address.
+    host: Option<IpAddr>,
 }
 
 impl SegmentRoute {
@@ -32,6 +35,7 @@ impl SegmentRoute {
             peer: known.name.clone(),
             last: ArcSwap::new(known),
             client: client.clone(),
+            host: None,
         }
     }
 
@@ -69,12 +73,18 @@ impl Route for SegmentRoute {
     }
 
     fn rpc_address(&self) -> BoxFuture<'_, Result<HostPort>> {
-        Box::pin(async { self.segment()?.rpc_address().await })
+        Box::pin(async {
+            let address = self.segment()?.rpc_address().await?;
+            Ok(match self.host {
+                Some(host) => HostPort { host: host.to_string(), ..address },
+                None => address,
+            })
+        })
     }
 
     fn probe(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
-            let address = self.segment()?.rpc_address().await?;
+            let address = self.rpc_address().await?;
             self.client.probe(&address).await
         })
     }
@@ -82,13 +92,28 @@ impl Route for SegmentRoute {
     fn exchange(&self, message: ConnectionMessage) -> BoxFuture<'_, Result<ConnectionMessage>> {
         Box::pin(async move {
             let segment = self.segment()?;
-            let address = segment.rpc_address().await?;
+            let address = self.rpc_address().await?;
             let answer = self.client.connection(&address, &message).await;
-            if answer.as_ref().is_err_and(|error| matches!(error.code(), Code::Socket | Code::Dns)) {
+            // Another address that does not answer says nothing of the one that is known.
+            let is_usual = self.host.is_none();
+            if is_usual
+                && answer.as_ref().is_err_and(|error| matches!(error.code(), Code::Socket | Code::Dns))
+            {
                 segment.forget_rpc_address();
                 segment.suspect();
             }
             answer
+        })
+    }
+
+    fn by_way_of(&self, host: IpAddr) -> Arc<dyn Route> {
+        Arc::new(SegmentRoute {
+            row: self.row,
+            segment: self.segment.clone(),
+            last: ArcSwap::new(self.last.load_full()),
+            peer: self.peer.clone(),
+            client: self.client.clone(),
+            host: Some(host),
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
@@ -12,8 +12,13 @@ use super::tracked::Tracked;
 
 /// Connects to `address`; the caller sets a limit.
 pub async fn connect(address: SocketAddr) -> io::Result<Tracked<TcpStream>> {
+    connect_from(None, address).await
+}
+
+/// As [`connect`], from the local address `from`.
+pub async fn connect_from(from: Option<IpAddr>, address: SocketAddr) -> io::Result<Tracked<TcpStream>> {
     // tokio's own connect shows the socket only once it is connected.
-    let stream = Tracked::open(|| begin(&address))?;
+    let stream = Tracked::open(|| begin(from, &address))?;
     stream.writable().await?;
     match stream.take_error()? {
         None => Ok(stream),
@@ -21,9 +26,12 @@ pub async fn connect(address: SocketAddr) -> io::Result<Tracked<TcpStream>> {
     }
 }
 
-fn begin(address: &SocketAddr) -> io::Result<TcpStream> {
+fn begin(from: Option<IpAddr>, address: &SocketAddr) -> io::Result<TcpStream> {
     let kind = Type::STREAM.cloexec().nonblocking();
     let socket = Socket::new(Domain::for_address(*address), kind, Some(Protocol::TCP))?;
+    if let Some(from) = from {
+        socket.bind(&SocketAddr::new(from, 0).into())?;
+    }
     match socket.connect(&(*address).into()) {
         Err(error) if !matches!(error.raw_os_error(), Some(libc::EINPROGRESS | libc::EINTR)) => Err(error),
         _ => TcpStream::from_std(socket.into()),

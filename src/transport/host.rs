@@ -1,5 +1,6 @@
 //! The engine, as transports see it: [`Host`] is the engine itself, [`Route`] its knowledge of one peer.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::incarnation;
@@ -67,6 +68,9 @@ pub trait Route: Send + Sync {
 
     /// Sends a connection request (type 0) to the peer's handshake port and returns the reply.
     fn exchange(&self, message: ConnectionMessage) -> BoxFuture<'_, Result<ConnectionMessage>>;
+
+    /// The same route, but for the address at which the peer's handshake port is reached: `host`.
+    fn by_way_of(&self, host: IpAddr) -> Arc<dyn Route>;
 }
 
 /// An offer, and the version of the descriptor that it is from.

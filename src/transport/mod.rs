@@ -15,6 +15,7 @@ mod echo;
 pub mod host;
 pub mod incarnation;
 pub mod local;
+pub mod meter;
 pub mod offer;
 pub mod posix_shm;
 pub mod protocol;

@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 pub mod classes;
+pub mod net;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -31,6 +32,7 @@ pub fn in_child(name: &str, environment: &[(&str, &str)]) -> bool {
         output.status,
         String::from_utf8_lossy(&output.stderr)
     );
+    text.lines().filter(|line| line.starts_with("SKIP")).for_each(|line| println!("{line}"));
     true
 }
 

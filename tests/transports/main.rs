@@ -1,4 +1,4 @@
-//! One suite over every transport: the same cases over TCP, RDMA on the simulated libibverbs, RDMA beside TCP, the memory of
+//! One suite over every transport: the same cases over TCP, TCP over two NICs, RDMA on the simulated libibverbs, RDMA beside TCP, the memory of
 //! engines on one host, the own segment, and a transport that exists for tests only. What only one of them does is tested beside it.
 
 mod cases;
@@ -13,6 +13,7 @@ mod traffic;
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
+use common::net::{Net, BOTH};
 use node::Kind;
 
 /// Runs a case over a transport, as the test `name`, in a process of its own: its settings and, with NICs, its
@@ -35,12 +36,17 @@ fn run(kind: Kind, name: &str, case: fn(Kind)) {
     ];
     let parent = match kind {
         Kind::Rdma | Kind::Both => common::in_simverbs(name, &environment),
+        Kind::Nics => common::in_child(name, &[&environment[..], &[BOTH]].concat()),
         Kind::Tcp | Kind::Shm | Kind::SameHost | Kind::Own | Kind::Echo => {
             common::in_child(name, &environment)
         }
     };
-    if !parent {
-        case(kind);
+    if parent {
+        return;
+    }
+    match kind {
+        Kind::Nics => Net::new(name).iter().for_each(|_| case(kind)),
+        _ => case(kind),
     }
 }
 
@@ -120,5 +126,26 @@ suite! {
     }
     to_extensions {
         buffers_in_another_transports_form_are_reached,
+    }
+}
+
+// Those that need no store: there is none in the namespaces.
+tests! {
+    tcp_over_nics: Nics,
+    {
+        every_size_arrives_in_both_directions,
+        p01_many_requests_of_many_batches_arrive,
+        two_threads_do_not_disturb_each_other,
+        p37_addresses_that_nobody_registered_are_refused,
+        a_notification_follows_its_batch,
+        p02_memory_goes_away_under_traffic,
+        p15_engines_go_away_under_traffic,
+        p02_a_canceled_batch_ends_and_leaves_its_neighbours_alone,
+        p16_a_task_tells_when_it_came_how_far,
+        a_segment_that_is_removed_under_traffic_ends_it,
+        a_segment_that_is_removed_at_once_lives_while_it_has_work,
+        p03_a_peer_that_leaves_under_traffic_fails_its_tasks,
+        memory_that_a_peer_registers_after_a_refusal_is_reached_at_once,
+        p03_a_peer_that_is_killed_under_traffic_fails_its_tasks,
     }
 }

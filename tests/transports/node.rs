@@ -10,6 +10,7 @@ use transfer_engine::engine::Engine;
 use transfer_engine::error::{Code, Error, Result};
 use transfer_engine::memory::Range;
 
+use crate::common::net;
 use crate::memory::{Memory, LEN};
 
 /// Far longer than anything here takes; a case that waits for it has failed.
@@ -27,6 +28,8 @@ pub const STORELESS: &str = "P2PHANDSHAKE";
 pub enum Kind {
     /// Between two engines over loopback.
     Tcp,
+    /// As `Tcp`, in two network namespaces with two links between them.
+    Nics,
     /// Between two engines over simulated NICs.
     #[cfg_attr(not(feature = "rdma"), allow(dead_code))]
     Rdma,
@@ -45,13 +48,13 @@ pub enum Kind {
 
 impl Kind {
     /// Every one.
-    pub const ALL: [Self; 7] =
-        [Kind::Tcp, Kind::Rdma, Kind::Both, Kind::Shm, Kind::SameHost, Kind::Own, Kind::Echo];
+    pub const ALL: [Self; 8] =
+        [Kind::Tcp, Kind::Nics, Kind::Rdma, Kind::Both, Kind::Shm, Kind::SameHost, Kind::Own, Kind::Echo];
 
     /// What its engines install, in this order.
     fn transports(self) -> &'static [&'static str] {
         match self {
-            Kind::Tcp | Kind::Own => &["tcp"],
+            Kind::Tcp | Kind::Nics | Kind::Own => &["tcp"],
             Kind::Rdma => &["rdma"],
             Kind::Both => &["tcp", "rdma"],
             Kind::Shm => &["shm"],
@@ -77,6 +80,14 @@ impl Node {
 
     /// An engine called `name` in the store `connection`.
     pub fn unregistered(kind: Kind, nic: u8, connection: &str, name: &str, memory: Memory) -> Self {
+        if kind == Kind::Nics {
+            let side = if nic == 0 { "a" } else { "b" };
+            return net::inside(side, || Self::here(kind, nic, connection, net::address(side), memory));
+        }
+        Self::here(kind, nic, connection, name, memory)
+    }
+
+    fn here(kind: Kind, nic: u8, connection: &str, name: &str, memory: Memory) -> Self {
         let node = Node { engine: Engine::create(connection, name, false).unwrap(), memory };
         kind.transports().iter().for_each(|name| node.install(name, nic));
         node

@@ -20,7 +20,6 @@ mod inbox;
 mod judge;
 mod link;
 mod memory;
-mod meter;
 mod nic;
 mod offer;
 mod origin;

@@ -7,12 +7,12 @@ use parking_lot::Mutex;
 
 use super::completions::Completions;
 use super::gid::{self, Candidate, LocalGid};
-use super::meter::Meter;
 use super::queue::Queue;
 use super::verbs::{self, Channel, Context, Pd, PortState, Qp};
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::runtime::wakeup::Wakeup;
+use crate::transport::meter::Meter;
 use crate::transport::report::NicReport;
 
 /// RDMA READs under way per queue pair; upstream's value.

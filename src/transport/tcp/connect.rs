@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -11,7 +12,9 @@ use tokio::time::timeout;
 
 use super::fence::Mark;
 use super::offer;
+use super::path::Path;
 use super::pipeline::Terms;
+use super::rail::Rail;
 use super::shared::{set_options, stays_here, Endpoint, Shared};
 use super::sock::Socket;
 use super::wire::{Header, HEADER_LEN, INCARNATION_LEN, OK_FRAME, REJECTED_FRAME, STATUS_LEN};
@@ -33,6 +36,8 @@ pub(super) struct Connection {
     pub mark: Option<Mark>,
     /// It does not leave this host.
     pub within_host: bool,
+    /// What it goes over, if the peer has several addresses.
+    pub rail: Option<Arc<Rail>>,
 }
 
 /// How long a peer may take to accept and to prove a connection, and to tell its descriptor once it has not: at the most,
@@ -40,6 +45,12 @@ pub(super) struct Connection {
 /// seconds.
 const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 const SILENT_PEER_LIMIT: Duration = Duration::from_secs(1);
+/// The same for one of several addresses of the peer. Chosen: one lost packet is sent again by then, and where all NICs of
+/// a peer are dead there is still time for the address that everybody knows.
+const RAIL_LIMIT: Duration = Duration::from_secs(2);
+/// How long a peer may take to take a connection over a rail that is tried because nothing moves on it. Chosen: any network
+/// that a NIC is for is faster by far, and whatever is stuck on a dead NIC waits for this.
+const TRIAL_LIMIT: Duration = Duration::from_secs(1);
 /// How long the descriptor is read again before an attempt, after a connection was lost. Chosen: a store or a peer that works
 /// tells it in milliseconds; with the limit above, an attempt to a stopped peer ends within five seconds.
 const REREAD_LIMIT: Duration = Duration::from_millis(1500);
@@ -49,9 +60,24 @@ const REREAD_LIMIT: Duration = Duration::from_millis(1500);
 const STEPS: u32 = 3;
 
 /// As [`try_connect`], but never longer than [`STEPS`] allow, name look-ups included.
-pub(super) async fn connect(shared: &Shared, route: &dyn Route, reread: bool) -> Result<Connection> {
+pub(super) async fn connect(
+    shared: &Shared,
+    route: &dyn Route,
+    reread: bool,
+    rail: Option<&Arc<Rail>>,
+) -> Result<Connection> {
     let limit = STEPS * shared.config.connect_timeout;
-    timeout(limit, try_connect(shared, route, reread)).await.unwrap_or_else(|_| {
+    let attempt = async {
+        let path = rail.and_then(|rail| rail.path.as_ref());
+        let connection = try_connect(shared, route, reread, path).await?;
+        if rail.is_some() && path.is_none() {
+            let what = "its usual address, because none of its NICs' answered";
+            let endpoint = offer::endpoint(route).await?;
+            shared.note_fallback(&shared.stats.fallback_one_address, what, &endpoint)?;
+        }
+        Ok(Connection { rail: rail.cloned(), ..connection })
+    };
+    timeout(limit, attempt).await.unwrap_or_else(|_| {
         let text = format!("no connection within {} s; check the peer, the route and DNS", limit.as_secs());
         Err(Error::new(Code::Socket, text).transient(Class::Timeout).peer(route.peer()))
     })
@@ -59,13 +85,18 @@ pub(super) async fn connect(shared: &Shared, route: &dyn Route, reread: bool) ->
 
 /// Connects to where `route` points. The descriptor is read again before the attempt with `reread`, else after a failed
 /// one, because a peer that restarted has another port.
-async fn try_connect(shared: &Shared, route: &dyn Route, reread: bool) -> Result<Connection> {
+async fn try_connect(
+    shared: &Shared,
+    route: &dyn Route,
+    reread: bool,
+    path: Option<&Path>,
+) -> Result<Connection> {
     if reread {
         // Whether that succeeds does not matter: a store that is down must not stop transfers to known peers.
         refresh(shared, route, REREAD_LIMIT).await;
     }
     let endpoint = offer::endpoint(route).await?;
-    let failed = match attempt(shared, &endpoint).await {
+    let failed = match attempt(shared, &endpoint, path).await {
         Ok(connection) => return Ok(connection),
         Err(error) => error,
     };
@@ -79,7 +110,17 @@ async fn try_connect(shared: &Shared, route: &dyn Route, reread: bool) -> Result
     if fresh == endpoint {
         return Err(failed);
     }
-    attempt(shared, &fresh).await
+    attempt(shared, &fresh, path).await
+}
+
+/// Whether the peer's data port can be reached by `path`, and serves: an error says why not.
+pub(super) async fn try_out(shared: &Shared, route: &dyn Route, path: &Path) -> Result<()> {
+    let endpoint = offer::endpoint(route).await?;
+    let attempt = timeout(TRIAL_LIMIT, attempt(shared, &endpoint, Some(path)));
+    let silent = || {
+        no_answer(Some(path), SocketAddr::new(path.remote, endpoint.port), TRIAL_LIMIT).peer(&endpoint.peer)
+    };
+    attempt.await.unwrap_or_else(|_| Err(silent())).map(drop)
 }
 
 /// Reads the descriptor again; `false` if that failed or took too long.
@@ -92,7 +133,7 @@ async fn refresh(shared: &Shared, route: &dyn Route, limit: Duration) -> bool {
     false
 }
 
-async fn attempt(shared: &Shared, endpoint: &Endpoint) -> Result<Connection> {
+async fn attempt(shared: &Shared, endpoint: &Endpoint, path: Option<&Path>) -> Result<Connection> {
     let config = &shared.config;
     let v2 = endpoint.proto_version >= 2 && !config.tcp_force_v1;
     let reusable = endpoint.proto_version >= 2 && config.tcp_pool;
@@ -106,9 +147,13 @@ async fn attempt(shared: &Shared, endpoint: &Endpoint) -> Result<Connection> {
         shared.note_fallback(&shared.stats.fallback_one_shot, what, endpoint)?;
     }
     let mut last = None;
-    for address in resolve(&endpoint.host, endpoint.port, Family::Any).await? {
-        let limit = config.connect_timeout.min(ANSWER_LIMIT);
-        match timeout(limit, sockets::connect(address)).await {
+    let addresses = match path {
+        Some(path) => vec![SocketAddr::new(path.remote, endpoint.port)],
+        None => resolve(&endpoint.host, endpoint.port, Family::Any).await?,
+    };
+    let limit = config.connect_timeout.min(if path.is_some() { RAIL_LIMIT } else { ANSWER_LIMIT });
+    for address in addresses {
+        match timeout(limit, sockets::connect_from(path.map(|path| path.local), address)).await {
             Ok(Ok(stream)) => return prepare(shared, endpoint, stream, v2, reusable).await,
             Ok(Err(error)) => {
                 let hint = match error.raw_os_error() {
@@ -119,11 +164,11 @@ async fn attempt(shared: &Shared, endpoint: &Endpoint) -> Result<Connection> {
                 };
                 last = Some(Error::io(
                     Code::Socket,
-                    format!("cannot connect to data port {address}{hint}"),
+                    format!("cannot connect to data port {address}{}{hint}", from(path)),
                     &error,
                 ));
             }
-            Err(_) => last = Some(no_answer(address, limit)),
+            Err(_) => last = Some(no_answer(path, address, limit)),
         }
     }
     let none = || Error::new(Code::Dns, format!("'{}' has no address", endpoint.host));
@@ -158,7 +203,7 @@ async fn prepare(
     let socket = Socket::new(stream).map_err(|e| failed(&e))?;
     shared.stats.lanes_opened.fetch_add(1, Relaxed);
     let incarnation = endpoint.incarnation.map_or(0, |(id, _)| incarnation::key(&id));
-    Ok(Connection { socket, terms: Terms { v2, reusable, incarnation }, mark, within_host })
+    Ok(Connection { socket, terms: Terms { v2, reusable, incarnation }, mark, within_host, rail: None })
 }
 
 /// Reads the 16-byte cell that holds the peer's incarnation id, and compares it with the descriptor's. The request tells the
@@ -185,9 +230,15 @@ async fn prove(stream: &mut TcpStream, mark: &Mark, cell: u64, endpoint: &Endpoi
     Err(Error::new(Code::Socket, text).transient(Class::Metadata).peer(&endpoint.peer))
 }
 
-fn no_answer(address: SocketAddr, limit: Duration) -> Error {
+/// Where an attempt began, for messages.
+fn from(path: Option<&Path>) -> String {
+    path.map(|path| format!(" from {} ({})", path.local, path.device)).unwrap_or_default()
+}
+
+fn no_answer(path: Option<&Path>, address: SocketAddr, limit: Duration) -> Error {
+    let from = from(path);
     let text = format!(
-        "no answer from data port {address} within {} s; is the peer stopped? check the route and firewalls \
+        "no answer from data port {address}{from} within {} s; is the peer stopped? check the route and firewalls \
          (MC_HANDSHAKE_CONNECT_TIMEOUT)",
         limit.as_secs()
     );

@@ -57,22 +57,29 @@ impl Mark {
     }
 }
 
+/// Ways to one peer's handshake port: by the address that everybody knows, or by those of its NICs; at least one. Those that
+/// are more likely to work come first.
+pub(super) type Routes = Vec<Arc<dyn Route>>;
+
 /// Asks until the peer confirms that its end is closed, for [`WORD_LIMIT`] at the most, and only once where nobody listens
 /// any more: a peer that lives has its handshake port. `false`: it has not.
-pub(super) async fn raise(route: &Arc<dyn Route>, mark: &Mark) -> bool {
-    ask_until(route, mark, Instant::now() + WORD_LIMIT, false).await
+pub(super) async fn raise(routes: &Routes, mark: &Mark) -> bool {
+    ask_until(routes, mark, Instant::now() + WORD_LIMIT, false).await
 }
 
 /// Asks for [`FOLLOW_LIMIT`] at the most, also where nobody listens for the moment.
-pub(super) async fn follow(route: &Arc<dyn Route>, mark: &Mark) -> bool {
-    ask_until(route, mark, Instant::now() + FOLLOW_LIMIT, true).await
+pub(super) async fn follow(routes: &Routes, mark: &Mark) -> bool {
+    ask_until(routes, mark, Instant::now() + FOLLOW_LIMIT, true).await
 }
 
-async fn ask_until(route: &Arc<dyn Route>, mark: &Mark, deadline: Instant, goes_on: bool) -> bool {
+async fn ask_until(routes: &Routes, mark: &Mark, deadline: Instant, goes_on: bool) -> bool {
     let expected = Some(incarnation::hex(&mark.incarnation));
-    for failures in 0.. {
+    let is_only = routes.len() == 1;
+    for (failures, route) in (0..).zip(routes.iter().cycle()) {
         let left = deadline.saturating_duration_since(Instant::now());
-        match tokio::time::timeout(left, route.exchange(mark.question())).await {
+        // The other half is for the next way.
+        let limit = if is_only { left } else { left / 2 };
+        match tokio::time::timeout(limit, route.exchange(mark.question())).await {
             // A successor cannot tell: the peer may only be stopped, and its name taken by another.
             Ok(Ok(answer)) => return answer.own_incarnation == expected && answer.withdraw == Some(true),
             Ok(Err(error)) if error.kind() == Class::Canceled || error.kind() == Class::Rejected => {
@@ -80,7 +87,8 @@ async fn ask_until(route: &Arc<dyn Route>, mark: &Mark, deadline: Instant, goes_
             }
             Ok(Err(error)) if error.errno() == libc::ECONNREFUSED && !goes_on => return false,
             Ok(Err(error)) => tracing::debug!("{} was asked to close a connection: {error}", route.peer()),
-            Err(_) => return false,
+            Err(_) if is_only => return false,
+            Err(_) => {}
         }
         let pause = PAUSES.pause(failures);
         if Instant::now() + pause >= deadline {

@@ -7,11 +7,13 @@
 
 mod errors;
 mod events;
+mod gauge;
 mod interest;
 mod machine;
 mod published;
+mod watched;
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -24,7 +26,7 @@ use super::fence::Mark;
 use super::link::TcpLink;
 use super::liveness;
 use super::pipeline::Pipeline;
-use super::reactor::{thread_failed, Reactor, Watched};
+use super::reactor::{thread_failed, Reactor};
 use super::request::Request;
 use super::shared::Shared;
 use crate::error::Error;
@@ -32,7 +34,9 @@ use crate::memory::Region;
 use crate::transport::host::Route;
 use crate::transport::slice::{canceled, Slice};
 use errors::closed;
+pub(super) use errors::late;
 use events::Why;
+use gauge::Gauge;
 use interest::Interest;
 use machine::{Limits, Machine};
 use published::Published;
@@ -44,6 +48,10 @@ type Action = events::Action<Connection, Down, Error>;
 pub(super) struct Lane {
     /// Token in the reactor.
     pub id: u64,
+    /// Among the lanes of the link.
+    pub place: usize,
+    /// Peers of the link may have several addresses.
+    is_one_of_several_ways: bool,
     link: Weak<TcpLink>,
     shared: Arc<Shared>,
     reactor: Arc<Reactor>,
@@ -60,6 +68,7 @@ struct State {
     exchange: Exchange,
     /// The reactor looks at its deadlines.
     is_minded: bool,
+    gauge: Gauge,
 }
 
 impl State {
@@ -72,13 +81,19 @@ impl State {
 }
 
 impl Lane {
-    /// An unconnected lane of `link`, watched by `reactor`.
-    pub(super) fn new(link: Weak<TcpLink>, shared: Arc<Shared>, reactor: Arc<Reactor>) -> Arc<Self> {
-        let config = &shared.config;
-        let (status_timeout, min_rate) = (config.tcp_status_timeout, config.tcp_min_rate);
-        let limits = Limits { status_timeout, min_rate, asks: !config.tcp_liveness.is_zero() };
+    /// An unconnected lane of `link`, number `place` there, watched by `reactor`.
+    pub(super) fn new(
+        link: Weak<TcpLink>,
+        place: usize,
+        shared: Arc<Shared>,
+        reactor: Arc<Reactor>,
+    ) -> Arc<Self> {
+        let (status_timeout, min_rate) = (shared.config.tcp_status_timeout, shared.config.tcp_min_rate);
+        let limits = Limits { status_timeout, min_rate, asks: !shared.config.tcp_liveness.is_zero() };
         let lane = Arc::new(Lane {
             id: shared.next_lane_id(),
+            place,
+            is_one_of_several_ways: !shared.nics.is_empty(),
             link,
             reactor,
             published: Published::default(),
@@ -87,12 +102,17 @@ impl Lane {
                 machine: Machine::new(limits),
                 pipeline: Pipeline::default(),
                 exchange: Exchange::default(),
-                is_minded: false,
+                is_minded: !shared.nics.is_empty(),
+                gauge: Gauge::default(),
             }),
             shared,
         });
         let watched: Weak<Lane> = Arc::downgrade(&lane);
-        lane.reactor.adopt(lane.id, watched);
+        lane.reactor.adopt(lane.id, watched.clone());
+        // Its rate is forgotten with time, whether it has something to do or not.
+        if lane.is_one_of_several_ways {
+            lane.reactor.mind(watched);
+        }
         lane
     }
 
@@ -136,6 +156,13 @@ impl Lane {
         self.arm(&self.state.lock());
     }
 
+    /// Connects, unless there is a connection or an attempt.
+    pub(super) fn rise(self: &Arc<Self>) {
+        let mut state = self.state.lock();
+        let action = state.machine.on(Event::Wanted, Instant::now);
+        self.perform(state, action);
+    }
+
     /// The attempt to connect has succeeded.
     pub(super) fn attach(self: &Arc<Self>, connection: Connection) {
         self.feed(self.state.lock(), Event::Attached(connection));
@@ -174,6 +201,14 @@ impl Lane {
         self.feed(state, Event::Silent { question, traffic });
     }
 
+    /// The peer cannot be reached where the connection leads, as was found out.
+    pub(super) fn note_unreachable(self: &Arc<Self>, question: u32, error: Error) {
+        self.advance(self.state.lock(), true);
+        let state = self.state.lock();
+        let traffic = state.traffic();
+        self.feed(state, Event::Unreachable { question, traffic, down: Down::Dropped(error) });
+    }
+
     /// Finds out, once for all lanes, whether the peer answers on its handshake port.
     pub(super) async fn note_whether_peer_answers(&self, route: &Arc<dyn Route>) {
         let is_unknown = |link: Arc<TcpLink>| link.liveness().is_unknown();
@@ -194,17 +229,19 @@ impl Lane {
 
     /// Moves what can be moved. `false`: nothing moved.
     fn advance(self: &Arc<Self>, mut state: MutexGuard<'_, State>, read: bool) -> bool {
-        let State { machine, pipeline, exchange, .. } = &mut *state;
+        let State { machine, pipeline, exchange, gauge, .. } = &mut *state;
         let Some(connection) = machine.connection() else { return false };
+        gauge.follow(pipeline);
         match exchange.advance(pipeline, &connection.socket, read, &self.shared.stats) {
             Ok(moved) => {
+                gauge.note_replies(pipeline, read);
                 let (spent, more) = (pipeline.is_spent(), !pipeline.is_empty());
                 if moved.blocked && !self.interest.listed.load(Relaxed) {
                     self.arm(&state);
                 }
                 match moved.replies {
                     true => self.feed(state, Event::Replied { spent, more }),
-                    false => self.publish(&state),
+                    false => self.publish(&mut state),
                 }
                 moved.replies || moved.bytes
             }
@@ -216,25 +253,38 @@ impl Lane {
     }
 
     /// One step of the machine.
-    fn feed(self: &Arc<Self>, mut state: MutexGuard<'_, State>, event: Event) {
-        let action = state.machine.on(event, Instant::now);
+    fn feed(self: &Arc<Self>, state: MutexGuard<'_, State>, event: Event) {
+        self.feed_at(state, event, Instant::now);
+    }
+
+    fn feed_at(
+        self: &Arc<Self>,
+        mut state: MutexGuard<'_, State>,
+        event: Event,
+        now: impl FnOnce() -> Instant,
+    ) {
+        let may_make_room = self.is_one_of_several_ways && !matches!(event, Event::Pushed { .. });
+        let action = state.machine.on(event, now);
         self.perform(state, action);
+        if may_make_room {
+            self.link.upgrade().into_iter().for_each(|link| link.deal());
+        }
     }
 
     /// Connections are watched, left and asked for under the lock; requests end and go elsewhere without it.
-    fn perform(self: &Arc<Self>, state: MutexGuard<'_, State>, action: Option<Action>) {
-        let Some(action) = action else { return self.publish(&state) };
+    fn perform(self: &Arc<Self>, mut state: MutexGuard<'_, State>, action: Option<Action>) {
+        let Some(action) = action else { return self.publish(&mut state) };
         match action {
             Action::Connect => {
                 self.connect();
-                self.publish(&state);
+                self.publish(&mut state);
             }
             Action::Send => {
                 self.advance(state, false);
             }
             Action::Begin => self.begin(state),
             Action::Ask(question) => {
-                self.publish(&state);
+                self.publish(&mut state);
                 let limit = self.silence_limit(&state);
                 drop(state);
                 self.link.upgrade().into_iter().for_each(|link| link.ask(self.clone(), question, limit));
@@ -246,7 +296,7 @@ impl Lane {
                 if connect {
                     self.connect();
                 }
-                self.publish(&state);
+                self.publish(&mut state);
             }
             Action::TakeDown(connection, why) => {
                 let (mark, rail) = (connection.mark.clone(), connection.socket.ends());
@@ -290,13 +340,14 @@ impl Lane {
     }
 
     fn begin(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
-        let State { machine, pipeline, .. } = &mut *state;
-        let Some(Connection { socket, terms, .. }) = machine.connection() else { return };
+        let State { machine, pipeline, gauge, .. } = &mut *state;
+        let Some(Connection { socket, terms, rail, .. }) = machine.connection() else { return };
         if let Err(error) = self.interest.watch(&self.reactor, socket.fd(), self.id) {
             return self.feed(state, Event::AttachRefused(errors::unwatchable(&error)));
         }
+        gauge.go_over(rail);
         let strangers = pipeline.open(*terms);
-        self.publish(&state);
+        self.publish(&mut state);
         drop(state);
         strangers.into_iter().for_each(|request| self.refuse(request));
     }
@@ -332,8 +383,13 @@ impl Lane {
         let fenced = mark.is_some() && link.is_some();
         let rules = Rules { peer: &peer, rail, fenced, resend_writes: config.tcp_resend_writes };
         let Ends { failed, again, behind, trails } = state.pipeline.tear_down(&down, &rules);
-        self.publish(&state);
+        self.publish(&mut state);
+        let rail = state.gauge.rail().cloned();
         drop(state);
+        if let (Down::Dropped(error), Some(rail)) = (&down, rail) {
+            rail.note_failure(error);
+            self.shared.stats.rails_failed.fetch_add(1, Relaxed);
+        }
         if !idle {
             self.shared.stats.lanes_lost.fetch_add(1, Relaxed);
         }
@@ -366,11 +422,12 @@ impl Lane {
     /// Takes every request off the lane and lets go of the lock.
     fn empty(&self, mut state: MutexGuard<'_, State>) -> Vec<Request> {
         let requests = state.pipeline.close();
-        self.publish(&state);
+        self.publish(&mut state);
         requests
     }
 
-    fn publish(&self, state: &State) {
+    fn publish(&self, state: &mut State) {
+        state.gauge.follow(&state.pipeline);
         self.published.update(state.machine.stage(), &state.pipeline);
     }
 
@@ -379,56 +436,6 @@ impl Lane {
             let wants_to_send = state.pipeline.wants_to_send();
             self.interest.arm(&self.reactor, connection.socket.fd(), self.id, wants_to_send);
         }
-    }
-}
-
-impl Watched for Lane {
-    fn on_ready(self: Arc<Self>) -> bool {
-        self.interest.note_event();
-        self.look()
-    }
-
-    /// Nothing is done while another thread is at it, or a caller polls.
-    fn look(self: Arc<Self>) -> bool {
-        let Some(state) = self.state.try_lock() else {
-            return false;
-        };
-        if self.interest.is_polled(|| self.shared.now_us()) {
-            return false;
-        }
-        self.advance(state, true);
-        // Locked anew: after a teardown there is nothing to arm.
-        self.arm(&self.state.lock());
-        true
-    }
-
-    fn listed(&self) -> &AtomicBool {
-        &self.interest.listed
-    }
-
-    fn abort(self: Arc<Self>, region: &Region) {
-        Lane::abort(&self, region);
-    }
-
-    fn check_deadlines(self: Arc<Self>, now: Instant, paused: Duration) -> bool {
-        if !self.published.is_busy() {
-            let mut state = self.state.lock();
-            state.is_minded = !state.pipeline.is_empty();
-            return state.is_minded;
-        }
-        if self.shared.config.slice_timeout.is_some() {
-            let due = |slice: &Slice| slice.work().deadline().is_some_and(|deadline| deadline <= now);
-            self.abandon(due, &errors::late(self.peer()));
-        }
-        let mut state = self.state.lock();
-        let (awaited, traffic) = (state.pipeline.awaited_bytes(), state.traffic());
-        let action = state.machine.on(Event::Tick { awaited, traffic, paused }, || now);
-        self.perform(state, action);
-        true
-    }
-
-    fn close(self: Arc<Self>, error: &Error) {
-        Lane::close(&self, error);
     }
 }
 

@@ -1,5 +1,7 @@
 //! The way to one peer: a few lanes, the choice among them, and what happens to requests
-//! whose lane died.
+//! whose lane died. A peer that has several addresses is a matter of `several`.
+
+mod several;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::Arc;
@@ -17,6 +19,7 @@ use crate::memory::Region;
 use crate::transport::host::Route;
 use crate::transport::slice::{canceled, Slice, Trail};
 use crate::transport::Link;
+use several::Several;
 
 /// Payload bytes of a submit call that go to one lane before a lane is chosen anew. Chosen: small requests of a call stay
 /// together, since many of them leave in one send, and large calls spread over the lanes.
@@ -41,23 +44,27 @@ pub(super) struct TcpLink {
     /// WRITEs that wait for the peer's word.
     parked: Parked,
     liveness: Liveness,
+    /// What there is beside, where `MC_TCP_NICS` names addresses of ours.
+    several: Option<Several>,
 }
 
 impl TcpLink {
     /// A link without connections; the first request makes one.
     pub(super) fn new(shared: &Arc<Shared>, route: Arc<dyn Route>) -> Arc<Self> {
-        let count = match shared.config.tcp_lanes {
-            0 => LANES,
-            count => count,
-        };
+        let count = lanes_wanted(shared);
+        let several = Several::new(shared, count);
+        let lanes = several.as_ref().map_or(count, |several| several.lanes);
         Arc::new_cyclic(|me| TcpLink {
-            lanes: (0..count).map(|_| Lane::new(me.clone(), shared.clone(), shared.next_reactor())).collect(),
+            lanes: (0..lanes)
+                .map(|place| Lane::new(me.clone(), place, shared.clone(), shared.next_reactor()))
+                .collect(),
             spread: Arc::new(AtomicUsize::new(count)),
             shared: shared.clone(),
             route,
             stale: AtomicBool::new(false),
             parked: Parked::default(),
             liveness: Liveness::default(),
+            several,
         })
     }
 
@@ -70,13 +77,15 @@ impl TcpLink {
     pub(super) fn connect(&self, lane: Arc<Lane>) {
         let (shared, route) = (self.shared.clone(), self.route.clone());
         let (reread, spread) = (self.stale.swap(false, Relaxed), self.spread.clone());
+        let rail = self.rail_of(lane.place);
         self.shared.control.spawn(async move {
             let guard = ConnectGuard(Some(lane));
-            let outcome = connect::connect(&shared, &*route, reread).await;
+            let outcome = connect::connect(&shared, &*route, reread, rail.as_ref()).await;
             let Some(lane) = guard.done() else { return };
             match outcome {
                 Ok(connection) => {
                     spread.store(worth_using(&shared, &connection), Relaxed);
+                    rail.iter().for_each(|rail| rail.note_connected());
                     lane.attach(connection);
                 }
                 Err(error) => return lane.connect_failed(error),
@@ -89,8 +98,11 @@ impl TcpLink {
 
     /// Finds out whether the peer is alive, on the control plane, and tells the lane.
     pub(super) fn ask(&self, lane: Arc<Lane>, question: u32, limit: Duration) {
-        let route = self.route.clone();
         let answers = self.liveness.answers();
+        if let Some(rail) = self.rail_of(lane.place) {
+            return self.try_out(lane, rail, question, limit);
+        }
+        let route = self.route.clone();
         self.shared.control.spawn(async move {
             lane.answer(question, !answers || liveness::is_alive(&route, limit).await);
         });
@@ -105,6 +117,7 @@ impl TcpLink {
     /// connecting gets none of them: they could be handed around for ever.
     pub(super) fn connect_failed(&self, failed: &Arc<Lane>, waiting: Vec<Request>, error: Error) {
         self.stale.store(true, Relaxed);
+        let Some(waiting) = self.rail_failed(failed, waiting, &error) else { return };
         let others = self.lanes.iter().filter(|lane| !Arc::ptr_eq(lane, failed) && lane.published.is_up());
         match others.min_by_key(|lane| lane.published.load()) {
             Some(lane) => lane.push(waiting.into_iter()),
@@ -137,14 +150,14 @@ impl TcpLink {
         };
         // Whoever gave them up on their way here has found them nowhere.
         self.abandon_parked();
-        let (link, route) = (self.clone(), self.route.clone());
+        let (link, routes) = (self.clone(), self.routes());
         self.shared.control.spawn(async move {
             let guard = ParkGuard { link, ticket };
-            let mut closed = fence::raise(&route, &mark).await;
+            let mut closed = fence::raise(&routes, &mark).await;
             let trails = guard.leave(closed);
             drop(guard);
             if !closed && !trails.is_empty() {
-                closed = fence::follow(&route, &mark).await;
+                closed = fence::follow(&routes, &mark).await;
             }
             if closed {
                 trails.into_iter().for_each(Trail::end);
@@ -177,8 +190,15 @@ impl TcpLink {
             }
         };
         let mut requests = requests.inspect(note).peekable();
-        if requests.peek().is_some() {
-            self.choose().push(requests);
+        if requests.peek().is_none() {
+            return;
+        }
+        match self.of_several() {
+            Some(several) => {
+                several.waiting.put(requests);
+                self.deal();
+            }
+            None => self.choose().push(requests),
         }
     }
 
@@ -186,6 +206,7 @@ impl TcpLink {
     pub(super) fn abort(&self, region: &Region) {
         self.lanes.iter().for_each(|lane| lane.abort(region));
         self.parked.abandon(|slice| slice.is_in(region), Request::fail_revoked);
+        self.abandon_waiting(|slice| slice.is_in(region), Request::fail_revoked);
     }
 
     fn abandon_parked(&self) {
@@ -207,6 +228,10 @@ impl Link for TcpLink {
     }
 
     fn submit(&self, slices: Vec<Slice>, incarnation: u64) {
+        if let Some(several) = self.of_several() {
+            several.waiting.put(slices.into_iter().map(|slice| Request::new(slice, incarnation)));
+            return self.deal();
+        }
         let mut slices = slices.into_iter().peekable();
         while slices.peek().is_some() {
             let mut run = 0;
@@ -231,6 +256,7 @@ impl Link for TcpLink {
     fn give_up(&self) {
         self.lanes.iter().for_each(|lane| lane.give_up());
         self.abandon_parked();
+        self.abandon_waiting(Slice::is_given_up, |request| request.fail(canceled()));
     }
 
     fn peer_lives(&self) -> Option<bool> {
@@ -243,6 +269,7 @@ impl Link for TcpLink {
 
     fn close(&self, error: &Error) {
         self.parked.close();
+        self.several.iter().for_each(|several| several.waiting.close(error));
         self.lanes.iter().for_each(|lane| lane.close(error));
         self.parked.abandon(|_| true, |request| request.fail(error.clone()));
     }
@@ -255,8 +282,16 @@ impl Link for TcpLink {
 fn worth_using(shared: &Shared, connection: &connect::Connection) -> usize {
     let is_free = shared.config.tcp_lanes == 0;
     match is_free && connection.within_host && connection.terms.reusable {
-        true => shared.reactors().len(),
-        false => usize::MAX,
+        true => shared.reactors().len().min(LANES),
+        false => lanes_wanted(shared),
+    }
+}
+
+/// Lanes to a peer that has one address.
+fn lanes_wanted(shared: &Shared) -> usize {
+    match shared.config.tcp_lanes {
+        0 => LANES,
+        count => count,
     }
 }
 

@@ -54,6 +54,17 @@ impl Liveness {
     }
 }
 
+/// Asks over one of `routes` after the other, for so long in all; see [`is_alive`].
+pub(super) async fn is_alive_by(routes: &[Arc<dyn Route>], limit: Duration) -> bool {
+    let share = limit / u32::try_from(routes.len()).unwrap_or(u32::MAX).max(1);
+    for route in routes {
+        if is_alive(route, share).await {
+            return true;
+        }
+    }
+    false
+}
+
 /// Asks for so long. An answer, or a failure of our own, counts as life: a store that does not say where to ask, or that this
 /// process was stopped meanwhile.
 pub(super) async fn is_alive(route: &Arc<dyn Route>, limit: Duration) -> bool {
@@ -90,6 +101,7 @@ mod tests {
     use crate::runtime::BoxFuture;
     use crate::transport::host::Offered;
     use std::future::{pending, ready};
+    use std::net::IpAddr;
 
     /// Chosen: short, because every case lasts so long.
     const LIMIT: Duration = Duration::from_millis(20);
@@ -152,6 +164,10 @@ mod tests {
 
         fn exchange(&self, _: ConnectionMessage) -> BoxFuture<'_, Result<ConnectionMessage>> {
             Box::pin(pending())
+        }
+
+        fn by_way_of(&self, _: IpAddr) -> Arc<dyn Route> {
+            Arc::new(*self)
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod accept;
 mod ahead;
+mod choice;
 mod connect;
 mod ends;
 mod exchange;
@@ -11,9 +12,12 @@ mod inbound;
 mod lane;
 mod link;
 mod liveness;
+mod nics;
 mod offer;
 mod parked;
+mod path;
 mod pipeline;
+mod rail;
 mod reactor;
 mod replies;
 mod request;
@@ -23,6 +27,7 @@ mod sock;
 mod stats;
 mod table;
 mod transport;
+mod waiting;
 pub mod wire;
 
 pub use row::Row;

@@ -18,6 +18,7 @@ use crate::error::{Class, Code, Error, Result};
 use crate::memory::Registry;
 use crate::observe::log::RateLimit;
 use crate::runtime::control::Control;
+use crate::runtime::interfaces::Interface;
 use crate::transport::host::Host;
 use crate::transport::slice::Op;
 
@@ -64,6 +65,8 @@ pub(super) struct Shared {
     pub incarnation: [u8; wire::INCARNATION_LEN],
     /// Counters.
     pub stats: Stats,
+    /// The addresses that `MC_TCP_NICS` names.
+    pub nics: Vec<Interface>,
     /// Keeps repeated warnings rare.
     pub log: RateLimit,
     started: Instant,
@@ -78,13 +81,14 @@ pub(super) struct Shared {
 
 impl Shared {
     /// What is shared by a transport of which nothing runs yet.
-    pub(super) fn new(host: &dyn Host) -> Self {
+    pub(super) fn new(host: &dyn Host, nics: Vec<Interface>) -> Self {
         Shared {
             config: host.config().clone(),
             registry: host.registry().clone(),
             control: host.control().clone(),
             incarnation: *host.incarnation(),
             stats: Stats::default(),
+            nics,
             log: RateLimit::default(),
             started: Instant::now(),
             next_lane: AtomicU64::new(1),

@@ -14,6 +14,8 @@ counters! {
     lanes_opened,
     /// Connections that died with requests on them.
     lanes_lost,
+    /// Connections over one of several addresses of a peer that failed, or could not be made.
+    rails_failed,
     /// Requests sent again after a connection died.
     requests_resent,
     /// Connections accepted from peers.
@@ -30,4 +32,6 @@ counters! {
     fallback_v1,
     /// Connections used for one request only.
     fallback_one_shot,
+    /// Connections to the address that everybody knows, because none of several others worked.
+    fallback_one_address,
 }

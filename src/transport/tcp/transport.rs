@@ -1,5 +1,6 @@
 //! The installed transport: its port, its threads, its links.
 
+use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
@@ -8,15 +9,17 @@ use parking_lot::Mutex;
 use super::link::TcpLink;
 use super::reactor::Reactor;
 use super::shared::{stopping, Shared};
-use super::{accept, fence, offer};
+use super::{accept, fence, nics, offer};
 use crate::error::Result;
 use crate::handshake::ConnectionMessage;
 use crate::memory::Region;
+use crate::runtime::interfaces;
 use crate::runtime::ports::BoundPort;
 use crate::runtime::BoxFuture;
 use crate::segment_desc::SegmentDesc;
 use crate::transport::host::{Host, Route};
 use crate::transport::offer::list_plain;
+use crate::transport::report::RailReport;
 use crate::transport::{Link, Transport};
 
 /// Threads unless `MC_TCP_THREADS` says otherwise: up to so many. Chosen: a peer has four lanes by default, which more threads would
@@ -44,10 +47,14 @@ impl Tcp {
     /// Opens the data port and starts the threads.
     pub(super) fn install(host: Arc<dyn Host>) -> Result<Arc<Self>> {
         let config = host.config();
+        let nics = match &config.tcp_nics {
+            Some(names) => nics::named(names, config.use_ipv6, &interfaces::list()?)?,
+            None => Vec::new(),
+        };
         let bound = BoundPort::dual_stack(config)?;
         let port = bound.port();
         let listener = bound.listen(config.listen_backlog)?;
-        let shared = Arc::new(Shared::new(&*host));
+        let shared = Arc::new(Shared::new(&*host, nics));
         let threads = match config.tcp_threads {
             0 => threads_for(std::thread::available_parallelism().map_or(1, usize::from)),
             count => count,
@@ -77,7 +84,13 @@ impl Transport for Tcp {
     }
 
     fn describe(&self, desc: &mut SegmentDesc) {
-        let ours = offer::Ours { host: &self.host.address().host, port: self.port, cell: self.shared.cell() };
+        let addresses: Vec<IpAddr> = self.shared.nics.iter().map(|nic| nic.address).collect();
+        let ours = offer::Ours {
+            host: &self.host.address().host,
+            port: self.port,
+            cell: self.shared.cell(),
+            addresses: &addresses,
+        };
         offer::describe(&ours, desc);
     }
 
@@ -123,6 +136,11 @@ impl Transport for Tcp {
         for thread in std::mem::take(&mut *self.threads.lock()) {
             let _ = thread.join();
         }
+    }
+
+    /// Those to peers with several addresses.
+    fn rails(&self) -> Vec<RailReport> {
+        self.live_links().iter().flat_map(|link| link.report()).collect()
     }
 
     fn stats(&self) -> Vec<(&'static str, u64)> {

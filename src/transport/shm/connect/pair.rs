@@ -77,6 +77,7 @@ impl Route for Nobody {
     fn refresh(&self) -> BoxFuture<'_, Result<()>> { Box::pin(std::future::pending()) }
     fn rpc_address(&self) -> BoxFuture<'_, Result<HostPort>> { Box::pin(std::future::pending()) }
     fn probe(&self) -> BoxFuture<'_, Result<()>> { Box::pin(std::future::pending()) }
+    fn by_way_of(&self, _: std::net::IpAddr) -> Arc<dyn Route> { Arc::new(nobody()) }
 
     fn exchange(&self, _: ConnectionMessage) -> BoxFuture<'_, Result<ConnectionMessage>> {
         Box::pin(std::future::pending())

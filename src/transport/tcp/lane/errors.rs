@@ -29,7 +29,7 @@ pub(super) fn unwatchable(cause: &std::io::Error) -> Error {
 }
 
 /// The task has a deadline of its own, which has passed.
-pub(super) fn late(peer: String) -> Error {
+pub(in super::super) fn late(peer: String) -> Error {
     timeout("the task's deadline (MC_SLICE_TIMEOUT) passed", peer)
 }
 

@@ -10,6 +10,8 @@ pub(super) enum Event<C, D, E> {
         /// It was empty before: the first of them has its turn.
         first: bool,
     },
+    /// A connection is wanted before there are requests for it.
+    Wanted,
     /// The attempt to connect has succeeded.
     Attached(C),
     /// Answer to [`Action::Begin`]: the connection cannot be watched.
@@ -49,6 +51,15 @@ pub(super) enum Event<C, D, E> {
         question: u32,
         /// As in [`Event::Tick`], now.
         traffic: u64,
+    },
+    /// Answer to [`Action::Ask`]: the peer may live, but not where this connection leads.
+    Unreachable {
+        /// As in [`Event::Silent`].
+        question: u32,
+        /// As in [`Event::Tick`], now.
+        traffic: u64,
+        /// How the connection ends, if nothing has moved.
+        down: D,
     },
     /// The link is closed, or the reactor has ended.
     Closed(E),

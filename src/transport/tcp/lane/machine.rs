@@ -2,7 +2,7 @@
 //! lane to perform before it lets go of its lock.
 //!
 //! ```text
-//!            Pushed                    Attached
+//!        Pushed, Wanted                Attached
 //!   Idle ─────────────► Connecting ──────────────► Up
 //!    ▲ ▲                  │    ▲                   │ │
 //!    │ └─ ConnectFailed ──┘    └── Replied: spent, ┘ │
@@ -140,6 +140,10 @@ impl<C, E: Clone> Machine<C, E> {
                 Phase::Connecting => None,
                 Phase::Closed(error) => Some(Action::Refuse(error.clone())),
             },
+            Event::Wanted => matches!(self.phase, Phase::Idle).then(|| {
+                self.phase = Phase::Connecting;
+                Action::Connect
+            }),
             Event::Attached(connection) => match self.phase {
                 Phase::Connecting => {
                     let silence = Silence::default();
@@ -180,14 +184,9 @@ impl<C, E: Clone> Machine<C, E> {
                 }
                 None
             }
-            Event::Silent { question, traffic } => {
-                let silence = self.silence_of(question)?;
-                if silence.traffic != traffic {
-                    // Something has moved since the last tick.
-                    *silence = Silence::default();
-                    return None;
-                }
-                self.take_down(Why::Silent)
+            Event::Silent { question, traffic } => self.end_silence(question, traffic, Why::Silent),
+            Event::Unreachable { question, traffic, down } => {
+                self.end_silence(question, traffic, Why::Down(down))
             }
             Event::Closed(error) => {
                 if matches!(self.phase, Phase::Closed(_)) {
@@ -232,6 +231,17 @@ impl<C, E: Clone> Machine<C, E> {
         self.questions = self.questions.wrapping_add(1);
         silence.asked = Some(self.questions);
         Some(Action::Ask(self.questions))
+    }
+
+    /// The connection ends, unless the silence does not last in which that question was asked.
+    fn end_silence<D>(&mut self, question: u32, traffic: u64, why: Why<D, E>) -> Option<Action<C, D, E>> {
+        let silence = self.silence_of(question)?;
+        if silence.traffic != traffic {
+            // Something has moved since the last tick.
+            *silence = Silence::default();
+            return None;
+        }
+        self.take_down(why)
     }
 
     /// The silence in which that question was asked, if it lasts.

@@ -23,7 +23,8 @@ fn read(value: Value) -> Result<Option<TcpOffer>> {
 fn what_is_described_is_read_back() {
     let mut desc =
         SegmentDesc { name: "a:1".into(), incarnation: Some("00".repeat(16)), ..SegmentDesc::default() };
-    describe(&Ours { host: "h", port: 7, cell: u64::MAX }, &mut desc);
+    let addresses = ["10.1.0.1", "fd00::1"].map(|text| text.parse().unwrap());
+    describe(&Ours { host: "h", port: 7, cell: u64::MAX, addresses: &addresses }, &mut desc);
     list_plain(&[], &mut desc).unwrap();
     desc.protocol = NAME.into();
     let json = desc.clone().encode();
@@ -31,11 +32,31 @@ fn what_is_described_is_read_back() {
         (&json["protocol"], &json[PROTO_VERSION], &json[BUFFERS]),
         (&json!("tcp"), &json!(2), &json!([]))
     );
+    assert_eq!(json[ADDRESSES], json!(["10.1.0.1", "fd00::1"]));
     let offer = TcpOffer::read(&desc).unwrap().unwrap();
     assert!(offer.leads());
+    assert_eq!(offer.addresses, addresses);
     assert_eq!((offer.host.as_deref(), offer.port, offer.proto_version), (Some("h"), 7, 2));
     assert_eq!(offer.proof(), Some(([0; 16], u64::MAX)));
     assert_eq!(offer.incarnation(), incarnation::key(&[0; 16]));
+}
+
+#[test]
+fn without_nics_of_its_own_it_describes_none() {
+    let mut desc = SegmentDesc::default();
+    describe(&Ours { host: "h", port: 7, cell: 1, addresses: &[] }, &mut desc);
+    assert!(!desc.members.contains_key(ADDRESSES));
+}
+
+#[test]
+fn addresses_are_compared_and_few_and_a_text_that_is_none_is_left_out() {
+    let with_list = |list: Value| read(with(recorded(), "", ADDRESSES, list)).unwrap().unwrap();
+    let some = with_list(json!(["10.1.0.1", "eth0", "10.2.0.1"]));
+    assert_eq!(some.addresses, ["10.1.0.1", "10.2.0.1"].map(|text| text.parse::<IpAddr>().unwrap()));
+    assert!(some.same_as(&with_list(json!(["10.1.0.1", "10.2.0.1"]))));
+    assert!(!some.same_as(&read(recorded()).unwrap().unwrap()));
+    let many: Vec<String> = (0..200).map(|i| format!("10.0.0.{i}")).collect();
+    assert_eq!(with_list(json!(many)).addresses.len(), nics::MOST);
 }
 
 #[test]
@@ -80,6 +101,8 @@ fn what_the_acceptance_table_drops_is_refused_and_named() {
         (whole(PROTO_VERSION, json!(1u64 << 32)), PROTO_VERSION),
         (whole(HOST, json!(1)), HOST),
         (whole(CELL, json!("1")), CELL),
+        (whole(ADDRESSES, json!("10.1.0.1")), ADDRESSES),
+        (whole(ADDRESSES, json!([1])), ADDRESSES),
         (whole(BUFFERS, json!({})), BUFFERS),
         (whole(BUFFERS, json!([1])), "buffers[0]"),
         (buffer("name", json!("")), "name"),

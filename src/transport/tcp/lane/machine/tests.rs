@@ -212,6 +212,32 @@ fn p03_a_peer_that_is_silent_for_a_second_is_asked_once_and_given_up_if_it_does_
 }
 
 #[test]
+fn a_connection_on_which_nothing_moves_ends_if_the_peer_cannot_be_reached_that_way() {
+    let unreachable = |question, traffic| Event::Unreachable { question, traffic, down: "no route" };
+    let mut lane = Lane::up(0);
+    heard(0, &mut lane, 7);
+    assert_eq!(heard(1_000, &mut lane, 7), Some(Ask(1)));
+    assert_eq!(lane.unread(unreachable(1, 8)), None, "something moved");
+    heard(1_100, &mut lane, 8);
+    assert_eq!(heard(2_100, &mut lane, 8), Some(Ask(2)));
+    assert_eq!(lane.unread(unreachable(1, 8)), None, "an answer to another question");
+    assert_eq!(lane.unread(unreachable(2, 8)), Some(TakeDown(1, Why::Down("no route"))));
+    assert!(lane.is_down());
+}
+
+#[test]
+fn a_lane_can_be_connected_before_there_are_requests() {
+    let mut lane = Lane::new();
+    assert_eq!(lane.unread(Event::Wanted), Some(Connect));
+    assert_eq!(lane.unread(Event::Wanted), None, "the attempt is under way");
+    assert_eq!(lane.unread(pushed(true)), None);
+    assert_eq!(lane.at(5, Event::Attached(1)), Some(Begin));
+    assert_eq!(lane.unread(Event::Wanted), None, "there is a connection");
+    lane.unread(Event::Closed("the end"));
+    assert_eq!(lane.unread(Event::Wanted), None, "there will be none");
+}
+
+#[test]
 fn a_peer_that_is_only_slow_is_asked_again_and_again() {
     let mut lane = Lane::up(0);
     heard(0, &mut lane, 7);

@@ -1,4 +1,4 @@
-//! Bytes under way and measured bandwidth of a NIC or a rail.
+//! Bytes under way and measured bandwidth of a NIC or a rail, for the transports that choose by it.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -25,7 +25,7 @@ const FORGET: u64 = 64;
 const GIB: u64 = 1 << 30;
 
 /// Counters that any thread adds to. Threads that meet lose a measurement at the most.
-pub(super) struct Meter {
+pub struct Meter {
     inflight: AtomicU64,
     /// Bytes per second, smoothed.
     estimate: AtomicU64,
@@ -47,7 +47,7 @@ pub(super) struct Meter {
 
 impl Meter {
     /// `port_rate` in bytes per second stands for the bandwidth until something was measured.
-    pub(super) fn new(port_rate: u64) -> Self {
+    pub fn new(port_rate: u64) -> Self {
         let port_rate = port_rate.max(1);
         Meter {
             inflight: AtomicU64::new(0),
@@ -65,22 +65,22 @@ impl Meter {
     }
 
     /// The rate assumed at first.
-    pub(super) fn port_rate(&self) -> u64 {
+    pub fn port_rate(&self) -> u64 {
         self.port_rate
     }
 
     /// Bytes posted or waiting.
-    pub(super) fn inflight(&self) -> u64 {
+    pub fn inflight(&self) -> u64 {
         self.inflight.load(Relaxed)
     }
 
     /// Measured bytes per second.
-    pub(super) fn bytes_per_second(&self) -> u64 {
+    pub fn bytes_per_second(&self) -> u64 {
         self.estimate.load(Relaxed)
     }
 
     /// `bytes` are on their way from now on.
-    pub(super) fn begin(&self, bytes: u64, now_ns: u64) {
+    pub fn begin(&self, bytes: u64, now_ns: u64) {
         if self.inflight.fetch_add(bytes, Relaxed) == 0 {
             self.since_ns.store(now_ns, Relaxed);
             self.began_ns.store(now_ns, Relaxed);
@@ -89,14 +89,14 @@ impl Meter {
     }
 
     /// `bytes` left without success.
-    pub(super) fn withdraw(&self, bytes: u64) {
+    pub fn withdraw(&self, bytes: u64) {
         self.inflight.fetch_sub(bytes, Relaxed);
     }
 
     /// `bytes` arrived; at `looked_ns` somebody looked last and found nothing. While there is more to do, the link was busy
     /// since it was last heard of. If there is nothing more, it may have been through long before: it has moved all that came
     /// since it was idle, in that time at the most, and not what came just now before somebody looked.
-    pub(super) fn end(&self, bytes: u64, now_ns: u64, looked_ns: u64) {
+    pub fn end(&self, bytes: u64, now_ns: u64, looked_ns: u64) {
         let before = self.inflight.fetch_sub(bytes, Relaxed);
         let since = self.since_ns.swap(now_ns, Relaxed);
         let arrived = self.arrived.load(Relaxed) + bytes;
@@ -127,12 +127,12 @@ impl Meter {
 
     /// Choices go by less than the port's rate.
     #[inline]
-    pub(super) fn is_low(&self) -> bool {
+    pub fn is_low(&self) -> bool {
         self.rate.load(Relaxed) < self.port_rate
     }
 
     /// Time has passed. An estimate that is low and was not tried again since the last look grows.
-    pub(super) fn forget(&self) {
+    pub fn forget(&self) {
         let since = self.since_ns.load(Relaxed);
         let estimate = self.estimate.load(Relaxed);
         if self.seen_ns.swap(since, Relaxed) == since && estimate < self.port_rate && self.inflight() == 0 {
@@ -157,14 +157,14 @@ impl Meter {
 
     /// Time until `bytes` more would be through, ns: what makes one rail a better choice than another.
     #[inline]
-    pub(super) fn cost_ns(&self, bytes: u64) -> u64 {
+    pub fn cost_ns(&self, bytes: u64) -> u64 {
         let queued = u128::from(self.inflight().saturating_add(bytes));
         ((queued * u128::from(self.ns_per_gib.load(Relaxed))) >> 30) as u64
     }
 
     /// Bytes that it moves in a millisecond.
     #[inline]
-    pub(super) fn bytes_per_ms(&self) -> u64 {
+    pub fn bytes_per_ms(&self) -> u64 {
         self.rate.load(Relaxed) / 1000
     }
 }
