@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use transfer_engine::config::Config;
+use transfer_engine::runtime::interfaces;
 
 const V1: (&str, &str) = ("MC_TCP_PROTO", "1");
 // Upstream's wheel pools connections by default; both values are given so that neither case depends on that.
@@ -78,6 +79,18 @@ cases! {
     upstream_notifications_reach_us: "notify.py upstream ours", [];
     killed_upstream_target_fails_our_tasks: "dying_target.py killed ours upstream", [];
     stopped_upstream_target_times_our_tasks_out: "dying_target.py stopped ours upstream", [];
+}
+
+#[test]
+fn upstream_reads_a_descriptor_that_lists_addresses_of_nics() {
+    let found = interfaces::list().unwrap();
+    let Some(nic) = found.iter().find(|nic| nic.is_running && nic.address.is_ipv4()) else {
+        return println!("SKIP upstream_reads_a_descriptor: no interface is up but the loopback");
+    };
+    let address = nic.address.to_string();
+    for direction in ["transfer.py upstream ours", "transfer.py ours upstream"] {
+        run(direction, &[("MC_TCP_NICS", &address)]);
+    }
 }
 
 /// Settings of what stands above the engine: upstream's store, its Python logger, and the module `mooncake.engine`, which reads

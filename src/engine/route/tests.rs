@@ -102,7 +102,10 @@ fn connection_requests_go_to_the_peers_handshake_port() {
         name.split_once(':').map(|(host, port)| (host.to_string(), port.parse().unwrap())).unwrap();
     let asking = route.clone();
     let address = engine.control.block(async move { asking.rpc_address().await }).unwrap();
-    assert_eq!((address.host, address.port), expected);
+    assert_eq!((address.host, address.port), expected.clone());
+    let elsewhere = route.by_way_of([127, 0, 0, 9].into());
+    let address = engine.control.block(async move { elsewhere.rpc_address().await }).unwrap();
+    assert_eq!((address.host.as_str(), address.port), ("127.0.0.9", expected.1));
     assert_eq!(route.peer(), name);
     let request =
         ConnectionMessage { peer_nic_path: format!("{name}@mlx5_0"), ..ConnectionMessage::default() };

@@ -22,6 +22,10 @@ const PAUSES: Backoff = Backoff { first: Duration::from_millis(200), longest: Du
 const WINDOW_MS: u64 = 8;
 const LEAST_WINDOW: u64 = 2 << 20;
 
+/// Of so many ticks of a lane one lets the rate of an idle rail grow. Chosen: ten are a second. One piece on a slow rail may take
+/// longer than all others, so it is tried that rarely.
+const TICKS: u64 = 10;
+
 /// A rail of a link.
 pub(super) struct Rail {
     /// `None`: the address that everybody knows.
@@ -30,6 +34,8 @@ pub(super) struct Rail {
     pub meter: Meter,
     /// Requests that succeeded. Relaxed: only shown.
     pub completed: AtomicU64,
+    /// Ticks so far.
+    ticks: AtomicU64,
     /// Guards what is known of the attempts. Held briefly.
     attempts: Mutex<Attempts>,
 }
@@ -48,7 +54,15 @@ impl Rail {
     pub(super) fn new(path: Option<Path>) -> Self {
         let device = path.as_ref().map_or("", |path| &path.device);
         let meter = Meter::new(nics::port_rate(device));
-        Rail { path, meter, completed: AtomicU64::new(0), attempts: Mutex::default() }
+        let (completed, ticks) = (AtomicU64::new(0), AtomicU64::new(0));
+        Rail { path, meter, completed, ticks, attempts: Mutex::default() }
+    }
+
+    /// A tenth of a second has passed.
+    pub(super) fn tick(&self) {
+        if self.ticks.fetch_add(1, Relaxed).is_multiple_of(TICKS) {
+            self.meter.forget();
+        }
     }
 
     /// There may be more under way.

@@ -269,7 +269,7 @@ impl TcpLink {
     pub(in super::super) fn tick(&self, place: usize, now: Instant) {
         let Some(several) = self.of_several() else { return };
         let rails = self.rails(several);
-        rails.get(place).into_iter().for_each(|rail| rail.meter.forget());
+        rails.get(place).into_iter().for_each(|rail| rail.tick());
         if place == 0 && self.shared.config.slice_timeout.is_some() && several.waiting.ahead().is_some() {
             let due = |slice: &Slice| slice.work().deadline().is_some_and(|deadline| deadline <= now);
 

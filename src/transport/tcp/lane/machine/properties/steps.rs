@@ -49,11 +49,22 @@ pub(super) enum Step {
         which: u8,
         closed: bool,
     },
-    /// The peer was asked whether it is alive, and is, or does not answer.
-    Answer(bool),
+    /// The peer was asked whether it is alive.
+    Answer(Said),
+    /// A connection is wanted before there are requests.
+    Want,
     /// Seconds pass.
     Wait(u8),
     Close,
+}
+
+/// What was found out about a peer that was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    Alive,
+    Nothing,
+    /// It lives, but not where the connection leads.
+    Unreachable,
 }
 
 pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -77,7 +88,10 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
         20 => any::<u8>().prop_map(Step::Abort),
         10 => any::<u8>().prop_map(Step::Cancel),
         20 => (any::<u8>(), any::<bool>()).prop_map(|(which, closed)| Step::Confirm { which, closed }),
-        20 => any::<bool>().prop_map(Step::Answer),
+        10 => Just(Step::Answer(Said::Alive)),
+        10 => Just(Step::Answer(Said::Nothing)),
+        10 => Just(Step::Answer(Said::Unreachable)),
+        10 => Just(Step::Want),
         40 => (1..20u8).prop_map(Step::Wait),
         10 => (20..100u8).prop_map(Step::Wait),
         1 => Just(Step::Close),

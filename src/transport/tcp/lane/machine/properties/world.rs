@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::super::super::events::{Action, Event, Why};
 use super::super::{Limits, Machine, Stage};
 use super::peer::Peer;
-use super::steps::Step;
+use super::steps::{Said, Step};
 use crate::error::{Class, Error};
 use crate::transport::slice::{Op, Sink, Slice, Task, Work};
 use crate::transport::tcp::ends::{Down, Rules};
@@ -209,11 +209,18 @@ impl World {
         }
     }
 
-    fn answer(&mut self, alive: bool) {
+    fn answer(&mut self, said: Said) {
         let Some((question, connection)) = self.silence.question.take() else { return };
         let (current, silent) = (self.machine.connection().copied(), self.silence.seen);
         let traffic = self.pipeline.traffic();
-        self.feed(if alive { Event::Alive(question) } else { Event::Silent { question, traffic } });
+        self.feed(match said {
+            Said::Alive => Event::Alive(question),
+            Said::Nothing => Event::Silent { question, traffic },
+            Said::Unreachable => {
+                Event::Unreachable { question, traffic, down: Down::Dropped(error("no route")) }
+            }
+        });
+        let alive = said == Said::Alive;
         let was_silent = silent.is_some_and(|(of, then, _)| (of, then) == (connection, traffic));
         let given_up = current.is_some() && self.machine.connection().copied() != current;
         assert_eq!(given_up, !alive && was_silent && current == Some(connection), "given up for its silence");
@@ -269,7 +276,8 @@ impl World {
             Step::NetworkFails => self.end(Down::Dropped(error("no route"))),
             Step::Cancel(which) => self.cancel(which.into()),
             Step::Confirm { which, closed } => self.confirm(which.into(), closed),
-            Step::Answer(alive) => self.answer(alive),
+            Step::Answer(said) => self.answer(said),
+            Step::Want => self.feed(Event::Wanted),
             Step::Abort(region) => self.abort(u64::from(region) % REGIONS),
             Step::Wait(secs) => self.wait(secs.into()),
             Step::Close => self.feed(Event::Closed(error("destroyed"))),
