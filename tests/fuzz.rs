@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)]
 
+mod common;
 #[path = "../fuzz/src/targets/mod.rs"]
 mod targets;
 
@@ -102,6 +103,10 @@ macro_rules! replayed {
     ($($test:ident: $target:literal, $mutations:literal;)*) => {
         $(#[test]
         fn $test() {
+            // In a process of its own, because an engine's settings and log are the process's.
+            if common::in_child(stringify!($test), &[("MC_LOG_LEVEL", "ERROR")]) {
+                return;
+            }
             replay($target, $mutations);
         })*
 
@@ -121,7 +126,20 @@ macro_rules! replayed {
 }
 
 replayed! {
+    calls_of_the_c_abi_keep_their_promises: "c_abi", 600;
     descriptors_are_read_or_refused: "descriptor", 4000;
     frames_of_the_handshake_port_are_read_or_refused: "handshake", 4000;
     json_is_read_or_refused: "json", 8000;
+    names_and_addresses_are_read_or_refused: "names", 4000;
+    settings_are_taken_or_warned_about: "settings", 2000;
+    binary_messages_are_read_or_refused: "wire", 8000;
+}
+
+/// One input, by its path, for whoever looks for a fault: `FUZZ_INPUT=path FUZZ_TARGET=name cargo test --test fuzz one_input -- --ignored`.
+#[test]
+#[ignore = "it runs what FUZZ_TARGET and FUZZ_INPUT name"]
+fn one_input() {
+    let [target, input] = ["FUZZ_TARGET", "FUZZ_INPUT"].map(|name| std::env::var(name).unwrap());
+    let run = TARGETS.iter().find(|(name, _)| *name == target).unwrap().1;
+    run(&std::fs::read(input).unwrap());
 }
