@@ -6,6 +6,7 @@
 #   deps.sh bench   also what only the benchmarks need
 #   deps.sh docs    what `make docs` needs, and nothing else
 #   deps.sh wheel   also what only `make wheel` needs
+#   deps.sh fuzz    also what only `make fuzz` needs
 #
 # Every need is tried: compiled, linked, loaded or started, because the neighbour of a missing file proves nothing. What
 # fails is named with its error, the reason it is needed and its Debian package; after the installation it is tried again.
@@ -20,5 +21,5 @@ case "${1:-}" in
 docs) . scripts/deps/docs.sh ;;
 *) . scripts/deps/build.sh ;;
 esac
-case "${1:-}" in test | wheel | bench) . "scripts/deps/$1.sh" ;; esac
+case "${1:-}" in test | wheel | bench | fuzz) . "scripts/deps/$1.sh" ;; esac
 satisfy

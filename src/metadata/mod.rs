@@ -68,8 +68,11 @@ pub fn open(connection: &str, config: &Config, own: Own) -> Result<Arc<dyn Store
     let scheme = connection.split_once("://").map_or(DEFAULT_SCHEME, |(scheme, _)| scheme);
     let row = STORES.iter().find(|row| row.scheme == scheme).ok_or_else(|| {
         let known: Vec<_> = STORES.iter().map(|row| row.scheme).collect();
+        // What is no scheme may be a password at a wrong place.
+        let is_scheme = scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
+        let shown = if is_scheme { scheme } else { "..." };
         Error::invalid(format!(
-            "unknown metadata store '{scheme}://'; known are P2PHANDSHAKE and {}",
+            "unknown metadata store '{shown}://'; known are P2PHANDSHAKE and {}",
             known.join(", ")
         ))
     })?;
@@ -123,6 +126,7 @@ mod tests {
             "redis://",
             "redis://h:99999",
             "redis://u:secret@h",
+            "u:secret@h://x",
             "redis://h/1",
             "etcd://,;",
             "etcd://h:99999",

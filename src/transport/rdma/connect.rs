@@ -290,7 +290,8 @@ fn nic_of(desc: &PeerDesc, path: &str) -> Result<PeerNic> {
     })
 }
 
-fn check_reply(request: &ConnectionMessage, reply: &ConnectionMessage) -> Result<()> {
+/// Whether a reply accepts what was asked for.
+pub(super) fn check_reply(request: &ConnectionMessage, reply: &ConnectionMessage) -> Result<()> {
     if !reply.reply_msg.is_empty() {
         return Err(by_peer(reply));
     }

@@ -14,6 +14,8 @@ mod destroyer;
 mod errors;
 mod fence;
 mod flight;
+#[cfg(feature = "internals")]
+pub mod fuzz;
 mod gid;
 mod gid_choice;
 mod inbox;

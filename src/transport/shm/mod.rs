@@ -7,6 +7,8 @@ mod board;
 mod connect;
 mod ends;
 mod errors;
+#[cfg(feature = "internals")]
+pub mod fuzz;
 mod grants;
 mod host;
 mod inbound;

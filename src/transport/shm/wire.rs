@@ -55,7 +55,7 @@ impl Kind {
     ];
 
     /// Numbers of an entry.
-    const fn width(self) -> usize {
+    pub(super) const fn width(self) -> usize {
         match self {
             Kind::Hello => 8,
             Kind::Welcome => 5,
