@@ -76,7 +76,7 @@ impl Lane {
         let (status_timeout, min_rate) = (config.tcp_status_timeout, config.tcp_min_rate);
         let limits = Limits { status_timeout, min_rate, asks: !config.tcp_liveness.is_zero() };
         let lane = Arc::new(Lane {
-            id: shared.next_lane_id(),
+            id: shared.threads.next_token(),
             link,
             reactor,
             published: Published::default(),
@@ -116,7 +116,7 @@ impl Lane {
 
     /// Reads replies and sends, if no other thread is at it. `false`: nothing moved.
     pub(super) fn poll(self: &Arc<Self>) -> bool {
-        self.interest.note_poll(self.shared.now_us());
+        self.interest.note_poll(self.shared.threads.now_us());
         match self.state.try_lock() {
             Some(state) => self.advance(state, true),
             None => false,
@@ -386,7 +386,7 @@ impl Watched for Lane {
         let Some(state) = self.state.try_lock() else {
             return false;
         };
-        if self.interest.is_polled(|| self.shared.now_us()) {
+        if self.interest.is_polled(|| self.shared.threads.now_us()) {
             return false;
         }
         self.advance(state, true);

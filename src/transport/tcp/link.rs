@@ -11,10 +11,11 @@ use super::lane::Lane;
 use super::liveness::{self, Liveness};
 use super::parked::{keep_trail, Parked};
 use super::request::Request;
-use super::shared::{stopping, Shared};
+use super::shared::Shared;
 use crate::error::Error;
 use crate::memory::Region;
 use crate::transport::host::Route;
+use crate::transport::links::stopping;
 use crate::transport::slice::{canceled, Slice, Trail};
 use crate::transport::Link;
 
@@ -51,7 +52,9 @@ impl TcpLink {
             count => count,
         };
         Arc::new_cyclic(|me| TcpLink {
-            lanes: (0..count).map(|_| Lane::new(me.clone(), shared.clone(), shared.next_reactor())).collect(),
+            lanes: (0..count)
+                .map(|_| Lane::new(me.clone(), shared.clone(), shared.threads.next_reactor()))
+                .collect(),
             spread: Arc::new(AtomicUsize::new(count)),
             shared: shared.clone(),
             route,
@@ -255,7 +258,7 @@ impl Link for TcpLink {
 fn worth_using(shared: &Shared, connection: &connect::Connection) -> usize {
     let is_free = shared.config.tcp_lanes == 0;
     match is_free && connection.within_host && connection.terms.reusable {
-        true => shared.reactors().len(),
+        true => shared.threads.reactors().len(),
         false => usize::MAX,
     }
 }
