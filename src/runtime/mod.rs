@@ -17,6 +17,7 @@ pub mod outstanding;
 pub mod per_process;
 pub mod poll;
 pub mod ports;
+pub mod reactor;
 pub mod resolve;
 pub mod signals;
 pub mod slots;

@@ -14,6 +14,7 @@ pub mod counters;
 mod echo;
 pub mod host;
 pub mod incarnation;
+pub mod links;
 pub mod local;
 pub mod meter;
 pub mod offer;

@@ -11,11 +11,6 @@ pub(super) fn closed() -> Error {
     Error::new(Code::Socket, "the segment was closed").permanent(Class::Canceled)
 }
 
-/// The engine goes away.
-pub(super) fn stopping() -> Error {
-    Error::new(Code::Socket, "the engine is being destroyed").permanent(Class::Canceled)
-}
-
 /// It is not proven that the memory of this host is the peer's.
 pub(super) fn not_proven(why: impl Display, peer: &str) -> Error {
     let text = format!(

@@ -16,6 +16,7 @@ use crate::error::{Class, Error, Result};
 use crate::memory::Region;
 use crate::runtime::clock;
 use crate::transport::host::Route;
+use crate::transport::links::stopping;
 use crate::transport::report::RailReport;
 use crate::transport::slice::{canceled, Ends, Slice};
 use crate::transport::Link;
@@ -294,7 +295,7 @@ impl Looking {
 
 impl Drop for Looking {
     fn drop(&mut self) {
-        self.link().into_iter().for_each(|link| link.looked(Err(errors::stopping())));
+        self.link().into_iter().for_each(|link| link.looked(Err(stopping())));
     }
 }
 

@@ -11,6 +11,7 @@ use parking_lot::{Condvar, Mutex};
 use super::errors;
 use crate::error::{Class, Error, Result};
 use crate::runtime::thread;
+use crate::transport::links::stopping;
 
 /// How long the end waits for the thread. Chosen: it is at one slice, which takes less than a millisecond, unless the pages of the
 /// caller's buffer are served by somebody who does not.
@@ -66,7 +67,7 @@ impl Worker {
                     Some(thread::spawn("mte-posix-shm", move || body.run(), move || panicked.fail())?);
                 state.stage = Stage::Running;
             }
-            Stage::Stopping | Stage::Over => return Err(errors::stopping()),
+            Stage::Stopping | Stage::Over => return Err(stopping()),
         }
         state.ready.try_reserve(1).map_err(|_| errors::no_memory())?;
         state.ready.push_back(work);

@@ -75,7 +75,7 @@ struct Peer {
     check: Check,
     /// The word did not hold: nothing is pulled any more.
     is_stale: bool,
-    /// When the process was last seen to be the peer, as [`Shared::now_us`].
+    /// When the process was last seen to be the peer, as [`Threads::now_us`](crate::runtime::reactor::threads::Threads::now_us).
     verified_us: u64,
 }
 
@@ -113,7 +113,7 @@ impl Inbound {
         if user != kernel::own_user() || pid <= 0 {
             return refuse("it is another user's, or from another pid namespace");
         }
-        let token = shared.next_token();
+        let token = shared.threads.next_token();
         reactor.watch(socket.as_raw_fd(), token, epoll::IN).ok()?;
         shared.inbound.fetch_add(1, Relaxed);
         Some(Arc::new_cyclic(|me| Inbound {

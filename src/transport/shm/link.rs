@@ -51,7 +51,7 @@ pub(super) struct ShmLink {
     route: Arc<dyn Route>,
     /// Of the lane's stage. A hint: who acts on it takes the lock.
     stage: AtomicU8,
-    /// When a caller polled last, as [`Shared::now_us`]; 0: it sleeps.
+    /// When a caller polled last, as [`Threads::now_us`](crate::runtime::reactor::threads::Threads::now_us); 0: it sleeps.
     polled: AtomicU64,
     /// The peer may have restarted since its descriptor was read.
     stale: AtomicBool,
@@ -74,7 +74,7 @@ struct Attempts {
 impl ShmLink {
     /// A link without a connection; the first request, or the first question whether it leads there, makes one.
     pub(super) fn new(shared: &Arc<Shared>, route: Arc<dyn Route>) -> Arc<Self> {
-        let (reactor, token) = (shared.next_reactor(), shared.next_token());
+        let (reactor, token) = (shared.threads.next_reactor(), shared.threads.next_token());
         let link = Arc::new_cyclic(|me| ShmLink {
             me: me.clone(),
             token,
@@ -180,7 +180,7 @@ impl ShmLink {
 
     fn is_polled(&self) -> bool {
         let polled = self.polled.load(Relaxed);
-        polled != 0 && self.shared.now_us().saturating_sub(polled) < POLLED_US
+        polled != 0 && self.shared.threads.now_us().saturating_sub(polled) < POLLED_US
     }
 
     fn arm(&self) {
@@ -242,7 +242,7 @@ impl Link for ShmLink {
     }
 
     fn poll(&self) -> bool {
-        let now_us = self.shared.now_us();
+        let now_us = self.shared.threads.now_us();
         self.polled.store(now_us, Relaxed);
         let moved = match self.lane.try_lock() {
             Some(lane) if !lane.expects() => false,

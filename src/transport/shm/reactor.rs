@@ -6,36 +6,23 @@ mod tests;
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Weak};
+use std::ops::Deref;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 use socket2::Socket;
 
-use crate::error::{Class, Code, Error, Result};
-use crate::runtime::epoll::{self, Epoll, Event};
-use crate::runtime::thread;
+use crate::error::Result;
+use crate::runtime::epoll::{self, Event};
+use crate::runtime::reactor::pace::Pace;
+use crate::runtime::reactor::patience::Patience;
+use crate::runtime::reactor::{self, Handle, EVENTS, WAKEUP};
 use crate::runtime::tracked::Tracked;
-use crate::runtime::wakeup::Wakeup;
 
-/// Tokens of the thread's own; those of links and connections count up from 1.
-const WAKEUP: u64 = 0;
+/// Token of the listener; those of links and connections count up from 1.
 const LISTENER: u64 = u64::MAX;
-/// Events of one look. Chosen: many share the price of a call, and none of the thread's other duties waits long.
-const EVENTS: usize = 64;
-/// How often deadlines are looked at. Chosen: they are seconds long, and ten wake-ups a second are far below 1 % of a core.
-const TICK: Duration = Duration::from_millis(100);
-/// A thread that comes so much too late to its tick was stopped, with the process or the machine.
-const PAUSE: Duration = Duration::from_secs(1);
-/// How often what a caller polls is looked at. Chosen: the shortest that epoll_wait(2) can wait.
-const LOOK_AGAIN: Duration = Duration::from_millis(1);
-/// An event within so many times `MC_TCP_BUSY_POLL_US` makes looking for the next one worth it.
-const SOON: u32 = 2;
-/// By how much the time to look shrinks after each sleep that was longer.
-const WANE: u32 = 4;
 /// What the thread looks at without an event, at the most. Chosen: a look at each takes some 20 ns, and a processor serves no more
 /// peers that wait for it by looking.
 const GLANCES: usize = 8;
@@ -98,7 +85,9 @@ pub(super) trait Watched: Send + Sync {
 /// Called with each connection that the listener accepts.
 pub(super) type Accepted = Box<dyn FnMut(Tracked<Socket>) + Send>;
 
-enum Command {
+/// What other threads ask a reactor to do. Without memory nothing is asked: a connection is dropped, work is found by the next
+/// tick.
+pub(super) enum Command {
     Listen(Tracked<Socket>, Accepted),
     /// Looks after it until it closes.
     Serve(Arc<dyn Watched>),
@@ -106,74 +95,40 @@ enum Command {
 }
 
 /// Handle to the thread.
-pub(super) struct Reactor {
-    epoll: Epoll,
-    wakeup: Wakeup,
-    stop: AtomicBool,
-    busy_poll: Duration,
-    /// The thread ended by a panic.
-    dead: AtomicBool,
-    /// Guards what the thread looks after and others own, by token.
-    watched: Mutex<HashMap<u64, Weak<dyn Watched>>>,
-    /// Guards what other threads asked for since this one last looked.
-    commands: Mutex<Vec<Command>>,
+pub(super) struct Reactor(Handle<dyn Watched, Command>);
+
+impl Deref for Reactor {
+    type Target = Handle<dyn Watched, Command>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
 }
 
 impl Reactor {
     /// Makes the epoll instance; the thread is started by [`Reactor::run`].
     pub(super) fn new(busy_poll: Duration) -> Result<Arc<Self>> {
-        let failed = |e: io::Error| {
-            Error::io(Code::Socket, "cannot set up a thread for this host's engines (check ulimit -n)", &e)
-                .transient(Class::Resource)
-        };
-        let epoll = Epoll::new().map_err(failed)?;
-        let wakeup = Wakeup::new().map_err(failed)?;
-        epoll.add(wakeup.fd(), WAKEUP, epoll::IN).map_err(failed)?;
-        Ok(Arc::new(Reactor {
-            epoll,
-            wakeup,
-            stop: AtomicBool::new(false),
-            busy_poll,
-            dead: AtomicBool::new(false),
-            watched: Mutex::default(),
-            commands: Mutex::default(),
-        }))
+        let failed = "cannot set up a thread for this host's engines (check ulimit -n)";
+        Ok(Arc::new(Reactor(Handle::new(busy_poll, failed)?)))
     }
 
-    /// Starts the thread; it ends after [`Reactor::stop`].
+    /// Starts the thread; it ends after [`Handle::stop`].
     pub(super) fn run(self: &Arc<Self>, index: usize) -> Result<JoinHandle<()>> {
-        let (reactor, panicked) = (self.clone(), self.clone());
+        let reactor = self.clone();
         let body = move || {
-            let served = HashMap::new();
             Loop {
                 reactor,
-                served,
+                served: HashMap::new(),
                 busy: Vec::new(),
                 again: Vec::new(),
                 attended: Vec::new(),
                 listener: None,
                 deaf: false,
-                patience: Duration::ZERO,
                 finds: 0,
             }
             .run();
         };
-        let on_panic = move || {
-            panicked.dead.store(true, Relaxed);
-            panicked.all().into_iter().for_each(|watched| watched.abandon());
-        };
-        thread::spawn(&format!("mte-shm-{index}"), body, on_panic)
-    }
-
-    /// Asks the thread to end; does not wait for it.
-    pub(super) fn stop(&self) {
-        self.stop.store(true, Relaxed);
-        self.wakeup.set();
-    }
-
-    /// The thread ended by a panic.
-    pub(super) fn is_dead(&self) -> bool {
-        self.dead.load(Relaxed)
+        reactor::start(self, &format!("mte-shm-{index}"), body, |watched| watched.abandon())
     }
 
     /// Accepts connections from `listener`.
@@ -190,49 +145,6 @@ impl Reactor {
     pub(super) fn work(&self, watched: Arc<dyn Watched>) {
         self.ask(Command::Work(watched));
     }
-
-    /// From now on the thread looks after `watched`.
-    pub(super) fn adopt(&self, token: u64, watched: Weak<dyn Watched>) {
-        self.watched.lock().insert(token, watched);
-    }
-
-    /// The thread no longer looks after it.
-    pub(super) fn forget(&self, token: u64) {
-        self.watched.lock().remove(&token);
-    }
-
-    /// Watches a socket.
-    pub(super) fn watch(&self, fd: RawFd, token: u64, interest: u32) -> io::Result<()> {
-        self.epoll.add(fd, token, interest)
-    }
-
-    /// Changes what it is watched for.
-    pub(super) fn rewatch(&self, fd: RawFd, token: u64, interest: u32) {
-        self.epoll.modify(fd, token, interest);
-    }
-
-    /// Ends the watch, before the socket is closed.
-    pub(super) fn unwatch(&self, fd: RawFd) {
-        self.epoll.remove(fd);
-    }
-
-    /// Without memory nothing is asked; a connection is dropped, work is found by the next tick.
-    fn ask(&self, command: Command) {
-        let mut commands = self.commands.lock();
-        if commands.try_reserve(1).is_ok() {
-            commands.push(command);
-            drop(commands);
-            self.wakeup.set();
-        }
-    }
-
-    fn find(&self, token: u64) -> Option<Arc<dyn Watched>> {
-        self.watched.lock().get(&token)?.upgrade()
-    }
-
-    fn all(&self) -> Vec<Arc<dyn Watched>> {
-        self.watched.lock().values().filter_map(Weak::upgrade).collect()
-    }
 }
 
 struct Loop {
@@ -248,8 +160,6 @@ struct Loop {
     listener: Option<(Tracked<Socket>, Accepted)>,
     /// Nothing is accepted until the next tick, because that has failed.
     deaf: bool,
-    /// How long to look for events before sleeping.
-    patience: Duration,
     /// How often it found something without events, since it last asked for them.
     finds: usize,
 }
@@ -257,10 +167,10 @@ struct Loop {
 impl Loop {
     fn run(mut self) {
         let mut events = [Event { events: 0, u64: 0 }; EVENTS];
-        let mut last_tick = Instant::now();
-        let mut last_look = last_tick;
-        while !self.reactor.stop.load(Relaxed) {
-            let ready = self.wait(&mut events);
+        let mut patience = self.reactor.patience();
+        let mut pace = Pace::new(Instant::now());
+        while !self.reactor.is_stopping() {
+            let ready = self.wait(&mut events, &mut patience);
             for event in &events[..ready] {
                 match event.u64 {
                     WAKEUP => self.obey(),
@@ -281,19 +191,16 @@ impl Loop {
                 self.note(watched, next);
             }
             let now = Instant::now();
-            if now - last_look >= LOOK_AGAIN && !self.again.is_empty() {
-                last_look = now;
+            if !self.again.is_empty() && pace.looks_again(now) {
                 for watched in std::mem::take(&mut self.again) {
                     let next = watched.look();
                     self.note(watched, next);
                 }
             }
-            if now - last_tick >= TICK {
-                let since = now - std::mem::replace(&mut last_tick, now);
-                let paused = if since > PAUSE { since } else { Duration::ZERO };
+            if let Some(paused) = pace.ticks(now) {
                 if let Some((listener, _)) = self.listener.as_ref().filter(|_| std::mem::take(&mut self.deaf))
                 {
-                    self.reactor.epoll.modify(listener.as_raw_fd(), LISTENER, epoll::IN);
+                    self.reactor.rewatch(listener.as_raw_fd(), LISTENER, epoll::IN);
                 }
                 let all: Vec<_> = self.served.values().cloned().chain(self.reactor.all()).collect();
                 for watched in all {
@@ -302,12 +209,12 @@ impl Loop {
                 }
             }
         }
-        self.reactor.commands.lock().clear();
+        drop(self.reactor.take_commands());
     }
 
     fn attend(&mut self, watched: &Arc<dyn Watched>) {
         let is_listed = |listed: &Arc<dyn Watched>| listed.token() == watched.token();
-        let has_room = !self.reactor.busy_poll.is_zero() && self.attended.len() < GLANCES;
+        let has_room = self.reactor.may_look() && self.attended.len() < GLANCES;
         if has_room && !self.attended.iter().any(is_listed) && watched.attend() {
             self.attended.push(watched.clone());
         }
@@ -343,33 +250,26 @@ impl Loop {
         }
     }
 
-    /// Waits for events. In a stream of requests the next one comes within microseconds, and waking a sleeping thread costs
-    /// more than that. So this looks for a while before it sleeps, as long as that was worth it lately.
-    fn wait(&mut self, events: &mut [Event]) -> usize {
+    /// Waits for events: looks for some, and at what it attends to, then sleeps.
+    fn wait(&mut self, events: &mut [Event], patience: &mut Patience) -> usize {
         if !self.busy.is_empty() || self.finds >= GLANCES_PER_WAIT {
             self.finds = 0;
-            return self.reactor.epoll.wait(events, 0);
+            return self.reactor.wait(events, 0);
         }
-        let most = self.reactor.busy_poll;
         let began = Instant::now();
         let glances = if self.attended.is_empty() { 0 } else { GLANCES_PER_WAIT };
-        while !self.patience.is_zero() {
+        let look = || {
             for _ in 0..glances {
                 if self.glance() {
-                    self.patience = most;
                     self.finds += 1;
-                    return 0;
+                    return Some(0);
                 }
                 std::hint::spin_loop();
             }
-            match self.reactor.epoll.wait(events, 0) {
-                0 if began.elapsed() > self.patience => break,
-                0 => std::thread::yield_now(),
-                ready => {
-                    self.patience = most;
-                    return ready;
-                }
-            }
+            Some(self.reactor.wait(events, 0)).filter(|ready| *ready > 0)
+        };
+        if let Some(ready) = patience.look(began, look) {
+            return ready;
         }
         let awake = std::mem::take(&mut self.attended);
         for watched in awake.into_iter().filter(|watched| watched.doze()) {
@@ -379,20 +279,15 @@ impl Loop {
         if !self.busy.is_empty() {
             return 0;
         }
-        let timeout = if self.again.is_empty() { TICK } else { LOOK_AGAIN };
-        let ready = self.reactor.epoll.wait(events, timeout.as_millis() as i32);
-        let soon = ready > 0 && began.elapsed() < SOON * most;
-        self.patience = if soon { most } else { self.patience / WANE };
-        ready
+        let timeout_ms = Pace::timeout_ms(!self.again.is_empty());
+        patience.sleep(began, || self.reactor.wait(events, timeout_ms))
     }
 
     fn obey(&mut self) {
-        self.reactor.wakeup.clear();
-        let commands = std::mem::take(&mut *self.reactor.commands.lock());
-        for command in commands {
+        for command in self.reactor.take_commands() {
             match command {
                 Command::Listen(listener, accepted) => {
-                    match self.reactor.epoll.add(listener.as_raw_fd(), LISTENER, epoll::IN) {
+                    match self.reactor.watch(listener.as_raw_fd(), LISTENER, epoll::IN) {
                         Ok(()) => self.listener = Some((listener, accepted)),
                         Err(e) => tracing::error!("cannot accept connections of this host's engines: {e}"),
                     }
@@ -421,7 +316,7 @@ impl Loop {
                 Err(_) => {
                     // No descriptor is left: it would be tried without end.
                     self.deaf = true;
-                    return self.reactor.epoll.modify(listener.as_raw_fd(), LISTENER, 0);
+                    return self.reactor.rewatch(listener.as_raw_fd(), LISTENER, 0);
                 }
             }
         }

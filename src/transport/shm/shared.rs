@@ -1,9 +1,8 @@
 //! What the files of this transport share: settings, counters, threads, words for peers, and what is said about peers.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::sync::atomic::AtomicUsize;
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 
@@ -11,10 +10,11 @@ use super::board::{numbers, Board, Word};
 use super::reactor::Reactor;
 use super::stats::Stats;
 use crate::config::Config;
-use crate::error::{Class, Code, Error, Result};
+use crate::error::Result;
 use crate::memory::{Region, Registry};
 use crate::observe::log::RateLimit;
 use crate::runtime::control::Control;
+use crate::runtime::reactor::threads::Threads;
 use crate::transport::host::Host;
 use crate::transport::incarnation;
 
@@ -36,10 +36,8 @@ pub(super) struct Shared {
     pub log: RateLimit,
     /// Connections of peers that are open.
     pub inbound: AtomicUsize,
-    started: Instant,
-    next_token: AtomicU64,
-    next_reactor: AtomicUsize,
-    reactors: OnceLock<Vec<Arc<Reactor>>>,
+    /// The threads, over which links and inbound connections are spread.
+    pub threads: Threads<Reactor>,
     /// Guards the words of regions that peers may read, by the order in which the regions were registered.
     regions: Mutex<BTreeMap<u64, Word>>,
 }
@@ -56,10 +54,7 @@ impl Shared {
             stats: Stats::default(),
             log: RateLimit::default(),
             inbound: AtomicUsize::new(0),
-            started: Instant::now(),
-            next_token: AtomicU64::new(1),
-            next_reactor: AtomicUsize::new(0),
-            reactors: OnceLock::new(),
+            threads: Threads::default(),
             regions: Mutex::default(),
         })
     }
@@ -67,32 +62,6 @@ impl Shared {
     /// The incarnation, as messages carry it.
     pub(super) fn id(&self) -> [u64; 2] {
         numbers(&self.incarnation)
-    }
-
-    /// Takes the threads. Only the first call counts.
-    pub(super) fn set_reactors(&self, reactors: Vec<Arc<Reactor>>) {
-        let _ = self.reactors.set(reactors);
-    }
-
-    /// The threads; none before they are set.
-    pub(super) fn reactors(&self) -> &[Arc<Reactor>] {
-        self.reactors.get().map_or(&[], Vec::as_slice)
-    }
-
-    /// The thread for one more link or connection: each in turn.
-    pub(super) fn next_reactor(&self) -> Arc<Reactor> {
-        let reactors = self.reactors();
-        reactors[self.next_reactor.fetch_add(1, Relaxed) % reactors.len()].clone()
-    }
-
-    /// A token that nothing else has.
-    pub(super) fn next_token(&self) -> u64 {
-        self.next_token.fetch_add(1, Relaxed)
-    }
-
-    /// Microseconds since the transport started; never 0.
-    pub(super) fn now_us(&self) -> u64 {
-        self.started.elapsed().as_micros() as u64 + 1
     }
 
     /// From now on peers may read these regions, if they are open to peers: all of them or none.
@@ -116,9 +85,4 @@ impl Shared {
     pub(super) fn word_of(&self, region: &Region) -> Option<Word> {
         self.regions.lock().get(&region.order).copied()
     }
-}
-
-/// What requests fail with when the engine goes away.
-pub(super) fn stopping() -> Error {
-    Error::new(Code::Socket, "the engine is being destroyed").permanent(Class::Canceled)
 }

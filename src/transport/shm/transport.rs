@@ -1,10 +1,8 @@
 //! The installed transport: its socket, its threads, its links.
 
-use std::sync::{Arc, Weak};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 use socket2::{Domain, Socket, Type};
 
 use super::connect;
@@ -12,12 +10,13 @@ use super::inbound::Inbound;
 use super::link::ShmLink;
 use super::offer;
 use super::reactor::Reactor;
-use super::shared::{stopping, Shared};
+use super::shared::Shared;
 use crate::error::{Code, Error, Result};
 use crate::memory::Region;
 use crate::runtime::tracked::Tracked;
 use crate::segment_desc::SegmentDesc;
 use crate::transport::host::{Host, Route};
+use crate::transport::links::{stopping, Links};
 use crate::transport::offer::list_plain;
 use crate::transport::report::RailReport;
 use crate::transport::{Link, Transport};
@@ -34,16 +33,7 @@ const JOIN_PAUSE: Duration = Duration::from_micros(200);
 /// The installed transport.
 pub(super) struct Shm {
     shared: Arc<Shared>,
-    /// Guards the links for `abort` and `stop`; dead ones are swept when one is added.
-    links: Mutex<Links>,
-    /// Guards the join handles; `stop` takes them.
-    threads: Mutex<Vec<JoinHandle<()>>>,
-}
-
-#[derive(Default)]
-struct Links {
-    stopped: bool,
-    live: Vec<Weak<ShmLink>>,
+    links: Links<ShmLink>,
 }
 
 impl Shm {
@@ -62,17 +52,14 @@ impl Shm {
         };
         let reactors: Vec<_> =
             (0..threads).map(|_| Reactor::new(shared.config.tcp_busy_poll)).collect::<Result<_>>()?;
-        shared.set_reactors(reactors);
-        let shm = Arc::new(Shm { shared, links: Mutex::default(), threads: Mutex::default() });
-        for (index, reactor) in shm.shared.reactors().iter().enumerate() {
-            shm.threads.lock().push(reactor.run(index)?);
-        }
-        if let Some(first) = shm.shared.reactors().first() {
+        let shm = Arc::new(Shm { shared, links: Links::default() });
+        shm.shared.threads.start(reactors, Reactor::run)?;
+        if let Some(first) = shm.shared.threads.reactors().first() {
             // Weak: the thread must not keep alive what joins it.
             let shared = Arc::downgrade(&shm.shared);
             let accepted = move |socket| {
                 let Some(shared) = shared.upgrade() else { return };
-                let reactor = shared.next_reactor();
+                let reactor = shared.threads.next_reactor();
                 if let Some(inbound) = Inbound::new(&shared, &reactor, socket) {
                     reactor.serve(inbound);
                 }
@@ -80,10 +67,6 @@ impl Shm {
             first.listen(listener, Box::new(accepted));
         }
         Ok(shm)
-    }
-
-    fn live_links(&self) -> Vec<Arc<ShmLink>> {
-        self.links.lock().live.iter().filter_map(Weak::upgrade).collect()
     }
 }
 
@@ -111,10 +94,7 @@ impl Transport for Shm {
 
     fn link(&self, route: Arc<dyn Route>) -> Arc<dyn Link> {
         let link = ShmLink::new(&self.shared, route);
-        let mut links = self.links.lock();
-        links.live.retain(|link| link.strong_count() > 0);
-        links.live.push(Arc::downgrade(&link));
-        if links.stopped {
+        if !self.links.add(&link) {
             link.close(&stopping());
         }
         link
@@ -122,22 +102,22 @@ impl Transport for Shm {
 
     /// Requests of peers hold regions for the length of a pull only, which is milliseconds.
     fn abort(&self, region: &Arc<Region>) {
-        self.live_links().iter().for_each(|link| link.abort(region));
+        self.links.live().iter().for_each(|link| link.abort(region));
     }
 
     fn rails(&self) -> Vec<RailReport> {
-        self.live_links().iter().map(|link| link.report()).collect()
+        self.links.live().iter().map(|link| link.report()).collect()
     }
 
     fn stop(&self) {
-        self.links.lock().stopped = true;
+        let links = self.links.stop();
         self.shared.board.wipe();
-        for link in self.live_links() {
+        for link in links {
             link.close(&stopping());
         }
-        self.shared.reactors().iter().for_each(|reactor| reactor.stop());
+        self.shared.threads.reactors().iter().for_each(|reactor| reactor.stop());
         let deadline = Instant::now() + JOIN_LIMIT;
-        for thread in std::mem::take(&mut *self.threads.lock()) {
+        for thread in self.shared.threads.take_running() {
             while !thread.is_finished() && Instant::now() < deadline {
                 std::thread::sleep(JOIN_PAUSE);
             }

@@ -31,7 +31,7 @@ pub(super) fn distribute(shared: &Arc<Shared>, accepted: io::Result<Tracked<TcpS
     let is_scarce = descriptors::is_scarce(stream.as_raw_fd());
     // An error says that the peer is gone again.
     let Ok(peer) = stream.peer_addr().map(|peer| peer.ip().to_canonical()) else { return !is_scarce };
-    let Some(admitted) = shared.inbound.admit(peer, is_scarce, || shared.next_reactor()) else {
+    let Some(admitted) = shared.inbound.admit(peer, is_scarce, || shared.threads.next_reactor()) else {
         shared.note_refused(&peer.to_string(), is_scarce);
         return !is_scarce;
     };
@@ -47,7 +47,7 @@ pub(super) fn distribute(shared: &Arc<Shared>, accepted: io::Result<Tracked<TcpS
     match Socket::new(stream) {
         Ok(socket) => {
             shared.stats.inbound_accepted.fetch_add(1, Relaxed);
-            let held = shared.reactors().first().filter(|_| is_scarce).map(Reactor::hold);
+            let held = shared.threads.reactors().first().filter(|_| is_scarce).map(Reactor::hold);
             admitted.reactor.serve(Box::new(Inbound::new(socket, shared, admitted.place, held)));
         }
         Err(_) => shared.inbound.leave(&admitted.place),

@@ -117,7 +117,7 @@ pub(super) fn answer(
     Box::pin(async move {
         let mut closed = meant;
         if meant {
-            for reactor in shared.reactors() {
+            for reactor in shared.threads.reactors() {
                 closed &= reactor.close_marked(marks.clone()).await.is_ok();
             }
         }

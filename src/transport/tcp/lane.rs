@@ -91,7 +91,7 @@ impl Lane {
         let (status_timeout, min_rate) = (shared.config.tcp_status_timeout, shared.config.tcp_min_rate);
         let limits = Limits { status_timeout, min_rate, asks: !shared.config.tcp_liveness.is_zero() };
         let lane = Arc::new(Lane {
-            id: shared.next_lane_id(),
+            id: shared.threads.next_token(),
             place,
             is_one_of_several_ways: !shared.nics.is_empty(),
             link,
@@ -143,7 +143,7 @@ impl Lane {
 
     /// Reads replies and sends, if no other thread is at it. `false`: nothing moved.
     pub(super) fn poll(self: &Arc<Self>) -> bool {
-        self.interest.note_poll(self.shared.now_us());
+        self.interest.note_poll(self.shared.threads.now_us());
         match self.state.try_lock() {
             Some(state) => self.advance(state, true),
             None => false,

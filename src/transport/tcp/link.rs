@@ -13,10 +13,11 @@ use super::lane::Lane;
 use super::liveness::{self, Liveness};
 use super::parked::{keep_trail, Parked};
 use super::request::Request;
-use super::shared::{stopping, Shared};
+use super::shared::Shared;
 use crate::error::Error;
 use crate::memory::Region;
 use crate::transport::host::Route;
+use crate::transport::links::stopping;
 use crate::transport::slice::{canceled, Slice, Trail};
 use crate::transport::Link;
 use several::Several;
@@ -56,7 +57,7 @@ impl TcpLink {
         let lanes = several.as_ref().map_or(count, |several| several.lanes);
         Arc::new_cyclic(|me| TcpLink {
             lanes: (0..lanes)
-                .map(|place| Lane::new(me.clone(), place, shared.clone(), shared.next_reactor()))
+                .map(|place| Lane::new(me.clone(), place, shared.clone(), shared.threads.next_reactor()))
                 .collect(),
             spread: Arc::new(AtomicUsize::new(count)),
             shared: shared.clone(),
@@ -282,7 +283,7 @@ impl Link for TcpLink {
 fn worth_using(shared: &Shared, connection: &connect::Connection) -> usize {
     let is_free = shared.config.tcp_lanes == 0;
     match is_free && connection.within_host && connection.terms.reusable {
-        true => shared.reactors().len().min(LANES),
+        true => shared.threads.reactors().len().min(LANES),
         false => lanes_wanted(shared),
     }
 }

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{TcpListener, TcpStream};
+use std::ops::Deref;
 use std::os::fd::RawFd;
 use std::sync::atomic::{
     AtomicBool,
@@ -14,7 +15,6 @@ use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use self::due::Due;
@@ -23,37 +23,19 @@ use self::listening::Listening;
 use super::sock::Courier;
 use crate::error::{Class, Code, Error, Result};
 use crate::memory::Region;
-use crate::runtime::epoll::{self, Epoll, Event};
-use crate::runtime::thread;
+use crate::runtime::epoll::{self, Event};
+use crate::runtime::reactor::pace::Pace;
+use crate::runtime::reactor::patience::Patience;
+use crate::runtime::reactor::{self, Handle, EVENTS, WAKEUP};
 use crate::runtime::tracked::Tracked;
-use crate::runtime::wakeup::Wakeup;
 
 mod due;
 mod listening;
 
-/// Tokens of the epoll instance: this one, those of lanes (1 and up), this one, and those of served connections, which
-/// have the highest bit set.
-const WAKEUP: u64 = 0;
+/// Tokens of the epoll instance, beside that of commands: those of lanes (1 and up), this one, and those of served connections,
+/// which have the highest bit set.
 const LISTENER: u64 = 1 << 62;
 const SERVED: u64 = 1 << 63;
-/// Events of one look, and connections accepted at one event. Chosen: many share the price of a call, and none of the
-/// thread's other duties waits long.
-const EVENTS: usize = 64;
-/// How often deadlines are looked at. Chosen: they are seconds long, so a tenth of a second later does no harm, and ten
-/// wake-ups a second are far below 1 % of a core.
-const TICK: Duration = Duration::from_millis(100);
-/// A thread that comes so much too late to its tick was stopped, with the process or the machine: peers could not be heard.
-/// Chosen: a busy host does not make it so late, and no deadline is as short.
-const PAUSE: Duration = Duration::from_secs(1);
-/// How often lanes that a caller polls are looked at. Chosen: the shortest that epoll_wait(2) can wait; a lane whose
-/// caller stops polling without a word waits no longer than that.
-const LOOK_AGAIN: Duration = Duration::from_millis(1);
-/// An event that came within so many times `MC_TCP_BUSY_POLL_US` makes looking for the next one worth it. Chosen: it came
-/// about when a thread that looks would still have been looking.
-const SOON: u32 = 2;
-/// By how much the time to look shrinks after each sleep that was longer. Chosen: with the default setting nothing is
-/// left of it after nine such sleeps, so an idle engine does not spin.
-const WANE: u32 = 4;
 
 /// What this thread looks after together with other threads. It is known by its token, and its connection is watched for
 /// one event at a time.
@@ -113,8 +95,9 @@ pub(super) enum Outcome {
 /// is accepted before this thread has looked at what it was asked for.
 pub(super) type Accepted = Box<dyn FnMut(io::Result<Tracked<TcpStream>>) -> bool + Send>;
 
-/// What other threads ask a reactor to do.
-enum Command {
+/// What other threads ask a reactor to do. Without memory nothing is asked: a connection is closed, an abort comes again, and
+/// whoever waits for a close hears that it did not happen.
+pub(super) enum Command {
     Serve(Box<dyn Served>),
     Listen(Tracked<TcpListener>, Accepted),
     Abort(Arc<Region>),
@@ -123,73 +106,36 @@ enum Command {
 
 /// Handle to the thread.
 pub(super) struct Reactor {
-    epoll: Epoll,
-    wakeup: Wakeup,
-    stop: AtomicBool,
+    handle: Handle<dyn Watched, Command>,
     /// Connections of peers are to be closed at once. Publishes, to the thread, what makes them overdue.
     sweep: AtomicBool,
     listening: Listening,
-    /// How long the thread looks for events before it sleeps, at the most.
-    busy_poll: Duration,
-    /// The thread ended by a panic. No request must wait for it.
-    dead: AtomicBool,
-    /// Guards what the thread looks after together with others, by token.
-    watched: Mutex<HashMap<u64, Weak<dyn Watched>>>,
     due: Due<dyn Watched>,
-    /// Guards what other threads asked for since this one last looked.
-    commands: Mutex<Vec<Command>>,
+}
+
+impl Deref for Reactor {
+    type Target = Handle<dyn Watched, Command>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.handle
+    }
 }
 
 impl Reactor {
     /// Makes the epoll instance; the thread is started by [`Reactor::run`].
     pub(super) fn new(busy_poll: Duration) -> Result<Arc<Self>> {
-        let failed = |e: io::Error| {
-            Error::io(Code::Socket, "cannot set up a data-plane thread (check ulimit -n)", &e)
-                .transient(Class::Resource)
-        };
-        let epoll = Epoll::new().map_err(failed)?;
-        let wakeup = Wakeup::new().map_err(failed)?;
-        epoll.add(wakeup.fd(), WAKEUP, epoll::IN).map_err(failed)?;
-        Ok(Arc::new(Reactor {
-            epoll,
-            wakeup,
-            stop: AtomicBool::new(false),
-            sweep: AtomicBool::new(false),
-            listening: Listening::default(),
-            busy_poll,
-            dead: AtomicBool::new(false),
-            watched: Mutex::default(),
-            due: Due::default(),
-            commands: Mutex::default(),
-        }))
+        let handle = Handle::new(busy_poll, "cannot set up a data-plane thread (check ulimit -n)")?;
+        let (sweep, listening, due) = (AtomicBool::new(false), Listening::default(), Due::default());
+        Ok(Arc::new(Reactor { handle, sweep, listening, due }))
     }
 
-    /// Starts the thread; it ends after [`Reactor::stop`].
+    /// Starts the thread; it ends after [`Handle::stop`].
     pub(super) fn run(self: &Arc<Self>, index: usize) -> Result<JoinHandle<()>> {
         let courier = Courier::new().map_err(|e| Error::io(Code::Socket, "cannot create a pipe", &e))?;
-        let (reactor, panicked) = (self.clone(), self.clone());
-        let body = move || {
-            Loop {
-                reactor,
-                courier,
-                served: HashMap::new(),
-                next_id: SERVED,
-                listener: None,
-                patience: Duration::ZERO,
-            }
-            .run()
-        };
-        let on_panic = move || {
-            panicked.dead.store(true, Relaxed);
-            panicked.all_watched().into_iter().for_each(|watched| watched.close(&thread_failed()));
-        };
-        thread::spawn(&format!("mte-tcp-{index}"), body, on_panic)
-    }
-
-    /// Asks the thread to end; does not wait for it.
-    pub(super) fn stop(&self) {
-        self.stop.store(true, Relaxed);
-        self.wakeup.set();
+        let reactor = self.clone();
+        let body =
+            move || Loop { reactor, courier, served: HashMap::new(), next_id: SERVED, listener: None }.run();
+        reactor::start(self, &format!("mte-tcp-{index}"), body, |watched| watched.close(&thread_failed()))
     }
 
     /// Serves a connection of a peer.
@@ -221,13 +167,8 @@ impl Reactor {
     /// Has connections of peers that are overdue closed now, instead of at the next tick.
     pub(super) fn sweep(&self) {
         if !self.sweep.swap(true, AcqRel) {
-            self.wakeup.set();
+            self.wake();
         }
-    }
-
-    /// From now on the thread looks after `watched`, whose token is `id`.
-    pub(super) fn adopt(&self, id: u64, watched: Weak<dyn Watched>) {
-        self.watched.lock().insert(id, watched);
     }
 
     /// From now on `watched` has deadlines, until it says that it has none.
@@ -235,54 +176,10 @@ impl Reactor {
         self.due.add(watched);
     }
 
-    /// The thread no longer looks after what has the token `id`.
-    pub(super) fn forget(&self, id: u64) {
-        self.watched.lock().remove(&id);
-    }
-
-    /// Watches a new connection that belongs to what has the token `id`.
-    pub(super) fn watch(&self, fd: RawFd, id: u64, interest: u32) -> io::Result<()> {
-        self.epoll.add(fd, id, interest)
-    }
-
-    /// Ends the watch on a descriptor. Has to come before it is closed.
-    pub(super) fn unwatch(&self, fd: RawFd) {
-        self.epoll.remove(fd);
-    }
-
-    /// The thread ended by a panic.
-    pub(super) fn is_dead(&self) -> bool {
-        self.dead.load(Relaxed)
-    }
-
-    /// Changes what a connection is watched for.
-    pub(super) fn rewatch(&self, fd: RawFd, id: u64, interest: u32) {
-        self.epoll.modify(fd, id, interest);
-    }
-
-    /// Without memory nothing is asked: a connection is closed, an abort comes again, and whoever waits for a close hears that
-    /// it did not happen.
-    fn ask(&self, command: Command) {
-        let mut commands = self.commands.lock();
-        if commands.try_reserve(1).is_ok() {
-            commands.push(command);
-            drop(commands);
-            self.wakeup.set();
-        }
-    }
-
     /// Ends the watch on a connection that is about to be closed. Always `false`: it is not to be kept.
     fn let_go(&self, peer: &dyn Served) -> bool {
-        self.epoll.remove(peer.fd());
+        self.unwatch(peer.fd());
         false
-    }
-
-    fn watched(&self, id: u64) -> Option<Arc<dyn Watched>> {
-        self.watched.lock().get(&id)?.upgrade()
-    }
-
-    fn all_watched(&self) -> Vec<Arc<dyn Watched>> {
-        self.watched.lock().values().filter_map(Weak::upgrade).collect()
     }
 }
 
@@ -293,19 +190,16 @@ struct Loop {
     served: HashMap<u64, Box<dyn Served>>,
     next_id: u64,
     listener: Option<(Tracked<TcpListener>, Accepted)>,
-    /// How long to look for events before sleeping. Shrinks while looking finds none.
-    patience: Duration,
 }
 
 impl Loop {
     fn run(mut self) {
         let mut events = [Event { events: 0, u64: 0 }; EVENTS];
         let mut look_again: Vec<Arc<dyn Watched>> = Vec::new();
-        let mut last_tick = Instant::now();
-        let mut last_look = last_tick;
-        while !self.reactor.stop.load(Relaxed) {
-            let timeout = if look_again.is_empty() { TICK } else { LOOK_AGAIN };
-            let ready = self.wait(&mut events, timeout.as_millis() as i32);
+        let mut patience = self.reactor.patience();
+        let mut pace = Pace::new(Instant::now());
+        while !self.reactor.is_stopping() {
+            let ready = self.wait(&mut events, &mut patience, Pace::timeout_ms(!look_again.is_empty()));
             for event in &events[..ready] {
                 let token = event.u64;
                 match token {
@@ -313,48 +207,34 @@ impl Loop {
                     LISTENER => self.accept(),
                     _ if token & SERVED != 0 => self.advance(token, event.events),
                     _ => {
-                        let busy = self.reactor.watched(token).filter(|it| !it.clone().on_ready());
+                        let busy = self.reactor.find(token).filter(|it| !it.clone().on_ready());
                         look_again.extend(busy.filter(|it| !it.listed().swap(true, Relaxed)));
                     }
                 }
             }
             let now = Instant::now();
-            if now - last_look >= LOOK_AGAIN {
-                last_look = now;
+            if pace.looks_again(now) {
                 look_again.retain(|it| !(it.clone().look() && it.listed().swap(false, Relaxed)));
             }
-            if now - last_tick >= TICK {
-                let since = now - std::mem::replace(&mut last_tick, now);
-                self.tick(now, if since > PAUSE { since } else { Duration::ZERO });
+            if let Some(paused) = pace.ticks(now) {
+                self.tick(now, paused);
             }
         }
-        self.reactor.commands.lock().clear();
+        drop(self.reactor.take_commands());
     }
 
-    /// Waits for events. In a stream of requests the next one comes within microseconds, and waking a sleeping thread
-    /// costs more than that. So this looks for a while before it sleeps, as long as that was worth it lately.
-    fn wait(&mut self, events: &mut [Event], timeout_ms: i32) -> usize {
-        let most = self.reactor.busy_poll;
+    /// Waits for events: looks for some, then sleeps.
+    fn wait(&self, events: &mut [Event], patience: &mut Patience, timeout_ms: i32) -> usize {
         let began = Instant::now();
-        while !self.patience.is_zero() {
-            match self.reactor.epoll.wait(events, 0) {
-                0 if began.elapsed() > self.patience => break,
-                0 => std::thread::yield_now(),
-                ready => {
-                    self.patience = most;
-                    return ready;
-                }
-            }
+        let look = || Some(self.reactor.wait(events, 0)).filter(|ready| *ready > 0);
+        match patience.look(began, look) {
+            Some(ready) => ready,
+            None => patience.sleep(began, || self.reactor.wait(events, timeout_ms)),
         }
-        let ready = self.reactor.epoll.wait(events, timeout_ms);
-        let soon = ready > 0 && began.elapsed() < SOON * most;
-        self.patience = if soon { most } else { self.patience / WANE };
-        ready
     }
 
     fn obey(&mut self) {
-        self.reactor.wakeup.clear();
-        let commands = std::mem::take(&mut *self.reactor.commands.lock());
+        let commands = self.reactor.take_commands();
         // After the commands were taken and before they are obeyed: those that are to be served may have displaced others.
         if self.reactor.sweep.swap(false, AcqRel) {
             self.sweep(Instant::now());
@@ -377,7 +257,7 @@ impl Loop {
                 Command::Abort(region) => {
                     let reactor = &self.reactor;
                     self.served.retain(|_, peer| !peer.uses(&region) || reactor.let_go(&**peer));
-                    for watched in self.reactor.all_watched() {
+                    for watched in self.reactor.all() {
                         watched.abort(&region);
                     }
                 }
@@ -392,7 +272,7 @@ impl Loop {
         self.next_id += 1;
         let id = self.next_id;
         let interest = epoll::IN;
-        if self.reactor.epoll.add(peer.fd(), id, interest).is_ok() {
+        if self.reactor.watch(peer.fd(), id, interest).is_ok() {
             self.served.insert(id, peer);
         }
     }
@@ -402,7 +282,7 @@ impl Loop {
         match peer.advance(events, &mut self.courier) {
             Outcome::Keep => {}
             Outcome::Watch(interest) => {
-                self.reactor.epoll.modify(peer.fd(), id, interest);
+                self.reactor.rewatch(peer.fd(), id, interest);
             }
             Outcome::Close => {
                 self.reactor.let_go(&**peer);
@@ -416,7 +296,7 @@ impl Loop {
         self.sweep(now);
         self.reactor.due.pass(|watched| watched.check_deadlines(now, paused));
         if self.reactor.due.is_lost() {
-            for watched in self.reactor.all_watched() {
+            for watched in self.reactor.all() {
                 watched.check_deadlines(now, paused);
             }
         }

@@ -1,9 +1,9 @@
 //! What the files of this transport share: settings, counters, the threads, and what is said about peers.
 
 use std::net::{IpAddr, TcpStream};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::Arc;
+use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 
@@ -19,6 +19,7 @@ use crate::memory::Registry;
 use crate::observe::log::RateLimit;
 use crate::runtime::control::Control;
 use crate::runtime::interfaces::Interface;
+use crate::runtime::reactor::threads::Threads;
 use crate::transport::host::Host;
 use crate::transport::slice::Op;
 
@@ -69,14 +70,12 @@ pub(super) struct Shared {
     pub nics: Vec<Interface>,
     /// Keeps repeated warnings rare.
     pub log: RateLimit,
-    started: Instant,
-    next_lane: AtomicU64,
-    next_reactor: AtomicUsize,
+    /// The data-plane threads, over which lanes and inbound connections are spread.
+    pub threads: Threads<Reactor>,
     /// Ranges of our regions that were not mapped when a peer asked for them.
     pub faults: Faults,
     /// Connections of peers that are open.
     pub inbound: Table,
-    reactors: OnceLock<Vec<Arc<Reactor>>>,
 }
 
 impl Shared {
@@ -90,39 +89,10 @@ impl Shared {
             stats: Stats::default(),
             nics,
             log: RateLimit::default(),
-            started: Instant::now(),
-            next_lane: AtomicU64::new(1),
-            next_reactor: AtomicUsize::new(0),
+            threads: Threads::default(),
             faults: Faults::default(),
             inbound: Table::new(host.config().tcp_max_inbound),
-            reactors: OnceLock::new(),
         }
-    }
-
-    /// Takes the threads that lanes and inbound connections are spread over. Only the first call counts.
-    pub(super) fn set_reactors(&self, reactors: Vec<Arc<Reactor>>) {
-        let _ = self.reactors.set(reactors);
-    }
-
-    /// The data-plane threads; none before they are set.
-    pub(super) fn reactors(&self) -> &[Arc<Reactor>] {
-        self.reactors.get().map_or(&[], Vec::as_slice)
-    }
-
-    /// The thread for one more lane or connection: each in turn.
-    pub(super) fn next_reactor(&self) -> Arc<Reactor> {
-        let reactors = self.reactors();
-        reactors[self.next_reactor.fetch_add(1, Relaxed) % reactors.len()].clone()
-    }
-
-    /// A token that no other lane has.
-    pub(super) fn next_lane_id(&self) -> u64 {
-        self.next_lane.fetch_add(1, Relaxed)
-    }
-
-    /// Microseconds since the transport started; never 0.
-    pub(super) fn now_us(&self) -> u64 {
-        self.started.elapsed().as_micros() as u64 + 1
     }
 
     /// Address of the cell that holds the incarnation.
@@ -186,11 +156,6 @@ impl Shared {
         }
         Ok(())
     }
-}
-
-/// What requests fail with when the engine goes away.
-pub(super) fn stopping() -> Error {
-    Error::new(Code::Socket, "the engine is being destroyed").permanent(Class::Canceled)
 }
 
 /// Sets the options of either end. A failure ends nothing: it only costs speed, or a slower detection of a dead peer.

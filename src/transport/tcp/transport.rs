@@ -1,14 +1,11 @@
 //! The installed transport: its port, its threads, its links.
 
 use std::net::IpAddr;
-use std::sync::{Arc, Weak};
-use std::thread::JoinHandle;
-
-use parking_lot::Mutex;
+use std::sync::Arc;
 
 use super::link::TcpLink;
 use super::reactor::Reactor;
-use super::shared::{stopping, Shared};
+use super::shared::Shared;
 use super::{accept, fence, nics, offer};
 use crate::error::Result;
 use crate::handshake::ConnectionMessage;
@@ -18,6 +15,7 @@ use crate::runtime::ports::BoundPort;
 use crate::runtime::BoxFuture;
 use crate::segment_desc::SegmentDesc;
 use crate::transport::host::{Host, Route};
+use crate::transport::links::{stopping, Links};
 use crate::transport::offer::list_plain;
 use crate::transport::report::RailReport;
 use crate::transport::{Link, Transport};
@@ -31,16 +29,7 @@ pub(super) struct Tcp {
     shared: Arc<Shared>,
     host: Arc<dyn Host>,
     port: u16,
-    /// Guards the links for `abort` and `stop`; dead ones are swept when one is added.
-    links: Mutex<Links>,
-    /// Guards the join handles; `stop` takes them.
-    threads: Mutex<Vec<JoinHandle<()>>>,
-}
-
-#[derive(Default)]
-struct Links {
-    stopped: bool,
-    live: Vec<Weak<TcpLink>>,
+    links: Links<TcpLink>,
 }
 
 impl Tcp {
@@ -61,20 +50,13 @@ impl Tcp {
         };
         let reactors: Vec<_> =
             (0..threads).map(|_| Reactor::new(config.tcp_busy_poll)).collect::<Result<_>>()?;
-        shared.set_reactors(reactors);
-        let tcp = Arc::new(Tcp { shared, host, port, links: Mutex::default(), threads: Mutex::default() });
-        for (index, reactor) in tcp.shared.reactors().iter().enumerate() {
-            tcp.threads.lock().push(reactor.run(index)?);
-        }
-        if let Some(first) = tcp.shared.reactors().first() {
+        let tcp = Arc::new(Tcp { shared, host, port, links: Links::default() });
+        tcp.shared.threads.start(reactors, Reactor::run)?;
+        if let Some(first) = tcp.shared.threads.reactors().first() {
             let shared = tcp.shared.clone();
             first.listen(listener, Box::new(move |accepted| accept::distribute(&shared, accepted)));
         }
         Ok(tcp)
-    }
-
-    fn live_links(&self) -> Vec<Arc<TcpLink>> {
-        self.links.lock().live.iter().filter_map(Weak::upgrade).collect()
     }
 }
 
@@ -101,10 +83,7 @@ impl Transport for Tcp {
 
     fn link(&self, route: Arc<dyn Route>) -> Arc<dyn Link> {
         let link = TcpLink::new(&self.shared, route);
-        let mut links = self.links.lock();
-        links.live.retain(|link| link.strong_count() > 0);
-        links.live.push(Arc::downgrade(&link));
-        if links.stopped {
+        if !self.links.add(&link) {
             link.close(&stopping());
         }
         link
@@ -123,24 +102,23 @@ impl Transport for Tcp {
     }
 
     fn abort(&self, region: &Arc<Region>) {
-        self.live_links().iter().for_each(|link| link.abort(region));
-        self.shared.reactors().iter().for_each(|reactor| reactor.abort(region));
+        self.links.live().iter().for_each(|link| link.abort(region));
+        self.shared.threads.reactors().iter().for_each(|reactor| reactor.abort(region));
     }
 
     fn stop(&self) {
-        self.links.lock().stopped = true;
-        for link in self.live_links() {
+        for link in self.links.stop() {
             link.close(&stopping());
         }
-        self.shared.reactors().iter().for_each(|reactor| reactor.stop());
-        for thread in std::mem::take(&mut *self.threads.lock()) {
+        self.shared.threads.reactors().iter().for_each(|reactor| reactor.stop());
+        for thread in self.shared.threads.take_running() {
             let _ = thread.join();
         }
     }
 
     /// Those to peers with several addresses.
     fn rails(&self) -> Vec<RailReport> {
-        self.live_links().iter().flat_map(|link| link.report()).collect()
+        self.links.live().iter().flat_map(|link| link.report()).collect()
     }
 
     fn stats(&self) -> Vec<(&'static str, u64)> {

@@ -86,7 +86,7 @@ impl Route for Nobody {
 
 /// A link to nobody, whose thread does not run.
 pub(in crate::transport::shm) fn link(shared: &Arc<Shared>) -> Arc<ShmLink> {
-    shared.set_reactors(vec![Reactor::new(Duration::ZERO).unwrap()]);
+    shared.threads.set(vec![Reactor::new(Duration::ZERO).unwrap()]);
     ShmLink::new(shared, Arc::new(nobody()))
 }
 

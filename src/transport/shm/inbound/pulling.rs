@@ -49,7 +49,7 @@ impl Inbound {
             return self.next(state, Err("there is no memory for answers"));
         }
         self.call_for_help(&mut state);
-        let now_us = self.shared.now_us();
+        let now_us = self.shared.threads.now_us();
         let is_fresh = now_us.saturating_sub(peer.verified_us) < FRESH_US && state.holds(&peer);
         drop(state);
         let mut ends = [End::Withdrawn; N];
@@ -147,7 +147,7 @@ impl Inbound {
 
     /// Other threads pull too, where there is much.
     pub(super) fn call_for_help(&self, state: &mut State) {
-        let reactors = self.shared.reactors();
+        let reactors = self.shared.threads.reactors();
         if state.queue.is_empty() {
             state.has_help = false;
         } else if !state.has_help && reactors.len() > 1 {

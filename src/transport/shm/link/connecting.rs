@@ -11,10 +11,10 @@ use super::{ShmLink, LOST};
 use crate::error::{Code, Error, Result};
 use crate::runtime::backoff::Backoff;
 use crate::runtime::epoll;
+use crate::transport::links::stopping;
 use crate::transport::shm::connect::{self, Connection};
 use crate::transport::shm::errors;
 use crate::transport::shm::lane::{Lane, Stage};
-use crate::transport::shm::shared::stopping;
 
 /// Silence after which the peer is asked elsewhere whether it is alive.
 pub(super) const SILENCE: Duration = Duration::from_secs(1);

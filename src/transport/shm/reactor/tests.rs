@@ -2,7 +2,9 @@
 
 use std::io::Write;
 use std::sync::mpsc::{channel, Sender};
+use std::sync::Weak;
 
+use parking_lot::Mutex;
 use socket2::{Domain, Type};
 
 use super::*;

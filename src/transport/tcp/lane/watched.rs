@@ -23,7 +23,7 @@ impl Watched for Lane {
         let Some(state) = self.state.try_lock() else {
             return false;
         };
-        if self.interest.is_polled(|| self.shared.now_us()) {
+        if self.interest.is_polled(|| self.shared.threads.now_us()) {
             return false;
         }
         self.advance(state, true);

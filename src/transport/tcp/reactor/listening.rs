@@ -9,8 +9,9 @@ use std::sync::atomic::{
 };
 use std::sync::Arc;
 
-use super::{Accepted, Loop, Reactor, EVENTS, LISTENER};
+use super::{Accepted, Loop, Reactor, LISTENER};
 use crate::runtime::epoll;
+use crate::runtime::reactor::EVENTS;
 use crate::runtime::tracked::Tracked;
 
 /// What other threads tell the one that listens.
@@ -39,7 +40,7 @@ impl Drop for Held {
         let Held(reactor) = self;
         if reactor.listening.held.fetch_sub(1, SeqCst) == 1 {
             reactor.listening.is_due.store(true, Release);
-            reactor.wakeup.set();
+            reactor.wake();
         }
     }
 }
@@ -47,7 +48,7 @@ impl Drop for Held {
 impl Loop {
     pub(super) fn listen(&mut self, listener: Tracked<TcpListener>, accepted: Accepted) {
         let interest = epoll::IN;
-        match self.reactor.epoll.add(listener.as_raw_fd(), LISTENER, interest) {
+        match self.reactor.watch(listener.as_raw_fd(), LISTENER, interest) {
             Ok(()) => self.listener = Some((listener, accepted)),
             Err(e) => tracing::error!("cannot accept data connections: {e}"),
         }
@@ -83,7 +84,7 @@ impl Loop {
     /// What the listener is watched for.
     pub(super) fn hear(&self, interest: u32) {
         if let Some((listener, _)) = &self.listener {
-            self.reactor.epoll.modify(listener.as_raw_fd(), LISTENER, interest);
+            self.reactor.rewatch(listener.as_raw_fd(), LISTENER, interest);
         }
     }
 }
