@@ -1,6 +1,9 @@
 //! A thread of the transport (`mte-shm-N`): an epoll loop over links of this engine and connections of peers. It sleeps unless
 //! something happens. A link that a caller polls is left alone, and looked at again every millisecond.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -36,7 +39,8 @@ const WANE: u32 = 4;
 /// What the thread looks at without an event, at the most. Chosen: a look at each takes some 20 ns, and a processor serves no more
 /// peers that wait for it by looking.
 const GLANCES: usize = 8;
-/// How often it looks at them before it asks for events again. Chosen: as long as that takes.
+/// How often it looks at them before it asks for events again, whether it finds something or not: a peer that always has more must
+/// not keep it from others. Chosen: as long as that takes.
 const GLANCES_PER_WAIT: usize = 16;
 
 /// What is left to do for something that the thread looks after.
@@ -150,6 +154,7 @@ impl Reactor {
                 listener: None,
                 deaf: false,
                 patience: Duration::ZERO,
+                finds: 0,
             }
             .run();
         };
@@ -245,6 +250,8 @@ struct Loop {
     deaf: bool,
     /// How long to look for events before sleeping.
     patience: Duration,
+    /// How often it found something without events, since it last asked for them.
+    finds: usize,
 }
 
 impl Loop {
@@ -339,7 +346,8 @@ impl Loop {
     /// Waits for events. In a stream of requests the next one comes within microseconds, and waking a sleeping thread costs
     /// more than that. So this looks for a while before it sleeps, as long as that was worth it lately.
     fn wait(&mut self, events: &mut [Event]) -> usize {
-        if !self.busy.is_empty() {
+        if !self.busy.is_empty() || self.finds >= GLANCES_PER_WAIT {
+            self.finds = 0;
             return self.reactor.epoll.wait(events, 0);
         }
         let most = self.reactor.busy_poll;
@@ -349,6 +357,7 @@ impl Loop {
             for _ in 0..glances {
                 if self.glance() {
                     self.patience = most;
+                    self.finds += 1;
                     return 0;
                 }
                 std::hint::spin_loop();

@@ -124,6 +124,11 @@ impl Ring {
         Some((kind, entry))
     }
 
+    /// Messages of the peer, no more than a page holds: it may write them as fast as they are taken.
+    pub(super) fn messages(&mut self) -> impl Iterator<Item = (u64, [u64; SLOT - 2])> + '_ {
+        std::iter::from_fn(|| self.take()).take(SLOTS as usize)
+    }
+
     /// There is a message.
     pub(super) fn has_more(&self) -> bool {
         self.theirs
@@ -236,6 +241,20 @@ mod tests {
         assert!(!one.takes());
         two.set(TAKEN, 3);
         assert!(!one.takes());
+    }
+
+    #[test]
+    fn a_peer_that_never_stops_is_not_listened_to_for_ever() {
+        let [mut one, mut two] = pair();
+        two.wake();
+        one.put(Kind::Ended, &[0, 0]);
+        let mut taken = 0;
+        for _ in two.messages().take(1000) {
+            taken += 1;
+            assert!(one.takes());
+            one.put(Kind::Ended, &[0, 0]);
+        }
+        assert_eq!(taken, SLOTS);
     }
 
     #[test]

@@ -135,14 +135,14 @@ impl Inbound {
     pub(super) fn glance_at_ring(&self) -> Option<Next> {
         let mut state = self.state.try_lock()?;
         let has_more = state.ring.as_ref().is_some_and(|ringing| ringing.ring.has_more());
-        if !has_more || state.ended_by.is_some() {
+        // With a full queue, or answers that the socket does not take, nothing is taken in.
+        let has_room = state.queue.len() < MOST_QUEUED && !state.owes();
+        if !has_more || !has_room || state.ended_by.is_some() {
             return None;
         }
         let outcome = self.receive_by_ring(&mut state);
-        let is_answerable = outcome.is_ok() && !state.owes();
-        let next = self.next(state, outcome);
-        match next {
-            Next::Work if is_answerable => Some(self.work()),
+        match self.next(state, outcome) {
+            Next::Work => Some(self.work()),
             next => Some(next),
         }
     }

@@ -1,7 +1,8 @@
-//! How much of a flood is taken at once.
+//! How much of a flood is taken at once, and when the ring is left alone.
 
 use super::*;
 use crate::transport::shm::connect::pair::{pair, received, send, shared};
+use crate::transport::shm::ring::Ring;
 
 #[test]
 fn a_peer_that_never_stops_sending_leaves_the_thread_to_others() {
@@ -17,4 +18,31 @@ fn a_peer_that_never_stops_sending_leaves_the_thread_to_others() {
     assert_eq!((answers.remove(0), answers), (Kind::Welcome, vec![Kind::Grant; kernel::MOST_MESSAGES - 1]));
     inbound.on_ready();
     assert_eq!(received(&connection.socket), [Kind::Grant; MORE]);
+}
+
+#[test]
+fn nothing_is_found_in_the_ring_while_nothing_can_be_taken_in() {
+    let shared = shared();
+    let (connection, other) = pair(&shared);
+    let reactor = Reactor::new(Duration::ZERO).unwrap();
+    let inbound = Inbound::new(&shared, &reactor, other).unwrap();
+    let mut ring = Ring::new(0).unwrap();
+    ring.announce(&*connection.socket).unwrap();
+    inbound.on_ready();
+    let mut room = [0; MOST_BYTES];
+    while !ring.is_attached() {
+        let (len, passed) = kernel::receive(connection.socket.as_raw_fd(), &mut room).unwrap();
+        if let (Some((Kind::Ring, mut entries)), Some(fd)) = (wire::decode(&room[..len]), passed) {
+            assert!(ring.attach(fd.as_raw_fd(), entries.next().unwrap()[0]));
+        }
+    }
+    assert!(inbound.attend() && ring.takes());
+    ring.put(Kind::Write, &[1, 2, 3, 4, 0]);
+    inbound.state.lock().queue.resize(MOST_QUEUED, NOTHING);
+    assert_eq!(inbound.glance(), None, "the queue is full");
+    inbound.state.lock().queue.clear();
+    inbound.state.lock().ended.push([1, 0]);
+    assert_eq!(inbound.glance(), None, "the socket takes no answers");
+    inbound.state.lock().ended.clear();
+    assert!(inbound.glance().is_some() && inbound.glance().is_none());
 }

@@ -83,7 +83,11 @@ impl Lane {
         may_pull: bool,
         next: Stage,
     ) -> Option<Box<Connection>> {
-        let stage = std::mem::replace(&mut self.stage, next);
+        let mut stage = std::mem::replace(&mut self.stage, next);
+        // First: what is pulled after a request has failed must not count.
+        if let Stage::Up(connection) | Stage::Greeting(connection, _) = &mut stage {
+            connection.retract();
+        }
         self.generation += 1;
         self.grants.clear();
         self.mappings.clear();
@@ -107,8 +111,7 @@ impl Lane {
         retain(&mut self.unknown, |read| read.slice, |_: &UnknownRead| false, why);
         retain(&mut self.reads, |read| read.slice, |_: &PendingRead| false, why);
         retain(&mut self.pending, |(slice, _)| slice, |_: &(Slice, u64)| false, why);
-        let (Stage::Up(mut connection) | Stage::Greeting(mut connection, _)) = stage else { return None };
-        connection.retract();
+        let (Stage::Up(connection) | Stage::Greeting(connection, _)) = stage else { return None };
         let awaited = std::mem::take(&mut self.awaited);
         if !may_pull || awaited.is_empty() || self.lingering.try_reserve(1).is_err() {
             return Some(connection);

@@ -72,6 +72,8 @@ impl Lane {
                 now_ns = clock::now_ns();
                 self.heard = Instant::now();
                 self.is_probed = false;
+                // It reads, so there may be room.
+                self.is_full = false;
             }
             self.written += u64::from(end == End::Applied);
             finish(self.awaited.take(tag), end, now_ns, peer);
@@ -91,7 +93,8 @@ impl Lane {
             has_ring = true;
         }
         let rang = self.receive_by_ring(peer)?;
-        if has_ring && (rang || now_us < self.socket_due_us) {
+        // Also where the ring never runs dry.
+        if has_ring && now_us < self.socket_due_us {
             return Ok(rang);
         }
         self.socket_due_us = now_us + SOCKET_AGAIN_US;

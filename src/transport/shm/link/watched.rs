@@ -121,7 +121,7 @@ impl ShmLink {
             let mut buffer = [0u8; MOST_BYTES];
             let mut ended = false;
             if let Some(ring) = lingering.connection.ring.as_mut().and_then(Option::as_mut) {
-                while let Some((_, [tag, end, ..])) = ring.take() {
+                for (_, [tag, end, ..]) in ring.messages() {
                     let end = End::of(end).unwrap_or(End::Withdrawn);
                     finish(lingering.awaited.take(tag), end, 0, peer);
                 }
