@@ -199,8 +199,23 @@ static void liars(const peer_t *peer, segment_id_t target, const char *incarnati
     *word = 15;
     fd = greeted(peer, cell, word, incarnation);
     uint64_t share[] = {SHARE, 1, (uintptr_t)mine, BYTES};
+    uint64_t from_it[] = {WRITES, 7, (uintptr_t)mine, peer->base, 4096, 1}, ring_[] = {RING, 8192};
     CHECK("shared memory without a descriptor", send(fd, share, sizeof share, MSG_NOSIGNAL) == sizeof share);
-    CHECK("ends the connection", ends(fd));
+    CHECK("and a ring without one", send(fd, ring_, sizeof ring_, MSG_NOSIGNAL) == sizeof ring_);
+    CHECK("a request from there", send(fd, from_it, sizeof from_it, MSG_NOSIGNAL) == sizeof from_it);
+    CHECK("is pulled by the kernel", recv(fd, answer, sizeof answer, 0) == 24 && answer[0] == ENDED && answer[1] == 7 && answer[2] == 0);
+    close(fd);
+    /* As when the peer has no descriptor left. */
+    struct rlimit limit, few = {5, 0};
+    *word += 1;
+    fd = greeted(peer, cell, word, incarnation);
+    REQUIRE("the peer's limit", prlimit(peer->pid, RLIMIT_NOFILE, NULL, &limit) == 0);
+    few.rlim_max = limit.rlim_max;
+    REQUIRE("is lowered", prlimit(peer->pid, RLIMIT_NOFILE, &few, NULL) == 0);
+    CHECK("a descriptor for one who has no room for it", send_beside(fd, share, sizeof share, fd) && send_beside(fd, ring_, sizeof ring_, fd));
+    CHECK("and a request", send(fd, from_it, sizeof from_it, MSG_NOSIGNAL) == sizeof from_it);
+    CHECK("which is pulled", recv(fd, answer, sizeof answer, 0) == 24 && answer[0] == ENDED && answer[1] == 7 && answer[2] == 0);
+    REQUIRE("and raised", prlimit(peer->pid, RLIMIT_NOFILE, &limit, NULL) == 0);
     close(fd);
     shrinks(peer, cell, word, incarnation, mine);
     *word += 1;

@@ -209,14 +209,15 @@ impl Inbound {
                 }
             }
             Kind::Share => {
-                let shared = entries.next().zip(passed);
-                let ([id, base, len, ..], fd) = shared.ok_or("it shared memory without its descriptor")?;
-                state.mappings.add(id, base, len, &*fd);
+                let [id, base, len, ..] = entries.next().ok_or("it shared nothing")?;
+                // This process may have no descriptor left: then the kernel copies.
+                passed.into_iter().for_each(|fd| state.mappings.add(id, base, len, &*fd));
             }
             Kind::Unshare => entries.for_each(|[id, ..]| state.mappings.remove(id)),
             Kind::Ring => {
-                let ([len, ..], fd) = entries.next().zip(passed).ok_or("it sent no ring's descriptor")?;
-                self.take_ring(state, &*fd, len)?;
+                let [len, ..] = entries.next().ok_or("it offered no ring")?;
+                // As for shared memory.
+                passed.map_or(Ok(()), |fd| self.take_ring(state, &*fd, len))?;
             }
             // What is in the ring is taken below.
             Kind::Wake => {}

@@ -340,13 +340,14 @@ impl Lane {
                 }
             }
             (Kind::Share, Stage::Up(_)) => {
-                let ([id, base, len, ..], fd) = entries.next().zip(passed).ok_or_else(nonsense)?;
-                self.mappings.add(id, base, len, &*fd);
+                let [id, base, len, ..] = entries.next().ok_or_else(nonsense)?;
+                // This process may have no descriptor left: then the kernel copies.
+                passed.into_iter().for_each(|fd| self.mappings.add(id, base, len, &*fd));
             }
             (Kind::Unshare, Stage::Up(_)) => entries.for_each(|[id, ..]| self.mappings.remove(id)),
             (Kind::Ring, Stage::Up(connection)) => {
-                let ([len, ..], fd) = entries.next().zip(passed).ok_or_else(nonsense)?;
-                if let Some(ring) = connection.ring.as_mut().and_then(Option::as_mut) {
+                let [len, ..] = entries.next().ok_or_else(nonsense)?;
+                if let Some((ring, fd)) = connection.ring.as_mut().and_then(Option::as_mut).zip(passed) {
                     ring.attach(fd.as_raw_fd(), len);
                 }
             }
