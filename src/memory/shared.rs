@@ -37,7 +37,8 @@ pub struct SharedMemory {
     pub addr: u64,
     /// Bytes, in whole pages.
     pub len: u64,
-    fd: Tracked<OwnedFd>,
+    /// `None` once nobody else gets it.
+    fd: Option<Tracked<OwnedFd>>,
     /// Its pages are from the system's pool of huge ones.
     is_pooled: bool,
     /// Whoever has the descriptor can only read.
@@ -45,9 +46,14 @@ pub struct SharedMemory {
 }
 
 impl SharedMemory {
-    /// The descriptor that others map; sealed.
+    /// The descriptor that others map; sealed. -1 after [`SharedMemory::close`].
     pub fn fd(&self) -> RawFd {
-        self.fd.as_raw_fd()
+        self.fd.as_ref().map_or(-1, |fd| fd.as_raw_fd())
+    }
+
+    /// Gives the descriptor up; the memory stays.
+    pub fn close(&mut self) {
+        self.fd = None;
     }
 
     /// The 64-bit number with this index; `None` beyond the end. Whoever maps the memory may read it meanwhile.
@@ -155,7 +161,8 @@ fn make(name: &CStr, len: u64, pooled: bool, node: Option<u32>) -> Result<Shared
     }
     let id = NEXT.fetch_add(1, Relaxed);
     // From here on it is unmapped if something fails.
-    let mut memory = SharedMemory { id, addr: addr as u64, len, fd, is_pooled: pooled, is_sealed: true };
+    let mut memory =
+        SharedMemory { id, addr: addr as u64, len, fd: Some(fd), is_pooled: pooled, is_sealed: true };
     if let Some(node) = node {
         bind(&memory, node)?;
     }

@@ -80,7 +80,8 @@ impl Connection {
     pub(super) fn ring(&mut self) -> Option<&mut Ring> {
         if self.ring.is_none() {
             let number = self.word.map_or(0, |word| word.number);
-            let ring = Ring::new(number).ok().filter(|ring| ring.announce(&*self.socket).is_ok());
+            let ring =
+                Ring::new(number).ok().and_then(|mut ring| ring.announce(&*self.socket).ok().map(|()| ring));
             self.ring = Some(ring);
         }
         self.ring.as_mut()?.as_mut()

@@ -290,7 +290,11 @@ impl Lane {
                 return Ok(came);
             };
             match kernel::receive(connection.socket.as_raw_fd(), buffer) {
-                Ok((0, _)) => return Err(errors::hung_up(peer)),
+                Ok((0, _)) => {
+                    // What it answered before it left counts.
+                    self.receive_by_ring(peer)?;
+                    return Err(errors::hung_up(peer));
+                }
                 Ok((len, passed)) => {
                     came = true;
                     self.take(&buffer[..len], passed, peer)?;

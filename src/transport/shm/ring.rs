@@ -52,15 +52,17 @@ impl Ring {
         Ok(ring)
     }
 
-    /// Sends our page to the peer. An error also where the peer must not have it, and with the last descriptors, which are the
+    /// Sends our page to the peer, once. An error also where the peer must not have it, and with the last descriptors, which are the
     /// host program's.
-    pub(super) fn announce(&self, socket: &impl AsRawFd) -> io::Result<()> {
+    pub(super) fn announce(&mut self, socket: &impl AsRawFd) -> io::Result<()> {
         if !self.ours.can_be_shared() || is_scarce(self.ours.fd()) {
             return Err(io::ErrorKind::Unsupported.into());
         }
         let mut message = Message::<FEW_BYTES>::new(Kind::Ring);
         message.push(&[BYTES]);
-        kernel::send_with(socket.as_raw_fd(), message.bytes(), self.ours.fd())
+        kernel::send_with(socket.as_raw_fd(), message.bytes(), self.ours.fd())?;
+        self.ours.close();
+        Ok(())
     }
 
     /// Takes the peer's page. `false`: it is none, or there is one.
@@ -188,6 +190,8 @@ fn slot(number: u64) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use socket2::{Domain, Socket, Type};
+
     use super::*;
 
     fn pair() -> [Ring; 2] {
@@ -197,6 +201,15 @@ mod tests {
         assert!(one.attach(two.ours.fd(), BYTES) && two.attach(one.ours.fd(), BYTES));
         assert!(!one.attach(two.ours.fd(), BYTES), "it has one");
         [one, two]
+    }
+
+    #[test]
+    fn a_page_that_the_peer_has_costs_no_descriptor() {
+        let (socket, _other) = Socket::pair(Domain::UNIX, Type::SEQPACKET, None).unwrap();
+        let mut ring = Ring::new(7).unwrap();
+        ring.announce(&socket).unwrap();
+        assert!(ring.ours.fd() < 0 && ring.ours.number(VALID).is_some());
+        assert!(ring.announce(&socket).is_err());
     }
 
     #[test]

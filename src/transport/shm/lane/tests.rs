@@ -70,6 +70,15 @@ fn the_socket_is_read_also_while_the_ring_never_runs_dry() {
     assert_eq!(lane.written, 4);
 }
 
+#[test]
+fn what_was_answered_before_the_peer_left_counts() {
+    let (mut lane, other, mut ring, _) = with_rings(&work(1));
+    ring.put(Kind::Ended, &[0, End::Applied as u64]);
+    drop((ring, other));
+    assert!(lane.receive_from_socket("peer").is_err());
+    assert_eq!((lane.written, lane.awaited.is_empty()), (1, true));
+}
+
 /// Whether the peer's page said that the connection is there when the task ended.
 #[derive(Default)]
 struct Watcher(Mutex<Option<(Ring, u64)>>, Mutex<Vec<bool>>);
