@@ -3,6 +3,7 @@
 
 use std::fs::{File, Metadata};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use parking_lot::Mutex;
 use super::kernel;
 use super::offer::ObjectName;
 use super::process::{Doubt, Process};
+use crate::runtime::descriptors::is_scarce;
 use crate::runtime::tracked::Tracked;
 use crate::transport::offer::PeerBuffer;
 
@@ -115,6 +117,10 @@ impl Objects {
             return Ok(object);
         }
         let object = Arc::new(Object::open(buffer, name, process)?);
+        // The last descriptors are the host program's: this one goes after its use.
+        if is_scarce(object.file.as_raw_fd()) {
+            return Ok(object);
+        }
         let mut left = None;
         let mut open = self.open.lock();
         if open.len() >= MOST_OPEN {
