@@ -165,6 +165,9 @@ static void hostile(void) {
     void *half = mmap(NULL, BYTES / 2, PROT_READ | PROT_WRITE, MAP_SHARED, object.fd, 0);
     doubtful("one that is mapped for less than the buffer", object.name, half, BYTES, "mapped");
     munmap(half, BYTES / 2);
+    void *look = mmap(NULL, BYTES, PROT_READ, MAP_SHARED, object.fd, 0);
+    doubtful("one that the peer may only read", object.name, look, BYTES, "mapped");
+    munmap(look, BYTES);
     name_object(&odd);
     segment_id_t target = published(odd.name, object.at, BYTES);
     refused("one that is not there", request(OPCODE_WRITE, bytes, target, (uintptr_t)object.at, 64), ERR_ADDRESS_NOT_REGISTERED, "freed");
@@ -286,6 +289,37 @@ static void succeeded(void) {
     object_free(&object);
 }
 
+static int descriptors(void) {
+    int count = 0;
+    DIR *fds = opendir("/proc/self/fd");
+    while (fds != NULL && readdir(fds) != NULL) count++;
+    if (fds != NULL) closedir(fds);
+    return count;
+}
+
+/* The last descriptors are the host program's. */
+static void scarce(void) {
+    object_t object = object_new(), other = object_new();
+    segment_id_t target = published(object.name, object.at, BYTES);
+    CHECK_EQ("a WRITE", transfer_once(engine, request(OPCODE_WRITE, bytes, target, (uintptr_t)object.at, 64), END_MS), STATUS_COMPLETED);
+    publish(other.name, other.at, BYTES);
+    CHECK_EQ("there is another object", syncSegmentCache(engine), 0);
+    struct rlimit before, few = {.rlim_cur = 256};
+    getrlimit(RLIMIT_NOFILE, &before);
+    few.rlim_max = before.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &few);
+    int taken[256], count = 0;
+    for (int fd = 0; fd < 256 - 256 / 8 && (fd = dup(0)) >= 0;) taken[count++] = fd;
+    int open_ = descriptors();
+    CHECK_EQ("a WRITE with few descriptors", transfer_once(engine, request(OPCODE_WRITE, bytes, target, (uintptr_t)other.at, 64), END_MS), STATUS_COMPLETED);
+    CHECK_EQ("keeps none", descriptors(), open_);
+    while (count > 0) close(taken[--count]);
+    setrlimit(RLIMIT_NOFILE, &before);
+    CHECK_EQ("a WRITE with enough", transfer_once(engine, request(OPCODE_WRITE, bytes, target, (uintptr_t)other.at, 64), END_MS), STATUS_COMPLETED);
+    object_free(&object);
+    object_free(&other);
+}
+
 /* Not proven: not even tried for a while, and found without being opened again once it is. */
 static void proven_later(void) {
     object_t object = object_new();
@@ -380,6 +414,7 @@ int main(void) {
     hostile();
     somebody_else();
     proven_later();
+    scarce();
     succeeded();
     scarce();
     in_traffic();

@@ -117,7 +117,7 @@ impl Objects {
             return Ok(object);
         }
         let object = Arc::new(Object::open(buffer, name, process)?);
-        // The last descriptors are the host program's.
+        // The last descriptors are the host program's: this one goes after its use.
         if is_scarce(object.file.as_raw_fd()) {
             return Ok(object);
         }

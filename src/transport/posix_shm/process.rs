@@ -80,7 +80,8 @@ impl Process {
         matches!(self.maps.read_at(&mut [0], 0), Ok(1))
     }
 
-    /// Whether it has the first `len` bytes of a file mapped at `addr`, shared; the file by device and inode.
+    /// Whether it has the first `len` bytes of a file mapped at `addr`, shared and to be written; the file by device and inode. What it
+    /// could not write itself it must not have written by us, who may be root.
     pub(super) fn has_mapped(&self, addr: u64, len: u64, file: (u64, u64)) -> io::Result<bool> {
         // By the number: it is the same process if that is alive afterwards.
         let maps = Tracked::open(|| File::open(maps_of(self.pid)))?;
@@ -121,6 +122,7 @@ fn covers(maps: impl BufRead, addr: u64, len: u64, file: (u64, u64)) -> io::Resu
 struct Line {
     start: u64,
     end: u64,
+    /// And may be read and written.
     is_shared: bool,
     offset: u64,
     file: (u64, u64),
@@ -131,7 +133,8 @@ impl Line {
         let hex = |text: &str| u64::from_str_radix(text, 16).ok();
         let mut words = text.split_ascii_whitespace();
         let (start, end) = words.next()?.split_once('-')?;
-        let is_shared = words.next()?.ends_with('s');
+        let permissions = words.next()?;
+        let is_shared = permissions.starts_with("rw") && permissions.ends_with('s');
         let offset = hex(words.next()?)?;
         let (major, minor) = words.next()?.split_once(':')?;
         let device =
@@ -152,10 +155,11 @@ mod tests {
         let maps = "\
 00400000-00401000 r-xp 00000000 fe:00 99 /bin/x
 7f0000000000-7f0000100000 rw-s 00000000 00:1b 4 /dev/shm/mooncake_1_a
-7f0000100000-7f0000200000 r--s 00100000 00:1b 4 /dev/shm/mooncake_1_a
+7f0000100000-7f0000200000 rwxs 00100000 00:1b 4 /dev/shm/mooncake_1_a
 7f0000200000-7f0000300000 rw-s 00000000 00:1b 5 /dev/shm/mooncake_1_b
 7f0000400000-7f0000500000 rw-p 00000000 00:1b 6 /dev/shm/mooncake_1_c (deleted)
 7f0000600000-7f0000700000 rw-s 00001000 00:1b 7 /dev/shm/mooncake_1_d
+7f0000800000-7f0000900000 r--s 00000000 00:1b 8 /dev/shm/mooncake_1_e
 ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0 [vsyscall]
 ";
         let at = |addr: u64, len, inode| {
@@ -172,6 +176,7 @@ ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0 [vsyscall]
             (A + 0x30_0000, 1, 5, "a gap"),
             (A + 0x40_0000, 1, 6, "private"),
             (A + 0x60_0000, 1, 7, "begins elsewhere in the file"),
+            (A + 0x80_0000, 1, 8, "to be read only"),
             (u64::MAX, 2, 4, "wraps around"),
         ] {
             assert!(!at(addr, len, inode), "{why}");

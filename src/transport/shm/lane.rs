@@ -5,7 +5,7 @@ mod ends;
 mod reads;
 mod ringing;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::collections::VecDeque;
 use std::io::ErrorKind;

@@ -14,7 +14,7 @@ use crate::transport::slice::{Sink, Task, Work};
 
 /// A lane with one WRITE of `work` and rings, the other end of its socket, the peer's ring, and the number of the connection. Both
 /// sides look.
-fn with_rings(work: &Arc<Work>) -> (Lane, Tracked<Socket>, Ring, u64) {
+pub(in crate::transport::shm) fn with_rings(work: &Arc<Work>) -> (Lane, Tracked<Socket>, Ring, u64) {
     let (connection, other) = pair(&shared());
     let mut lane = Lane::new();
     lane.stage = Stage::Up(Box::new(connection));

@@ -1,10 +1,11 @@
-//! Connections that were given up.
+//! Connections that were given up, and what their peers do not tell of.
 
 use super::*;
 use crate::memory::shared::{allocate, free};
 use crate::memory::Range;
 use crate::transport::shm::connect::pair::{link, pair, received, shared};
-use crate::transport::shm::wire::Kind;
+use crate::transport::shm::lane::tests::with_rings;
+use crate::transport::shm::wire::{End, Kind};
 use crate::transport::slice::deaf::work;
 use crate::transport::slice::Op;
 
@@ -38,4 +39,16 @@ fn a_peer_that_was_given_up_is_told_of_memory_that_is_freed() {
     tick();
     assert!(received(&other).is_empty(), "once is enough");
     assert_eq!(link.lane.lock().lingering.len(), 1, "the answer is still awaited");
+}
+
+#[test]
+fn what_a_peer_left_in_the_ring_before_it_was_stopped_is_found() {
+    let link = link(&shared());
+    let (lane, _other, mut ring, _) = with_rings(&work(1));
+    *link.lane.lock() = lane;
+    assert!(ring.takes());
+    ring.put(Kind::Ended, &[0, End::Applied as u64]);
+    assert!(!ring.must_wake(), "a caller has polled");
+    link.tick(Instant::now(), Duration::ZERO);
+    assert_eq!(link.lane.lock().written, 1);
 }

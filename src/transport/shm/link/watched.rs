@@ -94,6 +94,8 @@ impl Watched for ShmLink {
                 lane.abandon(due, &errors::late(peer), peer)?;
                 lane.disown(due, &errors::late(peer));
             }
+            // A peer that is stopped cannot tell of what it left in the ring.
+            lane.receive_by_ring(peer)?;
             // What could not be told because the socket was full.
             let unwanted = |slice: &Slice| slice.is_revoked() || slice.is_given_up();
             lane.abandon(unwanted, &canceled(), peer)?;
