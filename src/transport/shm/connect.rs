@@ -4,7 +4,8 @@
 #[cfg(test)]
 pub(super) mod pair;
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,9 +83,22 @@ impl Connection {
             let number = self.word.map_or(0, |word| word.number);
             let ring =
                 Ring::new(number).ok().and_then(|mut ring| ring.announce(&*self.socket).ok().map(|()| ring));
+            self.note_ring(ring.is_some());
             self.ring = Some(ring);
         }
         self.ring.as_mut()?.as_mut()
+    }
+
+    /// Takes the peer's page, if it came with its descriptor.
+    pub(super) fn attach_ring(&mut self, fd: Option<RawFd>, len: u64) {
+        if let Some(ring) = self.ring.as_mut().and_then(Option::as_mut) {
+            let attached = fd.is_some_and(|fd| ring.attach(fd, len));
+            self.note_ring(attached);
+        }
+    }
+
+    fn note_ring(&self, is_there: bool) {
+        self.shared.stats.without_ring.fetch_add(u64::from(!is_there), Relaxed);
     }
 
     /// The peer's process has ended, as far as the kernel tells.

@@ -104,11 +104,20 @@ fn owned(fd: RawFd) -> io::Result<OwnedFd> {
     }
 }
 
-/// Mappings of this process, and their bytes.
-static MAPPED: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
-/// Mappings of one process at the most. Chosen: far below what the kernel allows (65530, vm.max_map_count), and engines have a few
-/// large ones.
-const MOST_MAPPINGS: u64 = 1024;
+/// What mappings are for.
+#[derive(Clone, Copy)]
+enum Purpose {
+    /// Memory of peers.
+    Memory = 0,
+    /// Pages with messages: one for each connection, so memory is to have room beside them.
+    Messages,
+}
+
+/// Mappings of this process by purpose, and their bytes.
+static MAPPED: [[AtomicU64; 2]; 2] = [const { [const { AtomicU64::new(0) }; 2] }; 2];
+/// Mappings of one process at the most, by purpose. Chosen: together far below what the kernel allows (65530, vm.max_map_count);
+/// engines have a few large ones, and some thousand connections within a host.
+const MOST_MAPPINGS: [u64; 2] = [1024, 16 << 10];
 
 /// Bytes that mappings may have together: as many as there is memory. All of them have pages.
 fn most_mapped() -> u64 {
@@ -138,6 +147,7 @@ pub(super) struct Mapping {
     addr: u64,
     len: u64,
     file: (u64, u64),
+    purpose: Purpose,
 }
 
 impl Mapping {
@@ -145,6 +155,16 @@ impl Mapping {
     /// could still change its length or lose pages (a hole is made by a write, as the kernel sees it); ENOMEM if too much is
     /// mapped.
     pub(super) fn new(fd: RawFd, len: u64) -> io::Result<Self> {
+        Self::for_purpose(fd, len, Purpose::Memory)
+    }
+
+    /// The same for a page with messages.
+    pub(super) fn of_messages(fd: RawFd, len: u64) -> io::Result<Self> {
+        Self::for_purpose(fd, len, Purpose::Messages)
+    }
+
+    fn for_purpose(fd: RawFd, len: u64, purpose: Purpose) -> io::Result<Self> {
+        let mapped = &MAPPED[purpose as usize];
         let refuse = || Err(io::Error::from_raw_os_error(libc::EINVAL));
         // SAFETY: no memory arguments.
         let seals = unsafe { libc::fcntl(fd, libc::F_GET_SEALS) };
@@ -163,7 +183,7 @@ impl Mapping {
         if len == 0 || size != len || blocks.saturating_mul(512) < len {
             return refuse();
         }
-        if !reserve(&MAPPED, [1, len], [MOST_MAPPINGS, most_mapped()]) {
+        if !reserve(mapped, [1, len], [MOST_MAPPINGS[purpose as usize], most_mapped()]) {
             return Err(io::Error::from_raw_os_error(libc::ENOMEM));
         }
         let nowhere = std::ptr::null_mut();
@@ -171,11 +191,11 @@ impl Mapping {
         let addr = unsafe { libc::mmap(nowhere, len as usize, libc::PROT_READ, libc::MAP_SHARED, fd, 0) };
         if addr == libc::MAP_FAILED {
             let error = io::Error::last_os_error();
-            give_back(&MAPPED[0], 1);
-            give_back(&MAPPED[1], len);
+            give_back(&mapped[0], 1);
+            give_back(&mapped[1], len);
             return Err(error);
         }
-        Ok(Mapping { addr: addr as u64, len, file: (status.st_dev, status.st_ino) })
+        Ok(Mapping { addr: addr as u64, len, file: (status.st_dev, status.st_ino), purpose })
     }
 
     /// They are of one file.
@@ -212,8 +232,9 @@ impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: the mapping made above; nobody has references into it.
         unsafe { libc::munmap(self.addr as *mut libc::c_void, self.len as usize) };
-        give_back(&MAPPED[0], 1);
-        give_back(&MAPPED[1], self.len);
+        let mapped = &MAPPED[self.purpose as usize];
+        give_back(&mapped[0], 1);
+        give_back(&mapped[1], self.len);
     }
 }
 

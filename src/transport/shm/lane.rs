@@ -351,9 +351,7 @@ impl Lane {
             (Kind::Unshare, Stage::Up(_)) => entries.for_each(|[id, ..]| self.mappings.remove(id)),
             (Kind::Ring, Stage::Up(connection)) => {
                 let [len, ..] = entries.next().ok_or_else(nonsense)?;
-                if let Some((ring, fd)) = connection.ring.as_mut().and_then(Option::as_mut).zip(passed) {
-                    ring.attach(fd.as_raw_fd(), len);
-                }
+                connection.attach_ring(passed.as_ref().map(|fd| fd.as_raw_fd()), len);
             }
             // What is in the ring was taken before.
             (Kind::Wake, Stage::Up(_)) => {

@@ -70,7 +70,7 @@ impl Ring {
         if self.theirs.is_some() || len != BYTES {
             return false;
         }
-        self.theirs = Mapping::new(fd, len).ok();
+        self.theirs = Mapping::of_messages(fd, len).ok();
         self.theirs.is_some()
     }
 
@@ -86,6 +86,8 @@ impl Ring {
         // Anything else is nonsense.
         if (self.seen_taken..=self.sent).contains(&taken) {
             self.seen_taken = taken;
+            // Nothing is written there before the peer has read it: pairs with the store in `take`.
+            fence(Acquire);
         }
         self.sent - self.seen_taken < SLOTS
     }

@@ -10,6 +10,8 @@ counters! {
     requests,
     /// WRITEs that the peer was told of through memory, without a system call.
     told_by_ring,
+    /// Connections whose short messages have to go through the socket: no page could be made, sent or mapped.
+    without_ring,
     /// Connections to peers that were proven.
     connected,
     /// Connections to peers that ended with requests on them.

@@ -1,6 +1,7 @@
 //! Requests of a peer that come through the ring of its connection, and answers that go there.
 
 use std::os::fd::AsRawFd;
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::{Inbound, Peer, State, Wanted, MOST_QUEUED};
 use crate::transport::shm::kernel::MOST_MESSAGES;
@@ -63,10 +64,12 @@ impl Inbound {
             return Err("it sent a second ring");
         }
         // Nobody asks whether this side still has the connection: the answers tell.
-        let Ok(mut ring) = Ring::new(0) else { return Ok(()) };
-        if ring.attach(fd.as_raw_fd(), len) && ring.announce(&*self.socket).is_ok() {
-            state.ring = Some(Ringing { ring, looked: 0, told: 0 });
-        }
+        let ring = Ring::new(0).ok().and_then(|mut ring| {
+            let is_there = ring.attach(fd.as_raw_fd(), len) && ring.announce(&*self.socket).is_ok();
+            is_there.then_some(ring)
+        });
+        self.shared.stats.without_ring.fetch_add(u64::from(ring.is_none()), Relaxed);
+        state.ring = ring.map(|ring| Ringing { ring, looked: 0, told: 0 });
         Ok(())
     }
 
