@@ -6,6 +6,8 @@ cd "$(dirname "$0")/.."
 # The compiler is the usual one; only the flags of the sanitizers are not stable.
 export RUSTC_BOOTSTRAP=1
 export CARGO_TARGET_DIR=$PWD/target/fuzz
+# Nothing of it is shipped: it is linked to this machine's libraries, as the sanitizer wants it.
+unset TE_GLIBC RUSTFLAGS
 # What engines say of inputs is of no interest.
 export MC_LOG_LEVEL=ERROR
 # A request for more memory than there is is refused here as it is by the system; that the library tells of it is one of the checks.
@@ -21,7 +23,7 @@ run() { # TARGET
         -timeout=30 -rss_limit_mb=4096 -malloc_limit_mb=2000000000 -detect_leaks=0 -print_final_stats=1 -artifact_prefix="$failures/" >"$log" 2>&1; then
         status=1
         printf '%-16s FAILED; the end of %s:\n' "$1" "$log"
-        grep -v '^#' "$log" | tail -n 40
+        grep -av '^#' "$log" | tail -n 40
         echo "once the fault is found, keep the input (in $failures) in fuzz/corpus/$1, which make test runs"
         return
     fi

@@ -18,6 +18,9 @@ const SILENCE: Duration = Duration::from_millis(10);
 /// A descriptor and an address are read, or an error says why not, in time.
 pub fn run(bytes: &[u8]) {
     let Some((kind, answer)) = bytes.split_first() else { return };
+    // As on an engine's control thread: vectored writes of other crates raise it.
+    // SAFETY: a valid signal.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
