@@ -22,8 +22,8 @@ run() { # TARGET
     if ! nice cargo fuzz run --fuzz-dir fuzz "$1" "$found" "fuzz/corpus/$1" -- -max_total_time="${TIME:-60}" -max_len=4096 \
         -timeout=30 -rss_limit_mb=4096 -malloc_limit_mb=2000000000 -detect_leaks=0 -print_final_stats=1 -artifact_prefix="$failures/" >"$log" 2>&1; then
         status=1
-        printf '%-16s FAILED; the end of %s:\n' "$1" "$log"
-        grep -av '^#' "$log" | tail -n 40
+        printf '%-16s FAILED, as %s says in full:\n' "$1" "$log"
+        grep -aE -A 3 '^error|panicked|ERROR:|SUMMARY:' "$log" | head -n 40 || true
         echo "once the fault is found, keep the input (in $failures) in fuzz/corpus/$1, which make test runs"
         return
     fi

@@ -65,7 +65,7 @@ impl Server {
         socket.set_read_timeout(Some(FOREVER)).unwrap();
         socket.set_write_timeout(Some(FOREVER)).unwrap();
         if input.byte() < 0xf0 {
-            socket.send(&self.greeting).unwrap();
+            while socket.send(&self.greeting).is_err_and(|error| error.kind() == ErrorKind::Interrupted) {}
         }
         let (mut is_open, mut writes) = (true, 0);
         for _ in 0..MOST_MESSAGES {
@@ -85,10 +85,13 @@ impl Server {
         let mut has_last = false;
         // Until all is answered, each WRITE once, or the end.
         while is_open && !(has_last && writes == 0) {
-            let len = socket.read(&mut answer).unwrap_or_else(|error| match error.kind() {
-                ErrorKind::ConnectionReset => 0,
-                _ => panic!("{writes} WRITEs are not answered: {error}"),
-            });
+            let len = match socket.read(&mut answer).map_err(|error| error.kind()) {
+                Ok(len) => len,
+                Err(ErrorKind::ConnectionReset) => 0,
+                // By libFuzzer's timer.
+                Err(ErrorKind::Interrupted) => continue,
+                Err(other) => panic!("{writes} WRITEs are not answered: {other}"),
+            };
             is_open = len > 0;
             let again = rewritten(&answer[..len]).unwrap_or_default();
             assert_eq!(again, answer[..len], "an answer is no message");
