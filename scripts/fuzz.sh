@@ -6,8 +6,12 @@ cd "$(dirname "$0")/.."
 # The compiler is the usual one; only the flags of the sanitizers are not stable.
 export RUSTC_BOOTSTRAP=1
 export CARGO_TARGET_DIR=$PWD/target/fuzz
+# Nothing of it is shipped: it is linked to this machine's libraries, as the sanitizer wants it.
+unset TE_GLIBC RUSTFLAGS
 # What engines say of inputs is of no interest.
 export MC_LOG_LEVEL=ERROR
+# A request for more memory than there is is refused, as the system does it. What the targets leave behind at the end is no leak.
+export ASAN_OPTIONS=allocator_may_return_null=1:detect_leaks=0
 status=0
 
 run() { # TARGET
@@ -16,10 +20,10 @@ run() { # TARGET
     # Inputs are short: each field of a peer that has a length is reached with few bytes. An input takes milliseconds, and no
     # more than a host has; leaks are looked for by the tests under valgrind.
     if ! nice cargo fuzz run --fuzz-dir fuzz "$1" "$found" "fuzz/corpus/$1" -- -max_total_time="${TIME:-60}" -max_len=4096 \
-        -timeout=30 -rss_limit_mb=4096 -detect_leaks=0 -print_final_stats=1 -artifact_prefix="$failures/" >"$log" 2>&1; then
+        -timeout=30 -rss_limit_mb=4096 -malloc_limit_mb=2000000000 -detect_leaks=0 -print_final_stats=1 -artifact_prefix="$failures/" >"$log" 2>&1; then
         status=1
-        printf '%-16s FAILED; the end of %s:\n' "$1" "$log"
-        grep -v '^#' "$log" | tail -n 40
+        printf '%-16s FAILED, as %s says in full:\n' "$1" "$log"
+        grep -aE -A 3 '^error|panicked|ERROR:|SUMMARY:' "$log" | head -n 40 || true
         echo "once the fault is found, keep the input (in $failures) in fuzz/corpus/$1, which make test runs"
         return
     fi

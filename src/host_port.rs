@@ -77,8 +77,8 @@ fn split(text: &str) -> (&str, Option<&str>) {
 /// Whether `text` is an IPv6 literal without brackets, with or without a `%scope`.
 pub fn is_ipv6(text: &str) -> bool {
     let (address, scope) = text.split_once('%').unwrap_or((text, ""));
-    // A colon in the scope starts a port: `fe80::1%eth0:123`.
-    !scope.contains(':') && address.parse::<Ipv6Addr>().is_ok()
+    // A colon in the scope starts a port: `fe80::1%eth0:123`. A bracket belongs to the address.
+    !scope.contains([':', '[', ']']) && address.parse::<Ipv6Addr>().is_ok()
 }
 
 impl fmt::Display for HostPort {
@@ -158,6 +158,7 @@ mod tests {
             ("", "host is missing"),
             ("[::1", "neither"),
             ("a:b:1", "neither"),
+            ("fe80::1%eth0]:1", "neither"),
         ] {
             let said = parse_strictly(text, 7).unwrap_err();
             assert!(said.contains(named) && !said.contains("secret"), "{text}: {said}");

@@ -1,8 +1,8 @@
 //! Moves batches of memory blocks between hosts behind Mooncake's transfer engine C ABI.
 //!
 //! The surface is C: the functions that `include/` declares, in `libtransfer_engine.so` and `.a`. To Rust the crate is
-//! closed, but for what `mte` needs; with the feature `internals`, which only this package's own tests turn on, every
-//! module is open.
+//! closed, but for what `mte` needs; with the feature `internals`, which only this package's own tests and fuzz
+//! targets turn on, every module is open.
 //!
 //! **Threads.** Every function may be called from any thread. An engine has a control thread, and each transport a few
 //! of its own; they end with `destroyTransferEngine`. **Clean-up.** The library is never unloaded (`-z nodelete`),

@@ -50,6 +50,10 @@ pub(super) fn open(connection: &str, config: &Config, own: Own) -> Result<Arc<dy
     let files = Files::read(config)?;
     let endpoints = list.split([',', ';']).map(str::trim).filter(|text| !text.is_empty());
     let mut made = Vec::new();
+    // As a whole, because a password may hold what separates endpoints. It is refused.
+    if list.contains('@') {
+        endpoint(list, &files)?;
+    }
     for text in endpoints {
         made.push(endpoint(text, &files)?);
     }

@@ -80,8 +80,8 @@ pub fn open(connection: &str, config: &Config, own: Own) -> Result<Arc<dyn Store
 }
 
 #[cfg(not(feature = "etcd"))]
-fn not_in_this_build(connection: &str, _: &Config, _: Own) -> Result<Arc<dyn Store>> {
-    let text = format!("metadata store '{connection}' is not in this build; build with the feature etcd");
+fn not_in_this_build(_: &str, _: &Config, _: Own) -> Result<Arc<dyn Store>> {
+    let text = "the metadata store etcd is not in this build; build with the feature etcd";
     Err(Error::new(crate::error::Code::NotImplemented, text))
 }
 
@@ -127,6 +127,10 @@ mod tests {
             "redis://h:99999",
             "redis://u:secret@h",
             "u:secret@h://x",
+            "http://u:secret@\u{1}h/",
+            "http://u:secret@",
+            "http://u:secret@/",
+            "etcd://u:secret,more@h",
             "redis://h/1",
             "etcd://,;",
             "etcd://h:99999",

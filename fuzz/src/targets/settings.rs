@@ -28,8 +28,8 @@ pub fn run(bytes: &[u8]) {
             SECRETS.iter().any(|word| name.contains(word)) && ROWS.iter().any(|row| row.name == name)
         };
         for (_, value) in lines.iter().filter(|(name, _)| secret(name)) {
-            let is_alone = lines.iter().filter(|(_, other)| other == value).count() == 1;
             let text = value.to_string_lossy();
+            let is_alone = String::from_utf8_lossy(bytes).matches(&*text).count() == 1;
             assert!(!is_alone || !text.starts_with("secret-") || !shown.contains(&*text), "{shown}");
         }
         let few = config.leave_descriptors(64);

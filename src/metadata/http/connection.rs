@@ -190,19 +190,26 @@ async fn start(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> 
 }
 
 fn parse(url: &str) -> Result<Uri> {
-    url.parse().map_err(|e| Error::invalid(format!("'{url}' is no URL: {e}")))
+    url.parse().map_err(|e| match url.contains('@') {
+        true => has_login(),
+        false => Error::invalid(format!("'{url}' is no URL: {e}")),
+    })
+}
+
+/// The URL is not repeated: it may hold a password.
+fn has_login() -> Error {
+    Error::invalid("the URL of the store has a login, which is not supported; remove it")
 }
 
 fn address(uri: &Uri, url: &str) -> Result<HostPort> {
     let usual = if uri.scheme_str() == Some("https") { 443 } else { 80 };
     let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-    if host.is_empty() {
-        return Err(Error::invalid(format!("'{url}' has no host; it should be http://host:port/metadata")));
-    }
     let authority = uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
     if authority.contains('@') {
-        // Not repeated: it may hold a password.
-        return Err(Error::invalid("the URL of the store has a login, which is not supported; remove it"));
+        return Err(has_login());
+    }
+    if host.is_empty() {
+        return Err(Error::invalid(format!("'{url}' has no host; it should be http://host:port/metadata")));
     }
     let behind = authority.strip_prefix(uri.host().unwrap_or_default());
     let port = match behind.map(|text| text.strip_prefix(':').unwrap_or(text)) {
