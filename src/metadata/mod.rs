@@ -130,6 +130,8 @@ mod tests {
             "http://u:secret@\u{1}h/",
             "http://u:secret@",
             "http://u:secret@/",
+            "http://u:secret/more@h/",
+            "http://u:secret?more@h/",
             "etcd://u:secret,more@h",
             "redis://h/1",
             "etcd://,;",

@@ -190,15 +190,15 @@ async fn start(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> 
 }
 
 fn parse(url: &str) -> Result<Uri> {
-    url.parse().map_err(|e| match url.contains('@') {
-        true => has_login(),
-        false => Error::invalid(format!("'{url}' is no URL: {e}")),
-    })
+    url.parse().map_err(|e| malformed(url, format!("'{url}' is no URL: {e}")))
 }
 
-/// The URL is not repeated: it may hold a password.
-fn has_login() -> Error {
-    Error::invalid("the URL of the store has a login, which is not supported; remove it")
+/// The error for a URL; a text that repeats a part of it is left out where it may hold a password, wherever that is.
+fn malformed(url: &str, text: String) -> Error {
+    match url.contains('@') {
+        true => Error::invalid("the URL of the store has a login, which is not supported; remove it"),
+        false => Error::invalid(text),
+    }
 }
 
 fn address(uri: &Uri, url: &str) -> Result<HostPort> {
@@ -206,10 +206,11 @@ fn address(uri: &Uri, url: &str) -> Result<HostPort> {
     let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
     let authority = uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
     if authority.contains('@') {
-        return Err(has_login());
+        return Err(malformed(url, String::new()));
     }
     if host.is_empty() {
-        return Err(Error::invalid(format!("'{url}' has no host; it should be http://host:port/metadata")));
+        let text = format!("'{url}' has no host; it should be http://host:port/metadata");
+        return Err(malformed(url, text));
     }
     let behind = authority.strip_prefix(uri.host().unwrap_or_default());
     let port = match behind.map(|text| text.strip_prefix(':').unwrap_or(text)) {
@@ -218,6 +219,6 @@ fn address(uri: &Uri, url: &str) -> Result<HostPort> {
         None => None,
     };
     let port =
-        port.ok_or_else(|| Error::invalid(format!("'{url}': '{authority}' is not host or host:port")))?;
+        port.ok_or_else(|| malformed(url, format!("'{url}': '{authority}' is not host or host:port")))?;
     Ok(HostPort { host: host.to_string(), port })
 }
