@@ -65,6 +65,11 @@ pub(super) async fn is_alive_by(routes: &[Arc<dyn Route>], limit: Duration) -> b
     false
 }
 
+/// Whoever had time until `deadline` was not heard out, because this process did not run.
+pub(super) fn was_stopped(deadline: Instant) -> bool {
+    Instant::now() > deadline + PAUSED
+}
+
 /// Asks for so long. An answer, or a failure of our own, counts as life: a store that does not say where to ask, or that this
 /// process was stopped meanwhile.
 pub(super) async fn is_alive(route: &Arc<dyn Route>, limit: Duration) -> bool {
@@ -74,7 +79,6 @@ pub(super) async fn is_alive(route: &Arc<dyn Route>, limit: Duration) -> bool {
         Ok(Err(error)) if matches!(error.kind(), Class::Network | Class::Timeout) => return true,
         Ok(_) => {}
     }
-    let was_stopped = || Instant::now() > deadline + PAUSED;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         match timeout(left, route.probe()).await {
@@ -83,10 +87,10 @@ pub(super) async fn is_alive(route: &Arc<dyn Route>, limit: Duration) -> bool {
             // Whoever hangs up is there, and has too many clients.
             Ok(Err(error)) if error.errno() == libc::ECONNRESET => return true,
             Ok(Err(error)) => tracing::debug!("{} does not say whether it is alive: {error}", route.peer()),
-            Err(_) => return was_stopped(),
+            Err(_) => return was_stopped(deadline),
         }
         if Instant::now() + PAUSE >= deadline {
-            return was_stopped();
+            return was_stopped(deadline);
         }
         tokio::time::sleep(PAUSE).await;
     }
