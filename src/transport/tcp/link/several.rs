@@ -233,7 +233,7 @@ impl TcpLink {
                 }
             };
             // The kernel of a peer that is stopped takes connections all the same.
-            let live = async { !answers || liveness::is_alive_by(&routes, limit).await };
+            let live = async { !answers || liveness::is_alive_by(&routes.all, limit).await };
             match tokio::join!(reach, live) {
                 (Err(error), true) => lane.note_unreachable(question, error),
                 (_, is_alive) => lane.answer(question, is_alive),
@@ -251,9 +251,11 @@ impl TcpLink {
                 rail.path.as_ref().filter(|path| path.remote.is_ipv6() == self.shared.config.use_ipv6)?;
             (self.is_usable(&rails, place) == works).then(|| self.route.by_way_of(path.remote))
         };
-        let working = rails.iter().enumerate().filter_map(|it| route(true, it));
-        let others = rails.iter().enumerate().filter_map(|it| route(false, it));
-        working.chain([self.route.clone()]).chain(others).collect()
+        let mut all: Vec<_> = rails.iter().enumerate().filter_map(|it| route(true, it)).collect();
+        let usual = all.len();
+        all.push(self.route.clone());
+        all.extend(rails.iter().enumerate().filter_map(|it| route(false, it)));
+        Routes { all, usual }
     }
 
     /// Time has passed, as the lane at `place` sees it.
