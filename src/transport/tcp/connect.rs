@@ -48,9 +48,6 @@ const SILENT_PEER_LIMIT: Duration = Duration::from_secs(1);
 /// The same for one of several addresses of the peer. Chosen: one lost packet is sent again by then, and where all NICs of
 /// a peer are dead there is still time for the address that everybody knows.
 const RAIL_LIMIT: Duration = Duration::from_secs(2);
-/// How long a peer may take to take a connection over a rail that is tried because nothing moves on it. Chosen: any network
-/// that a NIC is for is faster by far, and whatever is stuck on a dead NIC waits for this.
-const TRIAL_LIMIT: Duration = Duration::from_secs(1);
 /// How long the descriptor is read again before an attempt, after a connection was lost. Chosen: a store or a peer that works
 /// tells it in milliseconds; with the limit above, an attempt to a stopped peer ends within five seconds.
 const REREAD_LIMIT: Duration = Duration::from_millis(1500);
@@ -111,16 +108,6 @@ async fn try_connect(
         return Err(failed);
     }
     attempt(shared, &fresh, path).await
-}
-
-/// Whether the peer's data port can be reached by `path`, and serves: an error says why not.
-pub(super) async fn try_out(shared: &Shared, route: &dyn Route, path: &Path) -> Result<()> {
-    let endpoint = offer::endpoint(route).await?;
-    let attempt = timeout(TRIAL_LIMIT, attempt(shared, &endpoint, Some(path)));
-    let silent = || {
-        no_answer(Some(path), SocketAddr::new(path.remote, endpoint.port), TRIAL_LIMIT).peer(&endpoint.peer)
-    };
-    attempt.await.unwrap_or_else(|_| Err(silent())).map(drop)
 }
 
 /// Reads the descriptor again; `false` if that failed or took too long.
@@ -231,11 +218,11 @@ async fn prove(stream: &mut TcpStream, mark: &Mark, cell: u64, endpoint: &Endpoi
 }
 
 /// Where an attempt began, for messages.
-fn from(path: Option<&Path>) -> String {
+pub(super) fn from(path: Option<&Path>) -> String {
     path.map(|path| format!(" from {} ({})", path.local, path.device)).unwrap_or_default()
 }
 
-fn no_answer(path: Option<&Path>, address: SocketAddr, limit: Duration) -> Error {
+pub(super) fn no_answer(path: Option<&Path>, address: SocketAddr, limit: Duration) -> Error {
     let from = from(path);
     let text = format!(
         "no answer from data port {address}{from} within {} s; is the peer stopped? check the route and firewalls \

@@ -59,10 +59,15 @@ impl Mark {
 
 /// Ways to one peer's handshake port: by the address that everybody knows, or by those of its NICs; at least one. Those that
 /// are more likely to work come first.
-pub(super) type Routes = Vec<Arc<dyn Route>>;
+pub(super) struct Routes {
+    pub all: Vec<Arc<dyn Route>>,
+    /// Place of the address that everybody knows.
+    pub usual: usize,
+}
 
-/// Asks until the peer confirms that its end is closed, for [`WORD_LIMIT`] at the most, and only once where nobody listens
-/// any more: a peer that lives has its handshake port. `false`: it has not.
+/// Asks until the peer confirms that its end is closed, for [`WORD_LIMIT`] at the most, and only until nobody listens at its
+/// usual address any more: a peer that lives has its handshake port there. What refuses at the address of a NIC may be a firewall.
+/// `false`: it has not.
 pub(super) async fn raise(routes: &Routes, mark: &Mark) -> bool {
     ask_until(routes, mark, Instant::now() + WORD_LIMIT, false).await
 }
@@ -74,8 +79,8 @@ pub(super) async fn follow(routes: &Routes, mark: &Mark) -> bool {
 
 async fn ask_until(routes: &Routes, mark: &Mark, deadline: Instant, goes_on: bool) -> bool {
     let expected = Some(incarnation::hex(&mark.incarnation));
-    let is_only = routes.len() == 1;
-    for (failures, route) in (0..).zip(routes.iter().cycle()) {
+    let is_only = routes.all.len() == 1;
+    for (failures, (place, route)) in (0..).zip(routes.all.iter().enumerate().cycle()) {
         let left = deadline.saturating_duration_since(Instant::now());
         // The other half is for the next way.
         let limit = if is_only { left } else { left / 2 };
@@ -85,7 +90,9 @@ async fn ask_until(routes: &Routes, mark: &Mark, deadline: Instant, goes_on: boo
             Ok(Err(error)) if error.kind() == Class::Canceled || error.kind() == Class::Rejected => {
                 return false
             }
-            Ok(Err(error)) if error.errno() == libc::ECONNREFUSED && !goes_on => return false,
+            Ok(Err(error)) if error.errno() == libc::ECONNREFUSED && !goes_on && place == routes.usual => {
+                return false
+            }
             Ok(Err(error)) => tracing::debug!("{} was asked to close a connection: {error}", route.peer()),
             Err(_) if is_only => return false,
             Err(_) => {}
@@ -127,4 +134,81 @@ pub(super) fn answer(
             ..ConnectionMessage::default()
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+    use std::net::IpAddr;
+
+    use super::*;
+    use crate::host_port::HostPort;
+    use crate::transport::host::Offered;
+
+    const INCARNATION: [u8; INCARNATION_LEN] = [7; INCARNATION_LEN];
+
+    /// What a handshake port answers.
+    #[derive(Clone, Copy)]
+    enum Port {
+        Confirms,
+        Refuses,
+    }
+
+    impl Route for Port {
+        fn peer(&self) -> &str {
+            "peer"
+        }
+
+        fn offer(&self) -> Offered {
+            Offered { offer: None, version: 0 }
+        }
+
+        fn refresh(&self) -> BoxFuture<'_, Result<()>> {
+            Box::pin(pending())
+        }
+
+        fn rpc_address(&self) -> BoxFuture<'_, Result<HostPort>> {
+            Box::pin(pending())
+        }
+
+        fn probe(&self) -> BoxFuture<'_, Result<()>> {
+            Box::pin(pending())
+        }
+
+        fn exchange(&self, _: ConnectionMessage) -> BoxFuture<'_, Result<ConnectionMessage>> {
+            let refused = std::io::Error::from_raw_os_error(libc::ECONNREFUSED);
+            Box::pin(ready(match self {
+                Port::Refuses => Err(Error::io(Code::Socket, "cannot connect", &refused)),
+                Port::Confirms => Ok(ConnectionMessage {
+                    own_incarnation: Some(incarnation::hex(&INCARNATION)),
+                    withdraw: Some(true),
+                    ..ConnectionMessage::default()
+                }),
+            }))
+        }
+
+        fn by_way_of(&self, _: IpAddr) -> Arc<dyn Route> {
+            Arc::new(*self)
+        }
+    }
+
+    #[test]
+    fn only_the_usual_address_says_that_nobody_listens() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let mark = Mark { number: 1, incarnation: INCARNATION };
+        for (what, ports, usual, closed) in [
+            ("a firewall refuses", &[Port::Refuses, Port::Confirms][..], 1, true),
+            ("it refuses behind the usual one too", &[Port::Confirms, Port::Refuses], 0, true),
+            (
+                "the peer is gone, and another host has the address of its NIC",
+                &[Port::Refuses, Port::Confirms],
+                0,
+                false,
+            ),
+            ("nobody listens", &[Port::Refuses], 0, false),
+        ] {
+            let all = ports.iter().map(|port| Arc::new(*port) as Arc<dyn Route>).collect();
+            assert_eq!(runtime.block_on(raise(&Routes { all, usual }, &mark)), closed, "{what}");
+        }
+    }
 }

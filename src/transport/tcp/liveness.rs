@@ -1,8 +1,10 @@
 //! Whether a peer is alive that is silent on its data connections. It is asked on its handshake port: a process that is only
 //! slow answers there, one that is stopped, dead or unreachable does not.
 
+use std::future::{poll_fn, Future};
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
@@ -54,15 +56,29 @@ impl Liveness {
     }
 }
 
-/// Asks over one of `routes` after the other, for so long in all; see [`is_alive`].
+/// Asks over all of `routes` at once, each for so long; see [`is_alive`]. The first one that finds life decides.
 pub(super) async fn is_alive_by(routes: &[Arc<dyn Route>], limit: Duration) -> bool {
-    let share = limit / u32::try_from(routes.len()).unwrap_or(u32::MAX).max(1);
-    for route in routes {
-        if is_alive(route, share).await {
-            return true;
+    let mut asked: Vec<_> = routes.iter().map(|route| Box::pin(is_alive(route, limit))).collect();
+    poll_fn(|context| {
+        let mut alive = false;
+        asked.retain_mut(|question| match question.as_mut().poll(context) {
+            Poll::Ready(answer) => {
+                alive |= answer;
+                false
+            }
+            Poll::Pending => true,
+        });
+        match alive || asked.is_empty() {
+            true => Poll::Ready(alive),
+            false => Poll::Pending,
         }
-    }
-    false
+    })
+    .await
+}
+
+/// Whoever had time until `deadline` was not heard out, because this process did not run.
+pub(super) fn was_stopped(deadline: Instant) -> bool {
+    Instant::now() > deadline + PAUSED
 }
 
 /// Asks for so long. An answer, or a failure of our own, counts as life: a store that does not say where to ask, or that this
@@ -74,7 +90,6 @@ pub(super) async fn is_alive(route: &Arc<dyn Route>, limit: Duration) -> bool {
         Ok(Err(error)) if matches!(error.kind(), Class::Network | Class::Timeout) => return true,
         Ok(_) => {}
     }
-    let was_stopped = || Instant::now() > deadline + PAUSED;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         match timeout(left, route.probe()).await {
@@ -83,10 +98,10 @@ pub(super) async fn is_alive(route: &Arc<dyn Route>, limit: Duration) -> bool {
             // Whoever hangs up is there, and has too many clients.
             Ok(Err(error)) if error.errno() == libc::ECONNRESET => return true,
             Ok(Err(error)) => tracing::debug!("{} does not say whether it is alive: {error}", route.peer()),
-            Err(_) => return was_stopped(),
+            Err(_) => return was_stopped(deadline),
         }
         if Instant::now() + PAUSE >= deadline {
-            return was_stopped();
+            return was_stopped(deadline);
         }
         tokio::time::sleep(PAUSE).await;
     }
@@ -105,12 +120,17 @@ mod tests {
 
     /// Chosen: short, because every case lasts so long.
     const LIMIT: Duration = Duration::from_millis(20);
+    /// Of [`PATIENT`]. Between the two there is time for a busy machine.
+    const MOST: Duration = Duration::from_millis(600);
+    const PATIENT: Duration = Duration::from_secs(1);
 
     /// A peer whose handshake port answers nothing, and what goes wrong beside that.
     #[derive(Clone, Copy)]
     enum Peer {
         Silent,
         Refuses,
+        /// It answers after most of its time.
+        Slow,
         /// The store fails with this class.
         Unlisted(Class),
         /// This process stands still while it is asked.
@@ -151,6 +171,10 @@ mod tests {
             match self {
                 Peer::Silent => Box::pin(pending()),
                 Peer::Refuses | Peer::Unlisted(_) => Box::pin(ready(refused())),
+                Peer::Slow => Box::pin(async {
+                    tokio::time::sleep(MOST).await;
+                    Ok(())
+                }),
                 Peer::SilentWhileStopped => Box::pin(async {
                     stand_still();
                     pending().await
@@ -185,6 +209,20 @@ mod tests {
         ] {
             let route: Arc<dyn Route> = Arc::new(peer);
             assert_eq!(runtime.block_on(is_alive(&route, LIMIT)), alive, "{what}");
+        }
+    }
+    #[test]
+    fn a_slow_peer_has_its_whole_time_by_each_way() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        for (peers, alive) in [
+            (&[Peer::Silent, Peer::Slow][..], true),
+            (&[Peer::Slow, Peer::Silent], true),
+            (&[Peer::Refuses, Peer::Silent], false),
+            (&[], false),
+        ] {
+            let routes: Vec<Arc<dyn Route>> =
+                peers.iter().map(|peer| Arc::new(*peer) as Arc<dyn Route>).collect();
+            assert_eq!(runtime.block_on(is_alive_by(&routes, PATIENT)), alive);
         }
     }
 }

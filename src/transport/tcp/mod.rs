@@ -27,6 +27,7 @@ mod sock;
 mod stats;
 mod table;
 mod transport;
+mod trial;
 mod waiting;
 pub mod wire;
 

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::super::choice::{self, View};
-use super::super::connect;
 use super::super::fence::Routes;
 use super::super::lane::{late, Lane};
 use super::super::liveness;
@@ -20,6 +19,7 @@ use super::super::path;
 use super::super::rail::Rail;
 use super::super::request::Request;
 use super::super::shared::Shared;
+use super::super::trial;
 use super::super::waiting::{Ahead, Waiting};
 use super::{TcpLink, CONNECT_COST, RUN_BYTES};
 use crate::error::{Class, Code, Error};
@@ -223,46 +223,39 @@ impl TcpLink {
 
     /// Nothing moves on `lane`. Finds out whether the peer can be reached over its rail, and whether it lives.
     pub(super) fn try_out(&self, lane: Arc<Lane>, rail: Arc<Rail>, question: u32, limit: Duration) {
-        let (shared, route, routes) = (self.shared.clone(), self.route.clone(), self.routes_but(&rail));
+        let (route, routes) = (self.route.clone(), self.routes());
         let answers = self.liveness.answers();
         self.shared.control.spawn(async move {
-            let Some(path) = &rail.path else {
-                return lane.answer(question, !answers || liveness::is_alive_by(&routes, limit).await);
+            let reach = async {
+                match &rail.path {
+                    Some(path) => trial::try_out(&*route, path).await,
+                    None => Ok(()),
+                }
             };
-            let (tried, is_alive) = tokio::join!(connect::try_out(&shared, &*route, path), async {
-                !answers || liveness::is_alive_by(&routes, limit).await
-            });
-            match tried {
-                Ok(()) => lane.answer(question, true),
-                Err(error) if is_alive => lane.note_unreachable(question, error),
-                Err(_) => lane.answer(question, false),
+            // The kernel of a peer that is stopped takes connections all the same.
+            let live = async { !answers || liveness::is_alive_by(&routes.all, limit).await };
+            match tokio::join!(reach, live) {
+                (Err(error), true) => lane.note_unreachable(question, error),
+                (_, is_alive) => lane.answer(question, is_alive),
             }
         });
     }
 
-    /// The ways to the peer's handshake port.
+    /// The ways to the peer's handshake port: over the rails that work, by the usual address, and over the others: they may be
+    /// back.
     pub(super) fn routes(&self) -> Routes {
-        self.routes_where(|_| true)
-    }
-
-    fn routes_but(&self, rail: &Arc<Rail>) -> Routes {
-        self.routes_where(|other| !Arc::ptr_eq(rail, other))
-    }
-
-    /// Over the rails that `which` picks and that work, by the usual address, and over the others that `which` picks: they may
-    /// be back.
-    fn routes_where(&self, which: impl Fn(&Arc<Rail>) -> bool) -> Routes {
         let rails = self.several.as_ref().map(|several| self.rails(several)).unwrap_or_default();
         let route = |works: bool, (place, rail): (usize, &Arc<Rail>)| {
             // Handshake ports are of one family.
             let path =
                 rail.path.as_ref().filter(|path| path.remote.is_ipv6() == self.shared.config.use_ipv6)?;
-            let is_asked_for = which(rail) && self.is_usable(&rails, place) == works;
-            is_asked_for.then(|| self.route.by_way_of(path.remote))
+            (self.is_usable(&rails, place) == works).then(|| self.route.by_way_of(path.remote))
         };
-        let working = rails.iter().enumerate().filter_map(|it| route(true, it));
-        let others = rails.iter().enumerate().filter_map(|it| route(false, it));
-        working.chain([self.route.clone()]).chain(others).collect()
+        let mut all: Vec<_> = rails.iter().enumerate().filter_map(|it| route(true, it)).collect();
+        let usual = all.len();
+        all.push(self.route.clone());
+        all.extend(rails.iter().enumerate().filter_map(|it| route(false, it)));
+        Routes { all, usual }
     }
 
     /// Time has passed, as the lane at `place` sees it.
