@@ -289,37 +289,6 @@ static void succeeded(void) {
     object_free(&object);
 }
 
-static int descriptors(void) {
-    int count = 0;
-    DIR *fds = opendir("/proc/self/fd");
-    while (fds != NULL && readdir(fds) != NULL) count++;
-    if (fds != NULL) closedir(fds);
-    return count;
-}
-
-/* The last descriptors are the host program's. */
-static void scarce(void) {
-    object_t object = object_new(), other = object_new();
-    segment_id_t target = published(object.name, object.at, BYTES);
-    CHECK_EQ("a WRITE", transfer_once(engine, request(OPCODE_WRITE, bytes, target, (uintptr_t)object.at, 64), END_MS), STATUS_COMPLETED);
-    publish(other.name, other.at, BYTES);
-    CHECK_EQ("there is another object", syncSegmentCache(engine), 0);
-    struct rlimit before, few = {.rlim_cur = 256};
-    getrlimit(RLIMIT_NOFILE, &before);
-    few.rlim_max = before.rlim_max;
-    setrlimit(RLIMIT_NOFILE, &few);
-    int taken[256], count = 0;
-    for (int fd = 0; fd < 256 - 256 / 8 && (fd = dup(0)) >= 0;) taken[count++] = fd;
-    int open_ = descriptors();
-    CHECK_EQ("a WRITE with few descriptors", transfer_once(engine, request(OPCODE_WRITE, bytes, target, (uintptr_t)other.at, 64), END_MS), STATUS_COMPLETED);
-    CHECK_EQ("keeps none", descriptors(), open_);
-    while (count > 0) close(taken[--count]);
-    setrlimit(RLIMIT_NOFILE, &before);
-    CHECK_EQ("a WRITE with enough", transfer_once(engine, request(OPCODE_WRITE, bytes, target, (uintptr_t)other.at, 64), END_MS), STATUS_COMPLETED);
-    object_free(&object);
-    object_free(&other);
-}
-
 /* Not proven: not even tried for a while, and found without being opened again once it is. */
 static void proven_later(void) {
     object_t object = object_new();
@@ -416,7 +385,6 @@ int main(void) {
     proven_later();
     scarce();
     succeeded();
-    scarce();
     in_traffic();
     setenv("MC_POSIX_SHM", "0", 1);
     engine = engine_open();
