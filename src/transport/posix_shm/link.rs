@@ -326,7 +326,10 @@ impl Work for PosixShmLink {
     }
 
     fn abandon(&self, error: &Error) {
-        fail_waiting(self.state.lock(), error);
+        let mut state = self.state.lock();
+        // What comes later hears of it too, instead of waiting for a thread that is gone.
+        state.is_listed = false;
+        fail_waiting(state, error);
     }
 }
 

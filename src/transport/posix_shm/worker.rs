@@ -22,7 +22,7 @@ pub(super) trait Work: Send + Sync {
     /// Does a part of it; whether there is more.
     fn step(&self) -> bool;
 
-    /// Fails what waits: the thread is gone.
+    /// Fails what waits: the thread is gone, and has it on no list any more.
     fn abandon(&self, error: &Error);
 }
 
@@ -42,6 +42,8 @@ struct State {
     current: Option<Weak<dyn Work>>,
     thread: Option<JoinHandle<()>>,
     stage: Stage,
+    /// Of a thread that has panicked.
+    failed: Option<Error>,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -55,8 +57,8 @@ enum Stage {
 }
 
 impl Worker {
-    /// Gives the thread work, and starts it with the first one. Class RESOURCE if it cannot be made, CANCELED after
-    /// [`Worker::stop`].
+    /// Gives the thread work, and starts it with the first one. Class RESOURCE if it cannot be made, INTERNAL after
+    /// it has panicked, CANCELED after [`Worker::stop`].
     pub(super) fn add(self: &Arc<Self>, work: Weak<dyn Work>) -> Result<()> {
         let mut state = self.state.lock();
         match state.stage {
@@ -67,7 +69,7 @@ impl Worker {
                     Some(thread::spawn("mte-posix-shm", move || body.run(), move || panicked.fail())?);
                 state.stage = Stage::Running;
             }
-            Stage::Stopping | Stage::Over => return Err(stopping()),
+            Stage::Stopping | Stage::Over => return Err(state.failed.clone().unwrap_or_else(stopping)),
         }
         state.ready.try_reserve(1).map_err(|_| errors::no_memory())?;
         state.ready.push_back(work);
@@ -97,16 +99,18 @@ impl Worker {
 
     /// The thread has panicked.
     fn fail(&self) {
-        let mut state = self.state.lock();
-        state.stage = Stage::Over;
-        let left: Vec<_> = state.current.take().into_iter().chain(std::mem::take(&mut state.ready)).collect();
-        self.changed.notify_all();
-        drop(state);
         let error = Error::invalid(
             "the thread that copies shared memory has failed inside the library; report the log",
         )
         .permanent(Class::Internal);
-        left.iter().filter_map(Weak::upgrade).for_each(|work| work.abandon(&error));
+        let mut state = self.state.lock();
+        state.stage = Stage::Over;
+        state.failed = Some(error.clone());
+        let (current, ready) = (state.current.take(), std::mem::take(&mut state.ready));
+        self.changed.notify_all();
+        drop(state);
+        let left = current.iter().chain(&ready);
+        left.filter_map(Weak::upgrade).for_each(|work| work.abandon(&error));
     }
 
     /// Ends the thread. What waits is the links' to fail.
@@ -128,5 +132,42 @@ impl Worker {
         drop(state);
         // It may be this very thread that drops the transport.
         ended.filter(|thread| thread.thread().id() != std::thread::current().id()).map(JoinHandle::join);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{channel, Sender};
+
+    use super::*;
+
+    struct Panics(Mutex<Sender<Class>>);
+
+    impl Work for Panics {
+        fn step(&self) -> bool {
+            panic!("as the test wants")
+        }
+
+        fn abandon(&self, error: &Error) {
+            self.0.lock().send(error.kind()).unwrap();
+        }
+    }
+
+    #[test]
+    fn after_a_panic_of_the_thread_all_work_fails_and_so_does_what_comes_later() {
+        let (worker, (told, hears)) = (Arc::new(Worker::default()), channel());
+        let work: Vec<Arc<dyn Work>> =
+            (0..2).map(|_| Arc::new(Panics(Mutex::new(told.clone()))) as Arc<dyn Work>).collect();
+        // The second one may come before or after the panic.
+        worker.add(Arc::downgrade(&work[0])).unwrap();
+        let late = worker.add(Arc::downgrade(&work[1]));
+        assert_eq!(hears.recv().unwrap(), Class::Internal);
+        match late {
+            Ok(()) => assert_eq!(hears.recv().unwrap(), Class::Internal),
+            Err(error) => assert_eq!(error.kind(), Class::Internal),
+        }
+        assert_eq!(worker.add(Arc::downgrade(&work[0])).unwrap_err().kind(), Class::Internal);
+        worker.stop();
+        assert_eq!(worker.add(Arc::downgrade(&work[0])).unwrap_err().kind(), Class::Internal);
     }
 }
