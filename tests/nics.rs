@@ -435,6 +435,28 @@ fn a_peer_that_is_gone_fails_what_waits_for_it() {
 }
 
 #[test]
+fn what_waits_while_no_lane_is_connected_has_its_deadline() {
+    let name = "what_waits_while_no_lane_is_connected_has_its_deadline";
+    // Shorter than an attempt to connect that nobody answers.
+    if in_child(name, &[BOTH, ("MC_SLICE_TIMEOUT", "1")]) {
+        return;
+    }
+    let Some(net) = Net::new(name) else { return };
+    let pair = Pair::new();
+    ["eth1", "eth2"].into_iter().for_each(|device| net.set("b", device, "down"));
+    let engine = &pair.here.engine;
+    let batch = engine.allocate_batch(1).unwrap();
+    let (source, offset) = (pair.here.memory.as_ptr() as u64, pair.there.memory.as_ptr() as u64);
+    let request = Request { opcode: WRITE, source, target: pair.segment, offset, len: BLOCK as u64 };
+    engine.submit(batch, 1, |_| request, None).unwrap();
+    engine.wait_batch(batch, Some(FOREVER)).unwrap();
+    let error = engine.task_error(batch, 0).unwrap().unwrap();
+    assert!(error.text().contains("MC_SLICE_TIMEOUT"), "{error}");
+    engine.free_batch(batch).unwrap();
+    pair.end();
+}
+
+#[test]
 fn a_name_that_is_not_there_fails_the_installation() {
     let name = "a_name_that_is_not_there_fails_the_installation";
     if in_child(name, &[("MC_TCP_NICS", "no-such-device")]) {

@@ -3,7 +3,7 @@
 
 #![allow(unsafe_code)]
 
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 /// The part below which descriptors count as scarce: the last eighth. Chosen: 128 of the usual 1024, with which a host
 /// can open its files and this library its own connections.
@@ -32,4 +32,21 @@ pub fn limit() -> usize {
 pub fn is_scarce(fd: RawFd) -> bool {
     let limit = limit();
     usize::try_from(fd).is_ok_and(|fd| fd >= limit - limit / SCARCE_PART)
+}
+
+/// Lets a socket that is bound to an address only, for connecting, have its port when it connects: then a port is needed for each peer
+/// and not for each connection. Kernels before 4.2 do not know it, and reserve one as ever.
+pub fn choose_port_late(socket: BorrowedFd<'_>) {
+    let yes: libc::c_int = 1;
+    let len = size_of_val(&yes) as libc::socklen_t;
+    // SAFETY: a live descriptor, and a live value of that length.
+    unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            (&raw const yes).cast(),
+            len,
+        )
+    };
 }

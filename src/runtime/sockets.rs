@@ -3,10 +3,12 @@
 use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::descriptors;
 use super::gate::section;
 use super::tracked::Tracked;
 
@@ -26,12 +28,19 @@ pub async fn connect_from(from: Option<IpAddr>, address: SocketAddr) -> io::Resu
     }
 }
 
-fn begin(from: Option<IpAddr>, address: &SocketAddr) -> io::Result<TcpStream> {
+/// One that is not connected yet.
+fn socket(from: Option<IpAddr>, address: &SocketAddr) -> io::Result<Socket> {
     let kind = Type::STREAM.cloexec().nonblocking();
     let socket = Socket::new(Domain::for_address(*address), kind, Some(Protocol::TCP))?;
     if let Some(from) = from {
+        descriptors::choose_port_late(socket.as_fd());
         socket.bind(&SocketAddr::new(from, 0).into())?;
     }
+    Ok(socket)
+}
+
+fn begin(from: Option<IpAddr>, address: &SocketAddr) -> io::Result<TcpStream> {
+    let socket = socket(from, address)?;
     match socket.connect(&(*address).into()) {
         Err(error) if !matches!(error.raw_os_error(), Some(libc::EINPROGRESS | libc::EINTR)) => Err(error),
         _ => TcpStream::from_std(socket.into()),
@@ -53,4 +62,18 @@ pub async fn accept(listener: &TcpListener) -> io::Result<(Tracked<TcpStream>, S
     })
     .await?;
     from.map(|from| (stream, from)).ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_from_an_address_has_its_port_when_it_connects() {
+        let from = IpAddr::from([127, 0, 0, 1]);
+        // Bound as in `begin`, and not connected yet.
+        let socket = socket(Some(from), &SocketAddr::new(from, 1)).unwrap();
+        let bound = socket.local_addr().unwrap().as_socket().unwrap();
+        assert_eq!((bound.ip(), bound.port()), (from, 0));
+    }
 }

@@ -41,7 +41,7 @@ pub struct Meter {
     /// Of the measurement under way: busy time, and bytes that arrived in it.
     window_ns: AtomicU64,
     window_bytes: AtomicU64,
-    /// `since_ns` at the last look.
+    /// `since_ns` at the last look, or up to when an idle link was let grow.
     seen_ns: AtomicU64,
 }
 
@@ -134,9 +134,31 @@ impl Meter {
     /// Time has passed. An estimate that is low and was not tried again since the last look grows.
     pub fn forget(&self) {
         let since = self.since_ns.load(Relaxed);
+        if self.seen_ns.swap(since, Relaxed) == since {
+            self.grow(1);
+        }
+    }
+
+    /// As [`Meter::forget`] with a look in each `period_ns`, for those who look only when they choose.
+    pub fn forget_since(&self, now_ns: u64, period_ns: u64) {
+        if self.inflight() > 0 {
+            return;
+        }
+        let seen = self.seen_ns.load(Relaxed);
+        let from = self.since_ns.load(Relaxed).max(seen);
+        let looks = now_ns.saturating_sub(from) / period_ns.max(1);
+        // Of threads that meet one lets it grow.
+        let next = from + looks * period_ns;
+        if looks > 0 && self.seen_ns.compare_exchange(seen, next, Relaxed, Relaxed).is_ok() {
+            self.grow(looks.min(FORGET));
+        }
+    }
+
+    fn grow(&self, looks: u64) {
         let estimate = self.estimate.load(Relaxed);
-        if self.seen_ns.swap(since, Relaxed) == since && estimate < self.port_rate && self.inflight() == 0 {
-            self.adopt((estimate + self.port_rate / FORGET).min(self.port_rate));
+        if estimate < self.port_rate && self.inflight() == 0 {
+            let more = (self.port_rate / FORGET).saturating_mul(looks);
+            self.adopt(estimate.saturating_add(more).min(self.port_rate));
         }
     }
 
@@ -277,6 +299,31 @@ mod tests {
         (0..100).for_each(|_| meter.forget());
         assert_eq!(meter.bytes_per_second(), 50_000_000_000);
         assert_eq!(meter.cost_ns(50_000_000), Meter::new(50_000_000_000).cost_ns(50_000_000));
+    }
+
+    #[test]
+    fn a_slow_rail_grows_by_the_time_in_which_it_had_no_work_however_late_somebody_looks() {
+        const SECOND: u64 = 1_000_000_000;
+        let (meter, mut now) = (Meter::new(64_000_000_000), 0);
+        batches(&meter, &mut now, 5_000_000_000, 8, 1 << 20, RARELY);
+        let slow = meter.bytes_per_second();
+        meter.forget_since(now + SECOND / 2, SECOND);
+        assert_eq!(meter.bytes_per_second(), slow, "it was just measured");
+        meter.begin(1, now);
+        meter.forget_since(now + 9 * SECOND, SECOND);
+        assert_eq!(meter.bytes_per_second(), slow, "it has work");
+        meter.withdraw(1);
+        let now = now + 9 * SECOND;
+        meter.begin(1, now);
+        meter.withdraw(1);
+        meter.forget_since(now + 5 * SECOND / 2, SECOND);
+        assert_eq!(meter.bytes_per_second(), slow + 2_000_000_000);
+        meter.forget_since(now + 5 * SECOND / 2, SECOND);
+        assert_eq!(meter.bytes_per_second(), slow + 2_000_000_000, "once for each second");
+        meter.forget_since(now + 3 * SECOND, SECOND);
+        assert_eq!(meter.bytes_per_second(), slow + 3_000_000_000);
+        meter.forget_since(now + 1000 * SECOND, SECOND);
+        assert_eq!(meter.bytes_per_second(), 64_000_000_000);
     }
 
     #[test]

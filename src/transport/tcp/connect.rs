@@ -145,6 +145,9 @@ async fn attempt(shared: &Shared, endpoint: &Endpoint, path: Option<&Path>) -> R
             Ok(Err(error)) => {
                 let hint = match error.raw_os_error() {
                     Some(libc::EMFILE | libc::ENFILE) => "; raise the limit of open files (ulimit -n)",
+                    Some(libc::EADDRNOTAVAIL) if path.is_some() => {
+                        "; the address is not this host's any more, or no local port is free"
+                    }
                     Some(libc::EADDRNOTAVAIL) => "; no local port is free",
                     Some(libc::ECONNREFUSED) => "; nobody listens there, the peer is gone or restarted",
                     _ => "",

@@ -33,8 +33,8 @@ use crate::error::Error;
 use crate::memory::Region;
 use crate::transport::host::Route;
 use crate::transport::slice::{canceled, Slice};
-use errors::closed;
 pub(super) use errors::late;
+use errors::{closed, fail_all};
 use events::Why;
 use gauge::Gauge;
 use interest::Interest;
@@ -102,17 +102,12 @@ impl Lane {
                 machine: Machine::new(limits),
                 pipeline: Pipeline::default(),
                 exchange: Exchange::default(),
-                is_minded: !shared.nics.is_empty(),
+                is_minded: false,
                 gauge: Gauge::default(),
             }),
             shared,
         });
-        let watched: Weak<Lane> = Arc::downgrade(&lane);
-        lane.reactor.adopt(lane.id, watched.clone());
-        // Its rate is forgotten with time, whether it has something to do or not.
-        if lane.is_one_of_several_ways {
-            lane.reactor.mind(watched);
-        }
+        lane.reactor.adopt(lane.id, Arc::<Lane>::downgrade(&lane));
         lane
     }
 
@@ -122,22 +117,30 @@ impl Lane {
             self.close(&thread_failed());
         }
         let mut state = self.state.lock();
-        let State { machine, pipeline, is_minded, .. } = &mut *state;
+        let State { machine, pipeline, .. } = &mut *state;
         let first = pipeline.is_empty();
         // To fail one takes none of our locks.
         let refuse = |request: Request| self.refuse(request);
         let left = pipeline.admit(requests, machine.connection().is_some(), refuse);
         if !pipeline.is_empty() {
-            if !std::mem::replace(is_minded, true) {
-                let watched: Weak<Lane> = Arc::downgrade(self);
-                self.reactor.mind(watched);
-            }
+            self.mind_with(&mut state);
             self.feed(state, Event::Pushed { first });
         } else {
             drop(state);
         }
         if let Some((request, rest)) = left {
             std::iter::once(request).chain(rest).for_each(|request| request.fail(errors::no_memory()));
+        }
+    }
+
+    /// Has the reactor look at its deadlines until there are none.
+    pub(super) fn mind(self: &Arc<Self>) {
+        self.mind_with(&mut self.state.lock());
+    }
+
+    fn mind_with(self: &Arc<Self>, state: &mut State) {
+        if !std::mem::replace(&mut state.is_minded, true) {
+            self.reactor.mind(Arc::<Lane>::downgrade(self));
         }
     }
 
@@ -443,8 +446,4 @@ impl Drop for Lane {
     fn drop(&mut self) {
         self.reactor.forget(self.id);
     }
-}
-
-fn fail_all(requests: Vec<Request>, error: &Error) {
-    requests.into_iter().for_each(|request| request.fail(error.clone()));
 }

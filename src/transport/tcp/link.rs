@@ -198,6 +198,7 @@ impl TcpLink {
             Some(several) => {
                 several.waiting.put(requests);
                 self.deal();
+                self.mind_waiting();
             }
             None => self.choose().push(requests),
         }
@@ -231,7 +232,8 @@ impl Link for TcpLink {
     fn submit(&self, slices: Vec<Slice>, incarnation: u64) {
         if let Some(several) = self.of_several() {
             several.waiting.put(slices.into_iter().map(|slice| Request::new(slice, incarnation)));
-            return self.deal();
+            self.deal();
+            return self.mind_waiting();
         }
         let mut slices = slices.into_iter().peekable();
         while slices.peek().is_some() {

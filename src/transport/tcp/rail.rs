@@ -10,6 +10,7 @@ use super::nics;
 use super::path::Path;
 use crate::error::Error;
 use crate::runtime::backoff::Backoff;
+use crate::runtime::clock;
 use crate::transport::meter::Meter;
 use crate::transport::report::RailReport;
 
@@ -22,9 +23,9 @@ const PAUSES: Backoff = Backoff { first: Duration::from_millis(200), longest: Du
 const WINDOW_MS: u64 = 8;
 const LEAST_WINDOW: u64 = 2 << 20;
 
-/// Of so many ticks of a lane one lets the rate of an idle rail grow. Chosen: ten are a second. One piece on a slow rail may take
-/// longer than all others, so it is tried that rarely.
-const TICKS: u64 = 10;
+/// In each such time the rate of an idle rail grows. Chosen: one piece on a slow rail may take longer than all others, so it is tried
+/// that rarely.
+const FORGET_NS: u64 = 1_000_000_000;
 
 /// A rail of a link.
 pub(super) struct Rail {
@@ -34,8 +35,6 @@ pub(super) struct Rail {
     pub meter: Meter,
     /// Requests that succeeded. Relaxed: only shown.
     pub completed: AtomicU64,
-    /// Ticks so far.
-    ticks: AtomicU64,
     /// Guards what is known of the attempts. Held briefly.
     attempts: Mutex<Attempts>,
 }
@@ -54,15 +53,15 @@ impl Rail {
     pub(super) fn new(path: Option<Path>) -> Self {
         let device = path.as_ref().map_or("", |path| &path.device);
         let meter = Meter::new(nics::port_rate(device));
-        let (completed, ticks) = (AtomicU64::new(0), AtomicU64::new(0));
-        Rail { path, meter, completed, ticks, attempts: Mutex::default() }
+        Rail { path, meter, completed: AtomicU64::new(0), attempts: Mutex::default() }
     }
 
-    /// A tenth of a second has passed.
-    pub(super) fn tick(&self) {
-        if self.ticks.fetch_add(1, Relaxed).is_multiple_of(TICKS) {
-            self.meter.forget();
+    /// Time until so many bytes would be through, ns. A rate that is low is forgotten here, so that no tick has to see to it.
+    pub(super) fn cost_ns(&self, bytes: u64) -> u64 {
+        if self.meter.is_low() {
+            self.meter.forget_since(clock::now_ns(), FORGET_NS);
         }
+        self.meter.cost_ns(bytes)
     }
 
     /// There may be more under way.

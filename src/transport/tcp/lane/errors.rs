@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::super::request::Request;
 use crate::error::{Class, Code, Error};
 use crate::memory::Region;
 
@@ -61,4 +62,9 @@ pub(super) fn unanswered(bytes: u64, allowed: Duration, peer: String) -> Error {
 
 fn timeout(text: &str, peer: String) -> Error {
     Error::new(Code::Socket, text).transient(Class::Timeout).peer(peer)
+}
+
+/// Fails requests that nobody sends any more.
+pub(super) fn fail_all(requests: Vec<Request>, error: &Error) {
+    requests.into_iter().for_each(|request| request.fail(error.clone()));
 }

@@ -41,12 +41,14 @@ impl Watched for Lane {
     }
 
     fn check_deadlines(self: Arc<Self>, now: Instant, paused: Duration) -> bool {
-        if self.is_one_of_several_ways {
-            self.link.upgrade().into_iter().for_each(|link| link.tick(self.place, now));
-        }
+        // The first lane minds what waits for any of them.
+        let link = (self.is_one_of_several_ways && self.place == 0).then(|| self.link.upgrade()).flatten();
+        link.iter().for_each(|link| link.tick(now));
         if !self.published.is_busy() {
             let mut state = self.state.lock();
-            state.is_minded = self.is_one_of_several_ways || !state.pipeline.is_empty();
+            // Looked at under the lock: whoever lets something wait minds the lane afterwards.
+            let waits = link.as_ref().is_some_and(|link| link.has_deadlines());
+            state.is_minded = waits || !state.pipeline.is_empty();
             return state.is_minded;
         }
         if self.shared.config.slice_timeout.is_some() {

@@ -139,7 +139,7 @@ impl TcpLink {
             let may = self.is_usable(rails, place) && !(place == spare && others_work);
             may.then(|| View {
                 has_room: rail.has_room(),
-                run_ns: rail.meter.cost_ns(run),
+                run_ns: rail.cost_ns(run),
                 all_ns: rail.meter.cost_ns(ahead.all),
             })
         });
@@ -218,6 +218,7 @@ impl TcpLink {
             _ if is_last => several.waiting.fail_all(error),
             _ => {}
         }
+        self.mind_waiting();
         None
     }
 
@@ -258,16 +259,25 @@ impl TcpLink {
         Routes { all, usual }
     }
 
-    /// Time has passed, as the lane at `place` sees it.
-    pub(in super::super) fn tick(&self, place: usize, now: Instant) {
-        let Some(several) = self.of_several() else { return };
-        let rails = self.rails(several);
-        rails.get(place).into_iter().for_each(|rail| rail.tick());
-        if place == 0 && self.shared.config.slice_timeout.is_some() && several.waiting.ahead().is_some() {
+    /// Ends those requests that have waited for a rail too long.
+    pub(in super::super) fn tick(&self, now: Instant) {
+        if let (true, Some(several)) = (self.has_deadlines(), &self.several) {
             let due = |slice: &Slice| slice.work().deadline().is_some_and(|deadline| deadline <= now);
-
             several.waiting.abandon(due, |request| request.fail(late(self.peer())));
             self.deal();
+        }
+    }
+
+    /// Requests wait for a rail, and not for ever.
+    pub(in super::super) fn has_deadlines(&self) -> bool {
+        let is_waiting = |several: &Several| several.waiting.ahead().is_some();
+        self.shared.config.slice_timeout.is_some() && self.several.as_ref().is_some_and(is_waiting)
+    }
+
+    /// Requests wait, and were dealt as far as that was possible. The first lane's ticks see to their deadlines.
+    pub(super) fn mind_waiting(&self) {
+        if self.has_deadlines() {
+            self.lanes[0].mind();
         }
     }
 
@@ -276,6 +286,7 @@ impl TcpLink {
         if let Some(several) = &self.several {
             several.waiting.abandon(which, end);
             self.deal();
+            self.mind_waiting();
         }
     }
 
