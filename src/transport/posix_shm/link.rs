@@ -11,6 +11,7 @@ use super::errors;
 use super::offer::{PosixShmOffer, NAME};
 use super::reached::Reached;
 use super::shared::Shared;
+use super::watch::watch;
 use super::worker::Work;
 use crate::error::{Class, Error, Result};
 use crate::memory::Region;
@@ -88,7 +89,7 @@ impl PosixShmLink {
     }
 
     /// The peer's name, for messages.
-    fn peer(&self) -> &str {
+    pub(super) fn peer(&self) -> &str {
         self.route.peer()
     }
 
@@ -128,6 +129,7 @@ impl PosixShmLink {
         let offered = self.route.offer();
         let offer = offered.offer.as_ref().and_then(|offer| PosixShmOffer::of(&**offer));
         let outcome = reached.copy(&slice, offer, self.peer());
+        watch(&self.shared.control, &self.me, reached);
         if !reached.is_alive() {
             let error = errors::ended(reached.pid(), self.peer());
             self.lose(reached, &error);
@@ -228,7 +230,7 @@ impl PosixShmLink {
     }
 
     /// The process of `reached` is not there any more.
-    fn lose(&self, reached: &Arc<Reached>, error: &Error) {
+    pub(super) fn lose(&self, reached: &Arc<Reached>, error: &Error) {
         let state = self.state.lock();
         if matches!(&state.stage, Stage::Up(current) if Arc::ptr_eq(current, reached)) {
             self.shared.stats.lost.fetch_add(1, Relaxed);
@@ -346,6 +348,8 @@ impl Link for PosixShmLink {
     }
 
     fn submit(&self, mut slices: Vec<Slice>, incarnation: u64) {
+        // It may be the last who closes what is open of a former process, so it outlives the lock.
+        let _former;
         let mut state = self.state.lock();
         let reached = match &state.stage {
             Stage::Closed(error) => {
@@ -358,10 +362,12 @@ impl Link for PosixShmLink {
         };
         // Another process has the peer's name now, though the one before may still be there.
         let succeeded = reached.as_ref().is_some_and(|reached| is_other(incarnation, reached));
-        let reached = reached.filter(|_| !succeeded);
         if succeeded {
             state.stage = Stage::Idle;
         }
+        let (current, former) = if succeeded { (None, reached) } else { (reached, None) };
+        let reached = current;
+        _former = former;
         let inline = if reached.is_some() { few(&slices) } else { 0 };
         if state.waiting.try_reserve(slices.len() - inline).is_err() {
             drop(state);
@@ -394,12 +400,16 @@ impl Link for PosixShmLink {
     }
 
     fn peer_lives(&self) -> Option<bool> {
-        let state = self.state.lock();
-        match &state.stage {
-            Stage::Up(reached) => Some(reached.is_alive()),
-            Stage::Idle if state.is_stale => Some(false),
-            _ => None,
-        }
+        let reached = {
+            let state = self.state.lock();
+            match &state.stage {
+                Stage::Up(reached) => reached.clone(),
+                Stage::Idle if state.is_stale => return Some(false),
+                _ => return None,
+            }
+        };
+        // Without the lock: the kernel may have us wait.
+        Some(reached.is_alive())
     }
 
     fn close(&self, error: &Error) {

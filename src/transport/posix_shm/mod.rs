@@ -13,6 +13,7 @@ mod reached;
 mod row;
 mod shared;
 mod transport;
+mod watch;
 mod worker;
 
 pub use row::Row;
