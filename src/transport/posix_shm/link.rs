@@ -9,6 +9,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::errors;
 use super::offer::{PosixShmOffer, NAME};
+use super::picked;
 use super::reached::Reached;
 use super::shared::Shared;
 use super::watch::watch;
@@ -162,26 +163,27 @@ impl PosixShmLink {
 
     /// Ends every use of a revoked region. What is being copied ends by itself, within one slice.
     pub(super) fn abort(&self, region: &Region) {
-        self.take_out(|slice| slice.is_in(region)).into_iter().for_each(Slice::fail_revoked);
-    }
-
-    fn take_out(&self, is_meant: impl Fn(&Slice) -> bool) -> Vec<Slice> {
-        let mut state = self.state.lock();
-        if !state.waiting.iter().any(|(slice, _)| is_meant(slice)) {
-            return Vec::new();
-        }
-        let (out, stay): (VecDeque<_>, _) =
-            std::mem::take(&mut state.waiting).into_iter().partition(|(slice, _)| is_meant(slice));
-        state.waiting = stay;
-        drop(state);
-        out.into_iter().map(|(slice, _)| slice).collect()
+        self.end_those(|slice| slice.is_in(region), Slice::fail_revoked);
     }
 
     /// Fails what nobody waits for any more.
     fn sweep(&self) {
-        for slice in self.take_out(|slice| self.unwanted(slice).is_some()) {
+        let is_meant = |slice: &Slice| self.unwanted(slice).is_some();
+        self.end_those(is_meant, |slice| {
             let error = self.unwanted(&slice).unwrap_or_else(|| errors::late(self.peer()));
             slice.fail(error);
+        });
+    }
+
+    /// Ends what waits and is meant. Without the lock: whoever hears of it may come back.
+    fn end_those(&self, is_meant: impl Fn(&Slice) -> bool, end: impl Fn(Slice)) {
+        loop {
+            let (out, is_all) =
+                picked::take_out(&mut self.state.lock().waiting, |(slice, _)| is_meant(slice));
+            out.into_iter().for_each(|(slice, _)| end(slice));
+            if is_all {
+                return;
+            }
         }
     }
 

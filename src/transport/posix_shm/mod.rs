@@ -8,6 +8,7 @@ mod link;
 mod listening;
 mod object;
 mod offer;
+mod picked;
 mod process;
 mod reached;
 mod row;
