@@ -90,7 +90,7 @@ impl PosixShmLink {
     }
 
     /// The peer's name, for messages.
-    pub(super) fn peer(&self) -> &str {
+    fn peer(&self) -> &str {
         self.route.peer()
     }
 
@@ -130,7 +130,11 @@ impl PosixShmLink {
         let offered = self.route.offer();
         let offer = offered.offer.as_ref().and_then(|offer| PosixShmOffer::of(&**offer));
         let outcome = reached.copy(&slice, offer, self.peer());
-        watch(&self.shared.control, &self.me, reached);
+        let me = self.me.clone();
+        let lose = move |reached: &Arc<Reached>, error: &Error| {
+            me.upgrade().into_iter().for_each(|link| link.lose(reached, error));
+        };
+        watch(&self.shared.control, reached, self.peer(), lose);
         if !reached.is_alive() {
             let error = errors::ended(reached.pid(), self.peer());
             self.lose(reached, &error);
@@ -232,7 +236,7 @@ impl PosixShmLink {
     }
 
     /// The process of `reached` is not there any more.
-    pub(super) fn lose(&self, reached: &Arc<Reached>, error: &Error) {
+    fn lose(&self, reached: &Arc<Reached>, error: &Error) {
         let state = self.state.lock();
         if matches!(&state.stage, Stage::Up(current) if Arc::ptr_eq(current, reached)) {
             self.shared.stats.lost.fetch_add(1, Relaxed);
@@ -350,7 +354,7 @@ impl Link for PosixShmLink {
     }
 
     fn submit(&self, mut slices: Vec<Slice>, incarnation: u64) {
-        // It may be the last who closes what is open of a former process, so it outlives the lock.
+        // Closed without the lock.
         let _former;
         let mut state = self.state.lock();
         let reached = match &state.stage {
@@ -367,8 +371,7 @@ impl Link for PosixShmLink {
         if succeeded {
             state.stage = Stage::Idle;
         }
-        let (current, former) = if succeeded { (None, reached) } else { (reached, None) };
-        let reached = current;
+        let (reached, former) = if succeeded { (None, reached) } else { (reached, None) };
         _former = former;
         let inline = if reached.is_some() { few(&slices) } else { 0 };
         if state.waiting.try_reserve(slices.len() - inline).is_err() {

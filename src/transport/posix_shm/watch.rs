@@ -4,26 +4,32 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::errors;
-use super::link::PosixShmLink;
 use super::reached::Reached;
+use crate::error::Error;
 use crate::runtime::blocking;
 use crate::runtime::control::Control;
 
 /// How often it is looked. Chosen: a look is a system call per object.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Has it looked at on the control plane from now on, until nothing is open, unless that is done already.
-pub(super) fn watch(control: &Control, link: &Weak<PosixShmLink>, reached: &Arc<Reached>) {
+/// Has it looked at on the control plane from now on, until nothing is open, unless that is done already. `lose` hears that the
+/// process has ended.
+pub(super) fn watch<F>(control: &Control, reached: &Arc<Reached>, peer: &str, lose: F)
+where
+    F: Fn(&Arc<Reached>, &Error) + Send + Sync + 'static,
+{
     if !reached.objects.begin_watch() {
         return;
     }
-    let (link, reached) = (link.clone(), Arc::downgrade(reached));
+    let (reached, lose, ended) =
+        (Arc::downgrade(reached), Arc::new(lose), errors::ended(reached.pid(), peer));
     control.spawn(async move {
         loop {
             tokio::time::sleep(INTERVAL).await;
-            let (link, reached) = (link.clone(), reached.clone());
+            let (reached, lose, ended) = (reached.clone(), lose.clone(), ended.clone());
             // Without a thread for it, it is looked the next time.
-            if let Ok(false) = blocking::run(move || is_open(&link, &reached)).await {
+            if let Ok(false) = blocking::run(move || is_open(&reached, |reached| lose(reached, &ended))).await
+            {
                 return;
             }
         }
@@ -31,10 +37,10 @@ pub(super) fn watch(control: &Control, link: &Weak<PosixShmLink>, reached: &Arc<
 }
 
 /// Closes what is of no more use; whether anything is left.
-fn is_open(link: &Weak<PosixShmLink>, reached: &Weak<Reached>) -> bool {
-    let (Some(link), Some(reached)) = (link.upgrade(), reached.upgrade()) else { return false };
+fn is_open(reached: &Weak<Reached>, lose: impl Fn(&Arc<Reached>)) -> bool {
+    let Some(reached) = reached.upgrade() else { return false };
     if !reached.is_alive() {
-        link.lose(&reached, &errors::ended(reached.pid(), link.peer()));
+        lose(&reached);
         return false;
     }
     reached.objects.tidy()
