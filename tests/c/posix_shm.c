@@ -337,6 +337,24 @@ static void scarce(void) {
     object_free(&other);
 }
 
+/* What the peer has freed is not kept by us, though no request tells of it. */
+static void freed(void) {
+    object_t object = object_new(), other = object_new();
+    segment_id_t target = published(object.name, object.at, BYTES);
+    CHECK_EQ("a WRITE", transfer_once(engine, request(OPCODE_WRITE, bytes, target, (uintptr_t)object.at, 64), END_MS), STATUS_COMPLETED);
+    publish(other.name, other.at, BYTES);
+    CHECK_EQ("the descriptor is read again", syncSegmentCache(engine), 0);
+    CHECK_EQ("a WRITE to another object", transfer_once(engine, request(OPCODE_WRITE, bytes, target, (uintptr_t)other.at, 64), END_MS), STATUS_COMPLETED);
+    CHECK_EQ("both stay open", opened(&object) + opened(&other), 4);
+    unlink(object.path);
+    bool closed;
+    WAIT_UNTIL(closed, opened(&object) == 1, END_MS);
+    CHECK("what is freed is closed", closed);
+    CHECK_EQ("the other one is not", opened(&other), 2);
+    object_free(&object);
+    object_free(&other);
+}
+
 static void in_traffic(void) {
     object_t object = object_new();
     uint64_t addr = (uintptr_t)object.at;
@@ -384,6 +402,7 @@ int main(void) {
     somebody_else();
     proven_later();
     scarce();
+    freed();
     succeeded();
     in_traffic();
     setenv("MC_POSIX_SHM", "0", 1);

@@ -9,8 +9,10 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::errors;
 use super::offer::{PosixShmOffer, NAME};
+use super::picked;
 use super::reached::Reached;
 use super::shared::Shared;
+use super::watch::watch;
 use super::worker::Work;
 use crate::error::{Class, Error, Result};
 use crate::memory::Region;
@@ -128,6 +130,11 @@ impl PosixShmLink {
         let offered = self.route.offer();
         let offer = offered.offer.as_ref().and_then(|offer| PosixShmOffer::of(&**offer));
         let outcome = reached.copy(&slice, offer, self.peer());
+        let me = self.me.clone();
+        let lose = move |reached: &Arc<Reached>, error: &Error| {
+            me.upgrade().into_iter().for_each(|link| link.lose(reached, error));
+        };
+        watch(&self.shared.control, reached, self.peer(), lose);
         if !reached.is_alive() {
             let error = errors::ended(reached.pid(), self.peer());
             self.lose(reached, &error);
@@ -160,26 +167,27 @@ impl PosixShmLink {
 
     /// Ends every use of a revoked region. What is being copied ends by itself, within one slice.
     pub(super) fn abort(&self, region: &Region) {
-        self.take_out(|slice| slice.is_in(region)).into_iter().for_each(Slice::fail_revoked);
-    }
-
-    fn take_out(&self, is_meant: impl Fn(&Slice) -> bool) -> Vec<Slice> {
-        let mut state = self.state.lock();
-        if !state.waiting.iter().any(|(slice, _)| is_meant(slice)) {
-            return Vec::new();
-        }
-        let (out, stay): (VecDeque<_>, _) =
-            std::mem::take(&mut state.waiting).into_iter().partition(|(slice, _)| is_meant(slice));
-        state.waiting = stay;
-        drop(state);
-        out.into_iter().map(|(slice, _)| slice).collect()
+        self.end_those(|slice| slice.is_in(region), Slice::fail_revoked);
     }
 
     /// Fails what nobody waits for any more.
     fn sweep(&self) {
-        for slice in self.take_out(|slice| self.unwanted(slice).is_some()) {
+        let is_meant = |slice: &Slice| self.unwanted(slice).is_some();
+        self.end_those(is_meant, |slice| {
             let error = self.unwanted(&slice).unwrap_or_else(|| errors::late(self.peer()));
             slice.fail(error);
+        });
+    }
+
+    /// Ends what waits and is meant. Without the lock: whoever hears of it may come back.
+    fn end_those(&self, is_meant: impl Fn(&Slice) -> bool, end: impl Fn(Slice)) {
+        loop {
+            let (out, is_all) =
+                picked::take_out(&mut self.state.lock().waiting, |(slice, _)| is_meant(slice));
+            out.into_iter().for_each(|(slice, _)| end(slice));
+            if is_all {
+                return;
+            }
         }
     }
 
@@ -346,6 +354,8 @@ impl Link for PosixShmLink {
     }
 
     fn submit(&self, mut slices: Vec<Slice>, incarnation: u64) {
+        // Closed without the lock.
+        let _former;
         let mut state = self.state.lock();
         let reached = match &state.stage {
             Stage::Closed(error) => {
@@ -358,10 +368,11 @@ impl Link for PosixShmLink {
         };
         // Another process has the peer's name now, though the one before may still be there.
         let succeeded = reached.as_ref().is_some_and(|reached| is_other(incarnation, reached));
-        let reached = reached.filter(|_| !succeeded);
         if succeeded {
             state.stage = Stage::Idle;
         }
+        let (reached, former) = if succeeded { (None, reached) } else { (reached, None) };
+        _former = former;
         let inline = if reached.is_some() { few(&slices) } else { 0 };
         if state.waiting.try_reserve(slices.len() - inline).is_err() {
             drop(state);
@@ -394,12 +405,16 @@ impl Link for PosixShmLink {
     }
 
     fn peer_lives(&self) -> Option<bool> {
-        let state = self.state.lock();
-        match &state.stage {
-            Stage::Up(reached) => Some(reached.is_alive()),
-            Stage::Idle if state.is_stale => Some(false),
-            _ => None,
-        }
+        let reached = {
+            let state = self.state.lock();
+            match &state.stage {
+                Stage::Up(reached) => reached.clone(),
+                Stage::Idle if state.is_stale => return Some(false),
+                _ => return None,
+            }
+        };
+        // Without the lock: the kernel may have us wait.
+        Some(reached.is_alive())
     }
 
     fn close(&self, error: &Error) {

@@ -8,11 +8,13 @@ mod link;
 mod listening;
 mod object;
 mod offer;
+mod picked;
 mod process;
 mod reached;
 mod row;
 mod shared;
 mod transport;
+mod watch;
 mod worker;
 
 pub use row::Row;

@@ -95,14 +95,22 @@ fn has_room(meta: &Metadata, len: u64) -> Result<(), Refusal> {
 
 /// The objects of one process that are open. Any thread.
 pub(super) struct Objects {
-    /// Guards the list; the one that was opened first leaves first.
-    open: Mutex<Vec<Arc<Object>>>,
+    /// Guards the list.
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The one that was opened first leaves first.
+    open: Vec<Arc<Object>>,
+    /// Somebody looks from time to time whether the peer has freed them.
+    is_watched: bool,
 }
 
 impl Objects {
     /// None.
     pub(super) fn new() -> Self {
-        Objects { open: Mutex::default() }
+        Objects { state: Mutex::default() }
     }
 
     /// The object of a buffer, opened if it was not, which may take milliseconds.
@@ -112,7 +120,7 @@ impl Objects {
         name: &ObjectName,
         process: &Process,
     ) -> Result<Arc<Object>, Refusal> {
-        let known = self.open.lock().iter().find(|object| object.is(buffer, name)).cloned();
+        let known = self.state.lock().find(buffer, name);
         if let Some(object) = known {
             return Ok(object);
         }
@@ -122,22 +130,52 @@ impl Objects {
             return Ok(object);
         }
         let mut left = None;
-        let mut open = self.open.lock();
-        if open.len() >= MOST_OPEN {
-            left = Some(open.remove(0));
+        let mut state = self.state.lock();
+        // Another thread may have opened it meanwhile.
+        if let Some(known) = state.find(buffer, name) {
+            drop(state);
+            return Ok(known);
         }
-        open.push(object.clone());
-        drop(open);
+        if state.open.len() >= MOST_OPEN {
+            left = Some(state.open.remove(0));
+        }
+        state.open.push(object.clone());
+        drop(state);
         drop(left);
         Ok(object)
     }
 
+    /// Whether any is open that nobody watches. The caller does from now on, until [`Objects::tidy`] finds none open.
+    pub(super) fn begin_watch(&self) -> bool {
+        let mut state = self.state.lock();
+        let begins = !state.is_watched && !state.open.is_empty();
+        state.is_watched |= begins;
+        begins
+    }
+
+    /// Closes what the peer has freed, which its memory is kept by; whether any is left to be watched.
+    pub(super) fn tidy(&self) -> bool {
+        let open = self.state.lock().open.clone();
+        // Without the lock: to close the last descriptor of an object frees its memory.
+        open.iter().filter(|object| object.check(0).is_err()).for_each(|object| self.forget(object));
+        drop(open);
+        let mut state = self.state.lock();
+        state.is_watched = !state.open.is_empty();
+        state.is_watched
+    }
+
     /// The object is of no more use.
     pub(super) fn forget(&self, object: &Arc<Object>) {
-        let mut open = self.open.lock();
-        let place = open.iter().position(|one| Arc::ptr_eq(one, object));
-        let left = place.map(|place| open.swap_remove(place));
-        drop(open);
+        let mut state = self.state.lock();
+        let place = state.open.iter().position(|one| Arc::ptr_eq(one, object));
+        let left = place.map(|place| state.open.swap_remove(place));
+        drop(state);
         drop(left);
+    }
+}
+
+impl State {
+    fn find(&self, buffer: &PeerBuffer, name: &ObjectName) -> Option<Arc<Object>> {
+        self.open.iter().find(|object| object.is(buffer, name)).cloned()
     }
 }

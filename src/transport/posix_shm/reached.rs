@@ -15,7 +15,8 @@ use crate::transport::slice::{Op, Slice};
 /// A process that was proven to be the peer, and what is open of it.
 pub(super) struct Reached {
     process: Process,
-    objects: Objects,
+    /// What is open.
+    pub objects: Objects,
 }
 
 impl Reached {
