@@ -121,8 +121,8 @@ mod tests {
     /// Chosen: short, because every case lasts so long.
     const LIMIT: Duration = Duration::from_millis(20);
     /// Of [`PATIENT`]. Between the two there is time for a busy machine.
-    const MOST: Duration = Duration::from_millis(600);
-    const PATIENT: Duration = Duration::from_secs(1);
+    const MOST: Duration = Duration::from_secs(3);
+    const PATIENT: Duration = Duration::from_secs(5);
 
     /// A peer whose handshake port answers nothing, and what goes wrong beside that.
     #[derive(Clone, Copy)]
