@@ -86,3 +86,8 @@ pub fn http_token() -> Option<String> {
 
 /// Header by which HTTP stores are told how long a key lives.
 pub use metadata::EXPIRE_HEADER;
+
+#[cfg(test)]
+#[path = "../tests/sim/mod.rs"]
+#[allow(dead_code, unused_imports)]
+pub(crate) mod sim;
