@@ -46,7 +46,7 @@ impl Choices {
             Some(list) => list.get(self.noted.len()).copied().unwrap_or(0).min(limit - 1),
             None => {
                 self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-                ((mix(self.state) >> 32) * u64::from(limit) >> 32) as u32
+                (((mix(self.state) >> 32) * u64::from(limit)) >> 32) as u32
             }
         };
         self.noted.push(number);

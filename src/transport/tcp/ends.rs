@@ -14,6 +14,7 @@ const MOST_DROPS: u8 = 3;
 const NOT_SENT_AGAIN: &str = "the WRITE was begun, and is not sent again because the peer may still apply it";
 
 /// Why a connection ended.
+#[derive(Debug)]
 pub(super) enum Down {
     /// The peer refused the address of the oldest request. It executes no request behind that one.
     Rejected,

@@ -278,4 +278,7 @@ impl<C, E: Clone> Machine<C, E> {
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
+#[path = "../../../../tests/sim/tcp/mod.rs"]
+mod sim;
+#[cfg(test)]
 mod tests;
