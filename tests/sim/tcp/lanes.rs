@@ -12,7 +12,7 @@ use crate::transport::slice::{canceled, Op, Slice};
 use crate::transport::tcp::ends::{Down, Ends, Rules};
 use crate::transport::tcp::lane::events::{Action, Event, Why};
 use crate::transport::tcp::lane::machine::{Limits, Machine, Stage};
-use crate::transport::tcp::pipeline::{Frames, Moved, Pipeline, RUN};
+use crate::transport::tcp::pipeline::{Abandoned, Frames, Moved, Pipeline, RUN};
 use crate::transport::tcp::request::Request;
 use crate::transport::tcp::wire::{HEADER_LEN, STATUS_LEN};
 
@@ -128,6 +128,13 @@ impl World<'_> {
     }
 
     pub(super) fn tick_lane(&mut self, lane: usize) {
+        let now = self.instant();
+        let due = |slice: &Slice| slice.work().deadline().is_some_and(|deadline| deadline <= now);
+        let taken = self.lanes[lane].pipeline.abandon(due);
+        if !taken.slices.is_empty() || taken.stuck {
+            self.choices.reach("a request is late");
+        }
+        self.end_taken(lane, taken, &error("late"));
         let awaited = self.lanes[lane].pipeline.awaited_bytes();
         let traffic = self.traffic(lane);
         self.feed(lane, Event::Tick { awaited, traffic, paused: Duration::ZERO });
@@ -338,11 +345,15 @@ impl World<'_> {
     pub(super) fn abandon(&mut self, which: impl Fn(&Slice) -> bool, why: &Error) {
         for lane in 0..self.lanes.len() {
             let taken = self.lanes[lane].pipeline.abandon(&which);
-            let stuck = taken.stuck.then(|| why.clone());
-            self.feed(lane, Event::Abandoned { next: taken.next, stuck });
-            taken.slices.into_iter().for_each(|slice| slice.fail(why.clone()));
+            self.end_taken(lane, taken, why);
         }
         self.parked.abandon(which, |request| request.fail(why.clone()));
+    }
+
+    fn end_taken(&mut self, lane: usize, taken: Abandoned, why: &Error) {
+        let stuck = taken.stuck.then(|| why.clone());
+        self.feed(lane, Event::Abandoned { next: taken.next, stuck });
+        taken.slices.into_iter().for_each(|slice| slice.fail(why.clone()));
     }
 
     /// A lane as whoever chooses sees it: what it has to do, and what connecting costs.

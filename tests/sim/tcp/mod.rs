@@ -47,6 +47,7 @@ impl Sim for Tcp {
         "a peer refuses a request",
         "a region is taken back",
         "a request fails",
+        "a request is late",
         "a silent peer is given up",
         "a task is COMPLETED",
         "a trail ends by the peer's word",

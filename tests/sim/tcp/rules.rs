@@ -1,6 +1,7 @@
 //! What was submitted, and the rules that hold for it whatever happens.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::peer::{pattern, Kind, BASE, HALF};
 use super::wire::Wire;
@@ -16,6 +17,11 @@ pub(super) const MOST: usize = 250;
 /// Local bytes of a request.
 const ROOM: u64 = 64;
 
+/// Deadline of a batch that has one (`MC_SLICE_TIMEOUT`).
+const TIMEOUT_US: u64 = 3_000_000;
+/// How much later its requests end at the most: a look at the deadlines, and those that wait for the peer's word.
+const GRACE_US: u64 = 250_000 + 2_000_000;
+
 /// One request as it was submitted.
 pub(super) struct Told {
     pub work: Arc<Work>,
@@ -29,6 +35,8 @@ pub(super) struct Told {
     /// Bytes that have come into the peer's memory, and the start of the process that took them.
     arrived: Vec<Option<u64>>,
     is_settled: bool,
+    /// When it has to be terminal at the latest, if the caller has set a deadline.
+    ends_by_us: Option<u64>,
 }
 
 /// The history of a schedule.
@@ -38,11 +46,13 @@ pub(super) struct Rules {
     /// Local memory of all requests.
     pub local: Vec<u8>,
     unsettled: usize,
+    /// What the machines take for the beginning.
+    start: Instant,
 }
 
 impl Rules {
-    pub(super) fn new(kind: Kind) -> Self {
-        Rules { kind, told: Vec::new(), local: vec![FREE; MOST * ROOM as usize], unsettled: 0 }
+    pub(super) fn new(kind: Kind, start: Instant) -> Self {
+        Rules { kind, told: Vec::new(), local: vec![FREE; MOST * ROOM as usize], unsettled: 0, start }
     }
 
     /// Tasks that are not terminal, as far as was looked.
@@ -62,10 +72,18 @@ impl Rules {
     }
 
     /// A batch of requests for the peer's `incarnation`, cut into requests of lanes.
-    pub(super) fn submit(&mut self, choices: &mut Choices, incarnation: u64, count: u32) -> Vec<Request> {
+    pub(super) fn submit(
+        &mut self,
+        choices: &mut Choices,
+        now_us: u64,
+        incarnation: u64,
+        count: u32,
+    ) -> Vec<Request> {
+        let due_us = choices.chance(200).then_some(now_us + TIMEOUT_US);
+        let deadline = due_us.map(|us| self.start + Duration::from_micros(us));
         let count = (count as usize).min(MOST - self.told.len());
         let tasks = (0..count).map(|_| Task::default()).collect();
-        let work = Work::new(tasks, None, Arc::new(Deaf::default()));
+        let work = Work::new(tasks, deadline, Arc::new(Deaf::default()));
         let mut requests = Vec::new();
         for task in 0..count as u32 {
             let len = choices.pick(&[8, 24, 48]);
@@ -97,6 +115,7 @@ impl Rules {
                 incarnation,
                 arrived,
                 is_settled: false,
+                ends_by_us: due_us.map(|us| us + GRACE_US),
             });
             self.unsettled += 1;
         }
@@ -151,12 +170,14 @@ impl Rules {
     }
 
     /// Looks at what has ended since the last look.
-    pub(super) fn settle(&mut self, choices: &mut Choices) {
+    pub(super) fn settle(&mut self, choices: &mut Choices, now_us: u64) {
         if self.unsettled == 0 {
             return;
         }
         for told in &mut self.told {
             let status = told.work.tasks[told.task as usize].status();
+            let is_late = told.ends_by_us.is_some_and(|ends_by_us| now_us > ends_by_us);
+            assert!(told.is_settled || !is_late, "a task outlives its deadline");
             if told.is_settled || status == Status::Waiting {
                 continue;
             }

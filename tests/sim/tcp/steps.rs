@@ -146,7 +146,7 @@ impl World<'_> {
 
     fn submit(&mut self, count: u32) {
         let incarnation = self.incarnation_of(self.known);
-        let requests = self.rules.submit(self.choices, incarnation, count);
+        let requests = self.rules.submit(self.choices, self.agenda.now_us(), incarnation, count);
         for request in requests {
             let lane = self.choose();
             self.push(lane, vec![request]);

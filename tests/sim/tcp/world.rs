@@ -117,10 +117,11 @@ impl<'a> World<'a> {
         let lanes = choices.within(1, 4) as usize;
         let known = Known { start: 1, port: 1 };
         let course = Course::new(choices);
+        let start = Instant::now();
         World {
             fault,
             agenda: Agenda::new(),
-            start: Instant::now(),
+            start,
             kind,
             peer: Peer::new(kind),
             wires: Vec::new(),
@@ -129,7 +130,7 @@ impl<'a> World<'a> {
             fences: Vec::new(),
             parked: Parked::default(),
             stats: Stats::default(),
-            rules: Rules::new(kind),
+            rules: Rules::new(kind, start),
             known,
             stored: known,
             stale: false,
@@ -161,7 +162,7 @@ impl<'a> World<'a> {
             assert!(!late, "{} tasks do not end", self.rules.unsettled());
             self.tell(&what);
             self.happen(what);
-            self.rules.settle(self.choices);
+            self.rules.settle(self.choices, self.agenda.now_us());
             self.check();
         }
         self.rules.finish();
