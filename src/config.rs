@@ -184,7 +184,7 @@ config! {
     tcp_stripe_bytes: u64 = 1 << 20, "1048576", "MC_TCP_STRIPE_SIZE", int(65536..=1 << 40),
         "requests larger than this are cut into pieces of this size, spread over the lanes";
     tcp_threads: usize = 0, "0", "MC_TCP_THREADS" or "MC_NUM_TCP_IO_THREADS", int(0..=64),
-        "data-plane threads of the TCP transport, and of the one between engines of a host; 0: half the processors, 4 at most, and for TCP two at least where there are two processors";
+        "data-plane threads of the TCP transport, and of the one between engines of a host; 0: half the processors, 4 at most, and two at least where there are two processors";
     tcp_busy_poll: Duration = Duration::from_micros(100), "100", "MC_TCP_BUSY_POLL_US", |t: &str| int(0..=10000)(t).map(Duration::from_micros),
         "microseconds a data-plane thread looks for more before it sleeps, after it moved something; 0: sleeps at once";
     tcp_force_v1: bool = false, "unset", "MC_TCP_PROTO", |t: &str| Ok::<_, String>(t == "1"),

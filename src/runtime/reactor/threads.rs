@@ -9,6 +9,25 @@ use parking_lot::Mutex;
 
 use crate::error::Result;
 
+/// Most threads of a transport, unless a setting says otherwise. Chosen: a peer has four lanes over TCP by default, which more
+/// threads would not make faster, and on one host more threads than that meet at the memory's bandwidth.
+const MOST: usize = 4;
+
+/// How many threads a transport starts: as many as `setting` says; 0: as the machine suggests.
+pub fn wanted(setting: usize) -> usize {
+    match setting {
+        0 => suited_to(std::thread::available_parallelism().map_or(1, usize::from)),
+        count => count,
+    }
+}
+
+/// Half of the processors, because callers need some too; but two where there are two. Measured on two, with one and two threads at
+/// either end. TCP: 16 MiB READs 5.3 and 6.2 GB/s, 1 MiB WRITEs of four callers 6.4 and 7.9 GB/s, of one caller 5.9 and 6.2. Shared
+/// memory of one host, where the threads of the target share a WRITE: 1 MiB x 16 14.1 and 19.9 GB/s, 16 MiB x 4 8.8 and 13 GB/s.
+fn suited_to(processors: usize) -> usize {
+    (processors / 2).clamp(processors.min(2), MOST)
+}
+
 /// The threads, by their handles of type `R`.
 pub struct Threads<R> {
     reactors: OnceLock<Vec<Arc<R>>>,
@@ -86,6 +105,14 @@ mod tests {
     use super::*;
     use crate::error::Error;
     use crate::runtime::thread;
+
+    #[test]
+    fn callers_keep_half_of_the_processors_where_there_are_more_than_two() {
+        for (processors, threads) in [(1, 1), (2, 2), (3, 2), (4, 2), (6, 3), (8, 4), (128, 4)] {
+            assert_eq!(suited_to(processors), threads, "{processors} processors");
+        }
+        assert_eq!(wanted(7), 7);
+    }
 
     #[test]
     fn each_thread_has_its_turn_and_each_token_is_new() {

@@ -13,6 +13,7 @@ use super::reactor::Reactor;
 use super::shared::Shared;
 use crate::error::{Code, Error, Result};
 use crate::memory::Region;
+use crate::runtime::reactor::threads;
 use crate::runtime::tracked::Tracked;
 use crate::segment_desc::SegmentDesc;
 use crate::transport::host::{Host, Route};
@@ -20,10 +21,6 @@ use crate::transport::links::{stopping, Links};
 use crate::transport::offer::list_plain;
 use crate::transport::report::RailReport;
 use crate::transport::{Link, Transport};
-
-/// Threads unless `MC_TCP_THREADS` says otherwise: one for two processors, up to so many. Chosen: callers pull too, and need the other processors; more threads than
-/// that meet at the memory's bandwidth.
-const MOST_THREADS: usize = 4;
 
 /// How long the end waits for the threads, and how often it looks. Chosen: they are at a pull for less than a millisecond, unless the
 /// peer serves its own pages and does not.
@@ -46,12 +43,9 @@ impl Shm {
             .map_err(failed)?;
         listener.bind(&connect::address(&shared.incarnation)?).map_err(failed)?;
         listener.listen(shared.config.listen_backlog).map_err(failed)?;
-        let threads = match shared.config.tcp_threads {
-            0 => (std::thread::available_parallelism().map_or(1, usize::from) / 2).clamp(1, MOST_THREADS),
-            count => count,
-        };
+        let count = threads::wanted(shared.config.tcp_threads);
         let reactors: Vec<_> =
-            (0..threads).map(|_| Reactor::new(shared.config.tcp_busy_poll)).collect::<Result<_>>()?;
+            (0..count).map(|_| Reactor::new(shared.config.tcp_busy_poll)).collect::<Result<_>>()?;
         let shm = Arc::new(Shm { shared, links: Links::default() });
         shm.shared.threads.start(reactors, Reactor::run)?;
         if let Some(first) = shm.shared.threads.reactors().first() {
