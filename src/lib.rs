@@ -89,5 +89,4 @@ pub use metadata::EXPIRE_HEADER;
 
 #[cfg(test)]
 #[path = "../tests/sim/mod.rs"]
-#[allow(dead_code, unused_imports)]
 pub(crate) mod sim;

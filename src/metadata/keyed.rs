@@ -34,6 +34,19 @@ const LONGEST_INTERVAL: Duration = Duration::from_secs(10);
 /// it, the client's request, and its encoding.
 const COPIES: usize = 3;
 
+/// Finds out whether an engine lives.
+trait Probe: Send + Sync {
+    /// Succeeds if an engine answers at this address.
+    fn probe(&self, address: &HostPort) -> BoxFuture<'_, Result<()>>;
+}
+
+impl Probe for Client {
+    fn probe(&self, address: &HostPort) -> BoxFuture<'_, Result<()>> {
+        let address = address.clone();
+        Box::pin(async move { Client::probe(self, &address).await })
+    }
+}
+
 /// A store whose values a service keeps by key.
 pub(super) struct Keyed {
     backend: Arc<dyn Backend>,
@@ -44,7 +57,8 @@ pub(super) struct Keyed {
     may_take_over: bool,
     /// The handshake port listens only once a transport is installed, and until then the address proves nothing.
     legacy_port: bool,
-    client: Client,
+    /// Asks whoever has a name whether it lives.
+    asker: Arc<dyn Probe>,
     /// What this engine has published; held for the length of a write, so that writes are in order.
     claims: Mutex<Claims>,
     /// Something was published: there is something to look after.
@@ -55,6 +69,17 @@ pub(super) struct Keyed {
 impl Keyed {
     /// A store that has not been talked to yet.
     pub(super) fn new(backend: Arc<dyn Backend>, endpoints: usize, config: &Config, own: Own) -> Self {
+        Self::asking(backend, endpoints, config, own, Arc::new(Client::new(config)))
+    }
+
+    /// As [`Keyed::new`]; other engines are asked by `asker`.
+    fn asking(
+        backend: Arc<dyn Backend>,
+        endpoints: usize,
+        config: &Config,
+        own: Own,
+        asker: Arc<dyn Probe>,
+    ) -> Self {
         Keyed {
             backend,
             keys: Keys::new(config),
@@ -63,7 +88,7 @@ impl Keyed {
             interval: (config.metadata_ttl / LOOKS_PER_LIFE).min(LONGEST_INTERVAL),
             may_take_over: config.metadata_take_over,
             legacy_port: config.legacy_rpc_port_binding,
-            client: Client::new(config),
+            asker,
             claims: Mutex::default(),
             published: Notify::new(),
             log: RateLimit::default(),
@@ -201,5 +226,8 @@ impl Store for Keyed {
     }
 }
 
+#[cfg(test)]
+#[path = "../../tests/sim/claims/mod.rs"]
+mod sim;
 #[cfg(test)]
 mod tests;

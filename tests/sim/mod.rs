@@ -4,12 +4,12 @@
 //! a test.
 //!
 //! What is simulated lies in folders beside this file, each compiled as a part of the module whose machines it drives,
-//! because these are closed to others: `tcp` (lanes, pipelines, fences), `rails` (RDMA connections), `claims` (the keys
-//! of engines in a store).
+//! because these are closed to others: `tcp` (lanes, pipelines, fences), `claims` (the keys of engines in a
+//! store).
 //!
 //! | variable | meaning |
 //! |---|---|
-//! | `SIM_SCHEDULES` | schedules of each simulation, divided by [`Sim::SHARE`]'s parts; `make test` asks for a million in all |
+//! | `SIM_SCHEDULES` | schedules of all simulations together, each its [`Sim::SHARE`]; `make test` asks for a million |
 //! | `SIM_SEED` | the first seed; with `SIM_SCHEDULES=1` that run is told step by step |
 
 pub(crate) mod choices;

@@ -38,6 +38,10 @@ const OWN_TROUBLE: [i32; 9] = [
 pub(super) struct Claims {
     rpc: Option<Claim>,
     descriptor: Option<Claim>,
+    /// What was not published as far as was told, and may be there: an answer may have been lost. Nobody looks after it.
+    doubtful: Vec<Claim>,
+    /// The name was found to be another engine's.
+    lost_name: bool,
     /// The engine is being destroyed: nothing is published any more.
     closed: bool,
 }
@@ -49,6 +53,24 @@ struct Claim {
     value: Arc<[u8]>,
     /// As it was written last; `None` if it may be gone.
     version: Option<Version>,
+}
+
+impl Claims {
+    /// Notes what a write that has failed may have left.
+    fn note(&mut self, wrote: &Result<Version>, key: &str, value: &Arc<[u8]>) {
+        self.doubtful.retain(|claim| claim.key != key);
+        if wrote.as_ref().is_err_and(Error::retryable) {
+            self.doubtful.push(Claim { key: key.to_string(), value: value.clone(), version: None });
+        }
+    }
+
+    /// Takes out what is or may be there under a key.
+    fn take(&mut self, key: &str) -> Option<Claim> {
+        let is_it = |claim: &mut Claim| claim.key == key;
+        let known = [&mut self.rpc, &mut self.descriptor].into_iter().find_map(|claim| claim.take_if(is_it));
+        let doubtful = self.doubtful.extract_if(.., is_it).next();
+        known.or(doubtful)
+    }
 }
 
 /// Whether an entry that stands in the way may be replaced.
@@ -65,6 +87,7 @@ impl Keyed {
         let mut claims = self.claims.lock().await;
         let patience = self.patience.at_start();
         let wrote = patience.bear(|| self.write(&key, &value, None, true)).await;
+        claims.note(&wrote, &key, &value);
         let version = wrote.map_err(|e| self.not_published(e, &key, value.len()))?;
         claims.rpc = Some(Claim { key, value, version: Some(version) });
         self.published.notify_one();
@@ -80,14 +103,16 @@ impl Keyed {
         }
         let before = claims.descriptor.as_ref().and_then(|claim| claim.version.clone());
         let first = claims.descriptor.is_none();
+        let needs_name = first || claims.lost_name;
         let rpc = claims.rpc.clone();
         let write = || async {
-            if first {
+            if needs_name {
                 self.check_name(rpc.as_ref()).await?;
             }
             self.write(&key, &value, before.clone(), first).await
         };
         let wrote = self.patience.bear(write).await;
+        claims.note(&wrote, &key, &value);
         let version = wrote.map_err(|e| self.not_published(e, &key, value.len()))?;
         claims.descriptor = Some(Claim { key, value, version: Some(version) });
         self.published.notify_one();
@@ -98,10 +123,13 @@ impl Keyed {
     pub(super) async fn withdraw(&self, key: String) -> Result<()> {
         let mut claims = self.claims.lock().await;
         claims.closed = true;
-        let claims = &mut *claims;
-        let place = [&mut claims.rpc, &mut claims.descriptor];
-        let ours = place.into_iter().find(|claim| claim.as_ref().is_some_and(|claim| claim.key == key));
-        let Some(claim) = ours.and_then(Option::take) else { return Ok(()) };
+        let Some(claim) = claims.take(&key) else { return Ok(()) };
+        self.remove(&claim).await
+    }
+
+    /// Removes what this engine has written under a key, in whichever version.
+    async fn remove(&self, claim: &Claim) -> Result<()> {
+        let key = &claim.key;
         let delete = || async {
             if let Some(version) = &claim.version {
                 if self.backend.delete(key.clone(), version.clone()).await? {
@@ -110,7 +138,7 @@ impl Keyed {
             }
             // A write whose answer was lost leaves another version of ours.
             match self.backend.get(key.clone(), true).await? {
-                Some(entry) if self.is_ours(&claim, &entry).await? => {
+                Some(entry) if self.is_ours(claim, &entry).await? => {
                     self.backend.delete(key.clone(), entry.version).await.map(drop)
                 }
                 _ => Ok(()),
@@ -144,29 +172,40 @@ impl Keyed {
         if claims.closed {
             return Ok(());
         }
-        let claims = &mut *claims;
-        for claim in [&mut claims.rpc, &mut claims.descriptor].into_iter().flatten() {
-            let kept = || async {
-                match &claim.version {
-                    Some(version) => {
-                        self.backend.keep(claim.key.clone(), claim.value.clone(), version.clone()).await
-                    }
-                    None => Ok(false),
-                }
-            };
-            if self.patience.bear(kept).await? {
-                continue;
+        let Claims { rpc, descriptor, lost_name, .. } = &mut *claims;
+        if let Some(name) = rpc {
+            let kept = self.look_after(name).await;
+            let is_lost = kept.as_ref().is_err_and(|error| error.kind() == Class::Rejected);
+            *lost_name = is_lost || *lost_name && kept.is_err();
+            if let (true, Some(descriptor)) = (is_lost, &mut *descriptor) {
+                // Beside the address of another engine it would lead peers to two engines at once.
+                self.remove(descriptor).await?;
+                descriptor.version = None;
             }
-            claim.version = None;
-            let wrote = self.patience.bear(|| self.write(&claim.key, &claim.value, None, false)).await;
-            claim.version =
-                Some(wrote.map_err(|e| e.context(format_args!("publish '{}' again", claim.key)))?);
-            tracing::warn!(
-                "key '{}' was gone or changed in {}; published again",
-                claim.key,
-                self.backend.name()
-            );
+            kept?;
         }
+        match descriptor {
+            Some(descriptor) => self.look_after(descriptor).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn look_after(&self, claim: &mut Claim) -> Result<()> {
+        let kept = || async {
+            match &claim.version {
+                Some(version) => {
+                    self.backend.keep(claim.key.clone(), claim.value.clone(), version.clone()).await
+                }
+                None => Ok(false),
+            }
+        };
+        if self.patience.bear(kept).await? {
+            return Ok(());
+        }
+        claim.version = None;
+        let wrote = self.patience.bear(|| self.write(&claim.key, &claim.value, None, false)).await;
+        claim.version = Some(wrote.map_err(|e| e.context(format_args!("publish '{}' again", claim.key)))?);
+        tracing::warn!("key '{}' was gone or changed in {}; published again", claim.key, self.backend.name());
         Ok(())
     }
 
@@ -230,7 +269,7 @@ impl Keyed {
 
     /// Why the engine at `address` counts as dead; `None` if it answers. An error if it could not be asked.
     async fn probe(&self, address: &HostPort) -> Result<Option<String>> {
-        match timeout(PROBE_LIMIT, self.client.probe(address)).await {
+        match timeout(PROBE_LIMIT, self.asker.probe(address)).await {
             Ok(Ok(())) => Ok(None),
             Ok(Err(error)) if OWN_TROUBLE.contains(&error.errno()) => {
                 let text = format!("whether the owner at {address} lives cannot be found out: {error}");

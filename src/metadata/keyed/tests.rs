@@ -168,6 +168,24 @@ fn a_write_whose_answer_was_lost_is_recognised_and_removed() {
 }
 
 #[test]
+fn p07_what_was_written_although_nobody_was_told_so_is_removed() {
+    let config = Config { metadata_timeout: Duration::from_millis(50), ..Config::default() };
+    let (memory, store) = store(&config);
+    run(async {
+        // Every attempt arrives, no answer does.
+        *memory.lose_answers.lock() = usize::MAX;
+        store.put_rpc_address("a", &HostPort { host: "127.0.0.1".into(), port: 1 }).await.unwrap_err();
+        store.put(mine("a")).await.unwrap_err();
+        assert_eq!(memory.keys.lock().len(), 2);
+        // They count as not published, so nobody writes them again.
+        store.look_after_claims_once().await.unwrap();
+        store.remove_rpc_address("a").await.unwrap();
+        store.remove("a").await.unwrap();
+        assert!(memory.keys.lock().is_empty());
+    });
+}
+
+#[test]
 fn p07_what_others_wrote_is_neither_replaced_nor_removed() {
     let (memory, store) = store(&Config::default());
     let theirs = SegmentDesc { incarnation: Some("they".into()), ..mine("a") };
@@ -197,6 +215,24 @@ fn p07_a_first_descriptor_needs_the_name() {
         let error = store.put(mine("a")).await.unwrap_err();
         assert!(error.text().contains("took the name over"), "{error}");
         assert_eq!(memory.keys.lock().len(), 1);
+    });
+}
+
+#[test]
+fn p07_whoever_lost_the_name_gives_the_descriptor_up_until_the_name_is_free_again() {
+    let (memory, store) = store(&Config::default());
+    run(async {
+        store.put_rpc_address("a", &HostPort { host: "127.0.0.1".into(), port: 1 }).await.unwrap();
+        store.put(mine("a")).await.unwrap();
+        let before = memory.keys.lock().clone();
+        let other = br#"{"ip_or_host_name":"127.0.0.1","rpc_port":2}"#;
+        memory.keys.lock().insert("mooncake/rpc_meta/a".into(), other.to_vec());
+        assert_eq!(store.look_after_claims_once().await.unwrap_err().kind(), Class::Rejected);
+        assert_eq!(memory.keys.lock().keys().collect::<Vec<_>>(), ["mooncake/rpc_meta/a"]);
+        assert_eq!(store.put(mine("a")).await.unwrap_err().kind(), Class::Rejected);
+        memory.keys.lock().clear();
+        store.look_after_claims_once().await.unwrap();
+        assert_eq!(*memory.keys.lock(), before);
     });
 }
 
