@@ -284,7 +284,7 @@ fn control(lines: &str, node: &Node, state: &str) {
 }
 
 #[test]
-fn without_a_nic_that_works_tcp_is_a_fall_back_where_the_peer_has_it() {
+fn p19_without_a_nic_that_works_tcp_is_a_fall_back_where_the_peer_has_it() {
     let file = std::env::temp_dir().join(format!("te-rdma-control-{}", std::process::id()));
     let environment = [
         ("SIMVERBS_CTL", file.to_str().unwrap()),
@@ -292,7 +292,7 @@ fn without_a_nic_that_works_tcp_is_a_fall_back_where_the_peer_has_it() {
         ("SIMVERBS_SHM", "te-fall-back"),
     ];
     let parent =
-        in_simverbs("without_a_nic_that_works_tcp_is_a_fall_back_where_the_peer_has_it", &environment);
+        in_simverbs("p19_without_a_nic_that_works_tcp_is_a_fall_back_where_the_peer_has_it", &environment);
     if parent {
         let _ = std::fs::remove_file(&file);
         return;

@@ -185,7 +185,7 @@ fn what_the_node_cannot_answer_is_null_or_refused() {
 }
 
 #[test]
-fn silent_clients_delay_nobody() {
+fn p12_silent_clients_delay_nobody() {
     run(async {
         let (address, _server) = start(Node::default(), patient()).await;
         let mut silent = Vec::new();
@@ -361,7 +361,7 @@ impl Handler for Undecided {
 }
 
 #[test]
-fn a_connection_that_is_being_set_up_delays_nobody_and_not_for_ever() {
+fn p12_a_connection_that_is_being_set_up_delays_nobody_and_not_for_ever() {
     run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -167,8 +167,8 @@ fn descriptor(text: &str, sent: Sender<()>) -> impl Fn(TcpStream) + Clone + Send
 }
 
 #[test]
-fn a_long_descriptor_delays_nobody_while_it_is_read() {
-    if in_child("a_long_descriptor_delays_nobody_while_it_is_read", SETTINGS) {
+fn p12_a_long_descriptor_delays_nobody_while_it_is_read() {
+    if in_child("p12_a_long_descriptor_delays_nobody_while_it_is_read", SETTINGS) {
         return;
     }
     let text = |buffers: usize| {

@@ -160,7 +160,7 @@ fn a_panic_ends_at_the_border_of_either_library() {
 }
 
 #[test]
-fn a_host_loads_the_library_and_plugins_that_bring_it_along() {
+fn p29_a_host_loads_the_library_and_plugins_that_bring_it_along() {
     let out = scratch("plugins");
     let build = |what: &str, name: &str, file: &str, rest: &[String]| {
         let path = out.join(file);

@@ -24,8 +24,8 @@ fn stranger(node: &Node, number: usize, queue_pairs: u32) {
 }
 
 #[test]
-fn the_end_of_an_engine_does_not_wait_for_the_driver_to_destroy_very_many_queue_pairs() {
-    let name = "the_end_of_an_engine_does_not_wait_for_the_driver_to_destroy_very_many_queue_pairs";
+fn p15_the_end_of_an_engine_does_not_wait_for_the_driver_to_destroy_very_many_queue_pairs() {
+    let name = "p15_the_end_of_an_engine_does_not_wait_for_the_driver_to_destroy_very_many_queue_pairs";
     if apart(name, &[("SIMVERBS_DESTROY_MS", "1000")]) {
         return;
     }

@@ -167,7 +167,7 @@ fn the_library_has_its_name_and_stays_mapped() {
 }
 
 #[test]
-fn the_library_needs_only_the_c_run_time() {
+fn p29_the_library_needs_only_the_c_run_time() {
     let dynamic = run("readelf", &["-d", "-W"]);
     let needed = entries(&dynamic, "(NEEDED)");
     assert!(needed.iter().any(|name| name.starts_with("libc.so")), "readelf is not understood:\n{dynamic}");

@@ -710,8 +710,8 @@ impl Drop for Strangers {
 }
 
 #[test]
-fn strangers_that_ask_for_nothing_keep_nobody_out() {
-    let name = "strangers_that_ask_for_nothing_keep_nobody_out";
+fn p39_strangers_that_ask_for_nothing_keep_nobody_out() {
+    let name = "p39_strangers_that_ask_for_nothing_keep_nobody_out";
     if in_child(name, &[("MC_TCP_MAX_INBOUND", "8"), ("MC_LOG_LEVEL", "ERROR")]) {
         return;
     }

@@ -39,7 +39,7 @@ fn names(nics: &[Nic]) -> Vec<&str> {
 }
 
 #[test]
-fn each_socket_prefers_its_nics_and_each_gpu_the_one_on_its_switch() {
+fn p31_each_socket_prefers_its_nics_and_each_gpu_the_one_on_its_switch() {
     check(
         TWO_SOCKETS,
         r#"{
@@ -167,7 +167,7 @@ fn without_the_folders_of_nodes_every_nic_is_near_every_processor() {
 }
 
 #[test]
-fn nics_whose_device_file_cannot_be_used_are_left_out_with_the_reason() {
+fn p31_nics_whose_device_file_cannot_be_used_are_left_out_with_the_reason() {
     let found = survey_all(include_str!("sysfs/container.txt"));
     assert_eq!(names(&found.nics), ["mlx5_0"]);
     for (nic, reason) in

@@ -191,8 +191,8 @@ fn an_infiniband_port_has_a_lid() {
 }
 
 #[test]
-fn a_refused_registration_says_where_and_why() {
-    if in_controlled("a_refused_registration_says_where_and_why") {
+fn p32_a_refused_registration_says_where_and_why() {
+    if in_controlled("p32_a_refused_registration_says_where_and_why") {
         return;
     }
     let nic = Nic::open("sim0");

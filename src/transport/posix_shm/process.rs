@@ -184,7 +184,7 @@ ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0 [vsyscall]
     }
 
     #[test]
-    fn only_a_process_at_an_own_address_where_nobody_else_listens_is_proven() {
+    fn p27_only_a_process_at_an_own_address_where_nobody_else_listens_is_proven() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let own = std::process::id();
