@@ -29,6 +29,20 @@ fn capacity_is_checked_and_a_refused_call_leaves_nothing() {
 }
 
 #[test]
+fn places_that_a_call_has_reserved_count_as_used() {
+    let batch = Arc::new(Batch::new(3).unwrap());
+    let slices = submit(&batch, 1).unwrap();
+    let under_way = batch.reserve(1).unwrap();
+    assert_eq!(batch.reserve(2).err().unwrap().code(), Code::TooManyRequests);
+    drop(batch.reserve(1).unwrap());
+    drop(under_way);
+    assert_eq!(batch.reserve(3).err().unwrap().code(), Code::TooManyRequests);
+    drop(batch.reserve(2).unwrap());
+    slices.into_iter().for_each(|slice| slice.complete(0));
+    assert!(!batch.is_single() && Batch::new(1).unwrap().is_single());
+}
+
+#[test]
 fn p14_a_call_that_its_engines_end_overtakes_leaves_nothing() {
     let batch = Arc::new(Batch::new(1).unwrap());
     let reservation = batch.reserve(1).unwrap();
