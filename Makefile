@@ -30,7 +30,7 @@ LIBA := target/release/libtransfer_engine.a
 # Same optimisation as release with assertions on, and without the link-time optimisation that every test binary would pay for again.
 TEST_PROFILE ?= checked
 
-.PHONY: help deps test-deps venv peers library build examples demo demo-rdma test lint run-tests bench bench-instr bench-scale bench-rdma bench-plot asan fuzz docs docs-deps fresh portable companions wheel deb install uninstall clean
+.PHONY: help deps test-deps venv peers library build examples demo demo-rdma test lint run-tests bench bench-instr bench-scale bench-rdma bench-plot asan soak fuzz docs docs-deps fresh portable companions wheel deb install uninstall clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -89,6 +89,9 @@ run-tests: lint peers examples
 
 asan: test-deps ## the C tests over a library that is built with the address sanitizer
 	@scripts/asan.sh
+
+soak: library test-deps ## engines and peers with random faults for TIME=600 seconds, then new seeds of the simulator (SEED=1, SIM_SCHEDULES)
+	@TIME='$(TIME)' SEED='$(SEED)' scripts/soak.sh $(IN)
 
 fuzz: ## looks for inputs that the library does not stand, TIME=60 seconds for each target (TARGET=one of fuzz/fuzz_targets)
 	@LIBCLANG_PATH='$(CALLERS_LIBCLANG)' scripts/deps.sh fuzz

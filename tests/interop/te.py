@@ -50,6 +50,7 @@ PROTOTYPES = {
     "getLocalIpAndPort": (c_int, [c_void_p, c_char_p, c_size_t]),
     "installTransport": (c_void_p, [c_void_p, c_char_p, POINTER(c_void_p)]),
     "openSegment": (c_int32, [c_void_p, c_char_p]),
+    "closeSegment": (c_int, [c_void_p, c_int32]),
     "registerLocalMemory": (c_int, [c_void_p, c_void_p, c_size_t, c_char_p, c_int]),
     "unregisterLocalMemory": (c_int, [c_void_p, c_void_p]),
     "allocateBatchID": (c_uint64, [c_void_p, c_size_t]),
@@ -122,6 +123,9 @@ class Engine:
 
     def open(self, segment):
         return self.check("openSegment", self.lib.openSegment(self.handle, segment.encode()))
+
+    def close(self, target_id):
+        self.check("closeSegment", self.lib.closeSegment(self.handle, target_id))
 
     def allocate(self, batch_size):
         batch = self.lib.allocateBatchID(self.handle, batch_size)

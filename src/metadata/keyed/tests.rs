@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::*;
-use crate::metadata::backend::{unreachable, Put, Version};
+use crate::metadata::backend::{refused, unreachable, Put, Version};
 use crate::metadata::keys::percent_encoded;
 
 /// A service in memory.
@@ -14,6 +14,8 @@ use crate::metadata::keys::percent_encoded;
 struct Memory {
     keys: Mutex<HashMap<String, Vec<u8>>>,
     lose_answers: Mutex<usize>,
+    /// It has no room for anything new.
+    is_full: Mutex<bool>,
 }
 
 impl Backend for Memory {
@@ -29,6 +31,9 @@ impl Backend for Memory {
 
     fn put(&self, key: String, value: Arc<[u8]>, over: Option<Version>) -> BoxFuture<'_, Result<Put>> {
         Box::pin(async move {
+            if *self.is_full.lock() {
+                return Err(refused("no room".into()));
+            }
             let mut keys = self.keys.lock();
             if keys.get(&key).map(|now| Version::Content(now.as_slice().into())) != over {
                 return Ok(Put::Lost);
@@ -231,6 +236,23 @@ fn p07_whoever_lost_the_name_gives_the_descriptor_up_until_the_name_is_free_agai
         assert_eq!(memory.keys.lock().keys().collect::<Vec<_>>(), ["mooncake/rpc_meta/a"]);
         assert_eq!(store.put(mine("a")).await.unwrap_err().kind(), Class::Rejected);
         memory.keys.lock().clear();
+        store.look_after_claims_once().await.unwrap();
+        assert_eq!(*memory.keys.lock(), before);
+    });
+}
+
+#[test]
+fn p07_a_store_without_room_does_not_cost_the_descriptor() {
+    let (memory, store) = store(&Config::default());
+    run(async {
+        store.put_rpc_address("a", &HostPort { host: "127.0.0.1".into(), port: 1 }).await.unwrap();
+        store.put(mine("a")).await.unwrap();
+        let before = memory.keys.lock().clone();
+        memory.keys.lock().remove("mooncake/rpc_meta/a");
+        *memory.is_full.lock() = true;
+        assert_eq!(store.look_after_claims_once().await.unwrap_err().kind(), Class::Rejected);
+        assert_eq!(memory.keys.lock().keys().collect::<Vec<_>>(), ["mooncake/ram/a"]);
+        *memory.is_full.lock() = false;
         store.look_after_claims_once().await.unwrap();
         assert_eq!(*memory.keys.lock(), before);
     });
