@@ -175,7 +175,8 @@ impl Keyed {
         let Claims { rpc, descriptor, lost_name, .. } = &mut *claims;
         if let Some(name) = rpc {
             let kept = self.look_after(name).await;
-            let is_refused = |outcome: &Result<()>| outcome.as_ref().is_err_and(|e| e.kind() == Class::Rejected);
+            let is_refused =
+                |outcome: &Result<()>| outcome.as_ref().is_err_and(|e| e.kind() == Class::Rejected);
             // A store refuses for other reasons too, such as having no room.
             let is_lost = is_refused(&kept) && is_refused(&self.check_name(Some(name)).await);
             *lost_name = is_lost || *lost_name && kept.is_err();
