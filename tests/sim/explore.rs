@@ -17,7 +17,10 @@ fn setting(name: &str) -> Option<u64> {
 
 /// What one schedule has shown: what it reached, or which rule it broke.
 fn outcome<S: Sim>(mut choices: Choices, fault: Option<S::Fault>) -> (Choices, Result<(), String>) {
-    let ran = catch_unwind(AssertUnwindSafe(|| S::run(&mut choices, fault)));
+    // What the library logs of a million faults is of no interest.
+    let ran = tracing::subscriber::with_default(tracing::subscriber::NoSubscriber::new(), || {
+        catch_unwind(AssertUnwindSafe(|| S::run(&mut choices, fault)))
+    });
     let said = ran.map_err(|panic| match panic.downcast_ref::<String>() {
         Some(text) => text.clone(),
         None => panic.downcast_ref::<&str>().map_or_else(|| "a panic".into(), |text| text.to_string()),
