@@ -369,3 +369,34 @@ fn check_frame(frame: [u8; STATUS_LEN]) -> Result<(), Down> {
         ))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+    use crate::transport::slice::deaf::work;
+    use crate::transport::slice::Drained;
+
+    #[test]
+    fn p02_only_what_was_begun_leaves_a_trail_when_it_is_given_up() {
+        let work = work(2);
+        let request = |task: u32| {
+            let slice = Slice::new(&work, task, Op::Write, 1, u64::from(task), 8, None);
+            Request::new(slice, 0)
+        };
+        let mut pipeline = Pipeline::default();
+        assert!(pipeline.open(Terms { v2: true, reusable: true, incarnation: 0 }).is_empty());
+        assert!(pipeline.admit([0, 1].map(request).into_iter(), true, |_| panic!("refused")).is_none());
+        assert_eq!(pipeline.outgoing().requests.len(), 2);
+        // Both would leave at once, and the socket takes the first.
+        pipeline.note_sent(request_len(&pipeline), &mut Moved::default(), &Stats::default());
+        let taken = pipeline.abandon(|_| true);
+        assert!(taken.slices.len() == 2 && !taken.stuck);
+        taken.slices.into_iter().for_each(|slice| slice.fail(Error::invalid("given up")));
+        assert_eq!([0, 1].map(|task| work.drained(task)), [Some(Drained::No), Some(Drained::Yes)]);
+    }
+
+    fn request_len(pipeline: &Pipeline) -> u64 {
+        pipeline.requests[0].send_len()
+    }
+}
