@@ -196,6 +196,9 @@ fn opened_segments_share_one_watch_stream_and_are_not_polled() {
         return;
     }
     const SEGMENTS: usize = 10_000;
+    // The engine looks at its own two keys every ten seconds, and a busy machine takes longer than that. Segments that were polled
+    // would be thousands of reads.
+    const OWN_READS: u64 = 8;
     let server = Server::start(Kind::Etcd);
     let a = Node::start(&server.url(), "a");
     let names: Vec<_> = (0..SEGMENTS).map(|i| format!("s{i}")).collect();
@@ -224,14 +227,14 @@ fn opened_segments_share_one_watch_stream_and_are_not_polled() {
     let before = metric("etcd_debugging_mvcc_range_total");
     let end = Instant::now() + Duration::from_secs(1);
     while Instant::now() < end {
-        assert_eq!(metric("etcd_debugging_mvcc_range_total"), before, "something was read");
+        assert!(metric("etcd_debugging_mvcc_range_total") <= before + OWN_READS, "segments are read");
         std::thread::sleep(Duration::from_millis(50));
     }
     let changed = r#"{"name":"s7","protocol":"tcp","tcp_data_port":1,"tcp_data_host":"h","buffers":[{"name":"n","addr":1,"length":1}]}"#;
     server.put("mooncake/ram/s7", changed);
     let s7 = a.engine.open_segment("s7").unwrap();
     until("the change is heard of", || a.engine.segment_buffers(s7, |_, _, _| ()).unwrap() == 1);
-    assert_eq!(metric("etcd_debugging_mvcc_range_total"), before, "nothing was read");
+    assert!(metric("etcd_debugging_mvcc_range_total") <= before + OWN_READS, "segments were read");
     a.engine.remove_segment("s7").unwrap();
     until("its watch ends", || metric("etcd_debugging_mvcc_watcher_total") == SEGMENTS as u64 - 1);
 }
