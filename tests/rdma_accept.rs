@@ -195,6 +195,19 @@ fn a_connection_takes_only_its_own_ready_message() {
     assert_eq!(node.rails().len(), 1);
 }
 
+#[test]
+fn p10_the_path_mtu_is_the_smaller_one_of_both_ends() {
+    if apart("p10_the_path_mtu_is_the_smaller_one_of_both_ends", &[]) {
+        return;
+    }
+    // The simulated NIC has 4096.
+    let node = Node::new("sim0");
+    for (number, (theirs, agreed)) in (1u32..).zip([(256, 256), (1024, 1024), (4096, 4096), (8192, 4096)]) {
+        let message = with(with(good(&node), "qp_num", json!([number])), "path_mtu", json!(theirs));
+        assert_eq!(node.connect(&message).unwrap()["path_mtu"], agreed, "the peer has {theirs}");
+    }
+}
+
 /// As upstream 0.3.14 asks after two connections that carried nothing, having moved to another GID of its own.
 #[test]
 fn a_peer_that_names_our_gid_as_one_that_does_not_work_gets_another_one() {
@@ -317,8 +330,8 @@ fn a_request_that_a_later_one_of_the_same_engine_has_overtaken_changes_nothing()
 
 /// The peer posts again as soon as it has the answer: an old packet must not find a queue pair then.
 #[test]
-fn p10_an_end_that_another_thread_is_giving_up_is_gone_when_the_peer_is_told_so() {
-    let name = "p10_an_end_that_another_thread_is_giving_up_is_gone_when_the_peer_is_told_so";
+fn p02_an_end_that_another_thread_is_giving_up_is_gone_when_the_peer_is_told_so() {
+    let name = "p02_an_end_that_another_thread_is_giving_up_is_gone_when_the_peer_is_told_so";
     let each = Duration::from_millis(500);
     if apart(name, &[("SIMVERBS_DESTROY_MS", "500")]) {
         return;

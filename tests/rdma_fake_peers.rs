@@ -270,8 +270,8 @@ fn p07_a_request_for_the_predecessor_of_a_peer_that_restarted_fails_as_over_tcp(
 }
 
 #[test]
-fn p10_a_write_is_posted_again_only_after_the_peer_was_asked_to_give_its_end_up() {
-    let name = "p10_a_write_is_posted_again_only_after_the_peer_was_asked_to_give_its_end_up";
+fn p02_a_write_is_posted_again_only_after_the_peer_was_asked_to_give_its_end_up() {
+    let name = "p02_a_write_is_posted_again_only_after_the_peer_was_asked_to_give_its_end_up";
     if apart(name, &[("MC_RETRY_CNT", "3"), ("SIMVERBS_RETRY_MS", "20")]) {
         return;
     }
