@@ -79,6 +79,7 @@ IN := --locked --profile $(TEST_PROFILE)
 lint: test-deps ## formatting, clippy, documentation, and builds without each feature and without all
 	cargo fmt --check
 	cargo clippy $(IN) --all-targets -- -D warnings
+	cargo clippy $(IN) -p transfer-engine-models --lib --tests -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc $(IN) --no-deps --document-private-items
 	@scripts/features.sh $(IN)
 	@scripts/advisories.sh

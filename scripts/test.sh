@@ -12,6 +12,7 @@ export SIM_SCHEDULES=${SIM_SCHEDULES:-1000000}
 status=0
 
 cargo test "$@" --doc
+cargo test "$@" -p transfer-engine-models
 if cargo nextest --version >/dev/null 2>&1; then
     report=target/nextest/default/junit.xml
     rm -f "$report"

@@ -3,13 +3,12 @@
 //! unregistered takes no new ones, and its owner waits for the running ones.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex, RwLock};
-
 use crate::error::{Code, Error, Result};
+use crate::runtime::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::runtime::sync::{Condvar, Mutex, RwLock, RwLockReadGuard};
 
 mod kind;
 pub mod shared;
@@ -371,7 +370,7 @@ impl Map {
 /// The registry as one submit call sees it; remembers the last hit, since the requests
 /// of a call mostly lie in one region.
 pub struct View<'a> {
-    map: parking_lot::RwLockReadGuard<'a, Map>,
+    map: RwLockReadGuard<'a, Map>,
     last: Option<Arc<Region>>,
 }
 

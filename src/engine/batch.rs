@@ -1,15 +1,15 @@
 //! Batches: the tasks of one or more submit calls, and whoever waits for them.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
 
-use parking_lot::{Condvar, Mutex};
 use smallvec::SmallVec;
 
 use super::deliveries::Delivery;
 use super::segment::Segment;
 use crate::error::{Class, Code, Error, Result};
 use crate::handshake::Notification;
+use crate::runtime::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::runtime::sync::{yield_now, Condvar, Mutex};
 use crate::runtime::wakeup::Wakeup;
 pub use crate::transport::slice::Drained;
 use crate::transport::slice::{Phases, Status, Task, Work};
@@ -272,7 +272,7 @@ impl Batch {
             if waiting > 0 {
                 return waiting;
             }
-            std::thread::yield_now();
+            yield_now();
         }
         0
     }

@@ -22,6 +22,7 @@ pub mod resolve;
 pub mod signals;
 pub mod slots;
 pub mod sockets;
+pub mod sync;
 pub mod thread;
 pub mod tracked;
 pub mod wakeup;

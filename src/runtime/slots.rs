@@ -5,8 +5,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use parking_lot::Mutex;
-
+use super::sync::Mutex;
 use crate::error::{Code, Error, Result};
 
 /// Bits of a key that say the slot. Chosen: 16 million live values, far more than the batches of a process.

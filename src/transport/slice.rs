@@ -2,8 +2,7 @@
 //! or more slices. A slice is an owned token: it is finished exactly once, and one that is
 //! dropped unfinished fails its task, so no task can stay pending for ever.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicU8, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Instant;
 
 pub use self::ends::Ends;
@@ -12,6 +11,8 @@ pub use self::trail::{Drained, Trail};
 use crate::error::{Class, Code, Error};
 use crate::memory::{Region, RegionUse};
 use crate::runtime::clock;
+use crate::runtime::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicU8, Ordering};
+use crate::runtime::sync::OnceLock;
 
 #[cfg(test)]
 pub mod deaf;

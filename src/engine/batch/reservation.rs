@@ -1,12 +1,12 @@
 //! Room in a batch, and what a submit call puts there.
 
-use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
 use super::{check_live, Batch, Pending};
 use crate::engine::deliveries::Delivery;
 use crate::engine::segment::Segment;
 use crate::error::{Error, Result};
+use crate::runtime::sync::atomic::Ordering;
 use crate::transport::slice::Work;
 use crate::transport::Link;
 

@@ -1,10 +1,10 @@
 //! Whoever sleeps until the tasks of a batch are terminal, and whoever tells of their ends.
 
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::Batch;
 use crate::error::{Code, Error, Result};
+use crate::runtime::sync::atomic::Ordering;
 use crate::runtime::wakeup::Wakeup;
 use crate::transport::slice::Sink;
 

@@ -2,10 +2,10 @@
 //! something posted. Of 10^5 queue pairs few are busy, and nobody passes all the others to find those.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
 
-use parking_lot::Mutex;
+use crate::runtime::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use crate::runtime::sync::Mutex;
 
 /// Says of something that it is on a list. Only [`Attention`] changes it.
 #[derive(Default)]

@@ -1,6 +1,6 @@
 //! How many work requests may still be posted on one completion queue.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use crate::runtime::sync::atomic::{AtomicI64, Ordering};
 
 /// Credit of a completion queue. Counted in work requests, not in signalled ones: a flush makes a completion for each,
 /// and a queue that overruns takes all its queue pairs down.
@@ -17,13 +17,20 @@ impl Credit {
 
     /// Takes credit for up to `wanted` work requests; returns how many may be posted.
     pub(super) fn reserve(&self, wanted: usize) -> usize {
+        // Never more than there is, not even for a moment: whoever gives some back would see none, and serve nobody.
         let wanted = wanted as i64;
-        let left = self.free.fetch_sub(wanted, Ordering::SeqCst) - wanted;
-        let missing = (-left).clamp(0, wanted);
-        if missing > 0 {
-            self.free.fetch_add(missing, Ordering::SeqCst);
+        let mut free = self.free.load(Ordering::SeqCst);
+        loop {
+            let granted = wanted.min(free);
+            if granted <= 0 {
+                return 0;
+            }
+            let left = free - granted;
+            match self.free.compare_exchange_weak(free, left, Ordering::SeqCst, Ordering::SeqCst) {
+                Ok(_) => return granted as usize,
+                Err(now) => free = now,
+            }
         }
-        (wanted - missing) as usize
     }
 
     /// Gives credit back.

@@ -6,13 +6,13 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::atomic::{fence, Ordering::*};
 
 use super::kernel::{self, Mapping};
 use super::wire::{Kind, Message, FEW_BYTES};
 use crate::error::Result;
 use crate::memory::shared::{self, SharedMemory};
 use crate::runtime::descriptors::is_scarce;
+use crate::runtime::sync::atomic::{fence, Ordering::*};
 
 /// Messages that have not been taken. Chosen: those of many threads with a request each; more go through the socket, several
 /// at a time.
@@ -177,6 +177,8 @@ impl Ring {
     /// We do not have the connection any more.
     pub(super) fn retract(&mut self) {
         self.set(VALID, 0);
+        // Before the memory of the connection serves something else: pairs with the fence in `peer_has`.
+        fence(Release);
         self.sleep();
     }
 

@@ -2,9 +2,9 @@
 //! confirmed that it takes no more of them.
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use parking_lot::Mutex;
+use crate::runtime::sync::{Mutex, OnceLock};
 
 /// Whether the ranges of a task may be used for something else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
