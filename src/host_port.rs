@@ -92,6 +92,9 @@ impl fmt::Display for HostPort {
 }
 
 #[cfg(test)]
+mod random;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -420,4 +420,6 @@ fn overlap(range: &Range, addr: u64, len: u64, what: &str) -> Error {
 }
 
 #[cfg(test)]
+mod random;
+#[cfg(test)]
 mod tests;

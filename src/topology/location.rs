@@ -51,6 +51,9 @@ fn cpu(node: i32) -> String {
 }
 
 #[cfg(test)]
+mod random;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -59,6 +59,9 @@ impl Ranges {
 }
 
 #[cfg(test)]
+mod random;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -222,3 +222,6 @@ fn address(uri: &Uri, url: &str) -> Result<HostPort> {
         port.ok_or_else(|| malformed(url, format!("'{url}': '{authority}' is not host or host:port")))?;
     Ok(HostPort { host: host.to_string(), port })
 }
+
+#[cfg(test)]
+mod random;

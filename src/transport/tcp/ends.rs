@@ -234,6 +234,9 @@ fn blame(down: &Down, request: &Request, peer: &str) -> Error {
 }
 
 #[cfg(test)]
+mod random;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::transport::slice::deaf::work;

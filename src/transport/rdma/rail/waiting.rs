@@ -228,6 +228,9 @@ impl<I: Iterator<Item = Flight>> Iterator for Counted<I> {
 }
 
 #[cfg(test)]
+mod random;
+
+#[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
