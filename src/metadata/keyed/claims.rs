@@ -73,6 +73,16 @@ impl Claims {
     }
 }
 
+/// Which entries of other engines a write may replace.
+#[derive(Clone, Copy)]
+enum Replaces<'a> {
+    None,
+    /// Those of engines that are dead: the name.
+    OfTheDead,
+    /// Those of earlier engines that had the name, which is this engine's by this claim: the descriptor.
+    UnderName(Option<&'a Claim>),
+}
+
 /// Whether an entry that stands in the way may be replaced.
 enum Owner {
     /// It is this engine's.
@@ -86,7 +96,7 @@ impl Keyed {
     pub(super) async fn claim_name(&self, key: String, value: Arc<[u8]>) -> Result<()> {
         let mut claims = self.claims.lock().await;
         let patience = self.patience.at_start();
-        let wrote = patience.bear(|| self.write(&key, &value, None, true)).await;
+        let wrote = patience.bear(|| self.write(&key, &value, None, Replaces::OfTheDead)).await;
         claims.note(&wrote, &key, &value);
         let version = wrote.map_err(|e| self.not_published(e, &key, value.len()))?;
         claims.rpc = Some(Claim { key, value, version: Some(version) });
@@ -105,11 +115,12 @@ impl Keyed {
         let first = claims.descriptor.is_none();
         let needs_name = first || claims.lost_name;
         let rpc = claims.rpc.clone();
+        let replaces = if first { Replaces::UnderName(rpc.as_ref()) } else { Replaces::None };
         let write = || async {
             if needs_name {
                 self.check_name(rpc.as_ref()).await?;
             }
-            self.write(&key, &value, before.clone(), first).await
+            self.write(&key, &value, before.clone(), replaces).await
         };
         let wrote = self.patience.bear(write).await;
         claims.note(&wrote, &key, &value);
@@ -124,7 +135,11 @@ impl Keyed {
         let mut claims = self.claims.lock().await;
         claims.closed = true;
         let Some(claim) = claims.take(&key) else { return Ok(()) };
-        self.remove(&claim).await
+        let removed = self.remove(&claim).await;
+        if removed.is_err() {
+            claims.doubtful.push(claim);
+        }
+        removed
     }
 
     /// Removes what this engine has written under a key, in whichever version.
@@ -206,20 +221,19 @@ impl Keyed {
             return Ok(());
         }
         claim.version = None;
-        let wrote = self.patience.bear(|| self.write(&claim.key, &claim.value, None, false)).await;
+        let wrote = self.patience.bear(|| self.write(&claim.key, &claim.value, None, Replaces::None)).await;
         claim.version = Some(wrote.map_err(|e| e.context(format_args!("publish '{}' again", claim.key)))?);
         tracing::warn!("key '{}' was gone or changed in {}; published again", claim.key, self.backend.name());
         Ok(())
     }
 
-    /// Writes a key if it is absent, has the version `over`, is ours in any version, or (with `take`) belongs to an
-    /// engine that is dead.
+    /// Writes a key if it is absent, has the version `over`, is ours in any version, or `replaces` allows it.
     async fn write(
         &self,
         key: &str,
         value: &Arc<[u8]>,
         mut over: Option<Version>,
-        take: bool,
+        replaces: Replaces<'_>,
     ) -> Result<Version> {
         for _ in 0..ROUNDS {
             let put = self.backend.put(key.to_string(), value.clone(), over.take()).await?;
@@ -227,7 +241,7 @@ impl Keyed {
                 return Ok(version);
             }
             let Some(entry) = self.backend.get(key.to_string(), true).await? else { continue };
-            if let Owner::Dead(why) = self.owner(key, value, &entry, take).await? {
+            if let Owner::Dead(why) = self.owner(key, value, &entry, replaces).await? {
                 if !self.may_take_over {
                     return Err(refused(format!(
                         "key '{key}' exists and MC_METADATA_TAKE_OVER=0 refuses to take it over although {why}; \
@@ -242,20 +256,30 @@ impl Keyed {
             .transient(Class::Metadata))
     }
 
-    async fn owner(&self, key: &str, value: &Arc<[u8]>, entry: &Entry, take: bool) -> Result<Owner> {
+    async fn owner(
+        &self,
+        key: &str,
+        value: &Arc<[u8]>,
+        entry: &Entry,
+        replaces: Replaces<'_>,
+    ) -> Result<Owner> {
         let seen = Seen::of(entry, value).await?;
         if seen.incarnation.is_some_and(|incarnation| incarnation == self.own.incarnation) {
             return Ok(Owner::Ours);
         }
         // This engine holds the port, so nobody else has the address. Not so where the port is bound only later.
-        if seen.is_same && !(self.legacy_port && take) {
+        if seen.is_same && (!self.legacy_port || matches!(replaces, Replaces::None)) {
             return Ok(Owner::Ours);
         }
-        if !take {
+        if matches!(replaces, Replaces::None) {
             return Err(refused(format!(
                 "key '{key}' belongs to another engine now, which took the name over; give each engine a name of its \
                  own, and destroy this one"
             )));
+        }
+        if let Replaces::UnderName(rpc) = replaces {
+            // Once more, now that the entry was read: whoever has taken the name over since may have written it.
+            self.check_name(rpc).await?;
         }
         let Ok(address) = decode_address(&entry.value) else {
             // A descriptor: the name was claimed before.

@@ -16,7 +16,13 @@ struct Memory {
     lose_answers: Mutex<usize>,
     /// It has no room for anything new.
     is_full: Mutex<bool>,
+    /// It does not answer those who delete.
+    is_away: Mutex<bool>,
+    /// Before this key is written, somebody else writes these.
+    overtaken: Mutex<Option<Overtaken>>,
 }
+
+type Overtaken = (&'static str, Vec<(String, Vec<u8>)>);
 
 impl Backend for Memory {
     fn name(&self) -> &'static str {
@@ -35,6 +41,9 @@ impl Backend for Memory {
                 return Err(refused("no room".into()));
             }
             let mut keys = self.keys.lock();
+            if let Some((_, theirs)) = self.overtaken.lock().take_if(|(before, _)| *before == key) {
+                keys.extend(theirs);
+            }
             if keys.get(&key).map(|now| Version::Content(now.as_slice().into())) != over {
                 return Ok(Put::Lost);
             }
@@ -50,6 +59,9 @@ impl Backend for Memory {
 
     fn delete(&self, key: String, version: Version) -> BoxFuture<'_, Result<bool>> {
         Box::pin(async move {
+            if *self.is_away.lock() {
+                return Err(unreachable("nobody answers".into()));
+            }
             let mut keys = self.keys.lock();
             let same = keys.get(&key).is_some_and(|now| Version::Content(now.as_slice().into()) == version);
             if same {
@@ -220,6 +232,38 @@ fn p07_a_first_descriptor_needs_the_name() {
         let error = store.put(mine("a")).await.unwrap_err();
         assert!(error.text().contains("took the name over"), "{error}");
         assert_eq!(memory.keys.lock().len(), 1);
+    });
+}
+
+#[test]
+fn p07_a_first_descriptor_does_not_replace_that_of_whoever_took_the_name_meanwhile() {
+    let (memory, store) = store(&Config::default());
+    let text =
+        json::write(&SegmentDesc { incarnation: Some("they".into()), ..mine("a") }.encode()).into_bytes();
+    run(async {
+        store.put_rpc_address("a", &HostPort { host: "127.0.0.1".into(), port: 1 }).await.unwrap();
+        // This engine was stopped between its look at the name and its write, and counted as dead.
+        let other = br#"{"ip_or_host_name":"127.0.0.1","rpc_port":2}"#.to_vec();
+        let theirs =
+            vec![("mooncake/rpc_meta/a".to_string(), other), ("mooncake/ram/a".into(), text.clone())];
+        *memory.overtaken.lock() = Some(("mooncake/ram/a", theirs));
+        let error = store.put(mine("a")).await.unwrap_err();
+        assert_eq!(error.kind(), Class::Rejected, "{error}");
+        assert_eq!(memory.keys.lock().get("mooncake/ram/a"), Some(&text));
+    });
+}
+
+#[test]
+fn what_could_not_be_removed_is_removed_the_next_time() {
+    let config = Config { metadata_timeout: Duration::from_millis(50), ..Config::default() };
+    let (memory, store) = store(&config);
+    run(async {
+        store.put(mine("a")).await.unwrap();
+        *memory.is_away.lock() = true;
+        store.remove("a").await.unwrap_err();
+        *memory.is_away.lock() = false;
+        store.remove("a").await.unwrap();
+        assert!(memory.keys.lock().is_empty());
     });
 }
 
