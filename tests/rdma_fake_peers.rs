@@ -13,8 +13,9 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rdma_node::{apart, descriptors, soon, with, Node, Traffic, FOREVER, GID};
+use rdma_node::{apart, descriptors, soon, with, Node, Traffic, FOREVER, GID, WRITE};
 use serde_json::{json, Value};
+use transfer_engine::engine::submit::Request;
 use transfer_engine::error::{Class, Code};
 use transfer_engine::handshake::wire::{Frame, METADATA};
 
@@ -309,6 +310,49 @@ fn p02_a_write_is_posted_again_only_after_the_peer_was_asked_to_give_its_end_up(
             );
         }
     }
+}
+
+/// A peer that gave its request up after ten seconds, and answered one of ours since: the request may lie in a socket still.
+#[test]
+fn p06_a_request_that_the_peers_answer_to_ours_has_overtaken_changes_nothing() {
+    let name = "p06_a_request_that_the_peers_answer_to_ours_has_overtaken_changes_nothing";
+    // Nothing comes back from queue pairs that do not exist while this runs.
+    if apart(name, &[("SIMVERBS_RETRY_MS", "60000"), ("MC_RDMA_STALL_TIMEOUT_MS", "60000")]) {
+        return;
+    }
+    let (node, life) = (Node::new("sim0"), "00112233445566778899aabbccddeeff");
+    let paths = Arc::new(Mutex::new(None));
+    let heard = paths.clone();
+    let fake = Fake::start(
+        |name| with(published(name), "incarnation", life.into()),
+        move |request| {
+            *heard.lock().unwrap() = Some(request.clone());
+            Some(with(with(accepted(request), "own_incarnation", life.into()), "attempt", 5.into()))
+        },
+    );
+    let target = node.engine.open_segment(&fake.name).unwrap();
+    let request = Request { opcode: WRITE, source: node.addr(), target, offset: FAKE_BASE, len: 4096 };
+    let batch = node.engine.allocate_batch(1).unwrap();
+    node.engine.submit(batch, 1, |_| request, None).unwrap();
+    let state = || node.rails()[0]["state"].as_str().unwrap().to_string();
+    soon("it is connected", || paths.lock().unwrap().is_some() && state() == "up");
+    let ours = paths.lock().unwrap().take().unwrap();
+    let theirs = |attempt: u64, numbers: [u32; 2]| {
+        node.connect(&json!({
+            "local_nic_path": ours["peer_nic_path"], "peer_nic_path": ours["local_nic_path"], "local_lid": 0,
+            "local_gid": GID, "qp_num": numbers, "ready_ack": false, "reply_msg": "", "payload": "",
+            "own_incarnation": life, "attempt": attempt,
+        }))
+        .unwrap()
+    };
+    let late = theirs(5, [300, 301]);
+    assert_eq!((late["refusal"].as_str(), state().as_str()), (Some("no_connection"), "up"), "{late}");
+    // About the queue pairs that are connected already: both asked at once.
+    let same = theirs(5, [4097, 4098]);
+    assert_eq!((&same["reply_msg"], &same["qp_num"], state().as_str()), (&json!(""), &ours["qp_num"], "up"));
+    assert!(same["attempt"].as_u64() >= ours["attempt"].as_u64() && ours["attempt"].is_u64(), "{same}");
+    let newer = theirs(6, [400, 401]);
+    assert_eq!((&newer["reply_msg"], state().as_str()), (&json!(""), "connecting"), "{newer}");
 }
 
 #[test]

@@ -25,7 +25,7 @@ pub const FOREVER: Duration = Duration::from_secs(30);
 /// The GID of a peer that is not there.
 pub const GID: &str = "00:00:00:00:00:00:00:00:00:00:ff:ff:c0:a8:01:14";
 const LEN: usize = 1 << 20;
-const WRITE: i32 = 1;
+pub const WRITE: i32 = 1;
 const STATUS_COMPLETED: i32 = 4;
 const STATUS_FAILED: i32 = 6;
 

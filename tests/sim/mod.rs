@@ -4,8 +4,8 @@
 //! a test.
 //!
 //! What is simulated lies in folders beside this file, each compiled as a part of the module whose machines it drives,
-//! because these are closed to others: `tcp` (lanes, pipelines, fences), `claims` (the keys of engines in a
-//! store).
+//! because these are closed to others: `tcp` (lanes, pipelines, fences), `rails` (both ends of an RDMA rail), `claims` (the keys
+//! of engines in a store).
 //!
 //! | variable | meaning |
 //! |---|---|

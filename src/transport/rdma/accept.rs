@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
+use super::connect;
 use super::connection::{Connection, Remote};
 use super::errors::destroyed;
 use super::gid::{self, LocalGid};
@@ -79,7 +80,7 @@ async fn answer(shared: Arc<Shared>, request: ConnectionMessage) -> Result<Conne
     let _turn = shared.accepting.acquire().await.map_err(|_| destroyed())?;
     // All of it in one piece, because the peer may hang up, after which nobody waits for this.
     let (on, peer) = (nic.clone(), from.clone());
-    let (connection, notify_qp_num) = blocking(move || {
+    let (connection, requests, notify_qp_num) = blocking(move || {
         let wish = Wish {
             peer: &to.gid,
             is_foreign: request.own_incarnation.is_none(),
@@ -92,17 +93,17 @@ async fn answer(shared: Arc<Shared>, request: ConnectionMessage) -> Result<Conne
         };
         let rail = of.rail(&on, &peer);
         let joined = join(&of, &rail, &to, own, incarnation, request.attempt);
-        if let Ok(connection) = &joined {
+        if let Ok((connection, _)) = &joined {
             setup::make_room(&of, &rail);
             // Whoever does not announce a message of readiness is ready.
             if !will_confirm {
                 rail.feed(Event::Ready(connection.clone()));
             }
         }
-        Ok(joined.map(|connection| {
+        Ok(joined.map(|(connection, requests)| {
             let notify =
                 request.notify_qp_num.and_then(|number| letterbox(&of, &on, &connection, &to, number));
-            (connection, notify)
+            (connection, requests, notify)
         }))
     })
     .await??;
@@ -116,6 +117,7 @@ async fn answer(shared: Arc<Shared>, request: ConnectionMessage) -> Result<Conne
         ready_ack: request.ready_ack.map(|_| false),
         own_incarnation: Some(shared.identity.incarnation.clone()),
         path_mtu: Some(mtu),
+        attempt: Some(requests),
         notify_qp_num,
         ..ConnectionMessage::default()
     };
@@ -157,7 +159,8 @@ fn addressed(shared: &Shared, path: &str) -> Result<Arc<Nic>, Refusal> {
 }
 
 /// Connects queue pairs to the peer's: those of our own request that is under way, or new ones. If the
-/// driver refuses the path with our GID, new ones with another GID. Blocks on the driver.
+/// driver refuses the path with our GID, new ones with another GID. With them, how many requests of ours there were
+/// before. Blocks on the driver.
 fn join(
     shared: &Shared,
     rail: &Arc<Rail>,
@@ -165,16 +168,20 @@ fn join(
     own: LocalGid,
     incarnation: u64,
     number: Option<u64>,
-) -> Result<Arc<Connection>, Refusal> {
+) -> Result<(Arc<Connection>, u64), Refusal> {
     let mut setup = rail.setup.lock();
-    if !setup.admits(incarnation, number) {
+    let admitted = setup.admits(incarnation, number);
+    let mut current = rail.connection().filter(|connection| connection.is_open());
+    let is_to = |connection: &Arc<Connection>| connection.peer_numbers() == Some(&to.qp_numbers);
+    if let Some(connection) = current.take_if(|connection| is_to(connection)) {
+        return Ok((connection, connect::requests()));
+    }
+    if !admitted {
         let text = "connection request for queue pairs that do not exist: a later request of the same engine was faster";
         return Err(Refusal::new(Reason::NoConnection, text));
     }
-    let mut current = rail.connection().filter(|connection| connection.is_open());
     if let Some(connection) = &current {
         match connection.peer_numbers() {
-            Some(known) if known == to.qp_numbers => return Ok(connection.clone()),
             Some(_) => {
                 // The peer has given its end up; ours is destroyed before the new one is made.
                 let text = format!("{} connected anew", rail.peer);
@@ -211,7 +218,7 @@ fn join(
             connection.incarnation.store(incarnation, Ordering::Relaxed);
             rail.feed(Event::Accepted(connection.clone()));
             setup::adopt_gid(shared, rail, connection.gid, tried.len());
-            return Ok(connection);
+            return Ok((connection, connect::requests()));
         };
         rail.feed(Event::Interrupted(connection, error.clone()));
         gid = setup::other_gid(shared, &rail.nic, &error, &tried).ok_or_else(|| error.clone())?;

@@ -24,6 +24,11 @@ const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// Connection requests of this process so far.
 static REQUESTS: AtomicU64 = AtomicU64::new(0);
 
+/// How many there were.
+pub(super) fn requests() -> u64 {
+    REQUESTS.load(Ordering::Relaxed)
+}
+
 /// Connects `rail` to the peer that `route` leads to; the rail is told how it ended, unless it has abandoned the attempt
 /// before.
 pub(super) fn start(shared: Arc<Shared>, rail: Arc<Rail>, attempt: Attempt, route: Arc<dyn Route>) {
@@ -193,7 +198,7 @@ async fn shake_hands(
     };
     let incarnation = desc.incarnation.as_deref().map_or(0, incarnation_number);
     let notify = Notify { offered: letterbox.is_some(), peer: reply.notify_qp_num };
-    bring_up(shared, rail.clone(), connection.clone(), to, incarnation, notify).await?;
+    bring_up(shared, rail.clone(), connection.clone(), to, (incarnation, reply.attempt), notify).await?;
     if reply.ready_ack.is_some() {
         let ready = ConnectionMessage { ready_ack: Some(true), ..request };
         let receipt = route.exchange(ready).await?;
@@ -234,18 +239,19 @@ struct Notify {
     peer: Option<u32>,
 }
 
-/// Connects the queue pairs, unless the peer's own request did so meanwhile.
+/// Connects the queue pairs, unless the peer's own request did so meanwhile. `of` is the peer's incarnation, and how many
+/// requests it had made by then.
 async fn bring_up(
     shared: &Arc<Shared>,
     rail: Arc<Rail>,
     connection: Arc<Connection>,
     to: Remote,
-    incarnation: u64,
+    of: (u64, Option<u64>),
     notify: Notify,
 ) -> Result<()> {
     let shared = shared.clone();
     blocking(move || {
-        let _setup = rail.setup.lock();
+        let mut setup = rail.setup.lock();
         if connection.cause().is_some() {
             return Err(Error::new(Code::Endpoint, "the connection was given up meanwhile"));
         }
@@ -257,7 +263,9 @@ async fn bring_up(
             }
             None => connection.connect(&rail.nic, &shared.config, &to)?,
         }
+        let (incarnation, requests) = of;
         connection.incarnation.store(incarnation, Ordering::Relaxed);
+        setup.overtake(incarnation, requests);
         let inbox = shared.inbox(&rail.nic);
         match notify.peer.filter(|number| *number <= LAST_QP_NUMBER) {
             _ if !notify.offered => {}
@@ -278,7 +286,7 @@ async fn loop_back(shared: &Arc<Shared>, rail: &Arc<Rail>, connection: Arc<Conne
         qp_numbers: connection.numbers(),
     };
     let incarnation = incarnation_number(&shared.identity.incarnation);
-    bring_up(shared, rail.clone(), connection, to, incarnation, Notify::default()).await
+    bring_up(shared, rail.clone(), connection, to, (incarnation, None), Notify::default()).await
 }
 
 fn nic_of(desc: &PeerDesc, path: &str) -> Result<PeerNic> {

@@ -421,4 +421,7 @@ impl<C: Clone + PartialEq, E: Clone> Machine<C, E> {
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
+#[path = "../../../../tests/sim/rails/mod.rs"]
+mod sim;
+#[cfg(test)]
 mod tests;
