@@ -76,7 +76,7 @@ async fn answer(shared: Arc<Shared>, request: ConnectionMessage) -> Result<Conne
     let mtu = nic.path_mtu(&shared.config, request.path_mtu.filter(|mtu| *mtu >= 256));
     let to = Remote { gid, lid, mtu, qp_numbers: request.qp_num.clone() };
     let incarnation = request.own_incarnation.as_deref().map_or(0, incarnation_number);
-    let (of, will_confirm) = (shared.clone(), request.ready_ack.is_some());
+    let (of, will_confirm, counts) = (shared.clone(), request.ready_ack.is_some(), request.attempt.is_some());
     let _turn = shared.accepting.acquire().await.map_err(|_| destroyed())?;
     // All of it in one piece, because the peer may hang up, after which nobody waits for this.
     let (on, peer) = (nic.clone(), from.clone());
@@ -117,7 +117,7 @@ async fn answer(shared: Arc<Shared>, request: ConnectionMessage) -> Result<Conne
         ready_ack: request.ready_ack.map(|_| false),
         own_incarnation: Some(shared.identity.incarnation.clone()),
         path_mtu: Some(mtu),
-        attempt: Some(requests),
+        attempt: counts.then_some(requests),
         notify_qp_num,
         ..ConnectionMessage::default()
     };
