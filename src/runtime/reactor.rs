@@ -38,8 +38,8 @@ pub struct Handle<W: ?Sized, C> {
     busy_poll: Duration,
     /// Guards what the thread looks after together with others, by token.
     watched: Mutex<HashMap<u64, Weak<W>>>,
-    /// Guards what other threads asked for since this one last looked.
-    commands: Mutex<Vec<C>>,
+    /// Guards what other threads asked for since this one last looked; `None` once it has ended.
+    commands: Mutex<Option<Vec<C>>>,
 }
 
 impl<W: ?Sized, C> Handle<W, C> {
@@ -57,7 +57,7 @@ impl<W: ?Sized, C> Handle<W, C> {
             dead: AtomicBool::new(false),
             busy_poll,
             watched: Mutex::default(),
-            commands: Mutex::default(),
+            commands: Mutex::new(Some(Vec::new())),
         })
     }
 
@@ -132,21 +132,30 @@ impl<W: ?Sized, C> Handle<W, C> {
         self.wakeup.set();
     }
 
-    /// Has the thread obey `command`. Without memory it is dropped, and the thread hears nothing.
+    /// Has the thread obey `command`. Without memory, and when the thread has ended, it is dropped and nobody hears of it.
     pub fn ask(&self, command: C) {
         let mut commands = self.commands.lock();
-        if commands.try_reserve(1).is_ok() {
-            commands.push(command);
+        // Kept, one that owns a connection and refers to this handle would keep both open for ever.
+        let Some(list) = &mut *commands else { return };
+        if list.try_reserve(1).is_ok() {
+            list.push(command);
             drop(commands);
             self.wake();
         }
     }
 
-    /// For the thread, at [`WAKEUP`] and at its end: what it was asked for since it last looked, in that order.
+    /// For the thread, at [`WAKEUP`]: what it was asked for since it last looked, in that order.
     pub fn take_commands(&self) -> Vec<C> {
         // First: what is asked for from now on wakes the thread again.
         self.wakeup.clear();
-        std::mem::take(&mut *self.commands.lock())
+        self.commands.lock().as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// For the thread, at its end: drops what it was asked for, and from now on whatever it is asked for.
+    pub fn end(&self) {
+        // Not under the lock: what is dropped may ask for something.
+        let left = self.commands.lock().take();
+        drop(left);
     }
 }
 
@@ -166,6 +175,7 @@ where
     let panicked = reactor.clone();
     let on_panic = move || {
         panicked.dead.store(true, Relaxed);
+        panicked.end();
         panicked.all().into_iter().for_each(abandon);
     };
     thread::spawn(name, body, on_panic)
@@ -220,12 +230,21 @@ mod tests {
     fn a_command_is_refused_without_memory() {
         let handle = handle();
         // Commands without a size, of which no list can hold one more.
-        *handle.commands.lock() = Vec::from([(); usize::MAX]);
+        *handle.commands.lock() = Some(Vec::from([(); usize::MAX]));
         handle.ask(());
         assert!(events(&handle).is_empty(), "the thread is not woken for nothing");
         assert_eq!(handle.take_commands().len(), usize::MAX);
         handle.ask(());
         assert_eq!((events(&handle), handle.take_commands().len()), (vec![WAKEUP], 1));
+    }
+
+    #[test]
+    fn what_a_thread_that_has_ended_is_asked_for_is_not_kept() {
+        let (handle, command) = (handle(), Arc::new(()));
+        handle.ask(command.clone());
+        handle.end();
+        handle.ask(command.clone());
+        assert_eq!((Arc::strong_count(&command), handle.take_commands().len()), (1, 0));
     }
 
     #[test]

@@ -209,7 +209,7 @@ impl Loop {
                 }
             }
         }
-        drop(self.reactor.take_commands());
+        self.reactor.end();
     }
 
     fn attend(&mut self, watched: &Arc<dyn Watched>) {

@@ -220,7 +220,7 @@ impl Loop {
                 self.tick(now, paused);
             }
         }
-        drop(self.reactor.take_commands());
+        self.reactor.end();
     }
 
     /// Waits for events: looks for some, then sleeps.

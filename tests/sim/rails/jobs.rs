@@ -74,6 +74,8 @@ pub(super) struct Job {
     step: Step,
     /// The connection that it is about.
     pair: Option<u32>,
+    /// The incarnation that an attempt began with: the descriptor may be read again meanwhile.
+    to: u64,
     /// The question whose answer it waits for.
     pub(super) awaits: Option<u32>,
     is_over: bool,
@@ -81,7 +83,7 @@ pub(super) struct Job {
 
 impl Job {
     fn new(kind: Kind) -> Self {
-        Job { side: 0, epoch: 0, kind, step: Step::Begin, pair: None, awaits: None, is_over: false }
+        Job { side: 0, epoch: 0, kind, step: Step::Begin, pair: None, to: 0, awaits: None, is_over: false }
     }
 
     pub(super) fn attempt(attempt: Attempt) -> Self {
@@ -104,7 +106,8 @@ impl Job {
 impl World<'_> {
     pub(super) fn begin(&mut self, side: usize, job: Job) {
         let epoch = self.hosts[side].epoch;
-        self.jobs.push(Job { side, epoch, ..job });
+        let to = self.hosts[side].known;
+        self.jobs.push(Job { side, epoch, to, ..job });
         let id = self.jobs.len() as u32 - 1;
         let limit = match &self.jobs[id as usize].kind {
             Kind::Attempt(_) => HANDSHAKE_LIMIT_US,
@@ -304,20 +307,19 @@ impl World<'_> {
     fn request(&mut self, id: u32, side: usize, pair: u32) {
         let host = &mut self.hosts[side];
         host.requests += 1;
-        let (to, own, number) = (host.known, host.incarnation, host.requests);
+        let (to, own, number) = (self.jobs[id as usize].to, host.incarnation, host.requests);
         self.ask(side, id, Question::Connect { pair, to, own, number }, Step::Asked);
     }
 
     fn brought_up(&mut self, id: u32, side: usize, ours: u32) {
-        let (known, (_, requests)) = (self.hosts[side].known, self.theirs[&id]);
-        self.pair(ours).incarnation = known;
-        self.hosts[side].asked.overtake(known, Some(requests));
+        let (to, (_, requests)) = (self.jobs[id as usize].to, self.theirs[&id]);
+        self.pair(ours).incarnation = to;
+        self.hosts[side].asked.overtake(to, Some(requests));
         self.unlock(side, id);
         let Kind::Attempt(attempt) = self.jobs[id as usize].kind else { return };
         if self.jobs[id as usize].is_over || !self.is_current(side, attempt) {
             return;
         }
-        let to = self.hosts[side].known;
         self.ask(side, id, Question::Ready { pair: ours, to }, Step::Ready);
     }
 
