@@ -45,6 +45,11 @@ impl Known {
         Ok(Known { name, protocol, version: 0, revision, incarnation, offers, rest })
     }
 
+    /// The peer is an engine of this project.
+    pub(super) fn is_ours(&self) -> bool {
+        self.incarnation.is_some()
+    }
+
     /// What the peer offers the transport of a row.
     pub(super) fn offer(&self, row: usize) -> Option<&Arc<dyn Offer>> {
         self.offers.get(row)?.as_ref()

@@ -89,6 +89,11 @@ impl Route for SegmentRoute {
         })
     }
 
+    fn has_answered(&self) -> bool {
+        let is_heard = |segment: Arc<Segment>| segment.is_read_from_its_owner();
+        self.host.is_none() && self.last.load().is_ours() && self.segment.upgrade().is_some_and(is_heard)
+    }
+
     fn exchange(&self, message: ConnectionMessage) -> BoxFuture<'_, Result<ConnectionMessage>> {
         Box::pin(async move {
             let segment = self.segment()?;

@@ -113,6 +113,11 @@ impl Segment {
         }
     }
 
+    /// No store stands between this engine and the descriptor.
+    pub(super) fn is_read_from_its_owner(&self) -> bool {
+        self.store.is_peer_to_peer()
+    }
+
     /// Its owner does not answer; it may come back as another process.
     pub(super) fn suspect(&self) {
         self.opening.suspect();

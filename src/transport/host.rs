@@ -66,6 +66,11 @@ pub trait Route: Send + Sync {
     /// Succeeds if the peer answers on its handshake port. An error of class RESOURCE or CANCELED says nothing about it.
     fn probe(&self) -> BoxFuture<'_, Result<()>>;
 
+    /// An engine of this project has answered there: its descriptor came that way.
+    fn has_answered(&self) -> bool {
+        false
+    }
+
     /// Sends a connection request (type 0) to the peer's handshake port and returns the reply.
     fn exchange(&self, message: ConnectionMessage) -> BoxFuture<'_, Result<ConnectionMessage>>;
 

@@ -32,7 +32,8 @@ pub fn in_child(name: &str, environment: &[(&str, &str)]) -> bool {
         output.status,
         String::from_utf8_lossy(&output.stderr)
     );
-    text.lines().filter(|line| line.starts_with("SKIP")).for_each(|line| println!("{line}"));
+    let is_told = |line: &&str| ["SKIP ", "CELL "].iter().any(|word| line.starts_with(word));
+    text.lines().filter(is_told).for_each(|line| println!("{line}"));
     true
 }
 

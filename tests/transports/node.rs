@@ -67,7 +67,7 @@ impl Kind {
 /// An engine; destroyed when it is dropped.
 pub struct Node {
     pub engine: Arc<Engine>,
-    memory: Memory,
+    pub memory: Memory,
 }
 
 impl Node {

@@ -1,6 +1,9 @@
 //! A peer that can be lost: an engine in a process of its own, or, where a transport does not leave the process, an
 //! engine beside the one that submits.
 
+// Each binary uses a part of it.
+#![allow(dead_code)]
+
 use std::fs::File;
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::net::TcpListener;
@@ -69,11 +72,40 @@ impl Peer {
 
     pub fn register(&mut self) {
         match self {
-            Peer::Process(process) => {
-                process.commands.write_all(b"register\n").unwrap();
-                assert_eq!(process.says(), "registered");
-            }
+            Peer::Process(process) => process.obey("register"),
             Peer::Engine(node) => node.register().unwrap(),
+        }
+    }
+
+    pub fn unregister(&mut self) {
+        match self {
+            Peer::Process(process) => process.obey("unregister"),
+            Peer::Engine(node) => node.unregister(),
+        }
+    }
+
+    /// Destroys its engine; a process and its memory stay.
+    pub fn leave(&mut self) {
+        match self {
+            Peer::Process(process) => process.obey("leave"),
+            Peer::Engine(node) => node.engine.destroy(),
+        }
+    }
+
+    /// Sends a signal to its process.
+    #[allow(unsafe_code)]
+    pub fn signal(&self, signal: i32) {
+        if let Peer::Process(process) = self {
+            // SAFETY: no memory arguments; the child was not waited for, so the number is still its own.
+            assert_eq!(unsafe { libc::kill(process.child.id() as i32, signal) }, 0);
+        }
+    }
+
+    /// A look at its memory for as long as its process is there.
+    pub fn view(&self) -> View {
+        match self {
+            Peer::Process(process) => View { memory: process.memory(), addr: process.addr },
+            Peer::Engine(_) => panic!("its memory is this process's"),
         }
     }
 
@@ -82,8 +114,7 @@ impl Peer {
         match self {
             Peer::Process(process) => {
                 let mut bytes = vec![0; len];
-                let memory = File::open(format!("/proc/{}/mem", process.child.id())).unwrap();
-                memory.read_exact_at(&mut bytes, process.addr + offset as u64).unwrap();
+                process.memory().read_exact_at(&mut bytes, process.addr + offset as u64).unwrap();
                 bytes
             }
             Peer::Engine(node) => node.bytes(offset, len),
@@ -96,6 +127,20 @@ impl Peer {
             Peer::Process(process) => process.kill(),
             Peer::Engine(node) => node.engine.destroy(),
         }
+    }
+}
+
+/// The memory of a peer's process, for any thread.
+pub struct View {
+    memory: File,
+    addr: u64,
+}
+
+impl View {
+    /// As [`Peer::bytes`]; `None` once the process is gone.
+    pub fn bytes(&self, offset: usize, len: usize) -> Option<Vec<u8>> {
+        let mut bytes = vec![0; len];
+        self.memory.read_exact_at(&mut bytes, self.addr + offset as u64).ok().map(|()| bytes)
     }
 }
 
@@ -120,10 +165,20 @@ impl Process {
         process
     }
 
+    /// Has it do something, and waits until that is done.
+    fn obey(&mut self, command: &str) {
+        self.commands.write_all(format!("{command}\n").as_bytes()).unwrap();
+        assert_eq!(self.says(), "done");
+    }
+
     /// The next that it says to its parent.
     fn says(&mut self) -> String {
         let line = self.lines.find_map(|line| line.unwrap().strip_prefix(SAYS).map(str::to_string));
         line.expect("the peer's process ended; its reason is above")
+    }
+
+    fn memory(&self) -> File {
+        File::open(format!("/proc/{}/mem", self.child.id())).unwrap()
     }
 
     fn kill(&mut self) {
@@ -150,9 +205,13 @@ fn serves_until_its_parent_ends() {
     // The harness may have begun a line.
     println!("\n{SAYS}{} {}", node.name(), node.addr());
     for command in std::io::stdin().lines() {
-        assert_eq!(command.unwrap(), "register");
-        node.register().unwrap();
-        println!("\n{SAYS}registered");
+        match command.unwrap().as_str() {
+            "register" => node.register().unwrap(),
+            "unregister" => node.unregister(),
+            "leave" => node.engine.destroy(),
+            other => panic!("'{other}' is no command"),
+        }
+        println!("\n{SAYS}done");
     }
 }
 

@@ -99,7 +99,7 @@ impl TcpLink {
 
     /// Finds out whether the peer is alive, on the control plane, and tells the lane.
     pub(super) fn ask(&self, lane: Arc<Lane>, question: u32, limit: Duration) {
-        let answers = self.liveness.answers();
+        let answers = self.answers();
         if let Some(rail) = self.rail_of(lane.place) {
             return self.try_out(lane, rail, question, limit);
         }
@@ -107,6 +107,11 @@ impl TcpLink {
         self.shared.control.spawn(async move {
             lane.answer(question, !answers || liveness::is_alive(&route, limit).await);
         });
+    }
+
+    /// Silence of the peer's handshake port means something.
+    pub(super) fn answers(&self) -> bool {
+        self.liveness.answers() || self.route.has_answered()
     }
 
     /// The peer's habit of answering.

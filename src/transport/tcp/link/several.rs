@@ -225,7 +225,7 @@ impl TcpLink {
     /// Nothing moves on `lane`. Finds out whether the peer can be reached over its rail, and whether it lives.
     pub(super) fn try_out(&self, lane: Arc<Lane>, rail: Arc<Rail>, question: u32, limit: Duration) {
         let (route, routes) = (self.route.clone(), self.routes());
-        let answers = self.liveness.answers();
+        let answers = self.answers();
         self.shared.control.spawn(async move {
             let reach = async {
                 match &rail.path {
