@@ -93,3 +93,6 @@ impl Ahead {
         self.0.into_iter()
     }
 }
+
+#[cfg(test)]
+mod tests;
