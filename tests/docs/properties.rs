@@ -42,7 +42,15 @@ fn ids(name: &str) -> Vec<u32> {
     }
 }
 
-/// The tests of each property, with their files.
+/// The id and the sentence of a check in a C program: `p03: every task ends`.
+fn check(literal: &str) -> Option<(u32, &str)> {
+    let (id, what) = literal.strip_prefix('p')?.split_once(": ")?;
+    let is_id = id.len() == 2 && id.bytes().all(|byte| byte.is_ascii_digit());
+    let is_sentence = what.contains(' ') && !what.contains(['\n', '\\']);
+    (is_id && is_sentence).then(|| (id.parse().unwrap_or_default(), what))
+}
+
+/// The tests of each property, with their files; of C programs, the checks.
 fn tests() -> BTreeMap<u32, BTreeSet<String>> {
     let mut paths = Vec::new();
     FOLDERS.iter().for_each(|folder| files(&top().join(folder), &mut paths));
@@ -54,6 +62,9 @@ fn tests() -> BTreeMap<u32, BTreeSet<String>> {
             for id in ids(name.strip_prefix("test_").unwrap_or(name)) {
                 tests.entry(id).or_default().insert(format!("- `{name}` ({file})"));
             }
+        }
+        for (id, what) in text.split('"').filter_map(check) {
+            tests.entry(id).or_default().insert(format!("- `p{id:02}`: {what} ({file})"));
         }
     }
     tests
@@ -95,4 +106,6 @@ fn each_property_lists_the_tests_that_prove_it() {
 fn ids_are_told_from_other_names() {
     assert_eq!(ids("p02_p17_nothing_is_lost"), [2, 17]);
     assert!(["p99_us", "page_of_memory", "p2_short_ids"].iter().all(|name| ids(name).is_empty()));
+    assert_eq!(check("p03: every task ends"), Some((3, "every task ends")));
+    assert!(["p3: no", "p03: no", "p03 every task", "px1: a b"].iter().all(|text| check(text).is_none()));
 }

@@ -23,9 +23,15 @@ import te  # noqa: E402
 
 HALF = 1 << 20  # bytes of a peer that are read; as many behind them are written
 PEERS = 3
+# What the simulated libibverbs counts.
+VERBS = ("queue_pairs", "completion_queues", "memory_regions")
+# A few connections and buffers come and go; queue pairs up to what MC_MAX_EP_PER_CTX allows.
+MOST_GROWN = {"fds": 24, "threads": 8, "rss_kib": 32 << 10, "queue_pairs": 64, "completion_queues": 0, "memory_regions": 8}
 MOST = 16  # requests of a batch
 # Far longer than all deadlines of a task together, with the settings below.
 TERMINAL_MS = 60_000
+# Far longer than the pauses after failures.
+REACHED = 20
 SETTINGS = {
     "MC_TCP_STATUS_TIMEOUT_SEC": "2",
     "MC_TCP_LIVENESS_SEC": "1",
@@ -87,6 +93,7 @@ class Soak:
     def __init__(self, protocol, seed):
         self.random, self.protocol = random.Random(seed), protocol
         self.engine = te.Engine(protocol, devices="sim0" if protocol == "rdma" else "")
+        self.verbs = ctypes.CDLL("libibverbs.so.1") if protocol == "rdma" else None
         self.memory = ctypes.create_string_buffer(MOST * 65536)
         self.base = ctypes.addressof(self.memory)
         self.engine.register(self.base, len(self.memory))
@@ -190,12 +197,17 @@ class Soak:
             self.engine.unregister(ctypes.addressof(more))
 
     def reach(self, peer):
-        """After a fault the peer is reached again: within a few tries, of which each may meet what is left of the fault."""
-        assert any(self.transfer(peer, te.READ) for _ in range(10)), f"peer {peer.nonce} is not reached any more"
+        """After a fault the peer is reached again soon. Each try may meet what is left of the fault."""
+        deadline = time.monotonic() + REACHED
+        while not self.transfer(peer, te.READ):
+            assert time.monotonic() < deadline, f"peer {peer.nonce} is not reached any more"
 
     def usage(self):
         status = dict(line.split(":", 1) for line in open("/proc/self/status"))
-        return {"fds": len(os.listdir("/proc/self/fd")), "threads": int(status["Threads"]), "rss_kib": int(status["VmRSS"].split()[0])}
+        usage = {"fds": len(os.listdir("/proc/self/fd")), "threads": int(status["Threads"]), "rss_kib": int(status["VmRSS"].split()[0])}
+        if self.verbs:
+            usage |= {name: self.verbs.simverbs_open(kind) for kind, name in enumerate(VERBS)}
+        return usage
 
 
 def slope(samples, key):
@@ -228,8 +240,9 @@ def main(seconds, seed, protocol):
     ended = time.monotonic() - ended
     print(f"{protocol}, seed {seed}, {seconds} s: {dict(soak.counts)}; destroyed in {ended:.2f} s")
     bad = ended > 3
-    # A few connections and buffers come and go.
-    for key, most in (("fds", 24), ("threads", 8), ("rss_kib", 32 << 10)):
+    for key, most in MOST_GROWN.items():
+        if key not in samples[0]:
+            continue
         middle, last = samples[len(samples) // 2][key], samples[-1][key]
         grown = last - middle > most
         bad |= grown
