@@ -42,7 +42,6 @@ fn seen(left: u64, bytes: &[u8]) -> (Vec<(u64, u64)>, usize) {
     let rest = ahead.ask(&mut iov, &mut heads).len();
     assert_eq!(rest, (MOST - ahead.len()) * HEADER_LEN);
     let asked = iov.bytes();
-    drop(iov);
     let count = ahead.len();
     let bodies: Vec<_> = ahead.into_bodies().map(|body| (body.addr, body.left)).collect();
     assert_eq!(bodies.len(), count);
