@@ -132,6 +132,7 @@ replayed! {
     descriptors_are_read_or_refused: "descriptor", 4000;
     frames_of_the_handshake_port_are_read_or_refused: "handshake", 4000;
     requests_at_the_handshake_port_are_answered_or_refused: "handshake_port", 400;
+    answers_of_peers_are_taken_or_fail_the_task: "initiator", 1500;
     json_is_read_or_refused: "json", 8000;
     names_and_addresses_are_read_or_refused: "names", 4000;
     settings_are_taken_or_warned_about: "settings", 2000;

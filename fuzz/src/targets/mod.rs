@@ -6,6 +6,7 @@ pub mod data_port;
 pub mod descriptor;
 pub mod handshake;
 pub mod handshake_port;
+pub mod initiator;
 mod input;
 pub mod json;
 mod memory;
@@ -26,6 +27,7 @@ pub const TARGETS: &[Target] = &[
     ("descriptor", descriptor::run),
     ("handshake", handshake::run),
     ("handshake_port", handshake_port::run),
+    ("initiator", initiator::run),
     ("json", json::run),
     ("names", names::run),
     ("settings", settings::run),
