@@ -135,3 +135,46 @@ fn upstream_and_we_reach_each_other_over_rdma() {
 fn p09_connections_that_fail_a_thousand_times_leave_nothing_behind() {
     group("cycles", 2);
 }
+
+/// The test program of the fault matrix, which is built beside this one.
+fn matrix() -> PathBuf {
+    let own = std::env::current_exe().unwrap();
+    let is_it = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        name.strip_prefix("matrix-").is_some_and(|rest| !rest.contains('.'))
+    };
+    let beside = std::fs::read_dir(own.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path());
+    let built = |path: &PathBuf| std::fs::metadata(path).and_then(|file| file.modified()).ok();
+    beside.filter(is_it).max_by_key(built).expect("tests/matrix is built beside this program")
+}
+
+/// Under WRITEs; with `MTE_TEST_FULL=1` at every moment, which takes four minutes.
+#[test]
+fn p03_p17_the_fault_matrix_holds_on_real_verbs() {
+    let moment = if std::env::var_os("MTE_TEST_FULL").is_some() { "rdma::" } else { "while_writing" };
+    for guest in 1..=GUESTS {
+        let mut command = Command::new("bash");
+        command.current_dir(top()).args([
+            "tests/rxe/guest.sh",
+            "-n",
+            "2",
+            "-t",
+            &HANGS_AFTER.to_string(),
+            "--",
+        ]);
+        command.args(["env", "MTE_TEST_NICS=rxe", "RUST_BACKTRACE=0"]).arg(matrix());
+        command.args(["--nocapture", "--test-threads", "1", moment, "--skip", "nic_down"]);
+        command.args(["--skip", "tcp::", "--skip", "tcp_nics::", "--skip", "shm::"]);
+        let output = run(&mut command);
+        let said = text(&output);
+        if output.status.code() == Some(CANNOT) {
+            return println!("SKIP the fault matrix: this machine cannot run the guest\n{said}");
+        }
+        let passed = said.lines().filter(|line| line.contains("CELL rdma::")).count();
+        if output.status.success() && passed > 0 {
+            return;
+        }
+        println!("guest {guest} of {GUESTS}: {}\n{said}", output.status);
+    }
+    panic!("the fault matrix fails in {GUESTS} guests");
+}

@@ -12,7 +12,7 @@ use crate::common::net::{Net, BOTH};
 use crate::common::{in_child, in_simverbs};
 use crate::flow::{End, Flow, MARK};
 use crate::memory::Memory;
-use crate::node::{Kind, Node, READ, STORELESS, WRITE};
+use crate::node::{Kind, Node, NICS, READ, STORELESS, WRITE};
 use crate::pair::{Target, HALF};
 use crate::peer::{free_ports, Peer, Seat};
 use crate::store::Store;
@@ -39,7 +39,9 @@ pub fn test(kind: Kind, fault: Fault, moment: Moment, name: &str) {
     ];
     let local = [("MC_TCP_BIND_ADDRESS", "127.0.0.1")];
     let parent = match kind {
-        Kind::Rdma => in_simverbs(name, &[&environment[..], &local].concat()),
+        Kind::Rdma if std::env::var_os(NICS).is_none() => {
+            in_simverbs(name, &[&environment[..], &local].concat())
+        }
         Kind::Nics => in_child(name, &[&environment[..], &[BOTH]].concat()),
         _ => in_child(name, &[&environment[..], &local].concat()),
     };

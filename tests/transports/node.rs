@@ -20,6 +20,8 @@ pub const WRITE: i32 = 1;
 pub const COMPLETED: i32 = 4;
 const FAILED: i32 = 6;
 const PAGE: usize = 4096;
+/// Says what the NICs are called, but for their numbers, where they are not simulated ones.
+pub const NICS: &str = "MTE_TEST_NICS";
 /// The connection string of engines without a store.
 pub const STORELESS: &str = "P2PHANDSHAKE";
 
@@ -94,7 +96,8 @@ impl Node {
     }
 
     pub fn install(&self, transport: &str, nic: u8) {
-        let matrix = (transport == "rdma").then(|| format!(r#"{{"cpu:0":[["sim{nic}"],[]]}}"#));
+        let devices = std::env::var(NICS).unwrap_or_else(|_| "sim".into());
+        let matrix = (transport == "rdma").then(|| format!(r#"{{"cpu:0":[["{devices}{nic}"],[]]}}"#));
         assert_eq!(self.engine.install_transport(transport, matrix.as_deref()).unwrap(), transport);
     }
 
