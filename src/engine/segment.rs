@@ -6,7 +6,7 @@ mod opening;
 pub(super) mod table;
 mod turns;
 
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -38,8 +38,10 @@ pub(super) struct Segment {
     lingers: AtomicBool,
     store: Arc<dyn Store>,
     known: ArcSwap<Known>,
-    /// Guards the replacement of `known`.
-    replacing: Mutex<()>,
+    /// Guards the replacement of `known`; the number of the reading that it is from, the later one where there were several.
+    replacing: Mutex<u64>,
+    /// Readings that have begun.
+    readings: AtomicU64,
     /// Of submit calls whose range is missing.
     turns: Turns,
     /// Held while a notification is delivered to the peer.
@@ -78,7 +80,8 @@ impl Segment {
             lingers: AtomicBool::new(false),
             store: store.clone(),
             known: ArcSwap::from_pointee(known),
-            replacing: Mutex::new(()),
+            replacing: Mutex::new(0),
+            readings: AtomicU64::new(0),
             turns: Turns::default(),
             notifying: tokio::sync::Mutex::default(),
             freshness: Freshness::new(settings, store.watches() || store.is_peer_to_peer()),
@@ -101,9 +104,10 @@ impl Segment {
 
     /// Reads the descriptor again; on failure the cached one stays.
     pub(super) async fn refresh(&self) -> Result<()> {
+        let reading = self.begin_reading();
         match read(&*self.store, &self.opened_as).await {
             Ok(fresh) => {
-                self.replace(fresh);
+                self.replace(fresh, reading);
                 Ok(())
             }
             Err(error) => {
@@ -139,12 +143,23 @@ impl Segment {
         self.opening.read_again(read);
     }
 
-    fn replace(&self, mut fresh: Known) {
-        let _one = self.replacing.lock();
+    /// A reading begins; its number.
+    fn begin_reading(&self) -> u64 {
+        self.readings.fetch_add(1, SeqCst) + 1
+    }
+
+    /// Takes what a reading has found, unless what is known is newer.
+    fn replace(&self, mut fresh: Known, reading: u64) {
+        let mut newest = self.replacing.lock();
         let old = self.known();
         if fresh.revision != 0 && fresh.revision < self.freshness.latest() {
             return;
         }
+        // Without revisions, that of a reading that began earlier may be what a dead predecessor has answered.
+        if fresh.revision == 0 && reading < *newest {
+            return;
+        }
+        *newest = (*newest).max(reading);
         self.opening.note_read(Instant::now());
         let changed = !old.same_as(&fresh);
         fresh.version = old.version + u64::from(changed);

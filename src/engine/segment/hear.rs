@@ -32,7 +32,7 @@ impl Segment {
     fn hear(self: &Arc<Self>, change: Change, control: &Control) {
         match change {
             Change::To(desc, revision) => match Known::new(*desc, revision) {
-                Ok(known) => self.replace(known),
+                Ok(known) => self.replace(known, self.begin_reading()),
                 Err(error) if self.freshness.log.admit("watch", &self.opened_as) => {
                     tracing::warn!("the new descriptor of '{}' is not used: {error}", self.opened_as);
                 }

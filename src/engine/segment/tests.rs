@@ -30,7 +30,7 @@ pub(crate) fn open_with(desc: Value) -> (Segments, Arc<Segment>) {
 
 /// As if the descriptor had been read again.
 pub(crate) fn read_again(segment: &Segment, desc: Value) {
-    segment.replace(known(desc));
+    segment.replace(known(desc), segment.begin_reading());
 }
 
 pub(crate) fn known(desc: Value) -> Known {
@@ -50,4 +50,19 @@ fn the_version_changes_with_what_the_descriptor_says() {
     assert_ne!(second, first.version);
     read_again(&segment, desc(1, 1));
     assert!(segment.known().version > second, "the same as before is a new version");
+}
+
+/// Two read at once, and the answer of the first one, from a process that is gone since, comes last.
+#[test]
+fn p07_an_answer_that_was_asked_for_earlier_does_not_replace_a_later_one() {
+    let desc =
+        |port: u16| json!({"name": "n", "protocol": "tcp", "tcp_data_port": port, "tcp_proto_version": 1});
+    let (_table, segment) = open_with(desc(1));
+    let [early, late] = [segment.begin_reading(), segment.begin_reading()];
+    segment.replace(known(desc(3)), late);
+    let newest = segment.known();
+    segment.replace(known(desc(2)), early);
+    assert!(Arc::ptr_eq(&segment.known(), &newest));
+    read_again(&segment, desc(4));
+    assert!(!Arc::ptr_eq(&segment.known(), &newest));
 }
