@@ -102,6 +102,17 @@ proptest! {
                 }
                 Step::Let => drop(uses.pop()),
             }
+            // One view looks at all of the bytes, so that each look follows one at a neighbour.
+            let mut view = registry.view();
+            for addr in 0..60 {
+                let holder = known.iter().find(|region| (region.0..region.0 + region.1).contains(&addr));
+                prop_assert_eq!(view.at(addr).map(|region| region.addr), holder.map(|region| region.0));
+            }
+            drop(view);
+            for (addr, len) in [(0, 60), (5, 0), (7, 3), (20, 1), (31, 9), (55, u64::MAX)] {
+                let meets = |region: &Known| addr < region.0 + region.1 && u128::from(region.0) < u128::from(addr) + u128::from(len);
+                prop_assert_eq!(registry.overlaps(addr, len), len > 0 && known.iter().any(meets), "{}+{}", addr, len);
+            }
             prop_assert_eq!(registry.count(), known.len());
             prop_assert_eq!(registry.published().unwrap().len(), known.iter().filter(|region| region.2).count());
         }

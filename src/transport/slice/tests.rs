@@ -98,3 +98,14 @@ fn p17_a_dropped_slice_fails_its_task() {
     assert_eq!(work.tasks[0].error().unwrap().kind(), Class::Internal);
     assert_eq!(count.1.load(Ordering::Relaxed), 1);
 }
+
+#[test]
+fn a_deadline_is_set_once() {
+    let (work, _) = work();
+    work.set_deadline(None);
+    assert_eq!(work.deadline(), None);
+    let deadline = Instant::now();
+    work.set_deadline(Some(deadline));
+    work.set_deadline(deadline.checked_add(std::time::Duration::from_secs(1)));
+    assert_eq!(work.deadline(), Some(deadline));
+}
