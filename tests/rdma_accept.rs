@@ -319,6 +319,11 @@ fn a_request_that_a_later_one_of_the_same_engine_has_overtaken_changes_nothing()
     assert_eq!(late["refusal"], "no_connection", "{late}");
     assert_eq!((state().as_str(), request(1, json!(5), [300, 301])["reply_msg"].as_str()), ("up", Some("")));
     assert_eq!(state(), "up", "the same request again");
+    // The numbers of queue pairs that another engine has had there: its successor's are others.
+    let ours = node.connect(&with(good(&node), "qp_num", json!([300, 301]))).unwrap()["qp_num"].clone();
+    let successor = request(7, json!(1), [300, 301]);
+    assert_eq!((successor["reply_msg"].as_str(), state().as_str()), (Some(""), "connecting"));
+    assert_ne!(successor["qp_num"], ours);
     // Newer ones, those of another life, and those of engines that do not count.
     for (life, attempt, numbers) in
         [(1, json!(6), [400, 401]), (2, json!(1), [500, 501]), (2, Value::Null, [600, 601])]

@@ -1,7 +1,7 @@
 //! Transfers that go on while something happens, each with bytes of its own, which are looked at as soon as it is COMPLETED.
 
 use std::collections::VecDeque;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::Sender;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -32,8 +32,14 @@ pub struct Flow<'a> {
     pub opcodes: &'a [i32],
     /// Nobody may touch the local memory, because it may not be there.
     pub blind: bool,
-    /// When the fault had happened.
-    pub struck: &'a OnceLock<Instant>,
+    pub struck: &'a Struck,
+}
+
+/// The fault: when it began to happen, and whether it has.
+#[derive(Default)]
+pub struct Struck {
+    pub began: OnceLock<Instant>,
+    pub is_done: AtomicBool,
 }
 
 /// How it ended.
@@ -81,14 +87,14 @@ impl<'a> Flow<'a> {
                 self.look(first, &mut end);
                 // Nobody may listen.
                 let _ = ended.send(());
-                if self.struck.get().is_some() && (!end.failed.is_empty() || came_through == ENOUGH) {
+                if !end.failed.is_empty() || came_through == ENOUGH {
                     break;
                 }
             }
             let opcode = self.opcodes[round % self.opcodes.len()];
             let at = round % BATCHES * REQUESTS * SIZE;
             self.prepare(opcode, at, round);
-            let after = self.struck.get().is_some();
+            let after = self.struck.is_done.load(Relaxed);
             let requests: Vec<_> =
                 (0..REQUESTS).map(|index| self.target.request(opcode, at + index * SIZE, SIZE)).collect();
             match self.target.here.submit(&requests) {
@@ -101,7 +107,9 @@ impl<'a> Flow<'a> {
             let _ = begun.send(());
         }
         going.into_iter().for_each(|one| self.look(one, &mut end));
-        end.took = self.struck.get().map_or(Duration::ZERO, Instant::elapsed);
+        let began = self.struck.began.get();
+        end.took =
+            began.expect("a task failed, or a call was refused, before anything had happened").elapsed();
         end
     }
 

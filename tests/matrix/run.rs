@@ -2,7 +2,6 @@
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::mpsc;
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use transfer_engine::error::Class;
@@ -10,7 +9,7 @@ use transfer_engine::error::Class;
 use crate::cells::{Expected, Fault, Moment};
 use crate::common::net::{Net, BOTH};
 use crate::common::{in_child, in_simverbs};
-use crate::flow::{End, Flow, MARK};
+use crate::flow::{End, Flow, Struck, MARK};
 use crate::memory::Memory;
 use crate::node::{Kind, Node, NICS, READ, STORELESS, WRITE};
 use crate::pair::{Target, HALF};
@@ -112,7 +111,7 @@ impl Cell {
 
     /// Transfers, and the fault in the middle of them.
     fn strike(&self, here: &Node, there: &mut Peer, target: Target<'_>) -> End {
-        let struck = OnceLock::new();
+        let struck = Struck::default();
         // While its process is there.
         let view = there.view();
         let opcodes: &[i32] = match self.moment {
@@ -124,8 +123,7 @@ impl Cell {
             here.move_all(&[target.request(WRITE, 0, HALF), target.request(READ, 0, 100)]);
         }
         if self.moment == Moment::Idle {
-            self.happen(here, there);
-            struck.set(Instant::now()).unwrap();
+            self.happen(here, there, &struck);
         }
         let (begun, begins) = mpsc::channel();
         let (ended, ends) = mpsc::channel();
@@ -139,14 +137,14 @@ impl Cell {
                 Moment::Idle => {}
             }
             if self.moment != Moment::Idle {
-                self.happen(here, there);
-                struck.set(Instant::now()).unwrap();
+                self.happen(here, there, &struck);
             }
             flowing.join().unwrap()
         })
     }
 
-    fn happen(&self, here: &Node, there: &mut Peer) {
+    fn happen(&self, here: &Node, there: &mut Peer, struck: &Struck) {
+        struck.began.set(Instant::now()).unwrap();
         match self.fault {
             Fault::Killed | Fault::Restarted => there.kill(),
             Fault::Stopped => there.signal(libc::SIGSTOP),
@@ -157,6 +155,7 @@ impl Cell {
             Fault::NicDown => self.set_nic("down"),
             Fault::Dropped => ["eth1", "eth2"].iter().for_each(|device| self.net().set("b", device, "down")),
         }
+        struck.is_done.store(true, Relaxed);
     }
 
     fn net(&self) -> &Net {

@@ -172,7 +172,12 @@ fn join(
     let mut setup = rail.setup.lock();
     let admitted = setup.admits(incarnation, number);
     let mut current = rail.connection().filter(|connection| connection.is_open());
-    let is_to = |connection: &Arc<Connection>| connection.peer_numbers() == Some(&to.qp_numbers);
+    // A successor may have the numbers of its predecessor's queue pairs, and knows nothing of ours.
+    let is_of = |known: u64| known == 0 || incarnation == 0 || known == incarnation;
+    let is_to = |connection: &Arc<Connection>| {
+        let is_of_it = is_of(connection.incarnation.load(Ordering::Relaxed));
+        is_of_it && connection.peer_numbers() == Some(&to.qp_numbers)
+    };
     if let Some(connection) = current.take_if(|connection| is_to(connection)) {
         return Ok((connection, connect::requests()));
     }

@@ -35,6 +35,7 @@ impl Sim for Claims {
         "a lost key is written again",
         "a name is claimed",
         "a name is refused",
+        "a request comes late",
         "a stopped engine's name is taken over",
         "an answer is lost",
         "an engine is killed",

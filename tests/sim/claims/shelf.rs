@@ -188,12 +188,22 @@ pub(super) struct Door {
 }
 
 impl Door {
-    /// One request and its answer, each of which may be late or lost.
-    async fn ask<T>(&self, what: impl FnOnce(&mut Shelf) -> T) -> Result<T> {
+    /// One request and its answer, each of which may be late or lost. A request that is later than whoever asks waits for it
+    /// is carried out all the same.
+    async fn ask<T>(&self, what: impl FnOnce(&mut Shelf) -> T + Send + 'static) -> Result<T> {
         self.host.until_it_runs().await;
         let (delay_ms, is_lost) = self.way();
         sleep(Duration::from_millis(delay_ms)).await;
         if is_lost {
+            if let Some(delay_ms) = self.lateness() {
+                let shelf = self.shelf.clone();
+                tokio::spawn(async move {
+                    sleep(Duration::from_millis(delay_ms)).await;
+                    let shelf = &mut *shelf.lock();
+                    shelf.choices.reach("a request comes late");
+                    what(shelf);
+                });
+            }
             return Err(unreachable("the request was lost".into()));
         }
         let answer = what(&mut self.shelf.lock());
@@ -205,6 +215,13 @@ impl Door {
             return Err(unreachable("the answer was lost".into()));
         }
         Ok(answer)
+    }
+
+    /// When a request that counts as lost arrives after all.
+    fn lateness(&self) -> Option<u64> {
+        let shelf = &mut *self.shelf.lock();
+        let is_late = !shelf.is_down && shelf.choices.chance(300);
+        is_late.then(|| shelf.choices.pick(&[100, 2_000, 9_000]))
     }
 
     fn way(&self) -> (u64, bool) {

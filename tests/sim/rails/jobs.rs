@@ -314,7 +314,9 @@ impl World<'_> {
     fn brought_up(&mut self, id: u32, side: usize, ours: u32) {
         let (to, (_, requests)) = (self.jobs[id as usize].to, self.theirs[&id]);
         self.pair(ours).incarnation = to;
-        self.hosts[side].asked.overtake(to, Some(requests));
+        if self.fault != Some(Fault::NoOvertaking) {
+            self.hosts[side].asked.overtake(to, Some(requests));
+        }
         self.unlock(side, id);
         let Kind::Attempt(attempt) = self.jobs[id as usize].kind else { return };
         if self.jobs[id as usize].is_over || !self.is_current(side, attempt) {

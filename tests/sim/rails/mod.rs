@@ -22,6 +22,8 @@ enum Fault {
     LateWithdrawal,
     /// Requests that were overtaken are admitted.
     AnyOrder,
+    /// What the peer has asked for before it answered is not noted.
+    NoOvertaking,
     /// The NIC says that a WRITE is done when it sends it.
     EarlyCompletion,
     /// A peer that was started anew accepts what its predecessor is asked.
@@ -76,6 +78,7 @@ fn the_rules_notice_what_is_done_wrong() {
         Fault::NoFence,
         Fault::LateWithdrawal,
         Fault::AnyOrder,
+        Fault::NoOvertaking,
         Fault::EarlyCompletion,
         Fault::AnyIncarnation,
         Fault::NoTicks,
