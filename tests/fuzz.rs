@@ -128,8 +128,8 @@ macro_rules! replayed {
 replayed! {
     answers_of_stores_and_peers_are_read_or_refused: "answers", 100;
     calls_of_the_c_abi_keep_their_promises: "c_abi", 600;
-    requests_at_the_data_port_are_served_or_refused: "data_port", 400;
-    descriptors_are_read_or_refused: "descriptor", 4000;
+    p37_requests_at_the_data_port_are_served_or_refused: "data_port", 400;
+    p37_descriptors_are_read_or_refused: "descriptor", 4000;
     frames_of_the_handshake_port_are_read_or_refused: "handshake", 4000;
     requests_at_the_handshake_port_are_answered_or_refused: "handshake_port", 400;
     answers_of_peers_are_taken_or_fail_the_task: "initiator", 1500;
@@ -137,7 +137,7 @@ replayed! {
     names_and_addresses_are_read_or_refused: "names", 4000;
     settings_are_taken_or_warned_about: "settings", 2000;
     messages_of_engines_of_one_host_are_served_or_refused: "shm_port", 1000;
-    binary_messages_are_read_or_refused: "wire", 8000;
+    p37_binary_messages_are_read_or_refused: "wire", 8000;
 }
 
 /// One input, by its path, for whoever looks for a fault: `FUZZ_INPUT=path FUZZ_TARGET=name cargo test --test fuzz one_input -- --ignored`.

@@ -46,7 +46,7 @@ fn ids(name: &str) -> Vec<u32> {
 fn check(literal: &str) -> Option<(u32, &str)> {
     let (id, what) = literal.strip_prefix('p')?.split_once(": ")?;
     let is_id = id.len() == 2 && id.bytes().all(|byte| byte.is_ascii_digit());
-    let is_sentence = what.contains(' ') && !what.contains(['\n', '\\']);
+    let is_sentence = what.contains(' ') && !what.contains(['\n', '\\', '%']);
     (is_id && is_sentence).then(|| (id.parse().unwrap_or_default(), what))
 }
 

@@ -11,13 +11,19 @@ const PAGE: &str = "docs/src/faults.md";
 const HEAD: &str = "# Faults
 
 What becomes of transfers when something goes wrong, over each transport and at each moment. This page is made by the test that tries each cell
-(`tests/matrix`): an engine transfers to another process, the fault is made to happen, and is undone. In every cell
+(`tests/matrix`): an engine transfers to another process, the fault is made to happen, and is undone; a process that was killed is replaced by another
+one, and memory that is not mapped any more by other memory. In every cell
 
-- each task is terminal, at the latest after the time in the last column, also on a busy machine;
-- what reads COMPLETED has its bytes: they are compared;
-- a local buffer is not touched any more once its task is terminal: it is marked, and looked at again at the end;
+- each task is terminal, at the latest so long after the beginning of the fault as the last column says, also on a busy machine; mostly it is a tenth;
+- what reads COMPLETED has its bytes: they are compared, as long as both processes and their memory are there;
+- the local buffer of a task that has failed is not touched any more: it is marked, and looked at again at the end;
 - the error has a class ([Errors](errors.md)), and none is INTERNAL;
-- once the fault is over, transfers arrive again within 20 seconds, most of them at once.
+- once the fault is undone, transfers to a segment that is opened anew arrive within 20 seconds, most of them at once.
+
+Descriptors are not read again by age there (`MC_METADATA_REVALIDATE_MS=0`), and the NICs of the table for RDMA are simulated ones, which try for a tenth
+of a second to reach a peer; real ones take seconds. What is missing does not exist or is another cell: a NIC keeps what is registered mapped, and with
+one NIC no packet arrives when it is down. A peer that is stopped answers nothing, but its NIC does, and its memory can be read by another process of its
+host: so some transfers go on. What waits for such a peer to connect over RDMA is ended by its deadline (`MC_RDMA_TASK_TIMEOUT_SEC`).
 
 **goes on**: everything arrives. **fails**: tasks that run are FAILED with one of these classes, or the next submit call is refused with one; some may
 still arrive. **may fail**: one or the other.

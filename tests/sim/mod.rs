@@ -9,7 +9,7 @@
 //!
 //! | variable | meaning |
 //! |---|---|
-//! | `SIM_SCHEDULES` | schedules of all simulations together, each its [`Sim::SHARE`]; `make test` asks for a million |
+//! | `SIM_SCHEDULES` | schedules of all simulations together, each its [`Sim::SHARE`] and 300 at the least; `make test` asks for a million |
 //! | `SIM_SEED` | the first seed; with `SIM_SCHEDULES=1` that run is told step by step |
 
 pub(crate) mod choices;

@@ -1,7 +1,7 @@
 //! An engine that transfers to a peer which answers, or does not, as the input says: late in the protocol or early, in pieces, with
 //! refusals, nonsense, ends and resets of its connections.
 //!
-//! The first byte is the framing; the next how many requests there are, each of three bytes: opcode, place, length. The rest is
+//! The first byte is the framing; the next how many requests there are, each of four bytes: opcode, place, and two of length. The rest is
 //! what the peer does with one request after the other, on whichever connection they come; then it behaves.
 
 use std::io::{Read, Write};
@@ -23,7 +23,7 @@ use super::rig;
 
 /// Requests of one input, each with a part of the memory.
 const MOST_REQUESTS: usize = 16;
-/// Bytes of a part, of which a request uses less than half.
+/// Bytes of a part, of which a request uses half at the most.
 const PART: usize = 8 << 10;
 /// What the peer says that it has.
 const REMOTE: u64 = 0x5000_0000;
@@ -33,9 +33,10 @@ const BEFORE: u8 = 0xa5;
 const FOREVER: Duration = Duration::from_secs(20);
 const COMPLETED: i32 = 4;
 
-/// What the peer does next, from the end.
+/// What the peer does.
 #[derive(Default)]
 struct Script {
+    /// The next one is the last of the list.
     acts: Vec<u8>,
     /// Bytes that mean nothing were sent.
     is_nonsense: bool,

@@ -1,7 +1,9 @@
 //! Sources of the engine in which threads meet, as they are, under a model checker: [`sync`] stands in for their atomics and locks.
 //!
-//! The modules are where they are in the engine, so that their paths hold. What they only mention is a stand-in without contents.
-//! Each model is a function that checks every execution of two or three threads; `tests/models.rs` runs them.
+//! The modules are where they are in the engine, so that their paths hold. Types that they
+//! only pass on are empty here.
+//! Each model is a function that checks every execution of two or three threads with a few forced switches ([`check`]); `tests/models/tests/models.rs`
+//! runs them.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::new_without_default)]
 
 pub use top::error;

@@ -160,7 +160,10 @@ pub(super) async fn live(shelf: Arc<Mutex<Shelf>>, host: Arc<Host>, versions: u6
 async fn leave(shelf: &Arc<Mutex<Shelf>>, host: &Host, keyed: &Keyed, config: &Config) {
     for key in keys(host.name) {
         let withdrawn = timed(shelf, "withdraw", config, keyed.withdraw(key.clone())).await;
-        let is_there = shelf.lock().writer(&key) == Some(host.number);
+        let is_there = {
+            let shelf = &mut *shelf.lock();
+            shelf.writer(&key) == Some(host.number) && !shelf.came_late(&key)
+        };
         if withdrawn.is_ok() && is_there && host.runs_since().is_some() {
             shelf.lock().breaks(format!("engine {} has withdrawn {key}, which is there", host.number));
         }

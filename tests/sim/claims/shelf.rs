@@ -22,6 +22,8 @@ const HEARD: Duration = Duration::from_secs(4);
 /// A key.
 struct Kept {
     value: Arc<[u8]>,
+    /// By a request that came late.
+    late: bool,
     revision: i64,
     writer: usize,
     expires: Instant,
@@ -38,6 +40,8 @@ pub(super) struct Shelf {
     written: BTreeMap<String, Vec<Arc<[u8]>>>,
     /// Nothing gets through.
     pub is_down: bool,
+    /// What is done now was asked for by somebody who does not wait for it any more: it may be wrong by now.
+    is_late: bool,
     /// Of a thousand requests, and answers, that are lost.
     pub loses: u32,
     pub hosts: Vec<Arc<Host>>,
@@ -55,6 +59,7 @@ impl Shelf {
             revision: 1,
             written: BTreeMap::new(),
             is_down: false,
+            is_late: false,
             loses: 0,
             hosts: Vec::new(),
             fault,
@@ -93,6 +98,11 @@ impl Shelf {
         self.keys.get(key).map(|kept| kept.writer)
     }
 
+    /// Whoever has written the key that is there did not wait for that any more.
+    pub(super) fn came_late(&self, key: &str) -> bool {
+        self.keys.get(key).is_some_and(|kept| kept.late)
+    }
+
     pub(super) fn value(&self, key: &str) -> Option<Arc<[u8]>> {
         self.keys.get(key).map(|kept| kept.value.clone())
     }
@@ -113,7 +123,8 @@ impl Shelf {
         if !fits && self.fault != Some(Fault::NoCompare) {
             return Put::Lost;
         }
-        if let Some((_, writer)) = there.as_ref().filter(|(_, writer)| *writer != who) {
+        let others = there.as_ref().filter(|(_, writer)| *writer != who && !self.is_late);
+        if let Some((_, writer)) = others {
             self.note_taken(&key, *writer, who);
         }
         if there.is_none() && self.was_written(&key, &value) {
@@ -122,6 +133,7 @@ impl Shelf {
         self.revision += 1;
         let kept = Kept {
             value: value.clone(),
+            late: self.is_late,
             revision: self.revision,
             writer: who,
             expires: Instant::now() + LIFE,
@@ -201,7 +213,9 @@ impl Door {
                     sleep(Duration::from_millis(delay_ms)).await;
                     let shelf = &mut *shelf.lock();
                     shelf.choices.reach("a request comes late");
+                    shelf.is_late = true;
                     what(shelf);
+                    shelf.is_late = false;
                 });
             }
             return Err(unreachable("the request was lost".into()));
