@@ -131,9 +131,11 @@ impl Server {
                 numbers.push(match (kind, place) {
                     (WRITE, 1) => self.source.as_ptr() as u64 + u64::from(input.short()) % (AREA as u64 / 2),
                     (WRITE, 2) => self.memory.as_ptr() as u64 + u64::from(input.short()) % (3 * AREA as u64),
-                    (WRITE, 3) => {
-                        input.length().min(AREA as u64 / 2 + u64::from(input.byte() / 255) * (1 << 40))
-                    }
+                    // From the source, or more than there is room for.
+                    (WRITE, 3) => match (input.length(), input.byte()) {
+                        (long, 255) if long > AREA as u64 => long.min(1 << 40),
+                        (len, _) => len.min(AREA as u64 / 2),
+                    },
                     (WRITE, 4) => u64::from(input.byte() / 128),
                     (ASK, 1) => self.memory.as_ptr() as u64 + u64::from(input.short()) % (3 * AREA as u64),
                     (_, 0) => u64::from(input.byte()),
