@@ -222,7 +222,9 @@ def test_a_forked_child_cannot_use_engines_of_its_parent_but_makes_its_own(end, 
     assert ended.returncode == 0, ended.stderr
 
 
+# A shell that runs the tests in the background has them ignore the signal.
 INTERRUPTED = """
+signal.signal(signal.SIGINT, signal.default_int_handler)
 os.kill(int(sys.argv[4]), signal.SIGSTOP)
 try:
     print("calling", flush=True)

@@ -1,9 +1,10 @@
 //! The two ends of a rail: the real machines of both engines, the order in which they admit requests and the judgement of what
 //! came back, over a handshake port whose messages are late, lost or doubled and NICs whose packets are, with engines that are
 //! killed, stopped and started again. What the control plane does around the machine (`connect.rs`, `accept.rs`,
-//! `recover.rs`, `fence.rs`) is played by [`jobs`] and [`host`], step by step and in the same order, with the driver's
+//! `recover.rs`, `fence.rs`) is played by [`jobs`], [`asked`] and [`host`], step by step and in the same order, with the driver's
 //! time in between.
 
+mod asked;
 mod host;
 mod jobs;
 mod nic;
