@@ -209,6 +209,7 @@ impl Loop {
                 }
             }
         }
+        self.reactor.end();
     }
 
     fn attend(&mut self, watched: &Arc<dyn Watched>) {

@@ -220,6 +220,7 @@ impl Loop {
                 self.tick(now, paused);
             }
         }
+        self.reactor.end();
     }
 
     /// Waits for events: looks for some, then sleeps.

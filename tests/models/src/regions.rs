@@ -3,10 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use loom::cell::UnsafeCell;
 use loom::thread;
 
-use crate::check::{each_execution, Bytes};
+use crate::check::each_execution;
 use crate::memory::{Range, Registry};
+
+struct Bytes(UnsafeCell<u32>);
+
+// SAFETY: the checker reports every access that could meet another one.
+unsafe impl Sync for Bytes {}
 
 fn registered(counts: bool, times: usize) -> Arc<Registry> {
     let registry = Arc::new(Registry::new(counts));
@@ -21,21 +27,25 @@ fn registered(counts: bool, times: usize) -> Arc<Registry> {
 pub fn p02_unregistered_memory_is_not_touched() {
     each_execution(2, || {
         let registry = registered(false, 1);
-        let bytes = Arc::new(Bytes::default());
+        let bytes = Arc::new(Bytes(UnsafeCell::new(0)));
         let peers: Vec<_> = (0..2)
             .map(|_| {
                 let (registry, bytes) = (registry.clone(), bytes.clone());
                 thread::spawn(move || {
                     let used = registry.use_for_peer(64, 8);
                     if used.is_some() {
-                        bytes.read();
+                        // SAFETY: as above.
+                        bytes.0.with(|bytes| unsafe { *bytes });
                     }
                 })
             })
             .collect();
         let region = registry.revoke(64).unwrap().unwrap();
         assert!(region.wait_idle(Duration::MAX / 4));
-        bytes.write();
+        bytes.0.with_mut(|bytes| {
+            // SAFETY: as above.
+            unsafe { *bytes = 1 }
+        });
         registry.remove(&region);
         assert!(registry.use_for_peer(64, 8).is_none());
         peers.into_iter().for_each(|peer| peer.join().unwrap());
@@ -47,17 +57,21 @@ pub fn p02_a_region_that_is_revoked_admits_no_use() {
     each_execution(3, || {
         let registry = registered(false, 1);
         let region = registry.all().unwrap().remove(0);
-        let bytes = Arc::new(Bytes::default());
+        let bytes = Arc::new(Bytes(UnsafeCell::new(0)));
         let (theirs, their_bytes) = (region.clone(), bytes.clone());
         let peer = thread::spawn(move || {
             let used = theirs.begin_use();
             if used.is_some() {
-                their_bytes.read();
+                // SAFETY: as above.
+                their_bytes.0.with(|bytes| unsafe { *bytes });
             }
         });
         registry.revoke(64).unwrap().unwrap();
         assert!(region.wait_idle(Duration::MAX / 4));
-        bytes.write();
+        bytes.0.with_mut(|bytes| {
+            // SAFETY: as above.
+            unsafe { *bytes = 1 }
+        });
         peer.join().unwrap();
     });
 }
