@@ -151,8 +151,8 @@ impl<W: ?Sized, C> Handle<W, C> {
         self.commands.lock().as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    /// For the thread, at its end: drops what it was asked for, and from now on whatever it is asked for.
-    pub fn end(&self) {
+    /// The thread has ended: drops what it was asked for, and from now on whatever it is asked for.
+    fn end(&self) {
         // Not under the lock: what is dropped may ask for something.
         let left = self.commands.lock().take();
         drop(left);
@@ -160,7 +160,7 @@ impl<W: ?Sized, C> Handle<W, C> {
 }
 
 /// Starts the thread `name` of `reactor`, which runs `body`. If that panics, the handle is dead from then on, and `abandon` is
-/// called with all that the thread looked after together with others.
+/// called with all that the thread looked after together with others. However it ends, nothing that it is asked for is kept.
 pub fn start<R, W, C>(
     reactor: &Arc<R>,
     name: &str,
@@ -172,7 +172,11 @@ where
     W: ?Sized + 'static,
     C: 'static,
 {
-    let panicked = reactor.clone();
+    let (ended, panicked) = (reactor.clone(), reactor.clone());
+    let body = move || {
+        body();
+        ended.end();
+    };
     let on_panic = move || {
         panicked.dead.store(true, Relaxed);
         panicked.end();
@@ -256,10 +260,10 @@ mod tests {
     }
 
     /// A reactor that has nothing but its handle.
-    struct Plain(Handle<Told, ()>);
+    struct Plain(Handle<Told, Arc<()>>);
 
     impl Deref for Plain {
-        type Target = Handle<Told, ()>;
+        type Target = Handle<Told, Arc<()>>;
 
         fn deref(&self) -> &Self::Target {
             &self.0
@@ -276,7 +280,11 @@ mod tests {
             }
             let body = move || assert!(!panics, "on purpose");
             let abandon = |watched: Arc<Told>| watched.store(true, Relaxed);
+            let command = Arc::new(());
+            reactor.ask(command.clone());
             start(&reactor, "mte-test", body, abandon).unwrap().join().unwrap();
+            reactor.ask(command.clone());
+            assert_eq!(Arc::strong_count(&command), 1, "it is kept for a thread that has ended");
             assert_eq!(reactor.is_dead(), panics);
             assert!(watched.iter().all(|watched| watched.load(Relaxed) == panics));
         }

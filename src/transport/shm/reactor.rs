@@ -209,7 +209,6 @@ impl Loop {
                 }
             }
         }
-        self.reactor.end();
     }
 
     fn attend(&mut self, watched: &Arc<dyn Watched>) {

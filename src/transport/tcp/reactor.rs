@@ -220,7 +220,6 @@ impl Loop {
                 self.tick(now, paused);
             }
         }
-        self.reactor.end();
     }
 
     /// Waits for events: looks for some, then sleeps.

@@ -3,16 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use loom::cell::UnsafeCell;
 use loom::thread;
 
-use crate::check::each_execution;
+use crate::check::{each_execution, Bytes};
 use crate::memory::{Range, Registry};
-
-struct Bytes(UnsafeCell<u32>);
-
-// SAFETY: the checker reports every access that could meet another one.
-unsafe impl Sync for Bytes {}
 
 fn registered(counts: bool, times: usize) -> Arc<Registry> {
     let registry = Arc::new(Registry::new(counts));
@@ -27,25 +21,21 @@ fn registered(counts: bool, times: usize) -> Arc<Registry> {
 pub fn p02_unregistered_memory_is_not_touched() {
     each_execution(2, || {
         let registry = registered(false, 1);
-        let bytes = Arc::new(Bytes(UnsafeCell::new(0)));
+        let bytes = Arc::new(Bytes::default());
         let peers: Vec<_> = (0..2)
             .map(|_| {
                 let (registry, bytes) = (registry.clone(), bytes.clone());
                 thread::spawn(move || {
                     let used = registry.use_for_peer(64, 8);
                     if used.is_some() {
-                        // SAFETY: as above.
-                        bytes.0.with(|bytes| unsafe { *bytes });
+                        bytes.read();
                     }
                 })
             })
             .collect();
         let region = registry.revoke(64).unwrap().unwrap();
         assert!(region.wait_idle(Duration::MAX / 4));
-        bytes.0.with_mut(|bytes| {
-            // SAFETY: as above.
-            unsafe { *bytes = 1 }
-        });
+        bytes.write();
         registry.remove(&region);
         assert!(registry.use_for_peer(64, 8).is_none());
         peers.into_iter().for_each(|peer| peer.join().unwrap());
@@ -57,21 +47,17 @@ pub fn p02_a_region_that_is_revoked_admits_no_use() {
     each_execution(3, || {
         let registry = registered(false, 1);
         let region = registry.all().unwrap().remove(0);
-        let bytes = Arc::new(Bytes(UnsafeCell::new(0)));
+        let bytes = Arc::new(Bytes::default());
         let (theirs, their_bytes) = (region.clone(), bytes.clone());
         let peer = thread::spawn(move || {
             let used = theirs.begin_use();
             if used.is_some() {
-                // SAFETY: as above.
-                their_bytes.0.with(|bytes| unsafe { *bytes });
+                their_bytes.read();
             }
         });
         registry.revoke(64).unwrap().unwrap();
         assert!(region.wait_idle(Duration::MAX / 4));
-        bytes.0.with_mut(|bytes| {
-            // SAFETY: as above.
-            unsafe { *bytes = 1 }
-        });
+        bytes.write();
         peer.join().unwrap();
     });
 }

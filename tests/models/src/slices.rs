@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use loom::cell::UnsafeCell;
 use loom::thread;
 
-use crate::check::each_execution;
+use crate::check::{each_execution, Bytes};
 use crate::error::{Class, Code, Error};
 use crate::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use crate::sync::Mutex;
@@ -48,31 +47,11 @@ fn broken() -> Error {
     Error::new(Code::Socket, "broken").transient(Class::Network)
 }
 
-/// Bytes that one thread moves and another one reads.
-struct Bytes(UnsafeCell<u32>);
-
-impl Bytes {
-    fn write(&self) {
-        self.0.with_mut(|bytes| {
-            // SAFETY: the checker reports every access that could meet another one.
-            unsafe { *bytes = 1 }
-        });
-    }
-
-    fn read(&self) -> u32 {
-        // SAFETY: as above.
-        self.0.with(|bytes| unsafe { *bytes })
-    }
-}
-
-// SAFETY: the checker reports every access that could meet another one.
-unsafe impl Sync for Bytes {}
-
 /// Whoever sees a task COMPLETED sees the bytes of all its slices, and nobody touches them any more; the batch hears of it once.
 pub fn p01_a_completed_task_has_all_its_bytes() {
     each_execution(3, || {
         let (heard, work, slices) = work(1, 2);
-        let bytes = Arc::new([(); 2].map(|()| Bytes(UnsafeCell::new(0))));
+        let bytes = Arc::new([(); 2].map(|()| Bytes::default()));
         let movers: Vec<_> = slices
             .into_iter()
             .enumerate()
@@ -97,7 +76,7 @@ pub fn ends_of_several_slices_are_told_once() {
     each_execution(2, || {
         let (heard, work, mut slices) = work(2, 2);
         let others = [slices.remove(2), slices.remove(0)];
-        let bytes = Arc::new([(); 2].map(|()| Bytes(UnsafeCell::new(0))));
+        let bytes = Arc::new([(); 2].map(|()| Bytes::default()));
         let (moved, theirs) = (bytes.clone(), slices);
         let mover = thread::spawn(move || {
             moved[0].write();
