@@ -119,6 +119,21 @@ typedef struct mte_task_report mte_task_report_t;
 #define MTE_SHARED_HUGE 1
 
 /**
+ * What Prometheus reads, text format 0.0.4.
+ */
+#define MTE_METRICS_TEXT 0
+
+/**
+ * One JSON object with a member for each series.
+ */
+#define MTE_METRICS_JSON 1
+
+/**
+ * One line for people.
+ */
+#define MTE_METRICS_SUMMARY 2
+
+/**
  * Why a task failed.
  */
 struct mte_task_error_info {
@@ -540,6 +555,15 @@ int mte_allocate_shared(transfer_engine_t engine,
  */
 int mte_free_shared(transfer_engine_t engine,
                     void *addr);
+
+/**
+ * What all engines of this process have done and have to do, in the form MTE_METRICS_*. Counts as Prometheus wants it: no
+ * counter falls while the process lives. buf and len as for mte_local_topology; the text may be longer at the next call. Asks
+ * nobody, waits for no transfer. 0; -1 for another form, or NULL.
+ */
+int mte_metrics(int form,
+                char *buf,
+                size_t *len);
 
 #ifdef __cplusplus
 }  // extern "C"

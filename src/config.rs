@@ -289,6 +289,14 @@ config! {
         "rdma: such queue pairs per NIC; peers beyond it send to the handshake port";
     strict: bool = false, "0", "MC_STRICT", on_off,
         "1: turn counted fall-backs (v1 framing, loss of the pool, tcp because no NIC works) into errors";
+    metric: bool = false, "0", "MC_TE_METRIC", |t: &str| Ok::<_, String>(["1", "true", "yes", "on"].contains(&t.to_ascii_lowercase().as_str())),
+        "1: a line with counts goes to the log now and then, and metrics are served where MC_TE_METRIC_HTTP_PORT says; they are counted and told by mte_metrics in any case";
+    metric_port: u16 = 0, "0", "MC_TE_METRIC_HTTP_PORT", int(0..=65535),
+        "with MC_TE_METRIC: port that serves /metrics, /metrics/json, /metrics/summary and /health for all engines of the process; 0: none";
+    metric_host: String = "127.0.0.1".into(), "127.0.0.1", "MC_TE_METRIC_HTTP_HOST", |t: &str| text(t).map(|host| host.unwrap_or_default()),
+        "address that it listens on (upstream: all of them); nothing protects it";
+    metric_interval: Duration = s(5), "5", "MC_TE_METRIC_INTERVAL_SECONDS", secs(1..=86400),
+        "with MC_TE_METRIC: seconds between two lines in the log";
     log_level: LogLevel = LogLevel::Info, "INFO", "MC_LOG_LEVEL", log_level,
         "least severe line written: TRACE, INFO, WARNING or ERROR";
     log_dir: Option<String> = None, "unset", "MC_LOG_DIR", text,

@@ -481,8 +481,8 @@ const CIRCLES: &[(&str, &[&str])] = &[
         &["transport/tcp/reactor/listening.rs", "transport/tcp/reactor.rs"],
     ),
     (
-        "one type, Slice, with a file of its own for the ends of many",
-        &["transport/slice/ends.rs", "transport/slice.rs"],
+        "one type, Slice with its tasks, with files of their own for the ends of many and for tasks that have ended",
+        &["transport/slice/ended.rs", "transport/slice/ends.rs", "transport/slice.rs"],
     ),
     (
         "one type, Segment, with a file of its own for what comes from notifications",

@@ -53,6 +53,7 @@ const EXTENSIONS: [&str; 31] = [
     "mte_last_error",
     "mte_last_error_info",
     "mte_local_topology",
+    "mte_metrics",
     "mte_only_transport",
     "mte_overlaps",
     "mte_probe_peer",

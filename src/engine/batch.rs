@@ -320,8 +320,18 @@ impl Batch {
         Ok(inner.delivery.clone())
     }
 
-    /// Ends the batch: its id is about to be taken out of the table. -4 while tasks run.
-    pub fn free(&self) -> Result<()> {
+    /// Tasks that have not ended.
+    pub fn waiting(&self) -> usize {
+        self.pending.load(Ordering::Relaxed)
+    }
+
+    /// Calls `each` with the submit calls so far.
+    pub fn works(&self, each: impl FnMut(&Work)) {
+        self.inner.lock().works.iter().map(|(_, work)| &**work).for_each(each);
+    }
+
+    /// Ends the batch: its id is about to be taken out of the table. `last` sees its submit calls. -4 while tasks run.
+    pub fn free(&self, last: impl FnMut(&Work)) -> Result<()> {
         let mut inner = self.inner.lock();
         check_live(&inner)?;
         let running = self.running(&inner) + inner.reserved;
@@ -329,18 +339,19 @@ impl Batch {
             let text = format!("{running} tasks of the batch are not terminal; poll or wait for them first");
             return Err(Error::new(Code::BatchBusy, text));
         }
-        self.discard(&mut inner, Gone::Freed);
+        self.discard(&mut inner, Gone::Freed, last);
         Ok(())
     }
 
-    /// Ends the batch whatever it does: its engine is gone.
-    pub fn abandon(&self) {
-        self.discard(&mut self.inner.lock(), Gone::EngineEnded);
+    /// Ends the batch whatever it does: its engine is gone. `last` sees its submit calls.
+    pub fn abandon(&self, last: impl FnMut(&Work)) {
+        self.discard(&mut self.inner.lock(), Gone::EngineEnded, last);
     }
 
     /// Lets go of tasks, links and descriptor. The tasks refer to this batch, so without this
     /// nothing of it would ever be released.
-    fn discard(&self, inner: &mut Inner, why: Gone) {
+    fn discard(&self, inner: &mut Inner, why: Gone, last: impl FnMut(&Work)) {
+        inner.works.iter().map(|(_, work)| &**work).for_each(last);
         inner.gone.get_or_insert(why);
         self.is_gone.store(true, Ordering::Release);
         inner.works = SmallVec::new();

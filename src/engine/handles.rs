@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use super::{glance, Engine, Inside};
+use parking_lot::Mutex;
+
+use super::{glance, metrics, Engine, Inside};
 use crate::error::{Class, Error, Result};
 use crate::runtime::fork;
 use crate::runtime::per_process::PerProcess;
@@ -14,7 +16,10 @@ static ENGINES: PerProcess<Slots<Engine>> = PerProcess::new(Slots::default);
 
 /// A token for `engine`, never 0.
 pub fn insert(engine: Arc<Engine>) -> Result<u64> {
-    let key = ENGINES.get().insert(engine)?;
+    let key = ENGINES.get().insert(engine.clone())?;
+    if let Some(member) = metrics::endpoint::join(&engine.config, all) {
+        engine.attach(Box::new(member));
+    }
     Ok(epoch_bits() | key)
 }
 
@@ -42,6 +47,18 @@ pub fn task_status(token: u64, batch_id: u64, task: usize) -> Result<(i32, u64)>
 /// Takes the engine out; later uses of the token find nothing.
 pub fn remove(token: u64) -> Result<Arc<Engine>> {
     ENGINES.get().remove(key(token)?).ok_or_else(|| unknown(token))
+}
+
+/// Metrics of this process.
+pub fn metrics(form: metrics::Form) -> String {
+    metrics::gather(&all(), form)
+}
+
+/// The engines of this process.
+fn all() -> Vec<Arc<Engine>> {
+    let all = Mutex::new(Vec::new());
+    ENGINES.get().for_each(|engine| all.lock().push(engine.clone()));
+    all.into_inner()
 }
 
 /// Destroys every engine that asked to be released at shutdown.

@@ -13,6 +13,7 @@ mod install;
 mod known;
 pub mod local;
 mod membership;
+pub mod metrics;
 mod name;
 mod notifications;
 pub mod peers;
@@ -27,6 +28,7 @@ mod segments;
 pub mod shared;
 mod status;
 pub mod submit;
+pub mod tally;
 pub mod topology;
 mod transports;
 mod way;
@@ -96,6 +98,8 @@ pub struct Engine {
     release_at_shutdown: AtomicBool,
     /// A call panicked: nothing can be relied on any more.
     broken: AtomicBool,
+    /// What is dropped at the end of `destroy`.
+    attached: Mutex<Option<Box<dyn Send>>>,
 }
 
 /// Calls inside the engine; `destroy` waits for them.
@@ -160,6 +164,7 @@ impl Engine {
             epoch: fork::epoch(),
             release_at_shutdown: AtomicBool::new(false),
             broken: AtomicBool::new(false),
+            attached: Mutex::new(None),
             config,
             control,
             store,
@@ -248,7 +253,7 @@ impl Engine {
     #[inline]
     pub fn free_batch(&self, id: u64) -> Result<()> {
         let batch = self.batch(id)?;
-        batch.free()?;
+        tally::freed(|last| batch.free(last))?;
         glance::forget(&batch);
         let freed = self.batches.remove(id & ((1 << KEY_BITS) - 1));
         freed.map(drop).ok_or_else(|| no_such_batch(id))
@@ -267,7 +272,7 @@ impl Engine {
 
     /// Counts a call in; an error once the engine is being destroyed or is broken.
     pub fn enter(self: &Arc<Self>) -> Result<Inside> {
-        if self.broken.load(Ordering::Relaxed) {
+        if self.is_broken() {
             let text = "an earlier call failed inside the library; destroy this engine and report the log";
             return Err(Error::invalid(text).permanent(Class::Internal));
         }
@@ -300,10 +305,21 @@ impl Engine {
         drop(guard);
         // Those that the last calls made.
         self.abandon_batches();
+        drop(self.attached.lock().take());
+    }
+
+    /// Drops `what` at the end of [`Engine::destroy`].
+    pub fn attach(&self, what: Box<dyn Send>) {
+        *self.attached.lock() = Some(what);
+    }
+
+    /// A call panicked, so that the engine refuses all others.
+    pub fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Relaxed)
     }
 
     fn abandon_batches(&self) {
-        self.batches.for_each(|batch| batch.abandon());
+        self.batches.for_each(|batch| tally::freed(|last| batch.abandon(last)));
     }
 }
 

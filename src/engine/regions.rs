@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::Engine;
 use crate::error::{Error, Result};
 use crate::memory::{Range, Region, Registry, Reserved};
+use crate::observe::durations::{self, Timed};
 use crate::transport::Transport;
 
 /// How long an unregistration waits for the uses of the region to end by themselves. Chosen: healthy transfers end
@@ -29,6 +30,13 @@ impl Engine {
     /// that another thread is registering; -202 if a NIC cannot, -200 if the store cannot. With `MC_ALLOW_REREGISTER` a region
     /// that is registered exactly so is counted once more.
     pub fn register(&self, ranges: &[Range], location: &str, remote: bool) -> Result<()> {
+        let begun = Instant::now();
+        let outcome = self.register_all(ranges, location, remote);
+        durations::ended(Timed::Registration, begun, outcome.is_ok());
+        outcome
+    }
+
+    fn register_all(&self, ranges: &[Range], location: &str, remote: bool) -> Result<()> {
         let _installed = self.transports().keep();
         let transports = self.transports().all();
         let Reserved { added, again } = self.local.registry.reserve(ranges, location, remote)?;

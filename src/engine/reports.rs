@@ -1,10 +1,15 @@
 //! `showLinks` and `getNicLoadStats`: what connects this engine to others.
 
+use std::cell::RefCell;
+use std::sync::Arc;
+
 use serde_json::{json, Value};
 
+use super::batch::Batch;
 use super::Engine;
 use crate::topology::{self, Matrix};
 use crate::transport::report::{NicReport, RailReport};
+use crate::transport::Transport;
 
 /// What stands for an empty list of NICs, in upstream's words.
 const NO_NICS: &str = "  (no RDMA devices found)";
@@ -20,10 +25,47 @@ struct Shown {
     fallbacks: Vec<(&'static str, u64)>,
 }
 
+/// How much an engine has to do.
+pub struct Load {
+    /// That are allocated.
+    pub batches: usize,
+    /// Tasks that have not ended.
+    pub waiting: usize,
+    /// That are registered.
+    pub regions: usize,
+    /// That are open, or linger.
+    pub segments: usize,
+}
+
 impl Engine {
     /// The NICs that installed transports use.
     pub fn nics(&self) -> Vec<NicReport> {
         self.transports().all().iter().flat_map(|transport| transport.nics()).collect()
+    }
+
+    /// Calls `each` with every batch that is allocated.
+    pub fn each_batch(&self, mut each: impl FnMut(&Batch)) {
+        let each = RefCell::new(&mut each);
+        self.batches.for_each(|batch| (each.borrow_mut())(batch));
+    }
+
+    /// How much it has to do.
+    pub fn occupation(&self) -> Load {
+        let (mut batches, mut waiting) = (0, 0);
+        self.each_batch(|batch| {
+            batches += 1;
+            waiting += batch.waiting();
+        });
+        let (regions, segments) = (self.local.registry.count(), self.segments.count());
+        Load { batches, waiting, regions, segments }
+    }
+
+    /// What each installed transport has counted, and what the engine has of all of them.
+    pub fn counters(&self) -> Vec<(&'static str, Vec<(&'static str, u64)>)> {
+        let transports = self.transports();
+        let of_one = |transport: &Arc<dyn Transport>| (transport.name(), transport.stats());
+        let own = std::iter::once(("", transports.stats().to_vec()));
+        transports.all().iter().map(of_one).chain(own).collect()
     }
 
     /// Local NICs, rails, topology, and the fall-backs counted so far if there were any.

@@ -40,6 +40,26 @@ pub enum Class {
     Internal = 11,
 }
 
+impl Class {
+    /// One more than the highest number.
+    pub const COUNT: usize = 12;
+
+    /// Each, with its name in metrics.
+    pub const NAMES: [(Class, &'static str); Self::COUNT - 1] = [
+        (Class::Argument, "argument"),
+        (Class::Resource, "resource"),
+        (Class::Network, "network"),
+        (Class::Timeout, "timeout"),
+        (Class::Rejected, "rejected"),
+        (Class::Protocol, "protocol"),
+        (Class::Metadata, "metadata"),
+        (Class::Device, "device"),
+        (Class::Canceled, "canceled"),
+        (Class::Unsupported, "unsupported"),
+        (Class::Internal, "internal"),
+    ];
+}
+
 /// A failure, cheap to move and to clone (one pointer).
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);

@@ -14,6 +14,7 @@ pub mod engine;
 pub mod ext;
 mod guard;
 pub mod memory;
+pub mod metrics;
 pub mod notify;
 pub mod pages;
 pub mod peer;

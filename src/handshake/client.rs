@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::error::{Class, Code, Error, Result};
 use crate::host_port::HostPort;
 use crate::json;
+use crate::observe::durations::{self, Timed};
 use crate::runtime::aside;
 use crate::runtime::resolve::{resolve, Family};
 use crate::runtime::sockets;
@@ -49,9 +50,9 @@ impl Client {
     pub async fn exchange(&self, to: &HostPort, kind: u8, body: &Value) -> Result<Value> {
         let start = Instant::now();
         let peer = to.to_string();
-        self.exchange_until(start + self.exchange_timeout, to, kind, body)
-            .await
-            .map_err(|e| e.context(format_args!("handshake with {peer}")).peer(peer.as_str()))
+        let answer = self.exchange_until(start + self.exchange_timeout, to, kind, body).await;
+        durations::ended(Timed::Handshake, start.into_std(), answer.is_ok());
+        answer.map_err(|e| e.context(format_args!("handshake with {peer}")).peer(peer.as_str()))
     }
 
     /// Fetches the peer's descriptor; JSON null if it has none yet. Errors as `exchange`.

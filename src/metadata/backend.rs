@@ -8,6 +8,7 @@ use tokio::time::{sleep, timeout_at, Instant};
 
 use crate::config::Config;
 use crate::error::{Class, Code, Error, Result};
+use crate::observe::durations::{self, Timed};
 use crate::runtime::backoff::Backoff;
 use crate::runtime::BoxFuture;
 
@@ -149,9 +150,19 @@ impl Patience {
     /// Calls `attempt` until it succeeds, fails for good, or time is up; then the last error.
     pub(super) async fn bear<T, F: Future<Output = Result<T>>>(
         &self,
-        mut attempt: impl FnMut() -> F,
+        attempt: impl FnMut() -> F,
     ) -> Result<T> {
         let start = Instant::now();
+        let outcome = self.bear_from(start, attempt).await;
+        durations::ended(Timed::Store, start.into_std(), outcome.is_ok());
+        outcome
+    }
+
+    async fn bear_from<T, F: Future<Output = Result<T>>>(
+        &self,
+        start: Instant,
+        mut attempt: impl FnMut() -> F,
+    ) -> Result<T> {
         let mut failures = 0;
         loop {
             let outcome = timeout_at(start + self.limit, attempt()).await;

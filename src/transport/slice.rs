@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+pub use self::ended::End;
 pub use self::ends::Ends;
 use self::trail::Trails;
 pub use self::trail::{Drained, Trail};
@@ -16,6 +17,7 @@ use crate::runtime::sync::OnceLock;
 
 #[cfg(test)]
 pub mod deaf;
+mod ended;
 mod ends;
 mod trail;
 
@@ -47,6 +49,8 @@ pub struct Task {
     slices_left: AtomicU32,
     /// Release when terminal: publishes the bytes of a READ and `error` to whoever polls.
     status: AtomicU8,
+    /// It moves local bytes to the peer. Said before the first slice is posted.
+    writes: AtomicBool,
     /// When a byte first left for the peer, and when it became terminal: 1024 ns each after the submit call, and one more;
     /// 0: not yet.
     posted: AtomicU32,
@@ -64,6 +68,7 @@ impl Default for Task {
             done: AtomicU64::new(0),
             slices_left: AtomicU32::new(0),
             status: AtomicU8::new(Status::Completed as u8),
+            writes: AtomicBool::new(false),
             posted: AtomicU32::new(0),
             ended: AtomicU32::new(0),
             resent: AtomicU32::new(0),
@@ -76,7 +81,8 @@ impl Task {
     /// One more slice will have to finish. Only on the thread that submits, before it posts the first slice: so nobody else
     /// counts meanwhile.
     #[inline]
-    fn add_slice(&self) {
+    fn add_slice(&self, op: Op) {
+        self.writes.store(op == Op::Write, Ordering::Relaxed);
         self.slices_left.store(self.slices_left.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         self.status.store(Status::Waiting as u8, Ordering::Relaxed);
     }
@@ -253,7 +259,7 @@ impl Hold {
     /// A slice of task number `task`, which from now on waits for it.
     #[inline]
     pub fn slice(self: &Arc<Self>, task: u32, op: Op, local: u64, remote: u64, len: u64) -> Slice {
-        self.work.tasks[task as usize].add_slice();
+        self.work.tasks[task as usize].add_slice(op);
         Slice { hold: self.clone(), task, op, local, remote, len, finished: false }
     }
 }

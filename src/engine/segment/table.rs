@@ -101,6 +101,11 @@ impl Segments {
         Some(found)
     }
 
+    /// How many are open, or linger.
+    pub(crate) fn count(&self) -> usize {
+        self.maps.read().by_id.values().filter(|found| matches!(found, Found::Open(_))).count()
+    }
+
     /// The name under which the segment with this id was opened, open or closed; not a use of it.
     pub(crate) fn name_of(&self, id: i32) -> Option<String> {
         self.maps.read().by_id.get(&id).map(|found| match found {

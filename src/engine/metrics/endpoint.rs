@@ -1,0 +1,111 @@
+//! The local port where others read metrics, and the line in the log: one of each per process, for as long as an engine that
+//! asked for it lives.
+
+use std::net::ToSocketAddrs;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::{gather, Form};
+use crate::config::Config;
+use crate::engine::Engine;
+use crate::observe::endpoint::{Answer, Endpoint};
+use crate::runtime::per_process::PerProcess;
+
+static SHARED: PerProcess<Mutex<Shared>> = PerProcess::new(Mutex::default);
+
+/// Guards who takes part.
+#[derive(Default)]
+struct Shared {
+    endpoint: Option<Arc<Endpoint>>,
+    members: usize,
+}
+
+/// An engine's part in it; the last one that is dropped closes the port.
+pub struct Membership(());
+
+/// The engines of this process.
+type Engines = fn() -> Vec<Arc<Engine>>;
+
+/// Takes part, if the settings ask for it. A port that cannot be had is told in the log: transfers do not depend on it.
+pub fn join(config: &Config, engines: Engines) -> Option<Membership> {
+    if !config.metric {
+        return None;
+    }
+    let mut shared = SHARED.get().lock();
+    if shared.endpoint.is_none() {
+        shared.endpoint = start(config, engines).map(Arc::new);
+    }
+    shared.members += 1;
+    Some(Membership(()))
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        let last = {
+            let mut shared = SHARED.get().lock();
+            shared.members = shared.members.saturating_sub(1);
+            if shared.members == 0 {
+                shared.endpoint.take()
+            } else {
+                None
+            }
+        };
+        // Joins its thread, without the lock.
+        drop(last);
+    }
+}
+
+fn start(config: &Config, engines: Engines) -> Option<Endpoint> {
+    let port = config.metric_port;
+    let listener = (port != 0).then(|| {
+        let addresses = (config.metric_host.as_str(), port).to_socket_addrs();
+        addresses.and_then(|found| std::net::TcpListener::bind(&found.collect::<Vec<_>>()[..]))
+    });
+    let listener = match listener {
+        Some(Err(error)) => {
+            tracing::error!(
+                "metrics are not served at {}:{port}: {error}; choose another MC_TE_METRIC_HTTP_PORT (transfers go on)",
+                config.metric_host
+            );
+            None
+        }
+        Some(Ok(listener)) => Some(listener),
+        None => None,
+    };
+    if let Some(address) = listener.as_ref().and_then(|listener| listener.local_addr().ok()) {
+        tracing::info!("metrics of this process are served at http://{address}/metrics");
+        if !address.ip().is_loopback() {
+            tracing::warn!("whoever reaches {address} may read them: nothing protects that port");
+        }
+    }
+    let told =
+        move || tracing::info!("[Metrics] Transfer Engine Stats: {}", gather(&engines(), Form::Summary));
+    let started = Endpoint::start(
+        listener,
+        config.metric_interval,
+        Box::new(told),
+        Box::new(move |path| answer(&engines(), path)),
+    );
+    started.map_err(|error| tracing::error!("metrics are not served: {error}")).ok()
+}
+
+/// The pages, at upstream's paths.
+fn answer(engines: &[Arc<Engine>], path: &str) -> Option<Answer> {
+    const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+    let answer = |content_type, body| Some(Answer { ok: true, content_type, body });
+    match path {
+        "/metrics" => answer(TEXT, gather(engines, Form::Text)),
+        "/metrics/json" => answer("application/json", gather(engines, Form::Json)),
+        "/metrics/summary" => answer("text/plain; charset=utf-8", gather(engines, Form::Summary) + "\n"),
+        "/health" if !engines.iter().any(|engine| engine.is_broken()) => {
+            answer("text/plain; charset=utf-8", "ok\n".into())
+        }
+        "/health" => Some(Answer {
+            ok: false,
+            content_type: "text/plain; charset=utf-8",
+            body: "an engine of this process failed inside the library: see its log, and restart it\n".into(),
+        }),
+        _ => None,
+    }
+}

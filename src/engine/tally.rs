@@ -1,0 +1,59 @@
+//! The tasks that have ended in this process.
+//!
+//! They are counted where their batch is freed, not where they end: so counting costs a transfer nothing, and one lock
+//! per batch, of several that threads share out among themselves. Whoever reads adds the batches that there are.
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+
+pub use self::counts::{Direction, Tally};
+use super::batch::Batch;
+use crate::runtime::per_process::PerProcess;
+use crate::transport::slice::Work;
+
+mod counts;
+
+/// Threads that free batches at once mostly find a lock of their own. Chosen: more are rare, and a look adds all of them up.
+const SHARD_COUNT: usize = 16;
+
+/// Tasks of batches that were freed. Each is made when it is first needed: an allocation of less than a KiB.
+static SHARDS: [PerProcess<Mutex<Tally>>; SHARD_COUNT] =
+    [const { PerProcess::new(|| Mutex::new(Tally::NONE)) }; SHARD_COUNT];
+
+/// Whose turn it is to be a new thread's.
+static NEXT: AtomicUsize = AtomicUsize::new(0);
+
+/// What was told last: no counter ever goes back, although a batch may be freed while all are added up.
+static TOLD: PerProcess<Mutex<Tally>> = PerProcess::new(|| Mutex::new(Tally::NONE));
+
+/// Calls `free` with what counts the ended tasks of the submit calls that it is given.
+pub fn freed<T>(free: impl FnOnce(&mut dyn FnMut(&Work)) -> T) -> T {
+    thread_local!(static SHARD: Cell<usize> = const { Cell::new(usize::MAX) });
+    let index = SHARD.with(|shard| {
+        if shard.get() == usize::MAX {
+            shard.set(NEXT.fetch_add(1, Ordering::Relaxed) % SHARD_COUNT);
+        }
+        shard.get()
+    });
+    free(&mut |work| {
+        let mut tally = SHARDS[index].get().lock();
+        work.ended(|end| tally.add(end));
+    })
+}
+
+/// The tasks that have ended so far; `batches` calls what it is given with every batch that was not freed.
+pub fn so_far(batches: impl FnOnce(&mut dyn FnMut(&Batch))) -> Tally {
+    let mut tally = Tally::NONE;
+    // The shards first: a batch that is freed meanwhile is missing, and seen the next time, instead of counted twice.
+    SHARDS.iter().for_each(|shard| tally.merge(&shard.get().lock()));
+    batches(&mut |batch| batch.works(|work| work.ended(|end| tally.add(end))));
+    let mut told = TOLD.get().lock();
+    tally.raise(&told);
+    told.clone_from(&tally);
+    tally
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,79 @@
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::error::{Class, Code, Error};
+use crate::observe::histogram::Histogram;
+use crate::transport::slice::{Op, Sink, Slice, Task};
+
+struct Nobody;
+
+impl Sink for Nobody {
+    fn task_ended(&self, _failed: bool) {}
+}
+
+fn tally_of(work: &Work) -> Tally {
+    let mut tally = Tally::NONE;
+    work.ended(|end| tally.add(end));
+    tally
+}
+
+/// Three WRITEs, of which one is done, one late and one under way; and a READ of two slices, of which one was sent twice.
+#[test]
+fn p18_tasks_are_counted_by_direction_size_latency_and_failure() {
+    let tasks = (0..4).map(|_| Task::default()).collect();
+    let work = Work::new(tasks, Some(Instant::now() + Duration::from_secs(9)), Arc::new(Nobody));
+    let done = Slice::new(&work, 0, Op::Write, 0, 0, 5000, None);
+    let late = Slice::new(&work, 1, Op::Write, 0, 0, 7, None);
+    let running = Slice::new(&work, 2, Op::Write, 0, 0, 9, None);
+    let halves = [0, 1].map(|at| Slice::new(&work, 3, Op::Read, at, at, 1 << 20, None));
+    assert_eq!(tally_of(&work), Tally::NONE, "nothing has ended");
+
+    let submitted = work.phases(0).unwrap().submitted_ns;
+    done.complete(submitted + 700_000);
+    late.fail(Error::new(Code::Socket, "late").transient(Class::Timeout));
+    let [first, second] = halves;
+    first.note_posted(submitted);
+    first.note_resent();
+    first.complete(submitted + 1000);
+    assert_eq!(tally_of(&work).read.requests, 0, "half a task");
+    second.complete(submitted + 60_000_000);
+
+    let tally = tally_of(&work);
+    let (read, write) = (&tally.read, &tally.write);
+    assert_eq!((write.requests, write.bytes, write.timeouts(), write.other_failures()), (2, 5000, 1, 0));
+    assert_eq!((read.requests, read.bytes, read.timeouts(), read.resent), (1, 2 << 20, 0, 1));
+    let filled =
+        |histogram: &Histogram| histogram.buckets().filter(|(_, count)| *count > 0).collect::<Vec<_>>();
+    assert_eq!(filled(&write.latency), [(1000, 1)]);
+    assert_eq!(filled(&write.size), [(16384, 1)]);
+    assert_eq!(filled(&read.latency), [(100_000, 1)]);
+    assert_eq!(filled(&read.size), [(4 << 20, 1)]);
+    running.discard();
+}
+
+#[test]
+fn p18_freed_batches_stay_counted_and_no_counter_falls() {
+    let before = so_far(|_| {}).write;
+    freed(|last| {
+        let work = Work::new(Box::from([Task::default()]), None, Arc::new(Nobody));
+        Slice::new(&work, 0, Op::Write, 0, 0, 64, None).complete(0);
+        last(&work);
+    });
+    let after = so_far(|_| {}).write;
+    // Other tests of this process free batches meanwhile.
+    assert!(after.requests > before.requests && after.bytes >= before.bytes + 64);
+    let told = so_far(|_| {});
+    assert!(told.write.requests >= after.requests);
+    // A batch that is freed between two looks at it may be missing in what was added up: what was told stays.
+    let mut short = Tally::NONE;
+    short.raise(&told);
+    assert_eq!(short, told);
+}
+
+#[test]
+fn names_of_classes_are_complete_and_differ() {
+    let numbers: std::collections::BTreeSet<usize> =
+        Class::NAMES.iter().map(|(class, _)| *class as usize).collect();
+    assert_eq!(numbers, (1..Class::COUNT).collect());
+}

@@ -1,0 +1,152 @@
+//! A small HTTP server on a thread of its own (`mte-metrics`) that only answers `GET`. What a stranger can ask for is bounded:
+//! so many connections at once, one request each, within a deadline.
+
+use std::convert::Infallible;
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{HeaderValue, ALLOW, CONTENT_TYPE};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::sync::{watch, Semaphore};
+use tokio::time::{interval_at, timeout, Instant};
+
+use crate::error::{Code, Error, Result};
+use crate::runtime::thread;
+
+/// Connections at once; more wait in the listener's backlog. Chosen: scrapers are few.
+const CONNECTIONS: usize = 16;
+/// For a whole connection. Chosen: longer than the 10 s after which Prometheus gives up by default.
+const LIMIT: Duration = Duration::from_secs(15);
+/// Pause after an accept that failed. Chosen: descriptors come back slowly.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// What a page says.
+pub struct Answer {
+    /// 200, or else 503.
+    pub ok: bool,
+    /// Of the body.
+    pub content_type: &'static str,
+    /// All of it.
+    pub body: String,
+}
+
+/// What is at a path; `None`: 404.
+type Pages = Box<dyn Fn(&str) -> Option<Answer> + Send>;
+
+/// Serves until it is dropped.
+pub struct Endpoint {
+    stop: watch::Sender<bool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Endpoint {
+    /// Serves `pages` on `listener`, if there is one, and calls `tick` once per `interval`.
+    pub fn start(
+        listener: Option<TcpListener>,
+        interval: Duration,
+        tick: Box<dyn Fn() + Send>,
+        pages: Pages,
+    ) -> Result<Self> {
+        let (stop, stopped) = watch::channel(false);
+        let failed = |error: std::io::Error| Error::io(Code::Socket, "no thread for metrics", &error);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .build()
+            .map_err(failed)?;
+        if let Some(listener) = &listener {
+            listener.set_nonblocking(true).map_err(failed)?;
+        }
+        let body = move || {
+            let tasks = tokio::task::LocalSet::new();
+            tasks.block_on(&runtime, async {
+                let mut stopped = stopped;
+                tokio::select! {
+                    _ = stopped.wait_for(|stop| *stop) => {}
+                    () = ticks(interval, tick) => {}
+                    () = serve(listener, pages.into()) => {}
+                }
+            });
+        };
+        Ok(Endpoint { stop, thread: Some(thread::spawn("mte-metrics", body, || ())?) })
+    }
+}
+
+impl Drop for Endpoint {
+    fn drop(&mut self) {
+        let _ = self.stop.send(true);
+        if let Some(thread) = self.thread.take() {
+            // The last engine may be destroyed by any thread, but not by this one: pages destroy nothing.
+            let _ = thread.join();
+        }
+    }
+}
+
+async fn ticks(interval: Duration, tick: Box<dyn Fn() + Send>) {
+    let mut clock = interval_at(Instant::now() + interval, interval);
+    loop {
+        clock.tick().await;
+        tick();
+    }
+}
+
+async fn serve(listener: Option<TcpListener>, pages: Rc<Pages>) {
+    let listener = match listener.map(tokio::net::TcpListener::from_std) {
+        Some(Ok(listener)) => listener,
+        Some(Err(error)) => {
+            tracing::error!("metrics are not served: {error}");
+            return std::future::pending().await;
+        }
+        None => return std::future::pending().await,
+    };
+    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        // Never closed.
+        let Ok(place) = room.clone().acquire_owned().await else { return };
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        };
+        let pages = pages.clone();
+        tokio::task::spawn_local(async move {
+            let answer = service_fn(|request| {
+                let response = respond(&request, &pages);
+                async move { Ok::<_, Infallible>(response) }
+            });
+            let connection = hyper::server::conn::http1::Builder::new()
+                .keep_alive(false)
+                .serve_connection(TokioIo::new(stream), answer);
+            // A reader's failure is the reader's business.
+            let _ = timeout(LIMIT, connection).await;
+            drop(place);
+        });
+    }
+}
+
+fn respond(request: &Request<Incoming>, pages: &Pages) -> Response<Full<Bytes>> {
+    let plain = |status, text: &str| {
+        let mut response = Response::new(Full::new(Bytes::copy_from_slice(text.as_bytes())));
+        *response.status_mut() = status;
+        response
+    };
+    if request.method() != Method::GET {
+        let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "use GET\n");
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
+        return response;
+    }
+    let Some(answer) = pages(request.uri().path()) else {
+        let text = "no such page; there are /metrics, /metrics/json, /metrics/summary and /health\n";
+        return plain(StatusCode::NOT_FOUND, text);
+    };
+    let status = if answer.ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let mut response = plain(status, &answer.body);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(answer.content_type));
+    response
+}
