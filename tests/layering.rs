@@ -26,6 +26,24 @@ const LAYERS: &[(&str, &[&str])] = &[
             "transport::report",
         ],
     ),
+    // What the program `mte` uses beside the C functions.
+    (
+        "tools",
+        &[
+            "config",
+            "engine",
+            "error",
+            "handshake::Client",
+            "host_port",
+            "memory::Range",
+            "metadata",
+            "observe::log",
+            "runtime::control",
+            "runtime::fork",
+            "segment_desc",
+            "transport::table",
+        ],
+    ),
     (
         "engine",
         &[

@@ -7,6 +7,7 @@ use super::segments::{never_opened, stripped, LOCAL_SEGMENT};
 use super::Engine;
 use crate::error::{Class, Code, Error, Result};
 use crate::runtime::aside;
+use crate::transport::table::PROTOCOLS;
 
 /// How long reading a descriptor to show it may take. Chosen: the default limit of a store's operation and of a connect.
 const SHOW_LIMIT: Duration = Duration::from_secs(5);
@@ -15,12 +16,16 @@ impl Engine {
     /// Whether the engine of this segment name answers on its handshake port, asked now; at most `MC_HANDSHAKE_CONNECT_TIMEOUT`
     /// is waited for the answer. `ERR_METADATA` if the name is unknown in the store, else as a handshake fails.
     pub fn probe_peer(&self, name: &str) -> Result<()> {
+        self.probe_within(name, self.config.connect_timeout)
+    }
+
+    /// As [`Engine::probe_peer`], but waits for `limit` at most.
+    pub fn probe_within(&self, name: &str, limit: Duration) -> Result<()> {
         let name = stripped(name)?;
         if name == self.local.name {
             return Ok(());
         }
         let (store, client, name) = (self.store.clone(), self.client.clone(), name.to_string());
-        let limit = self.config.connect_timeout;
         let peer = name.clone();
         self.ask(limit, peer, "a probe", async move {
             let address = store.rpc_address(&name).await?;
@@ -35,6 +40,14 @@ impl Engine {
         }
         let name = self.segments.name_of(id).ok_or_else(|| never_opened(id))?;
         self.probe_peer(&name)
+    }
+
+    /// The transport that a submit call to an open segment takes now. -1 for an id that is unknown and for the own one, -6 or -1
+    /// if none leads there.
+    pub fn transport_to(&self, id: i32) -> Result<&'static str> {
+        let segment = self.segment(id)?;
+        let way = self.way(&segment, &segment.known())?;
+        Ok(PROTOCOLS[way.row].name())
     }
 
     /// -1 for an id that is unknown: it was never opened, or removed.

@@ -65,6 +65,11 @@ pub fn survey_machine(devices: &str) -> Result<String> {
     Ok(text_of(&discovered(&Config::from_env().0, &caller_filter(devices))?))
 }
 
+/// The matrix that an engine created with `devices` would use with the settings of now, as JSON text, and where it comes from.
+pub fn of_machine(devices: &str) -> Result<(String, &'static str)> {
+    found(&Config::from_env().0, &caller_filter(devices)).map(|(matrix, origin)| (text_of(&matrix), origin))
+}
+
 /// Without rows an empty object; what shows links says null then, as upstream does.
 fn text_of(matrix: &Matrix) -> String {
     if matrix.rows().is_empty() {

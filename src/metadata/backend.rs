@@ -92,6 +92,12 @@ pub(super) trait Backend: Send + Sync + 'static {
     /// Reads a key. With `owned`, the version can be used to replace it; without, it may be any.
     fn get(&self, key: String, owned: bool) -> BoxFuture<'_, Result<Option<Entry>>>;
 
+    /// The keys that begin with `prefix`, in any order, some perhaps twice. `ERR_NOT_IMPLEMENTED` if the service cannot list.
+    fn list(&self, prefix: String) -> BoxFuture<'_, Result<Vec<String>>> {
+        let _ = prefix;
+        Box::pin(std::future::ready(Err(cannot_list(&format!("a store of kind {}", self.name())))))
+    }
+
     /// Writes a key if it is absent (`over` is `None`) or has the version given. Where the store can, the key expires
     /// unless [`Backend::keep`] or [`Backend::beat`] puts that off.
     fn put(&self, key: String, value: Arc<[u8]>, over: Option<Version>) -> BoxFuture<'_, Result<Put>>;
@@ -190,6 +196,14 @@ pub(super) fn late(limit: Duration) -> Error {
 /// A value over `most` bytes.
 pub(super) fn too_large(most: usize) -> Error {
     refused(format!("the answer is over {most} bytes (MC_METADATA_MAX_BYTES)"))
+}
+
+/// Why there is no list of segments of `store`.
+pub(super) fn cannot_list(store: &str) -> Error {
+    Error::new(
+        Code::NotImplemented,
+        format!("the segments of {store} cannot be listed; name the one to look at"),
+    )
 }
 
 /// A failure that may be over soon.

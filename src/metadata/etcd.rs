@@ -210,6 +210,17 @@ impl Etcd {
         }))
     }
 
+    async fn keys(&self, prefix: String) -> Result<Vec<String>> {
+        let most = self.most_bytes;
+        let options = etcd_client::GetOptions::new().with_prefix().with_keys_only();
+        let get = |c: Client| async move {
+            c.kv_client().max_decoding_message_size(most).get(prefix, Some(options)).await
+        };
+        let mut found = self.call("list", get).await?;
+        let keys = found.take_kvs().into_iter().map(|kv| kv.into_key_value().0);
+        Ok(keys.filter_map(|key| String::from_utf8(key).ok()).collect())
+    }
+
     async fn write(&self, key: String, value: Arc<[u8]>, over: Option<Version>) -> Result<Put> {
         let lease = self.lease().await?;
         let expected = match over {
@@ -243,6 +254,10 @@ impl Backend for Etcd {
 
     fn get(&self, key: String, _: bool) -> BoxFuture<'_, Result<Option<Entry>>> {
         Box::pin(self.read(key))
+    }
+
+    fn list(&self, prefix: String) -> BoxFuture<'_, Result<Vec<String>>> {
+        Box::pin(self.keys(prefix))
     }
 
     fn put(&self, key: String, value: Arc<[u8]>, over: Option<Version>) -> BoxFuture<'_, Result<Put>> {

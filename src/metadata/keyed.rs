@@ -116,11 +116,31 @@ impl Keyed {
     }
 
     async fn segment(&self, name: String) -> Result<(SegmentDesc, i64)> {
+        self.descriptor(name, decode).await
+    }
+
+    /// The descriptor of a segment as `read` reads it, and its revision.
+    async fn descriptor<T: Send + 'static>(
+        &self,
+        name: String,
+        read: fn(&[u8]) -> Result<T>,
+    ) -> Result<(T, i64)> {
         let key = self.keys.segment(&name);
         let entry = self.read(&key, &format!("the descriptor of '{name}'")).await?;
         let revision = entry.version.revision();
-        let decoded = aside::run(entry.value.len(), move || decode(&entry.value)).await;
+        let decoded = aside::run(entry.value.len(), move || read(&entry.value)).await;
         Ok((decoded.map_err(|e| e.context(format_args!("key '{key}'")).peer(name))?, revision))
+    }
+
+    async fn names(&self) -> Result<Vec<String>> {
+        let prefix = self.keys.segments();
+        let listed = self.patience.bear(|| self.backend.list(prefix.clone())).await?;
+        let names = listed.iter().filter_map(|key| key.strip_prefix(&prefix));
+        // What has a slash is a key of a cluster that is called as the key space.
+        let mut names: Vec<String> = names.filter(|name| !name.contains('/')).map(String::from).collect();
+        names.sort_unstable();
+        names.dedup();
+        Ok(names)
     }
 
     async fn address(&self, server: String) -> Result<HostPort> {
@@ -165,6 +185,15 @@ impl Store for Keyed {
 
     fn get_at(&self, segment: &str) -> BoxFuture<'_, Result<(SegmentDesc, i64)>> {
         Box::pin(self.segment(segment.to_string()))
+    }
+
+    fn document(&self, segment: &str) -> BoxFuture<'_, Result<Value>> {
+        let name = segment.to_string();
+        Box::pin(async move { self.descriptor(name, json::parse).await.map(|(value, _)| value) })
+    }
+
+    fn list(&self) -> BoxFuture<'_, Result<Vec<String>>> {
+        Box::pin(self.names())
     }
 
     fn place(&self, segment: &str) -> String {

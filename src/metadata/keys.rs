@@ -17,6 +17,11 @@ impl Keys {
         Keys { prefix: format!("mooncake/{cluster}{slash}") }
     }
 
+    /// What the keys of descriptors begin with, those of key spaces of their own left out.
+    pub(super) fn segments(&self) -> String {
+        format!("{}ram/", self.prefix)
+    }
+
     /// The key of a segment's descriptor. Names with a slash address key spaces of their own.
     pub(super) fn segment(&self, name: &str) -> String {
         let space = if name.contains('/') { "" } else { "ram/" };

@@ -30,6 +30,12 @@ impl P2p {
     }
 
     async fn fetch(&self, segment: String) -> Result<SegmentDesc> {
+        let address = host_port::parse(&segment, self.default_port);
+        SegmentDesc::decode(self.reply(segment).await?)
+            .map_err(|e| e.context(format_args!("descriptor of {address}")).peer(address.to_string()))
+    }
+
+    async fn reply(&self, segment: String) -> Result<Value> {
         let mut own = (self.own)();
         match &mut own {
             Value::Null => return Err(Error::invalid("install a transport first")),
@@ -43,8 +49,7 @@ impl P2p {
             let text = format!("peer {address} has no transport installed yet; open the segment later");
             return Err(Error::new(Code::Metadata, text).peer(address.to_string()));
         }
-        SegmentDesc::decode(reply)
-            .map_err(|e| e.context(format_args!("descriptor of {address}")).peer(address.to_string()))
+        Ok(reply)
     }
 }
 
@@ -55,6 +60,10 @@ impl Store for P2p {
 
     fn get(&self, segment: &str) -> BoxFuture<'_, Result<SegmentDesc>> {
         Box::pin(self.fetch(segment.to_string()))
+    }
+
+    fn document(&self, segment: &str) -> BoxFuture<'_, Result<Value>> {
+        Box::pin(self.reply(segment.to_string()))
     }
 
     fn place(&self, segment: &str) -> String {

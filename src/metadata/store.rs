@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::backend::cannot_list;
 pub use super::backend::Watch;
 use crate::error::Result;
 use crate::host_port::HostPort;
@@ -43,6 +44,18 @@ pub trait Store: Send + Sync {
 
     /// The current descriptor of `segment`, never cached. `ERR_METADATA` if there is none.
     fn get(&self, segment: &str) -> BoxFuture<'_, Result<SegmentDesc>>;
+
+    /// The same as its owner wrote it, time stamp included.
+    fn document(&self, segment: &str) -> BoxFuture<'_, Result<Value>> {
+        let got = self.get(segment);
+        Box::pin(async move { got.await.map(SegmentDesc::encode) })
+    }
+
+    /// The names of all segments that are published, sorted; those of key spaces of their own, which have a slash, left out.
+    /// `ERR_NOT_IMPLEMENTED` where the store cannot list.
+    fn list(&self) -> BoxFuture<'_, Result<Vec<String>>> {
+        Box::pin(std::future::ready(Err(cannot_list("peers without a store"))))
+    }
 
     /// Where the descriptor of `segment` stands, for messages.
     fn place(&self, segment: &str) -> String;

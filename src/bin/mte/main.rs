@@ -1,10 +1,16 @@
 //! `mte`: tools around the transfer engine.
 
+mod answer;
+mod explain;
 mod metadata_server;
+mod ping;
+mod segments;
+mod topology;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use transfer_engine::tools::{Code, Error};
 
 #[derive(Parser)]
 #[command(name = "mte", version, about = "Tools around the transfer engine")]
@@ -15,17 +21,41 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Says what an error code means and what to do about it
+    Explain(explain::Arguments),
     /// Serves the HTTP metadata store: engines are given http://HOST:PORT/metadata
     MetadataServer(metadata_server::Arguments),
+    /// Asks a peer whether it answers, and how fast; reads from it, never writes
+    Ping(ping::Arguments),
+    /// Shows the segments of a metadata store, and which of them live
+    Segments(segments::Arguments),
+    /// Shows which NICs of this machine are near which memory
+    Topology(topology::Arguments),
 }
 
 fn main() -> ExitCode {
-    let Command::MetadataServer(arguments) = Arguments::parse().command;
-    match metadata_server::run(arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("mte: {error}");
+    let arguments = Arguments::parse();
+    if std::env::var_os("MC_LOG_LEVEL").is_none() {
+        // What the library does is not what was asked for; what it warns of is told.
+        std::env::set_var("MC_LOG_LEVEL", "WARNING");
+    }
+    let done = match arguments.command {
+        Command::Explain(arguments) => explain::run(arguments),
+        Command::MetadataServer(arguments) => {
+            metadata_server::run(arguments).map(|()| ExitCode::SUCCESS).map_err(Into::into)
+        }
+        Command::Ping(arguments) => ping::run(arguments),
+        Command::Segments(arguments) => segments::run(arguments),
+        Command::Topology(arguments) => topology::run(arguments),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("mte: {error}");
+        // A store or a name that cannot be, which the command line gave.
+        let is_usage = error.downcast_ref::<Error>().is_some_and(|e| e.code() == Code::InvalidArgument);
+        if is_usage {
+            ExitCode::from(2)
+        } else {
             ExitCode::FAILURE
         }
-    }
+    })
 }

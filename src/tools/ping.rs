@@ -1,0 +1,122 @@
+//! A small engine that asks a peer whether it lives, and reads from its memory. It never writes to the peer.
+
+use std::net::{ToSocketAddrs, UdpSocket};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::settings::settings;
+use crate::engine::submit::Request;
+use crate::engine::{Engine, Wanted};
+use crate::error::{Error, Result};
+use crate::host_port::{self, HostPort};
+use crate::memory::Range;
+use crate::metadata;
+use crate::transport::table::PROTOCOLS;
+
+/// Most bytes of one READ. Chosen: a page, which all transports move in one piece.
+const READ_BYTES: u64 = 4096;
+/// Opcode of READ.
+const READ: i32 = 0;
+
+/// An engine and the segment that it asks; destroyed when it is dropped. In a store it has a name of its own meanwhile.
+pub struct Pinger {
+    engine: Arc<Engine>,
+    segment: String,
+    limit: Duration,
+    /// Address of the memory that is read into.
+    memory: u64,
+    /// Id of the segment once it is open.
+    id: Option<i32>,
+}
+
+/// What one round has found.
+#[derive(Debug, Default)]
+pub struct Round {
+    /// The handshake port answered after this time; with a store, the question for its address included.
+    pub handshake: Option<Duration>,
+    /// A READ of so many bytes took so long; `None` also where there is no buffer.
+    pub read: Option<(u64, Duration)>,
+    /// The transport that was used, or would have been.
+    pub transport: Option<&'static str>,
+    /// Why the round failed.
+    pub fault: Option<Error>,
+}
+
+impl Pinger {
+    /// Makes the engine, with the transports that suit this machine and the one that needs no NIC. What is asked has `limit` for
+    /// each answer.
+    pub fn new(connection: &str, segment: &str, limit: Duration) -> Result<Self> {
+        let port = settings().handshake_port;
+        let name = if metadata::is_peer_to_peer(connection) {
+            near(&host_port::parse(segment.trim_start_matches('/'), port))
+        } else {
+            let mut random = [0; 8];
+            getrandom::fill(&mut random).map_err(|e| Error::invalid(format!("no random numbers: {e}")))?;
+            format!("mte-ping-{:016x}", u64::from_ne_bytes(random))
+        };
+        let engine = Engine::create_with(connection, &name, Wanted::Suitable, "")?;
+        // From here on it is destroyed on failure.
+        let mut pinger = Pinger { engine, segment: segment.into(), limit, memory: 0, id: None };
+        let engine = &pinger.engine;
+        if let Some(plain) = PROTOCOLS.iter().find(|row| !row.is_extension() && !row.needs_nics()) {
+            engine.install_transport(plain.name(), None)?;
+        }
+        pinger.memory = engine.allocate_shared(READ_BYTES, 0, -1)?;
+        engine.register(&[Range { addr: pinger.memory, len: READ_BYTES }], "*", false)?;
+        Ok(pinger)
+    }
+
+    /// One round: a handshake, then a READ from the first buffer if there is one.
+    pub fn round(&mut self) -> Round {
+        let mut round = Round::default();
+        round.fault = self.ask(&mut round).err();
+        round
+    }
+
+    fn ask(&mut self, round: &mut Round) -> Result<()> {
+        let begun = Instant::now();
+        self.engine.probe_within(&self.segment, self.limit)?;
+        round.handshake = Some(begun.elapsed());
+        let id = match self.id {
+            Some(id) => id,
+            None => *self.id.insert(self.engine.open_segment(&self.segment)?),
+        };
+        let mut first = None;
+        self.engine.segment_buffers(id, |addr, len, _| {
+            first.get_or_insert((addr, len));
+        })?;
+        let transport = self.engine.transport_to(id)?;
+        round.transport = Some(transport);
+        let Some((offset, len)) = first else { return Ok(()) };
+        let len = len.min(READ_BYTES);
+        let request = Request { opcode: READ, source: self.memory, target: id, offset, len };
+        let begun = Instant::now();
+        let read = self.engine.transfer(1, 0, |_| request, None, Some(self.limit));
+        read.map_err(|e| e.context(format!("READ of {len} bytes over {transport}")))?;
+        round.read = Some((len, begun.elapsed()));
+        Ok(())
+    }
+}
+
+impl Drop for Pinger {
+    fn drop(&mut self) {
+        self.engine.destroy();
+    }
+}
+
+/// The address of this machine that leads to `peer`, as far as it is known without asking anybody but the resolver.
+fn near(peer: &HostPort) -> String {
+    let own = || {
+        let peer = (peer.host.as_str(), peer.port).to_socket_addrs().ok()?.next()?;
+        let any = if peer.is_ipv6() { "[::]:0" } else { "0.0.0.0:0" };
+        let socket = UdpSocket::bind(any).ok()?;
+        // Sends nothing: it only has the kernel look for a route.
+        socket.connect(peer).ok()?;
+        Some(socket.local_addr().ok()?.ip())
+    };
+    match own() {
+        Some(std::net::IpAddr::V6(address)) => format!("[{address}]"),
+        Some(address) => address.to_string(),
+        None => "127.0.0.1".into(),
+    }
+}
