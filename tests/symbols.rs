@@ -38,7 +38,7 @@ const API: [&str; 27] = [
 ];
 
 /// The functions of `transfer_engine_ext.h`.
-const EXTENSIONS: [&str; 31] = [
+const EXTENSIONS: [&str; 32] = [
     "checkSegmentStatus",
     "getBatchTransferStatus",
     "getRpcPort",
