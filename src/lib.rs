@@ -76,6 +76,9 @@ pub mod topology;
 #[cfg(feature = "internals")]
 pub mod transport;
 
+#[doc(hidden)]
+pub mod doctor;
+
 /// Descriptors that this process may have open at once.
 pub use runtime::descriptors::limit as descriptor_limit;
 
