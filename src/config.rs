@@ -2,12 +2,14 @@
 //! Nothing else in the library reads the environment. A bad value keeps the default
 //! and gives one warning.
 
+mod names;
 mod parse;
 mod unused;
 
 use std::ffi::OsString;
 use std::time::Duration;
 
+pub use names::Stranger;
 use parse::*;
 use unused::UNUSED;
 
@@ -41,6 +43,9 @@ macro_rules! config {
         pub const ROWS: &[Row] = &[
             $(Row { name: $name, default: $shown, meaning: $meaning },)*
         ];
+
+        /// Older names of variables, which are read where the newer one is unset.
+        const OLD_NAMES: &[&str] = &[$($($old,)?)*];
 
         impl Config {
             /// Reads every row through `lookup`; the second value is the warnings.
@@ -307,6 +312,20 @@ impl Config {
     /// The settings that this process's environment asks for, and the warnings.
     pub fn from_env() -> (Self, Vec<String>) {
         Self::read(|name| std::env::var_os(name))
+    }
+
+    /// Variables of this process's environment that look like settings and that nothing here reads.
+    pub fn strangers() -> Vec<Stranger> {
+        let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+        let settings: Vec<&'static str> = ROWS.iter().map(|row| row.name).collect();
+        names::strangers(names, &settings, OLD_NAMES)
+    }
+
+    /// How many settings this process's environment has, those without effect included.
+    pub fn count_set() -> usize {
+        let names = ROWS.iter().map(|row| row.name).chain(OLD_NAMES.iter().copied());
+        let names = names.chain(UNUSED.iter().map(|(name, _)| *name));
+        names.filter(|name| std::env::var_os(name).is_some()).count()
     }
 
     /// Keeps peers from taking the descriptors that the host needs: of `limit`, which the process has, a half stays with

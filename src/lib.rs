@@ -77,6 +77,8 @@ pub mod topology;
 pub mod transport;
 
 #[doc(hidden)]
+pub mod doctor;
+#[doc(hidden)]
 pub mod tools;
 
 /// Descriptors that this process may have open at once.

@@ -74,6 +74,20 @@ const LAYERS: &[(&str, &[&str])] = &[
             "segment_desc",
         ],
     ),
+    // Looks at a machine for an operator, through what an engine there would look at.
+    (
+        "doctor",
+        &[
+            "transport::rdma::gid_table",
+            "transport::rdma::verbs",
+            "metadata",
+            "topology",
+            "runtime",
+            "config",
+            "error",
+            "host_port",
+        ],
+    ),
     // The one place that names every transport.
     ("transport::table", &["transport", "config", "error"]),
     (
@@ -215,6 +229,7 @@ const NAMERS: &[(&str, &str)] = &[
     ("config/unused.rs", "settings of upstream that name theirs"),
     ("error/codes.rs", "what upstream's codes mean"),
     ("ffi/types.rs", "upstream's structs"),
+    ("doctor/", "what an operator is told of each"),
     ("engine/reports.rs", "upstream's words for an empty list"),
     ("topology/discover.rs", "the devices of the kernel's class are called so"),
     ("runtime/ports.rs", "the protocol of a socket"),

@@ -113,6 +113,11 @@ pub(super) trait Backend: Send + Sync + 'static {
         Box::pin(std::future::ready(Ok(())))
     }
 
+    /// What the service's clock showed at its last answer, as seconds since 1970, if it tells.
+    fn clock_secs(&self) -> Option<u64> {
+        None
+    }
+
     /// What the backend does by itself, until it is dropped.
     fn upkeep(self: Arc<Self>) -> BoxFuture<'static, ()> {
         Box::pin(std::future::pending())

@@ -4,17 +4,18 @@
 mod connection;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Bytes;
-use hyper::header::{HeaderValue, ACCEPT, AUTHORIZATION, CONTENT_TYPE};
+use hyper::header::{HeaderValue, ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE};
 use hyper::{Method, Request, StatusCode};
 use parking_lot::Mutex;
 
 use super::backend::{late, refused, too_large, unreachable, Backend, Entry, Put, Version};
+use super::http_date;
 use super::keyed::Keyed;
 use super::keys::percent_encoded;
 use super::store::{Own, Store};
@@ -43,6 +44,7 @@ pub(super) fn open(connection: &str, config: &Config, own: Own) -> Result<Arc<dy
         most_bytes: config.metadata_max_bytes,
         ttl_secs: config.metadata_ttl.as_secs(),
         expires: AtomicBool::new(false),
+        clock_secs: AtomicU64::new(0),
         verified: Mutex::default(),
     };
     Ok(Arc::new(Keyed::new(Arc::new(backend), 1, config, own)))
@@ -72,6 +74,8 @@ struct Http {
     ttl_secs: u64,
     /// The server lets keys expire when it is asked to.
     expires: AtomicBool,
+    /// Its clock at the last answer, seconds since 1970; 0: it does not tell.
+    clock_secs: AtomicU64,
     /// When each own key was last seen to be ours.
     verified: Mutex<HashMap<String, Instant>>,
 }
@@ -111,6 +115,8 @@ impl Http {
         if parts.headers.contains_key(EXPIRE_HEADER) {
             self.expires.store(true, Relaxed);
         }
+        let date = parts.headers.get(DATE).and_then(|date| http_date::parse(date.to_str().ok()?));
+        self.clock_secs.store(date.unwrap_or(0), Relaxed);
         let body = Limited::new(body, self.most_bytes).collect().await;
         let body = body.map_err(|e| match e.is::<LengthLimitError>() {
             true => too_large(self.most_bytes),
@@ -214,6 +220,10 @@ impl Backend for Http {
 
     fn ends_in_newline(&self) -> bool {
         false
+    }
+
+    fn clock_secs(&self) -> Option<u64> {
+        Some(self.clock_secs.load(Relaxed)).filter(|secs| *secs != 0)
     }
 
     fn get(&self, key: String, _: bool) -> BoxFuture<'_, Result<Option<Entry>>> {

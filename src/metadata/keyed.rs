@@ -222,6 +222,10 @@ impl Store for Keyed {
         Box::pin(self.withdraw(self.keys.rpc(server_name)))
     }
 
+    fn clock_secs(&self) -> Option<u64> {
+        self.backend.clock_secs()
+    }
+
     fn upkeep(self: Arc<Self>) -> BoxFuture<'static, ()> {
         Box::pin(async move {
             let backend = self.backend.clone();

@@ -5,6 +5,7 @@ mod backend;
 #[cfg(feature = "etcd")]
 mod etcd;
 mod http;
+mod http_date;
 mod keyed;
 mod keys;
 pub mod p2p;

@@ -82,6 +82,11 @@ pub trait Store: Send + Sync {
     /// Removes the handshake address of `server_name` if this engine published it.
     fn remove_rpc_address(&self, server_name: &str) -> BoxFuture<'_, Result<()>>;
 
+    /// What the store's clock showed at its last answer, as seconds since 1970, if it tells.
+    fn clock_secs(&self) -> Option<u64> {
+        None
+    }
+
     /// What the store does by itself: looks after what was published, hears of changes. Runs until it is dropped.
     fn upkeep(self: Arc<Self>) -> BoxFuture<'static, ()> {
         Box::pin(std::future::ready(()))

@@ -1,6 +1,7 @@
 //! `mte`: tools around the transfer engine.
 
 mod answer;
+mod doctor;
 mod explain;
 mod metadata_server;
 mod ping;
@@ -21,6 +22,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Looks for what would keep an engine on this machine from working; status 1: a fault, 3: warnings only
+    Doctor(doctor::Arguments),
     /// Says what an error code means and what to do about it
     Explain(explain::Arguments),
     /// Serves the HTTP metadata store: engines are given http://HOST:PORT/metadata
@@ -35,11 +38,14 @@ enum Command {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if std::env::var_os("MC_LOG_LEVEL").is_none() {
+    // The doctor tells what is set, and logs nothing.
+    let logs = !matches!(arguments.command, Command::Doctor(_));
+    if logs && std::env::var_os("MC_LOG_LEVEL").is_none() {
         // What the library does is not what was asked for; what it warns of is told.
         std::env::set_var("MC_LOG_LEVEL", "WARNING");
     }
     let done = match arguments.command {
+        Command::Doctor(arguments) => Ok(doctor::run(arguments)),
         Command::Explain(arguments) => explain::run(arguments),
         Command::MetadataServer(arguments) => {
             metadata_server::run(arguments).map(|()| ExitCode::SUCCESS).map_err(Into::into)

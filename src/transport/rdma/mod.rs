@@ -18,6 +18,7 @@ mod flight;
 pub mod fuzz;
 mod gid;
 mod gid_choice;
+pub mod gid_table;
 mod inbox;
 mod judge;
 mod link;

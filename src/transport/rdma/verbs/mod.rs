@@ -25,7 +25,7 @@ pub use devices::device_names;
 pub use event::AsyncEvent;
 pub use library::load;
 pub use memory::{Access, Mr, Pd};
-pub use port::{GidEntry, GidKind, Port, PortState};
+pub use port::{sysfs_gid, GidEntry, GidKind, Port, PortState};
 pub use qp::{Caps, Path, Qp};
 pub use recv::Receiver;
 pub use wc::{wc_status_text, Wc};

@@ -3,7 +3,8 @@
 #![allow(unsafe_code)]
 
 use std::ffi::CString;
-use std::path::PathBuf;
+use std::net::Ipv6Addr;
+use std::path::{Path, PathBuf};
 
 use rdma_sys::{ibv_mtu, ibv_port_attr};
 
@@ -174,6 +175,13 @@ impl PortFolder {
         let ndev_ifindex = ndev.map_or(0, |name| unsafe { libc::if_nametoindex(name.as_ptr()) });
         (gid != [0; 16]).then_some(GidEntry { gid, kind, ndev_ifindex })
     }
+}
+
+/// Entry `index` of a port's GID table as the port's folder in sysfs shows it; `None` if it is empty. Opens no device.
+pub fn sysfs_gid(folder: &Path, index: u32, is_infiniband: bool) -> Option<GidEntry> {
+    let folder = PortFolder(folder.into());
+    let gid = folder.line(&format!("gids/{index}"))?.parse::<Ipv6Addr>().ok()?;
+    folder.gid_entry(gid.octets(), index, is_infiniband)
 }
 
 /// `400 Gb/sec (4X NDR)`.

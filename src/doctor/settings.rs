@@ -1,0 +1,189 @@
+//! The environment: settings that are misspelt, out of range or without effect, files that they name, and times that do not fit
+//! each other.
+
+use std::time::Duration;
+
+use super::finding::Finding;
+use crate::config::{Config, Stranger};
+
+const CHECK: &str = "settings";
+
+/// What the environment has.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Settings {
+    /// Settings that are set.
+    pub count: usize,
+    /// What the library says of their values.
+    pub warnings: Vec<String>,
+    /// Names that nothing reads.
+    pub strangers: Vec<Stranger>,
+}
+
+impl Settings {
+    pub(super) fn read(warnings: Vec<String>) -> Self {
+        Settings { count: Config::count_set(), warnings, strangers: Config::strangers() }
+    }
+}
+
+pub(super) fn findings(settings: &Settings, config: &Config) -> Vec<Finding> {
+    let mut found: Vec<Finding> = settings.warnings.iter().map(|warning| of_warning(warning)).collect();
+    found.extend(settings.strangers.iter().map(stranger));
+    found.extend(missing_files(config));
+    found.extend(times(config));
+    if found.is_empty() {
+        found.push(Finding::ok(CHECK, format!("{} set, all of them are read", settings.count)));
+    }
+    found
+}
+
+fn of_warning(warning: &str) -> Finding {
+    let remedy = match warning.contains(" has no effect") {
+        true => "unset it, because nothing reads it here",
+        false => "correct or unset it; docs/src/settings.md has the table",
+    };
+    Finding::warning(CHECK, warning, remedy)
+}
+
+fn stranger(stranger: &Stranger) -> Finding {
+    let seen = format!("{} is set, and no setting has that name", stranger.name);
+    let remedy = match stranger.meant {
+        Some(meant) => format!("did you mean {meant}?"),
+        None => "correct the name, or unset it if no other program reads it".into(),
+    };
+    Finding::warning(CHECK, seen, remedy)
+}
+
+/// Files and folders that settings name and that are not there.
+fn missing_files(config: &Config) -> Vec<Finding> {
+    let named = [
+        ("MC_CUSTOM_TOPO_JSON", &config.custom_topo_json),
+        ("MC_METADATA_CA_FILE", &config.metadata_ca_file),
+        ("MC_METADATA_CERT_FILE", &config.metadata_cert_file),
+        ("MC_METADATA_KEY_FILE", &config.metadata_key_file),
+        ("MC_LOG_DIR", &config.log_dir),
+    ];
+    let missing = named.into_iter().filter_map(|(name, path)| {
+        let path = path.as_ref()?;
+        let error = std::fs::metadata(path).err()?;
+        let remedy = format!("correct {name}, or create what it names");
+        Some(Finding::fault(CHECK, format!("{name}={path}: {error}"), remedy))
+    });
+    missing.collect()
+}
+
+/// A time that makes another one useless.
+struct Pair {
+    short: (&'static str, Duration),
+    long: (&'static str, Duration),
+    /// What happens if the first is not below the second.
+    effect: &'static str,
+}
+
+/// Pairs of times whose order matters. Defaults are in order.
+fn times(config: &Config) -> Vec<Finding> {
+    let connect = ("MC_HANDSHAKE_CONNECT_TIMEOUT", config.connect_timeout);
+    let exchange = ("MC_HANDSHAKE_TIMEOUT", config.handshake_timeout);
+    let stall = ("MC_RDMA_STALL_TIMEOUT_MS", config.rdma_stall_timeout);
+    let task = ("MC_RDMA_TASK_TIMEOUT_SEC", config.rdma_task_timeout);
+    let liveness = ("MC_TCP_LIVENESS_SEC", config.tcp_liveness);
+    let status = ("MC_TCP_STATUS_TIMEOUT_SEC", config.tcp_status_timeout);
+    let store = ("MC_METADATA_TIMEOUT_MS", config.metadata_timeout);
+    let life = ("MC_METADATA_TTL_SEC", config.metadata_ttl);
+    let slice = config.slice_timeout.map(|slice| ("MC_SLICE_TIMEOUT", slice));
+    let mut pairs = vec![
+        Pair { short: connect, long: exchange, effect: "a handshake ends before its connection may" },
+        Pair {
+            short: liveness,
+            long: status,
+            effect: "a request fails before its peer was asked whether it lives",
+        },
+        Pair { short: store, long: life, effect: "one slow operation of the store loses the engine's keys" },
+    ];
+    match slice {
+        None => pairs.push(Pair {
+            short: stall,
+            long: task,
+            effect: "a request fails before another NIC is tried",
+        }),
+        Some(slice) => pairs.extend([
+            Pair {
+                short: connect,
+                long: slice,
+                effect: "a first transfer fails before its handshake may end",
+            },
+            Pair { short: stall, long: slice, effect: "a request fails before another NIC is tried" },
+        ]),
+    }
+    let wrong = pairs.into_iter().filter(|pair| pair.short.1 >= pair.long.1);
+    let finding = |Pair { short, long, effect }| {
+        let seen = format!("{} is {} s, and {} {} s: {effect}", long.0, secs(long.1), short.0, secs(short.1));
+        Finding::warning("time-outs", seen, format!("raise {}, or lower {}", long.0, short.0))
+    };
+    wrong.map(finding).collect()
+}
+
+fn secs(time: Duration) -> f64 {
+    time.as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::finding::Level;
+    use super::*;
+
+    #[test]
+    fn settings_that_are_read_are_counted() {
+        let settings = Settings { count: 3, ..Settings::default() };
+        let found = findings(&settings, &Config::default());
+        assert!(found.len() == 1 && found[0].level == Level::Ok && found[0].seen.starts_with("3 set"));
+    }
+
+    #[test]
+    fn what_the_library_warns_of_is_a_warning() {
+        let lookup = |name: &str| match name {
+            "MC_IB_PORT" => Some("0".into()),
+            "MC_USE_TENT" => Some("1".into()),
+            _ => None,
+        };
+        let (config, warnings) = Config::read(lookup);
+        let found = findings(&Settings { warnings, ..Settings::default() }, &config);
+        assert_eq!(found.len(), 2);
+        assert!(found.iter().all(|finding| finding.level == Level::Warning));
+        assert!(found
+            .iter()
+            .any(|it| it.seen.starts_with("MC_USE_TENT") && it.remedy.starts_with("unset it")));
+    }
+
+    #[test]
+    fn a_misspelt_name_is_a_warning_with_the_right_one() {
+        let stranger = |meant| Stranger { name: "MC_X".into(), meant };
+        let strangers = vec![stranger(Some("MC_Y")), stranger(None)];
+        let found = findings(&Settings { strangers, ..Settings::default() }, &Config::default());
+        assert_eq!(found[0].remedy, "did you mean MC_Y?");
+        assert!(found.len() == 2 && found.iter().all(|finding| finding.level == Level::Warning));
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_a_fault() {
+        let config = Config { metadata_ca_file: Some("/nonexistent/ca.pem".into()), ..Config::default() };
+        let found = missing_files(&config);
+        assert!(found.len() == 1 && found[0].level == Level::Fault && found[0].seen.contains("ca.pem"));
+    }
+
+    #[test]
+    fn times_that_do_not_fit_are_told_and_the_defaults_fit() {
+        let base = Config::default();
+        let s = Duration::from_secs;
+        assert!(times(&base).is_empty(), "{:?}", times(&base));
+        for (config, name) in [
+            (Config { slice_timeout: Some(s(4)), ..base.clone() }, "MC_HANDSHAKE_CONNECT_TIMEOUT"),
+            (Config { handshake_timeout: s(2), ..base.clone() }, "MC_HANDSHAKE_TIMEOUT"),
+            (Config { rdma_task_timeout: s(3), ..base.clone() }, "MC_RDMA_STALL_TIMEOUT_MS"),
+            (Config { tcp_status_timeout: s(2), ..base.clone() }, "MC_TCP_LIVENESS_SEC"),
+            (Config { metadata_ttl: s(4), ..base.clone() }, "MC_METADATA_TIMEOUT_MS"),
+        ] {
+            let found = times(&config);
+            assert!(found.len() == 1 && found[0].seen.contains(name), "{found:?}");
+        }
+    }
+}
