@@ -134,6 +134,31 @@ typedef struct mte_task_report mte_task_report_t;
 #define MTE_METRICS_SUMMARY 2
 
 /**
+ * What is of use only to whoever looks for a fault.
+ */
+#define MTE_LOG_TRACE 0
+
+/**
+ * What an engine lives through: it is created, destroyed, reached.
+ */
+#define MTE_LOG_INFO 1
+
+/**
+ * Fall-backs, and settings that are ignored.
+ */
+#define MTE_LOG_WARNING 2
+
+/**
+ * Failures.
+ */
+#define MTE_LOG_ERROR 3
+
+/**
+ * Takes a line: its level, MTE_LOG_*, and its text, which is valid until the return.
+ */
+typedef void (*mte_log_callback)(int level, const char *text, void *user);
+
+/**
  * Why a task failed.
  */
 struct mte_task_error_info {
@@ -564,6 +589,15 @@ int mte_free_shared(transfer_engine_t engine,
 int mte_metrics(int form,
                 char *buf,
                 size_t *len);
+
+/**
+ * Gives the log lines of this process to callback instead of standard error or MC_LOG_DIR; NULL: takes that back. Those that
+ * MC_LOG_LEVEL admits when the first engine is created. Called on any thread of the library or the program, by several at once;
+ * it must return soon, must not throw, and may call other functions of this library, whose own lines are lost meanwhile. When
+ * this returns, the callback before is not called any more. A child of fork has none. 0; -1 from inside of a callback.
+ */
+int mte_set_log_callback(mte_log_callback callback,
+                         void *user);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -132,6 +132,7 @@ programs! {
     a_segment_that_is_opened_again_leads_to_the_new_engine: "restarts";
     freed_batches_and_engines_leave_nothing_behind: "lifetimes";
     only_who_is_proven_to_be_on_this_host_is_reached_through_memory: "shm";
+    the_hosts_logger_gets_the_lines: "log";
     p18_what_tasks_did_is_counted_and_told: "metrics";
     only_what_is_proven_to_be_the_peers_is_taken_for_its_shared_memory: "posix_shm";
 }

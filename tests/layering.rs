@@ -20,6 +20,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "error",
             "handshake::Notification",
             "memory::Range",
+            "observe::sink",
             "runtime::headroom",
             "runtime::per_process",
             "runtime::signals",

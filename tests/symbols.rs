@@ -38,7 +38,7 @@ const API: [&str; 27] = [
 ];
 
 /// The functions of `transfer_engine_ext.h`.
-const EXTENSIONS: [&str; 32] = [
+const EXTENSIONS: [&str; 33] = [
     "checkSegmentStatus",
     "getBatchTransferStatus",
     "getRpcPort",
@@ -59,6 +59,7 @@ const EXTENSIONS: [&str; 32] = [
     "mte_probe_peer",
     "mte_segment_buffers",
     "mte_segment_descriptor",
+    "mte_set_log_callback",
     "mte_strerror",
     "mte_submit_arrays",
     "mte_submit_pages",

@@ -73,3 +73,24 @@ pub(super) fn log_level(text: &str) -> Parsed<LogLevel> {
 pub(super) fn secret(text: &str) -> Parsed<Option<Secret>> {
     Ok((!text.is_empty()).then(|| Secret(text.to_string())))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_have_their_names() {
+        let levels = [LogLevel::Trace, LogLevel::Info, LogLevel::Warning, LogLevel::Error];
+        for (name, level) in ["TRACE", "INFO", "WARNING", "ERROR"].into_iter().zip(levels) {
+            assert_eq!(log_level(name), Ok(level));
+        }
+        assert!(["info", "", "DEBUG"].iter().all(|name| log_level(name).is_err()));
+    }
+
+    #[test]
+    fn a_time_for_slices_may_be_none() {
+        assert_eq!(slice_timeout(" -1 "), Ok(None));
+        assert_eq!(slice_timeout("3"), Ok(Some(Duration::from_secs(3))));
+        assert!(slice_timeout("0").is_err() && slice_timeout("65536").is_err());
+    }
+}

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
+use self::counts::Counter;
 pub use self::counts::{Direction, Tally};
 use super::batch::Batch;
 use crate::runtime::per_process::PerProcess;
@@ -39,7 +40,8 @@ pub fn freed<T>(free: impl FnOnce(&mut dyn FnMut(&Work)) -> T) -> T {
     });
     free(&mut |work| {
         let mut tally = SHARDS[index].get().lock();
-        work.ended(|end| tally.add(end));
+        let mut counter = Counter::new(&mut tally);
+        work.ended(|end| counter.add(end));
     })
 }
 
@@ -48,7 +50,9 @@ pub fn so_far(batches: impl FnOnce(&mut dyn FnMut(&Batch))) -> Tally {
     let mut tally = Tally::NONE;
     // The shards first: a batch that is freed meanwhile is missing, and seen the next time, instead of counted twice.
     SHARDS.iter().for_each(|shard| tally.merge(&shard.get().lock()));
-    batches(&mut |batch| batch.works(|work| work.ended(|end| tally.add(end))));
+    let mut counter = Counter::new(&mut tally);
+    batches(&mut |batch| batch.works(|work| work.ended(|end| counter.add(end))));
+    drop(counter);
     let mut told = TOLD.get().lock();
     tally.raise(&told);
     told.clone_from(&tally);

@@ -13,6 +13,7 @@ pub mod create;
 pub mod engine;
 pub mod ext;
 mod guard;
+pub mod log;
 pub mod memory;
 pub mod metrics;
 pub mod notify;

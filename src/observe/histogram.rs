@@ -27,8 +27,13 @@ impl Histogram {
 
     /// Counts `value`.
     pub fn add(&mut self, value: u64) {
-        self.counts[self.bounds.partition_point(|bound| *bound < value)] += 1;
-        self.sum = self.sum.saturating_add(value);
+        self.add_at(self.bounds.partition_point(|bound| *bound < value), 1, value);
+    }
+
+    /// Counts `count` values of the bucket number `place`, with their sum. For whoever knows the bucket: it is not looked for.
+    pub fn add_at(&mut self, place: usize, count: u64, sum: u64) {
+        self.counts[place.min(MOST)] += count;
+        self.sum = self.sum.saturating_add(sum);
     }
 
     /// Counts what `other`, which has the same bounds, has counted.

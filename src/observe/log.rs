@@ -1,5 +1,5 @@
 //! Log lines, on the tracing crate. The only place that prints: to standard error, or to a
-//! file in `MC_LOG_DIR`; never to standard output. A line is one `write(2)`, and no lock is held meanwhile: a thread of
+//! file in `MC_LOG_DIR`, unless the host takes the lines (`sink`); never to standard output. A line is one `write(2)`, and no lock is held meanwhile: a thread of
 //! the host may fork at any time, and a lock would stay held in the child.
 
 use std::collections::HashMap;
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tracing::Level;
 
+use super::sink::{Lines, Place};
 use crate::config::{Config, LogLevel};
 use crate::runtime::gate::section;
 use crate::runtime::line::Stderr;
@@ -39,14 +40,18 @@ pub fn init(config: &Config, warnings: &[String]) {
             LogLevel::Error => Level::ERROR,
         };
         // A line that cannot be written is lost. The crate would say so through the standard library's lock.
-        let base =
-            || tracing_subscriber::fmt().with_max_level(level).with_ansi(false).log_internal_errors(false);
+        let base = || {
+            tracing_subscriber::fmt()
+                .with_max_level(level)
+                .log_internal_errors(false)
+                .event_format(Lines::new())
+        };
         let file =
             config.log_dir.as_deref().map(open).and_then(|file| file.map_err(|e| refused = Some(e)).ok());
         // An error means that the host program has a subscriber: it gets the lines.
         let _ = match file {
-            Some(file) => tracing::subscriber::set_global_default(base().with_writer(file).finish()),
-            None => tracing::subscriber::set_global_default(base().with_writer(|| Stderr).finish()),
+            Some(file) => tracing::subscriber::set_global_default(base().with_writer(Place(file)).finish()),
+            None => tracing::subscriber::set_global_default(base().with_writer(Place(|| Stderr)).finish()),
         };
     });
     drop(section);

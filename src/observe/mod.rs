@@ -4,3 +4,4 @@ pub mod durations;
 pub mod endpoint;
 pub mod histogram;
 pub mod log;
+pub mod sink;

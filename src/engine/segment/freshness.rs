@@ -100,3 +100,36 @@ impl Freshness {
         due
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn freshness(millis: u64, told: bool) -> Freshness {
+        let config = Config { metadata_revalidate: Duration::from_millis(millis), ..Config::default() };
+        Freshness::new(&Settings::new(&config), told)
+    }
+
+    #[test]
+    fn a_descriptor_is_due_once_per_interval() {
+        let freshness = freshness(60_000, false);
+        assert!(!freshness.is_due(), "it was read just now");
+        // A minute ago, as far as it knows.
+        let ago = Instant::now().checked_sub(Duration::from_secs(60)).unwrap();
+        *freshness.read_at.lock() = ago;
+        assert!(freshness.is_due());
+        assert!(!freshness.is_due(), "whoever asked first reads");
+        *freshness.read_at.lock() = ago;
+        freshness.read_now(7);
+        assert_eq!((freshness.is_due(), freshness.latest()), (false, 7));
+    }
+
+    #[test]
+    fn where_changes_are_told_or_no_age_is_too_high_nothing_is_due() {
+        for (millis, told) in [(1, true), (0, false)] {
+            let freshness = freshness(millis, told);
+            *freshness.read_at.lock() = Instant::now().checked_sub(Duration::from_secs(60)).unwrap();
+            assert!(!freshness.is_due());
+        }
+    }
+}

@@ -69,21 +69,10 @@ impl Tally {
     /// Nothing ended.
     pub const NONE: Tally = Tally { read: Direction::NONE, write: Direction::NONE };
 
-    /// Counts a task.
-    pub fn add(&mut self, end: &End<'_>) {
-        let direction = match end.op {
+    fn of(&mut self, op: Op) -> &mut Direction {
+        match op {
             Op::Read => &mut self.read,
             Op::Write => &mut self.write,
-        };
-        direction.requests += 1;
-        direction.resent += u64::from(end.resent);
-        if end.status == Status::Completed {
-            direction.bytes += end.bytes;
-            direction.size.add(end.bytes);
-            direction.latency.add(u64::from(end.latency_us));
-        } else {
-            let class = end.error.map_or(Class::Internal, |error| error.kind());
-            direction.failures[class as usize] += 1;
         }
     }
 
@@ -97,5 +86,124 @@ impl Tally {
     pub fn raise(&mut self, other: &Tally) {
         self.read.each(&other.read, |count, old| *count = old.max(*count), Histogram::raise);
         self.write.each(&other.write, |count, old| *count = old.max(*count), Histogram::raise);
+    }
+}
+
+/// The longest time of each bucket of latency but the last, in units of 1024 ns: what is no more microseconds, rounded down, than
+/// the bound.
+const LONGEST: [u32; LATENCY_US.len()] = {
+    let mut longest = [0; LATENCY_US.len()];
+    let mut place = 0;
+    while place < longest.len() {
+        longest[place] = (((LATENCY_US[place] + 1) * 1000 - 1) / 1024) as u32;
+        place += 1;
+    }
+    longest
+};
+
+/// The bucket of a size: its bounds are the powers of 4 from 1 KiB to 1 GiB.
+fn size_bucket(bytes: u64) -> usize {
+    let bits = u64::BITS - bytes.saturating_sub(1).leading_zeros();
+    (bits.saturating_sub(9) / 2).min(SIZE_BYTES.len() as u32) as usize
+}
+
+/// Tasks in a row that are COMPLETED, of one direction, size and bucket of latency: most tasks of a batch are. So a task costs a
+/// few comparisons, and only the first of a run a search in the bounds.
+struct Run {
+    op: Op,
+    bytes: u64,
+    /// The bucket of latency, and its ends, both included, in units of 1024 ns.
+    place: usize,
+    least: u32,
+    most: u32,
+    count: u64,
+    /// Sum of the times, in the same units.
+    took: u64,
+}
+
+/// Counts tasks one after the other. What it has counted is in the tally once it is dropped.
+pub(super) struct Counter<'a> {
+    tally: &'a mut Tally,
+    run: Run,
+}
+
+impl<'a> Counter<'a> {
+    /// Counts into `tally`.
+    pub(super) fn new(tally: &'a mut Tally) -> Self {
+        Counter { tally, run: Run { op: Op::Read, bytes: 0, place: 0, least: 1, most: 0, count: 0, took: 0 } }
+    }
+
+    /// Counts a task.
+    #[inline]
+    pub(super) fn add(&mut self, end: &End<'_>) {
+        let run = &mut self.run;
+        let in_bucket = (run.least..=run.most).contains(&end.took);
+        let is_alike = in_bucket && end.bytes == run.bytes && end.op == run.op && end.resent == 0;
+        if is_alike && end.status == Status::Completed {
+            run.count += 1;
+            run.took += u64::from(end.took);
+        } else {
+            self.add_other(end);
+        }
+    }
+
+    #[inline(never)]
+    fn add_other(&mut self, end: &End<'_>) {
+        self.flush();
+        let direction = self.tally.of(end.op);
+        direction.resent += u64::from(end.resent);
+        if end.status == Status::Completed {
+            let place = LONGEST.iter().filter(|longest| end.took > **longest).count();
+            let least = place.checked_sub(1).map_or(0, |before| LONGEST[before] + 1);
+            let most = LONGEST.get(place).copied().unwrap_or(u32::MAX);
+            let (op, bytes, took) = (end.op, end.bytes, u64::from(end.took));
+            self.run = Run { op, bytes, place, least, most, count: 1, took };
+        } else {
+            direction.requests += 1;
+            let class = end.error.map_or(Class::Internal, |error| error.kind());
+            direction.failures[class as usize] += 1;
+        }
+    }
+
+    fn flush(&mut self) {
+        let Run { op, bytes, place, count, took, .. } = self.run;
+        if count == 0 {
+            return;
+        }
+        let direction = self.tally.of(op);
+        direction.requests += count;
+        direction.bytes += bytes * count;
+        direction.size.add_at(size_bucket(bytes), count, bytes * count);
+        direction.latency.add_at(place, count, took.saturating_mul(1024) / 1000);
+        self.run.count = 0;
+        // An empty range: nothing is alike.
+        (self.run.least, self.run.most) = (1, 0);
+    }
+}
+
+impl Drop for Counter<'_> {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_fall_below_the_next_bound() {
+        let around = SIZE_BYTES.iter().flat_map(|bound| [bound - 1, *bound, bound + 1]);
+        for bytes in around.chain([0, 1, 100, 3000, u64::MAX]) {
+            assert_eq!(size_bucket(bytes), SIZE_BYTES.partition_point(|bound| *bound < bytes), "{bytes}");
+        }
+    }
+
+    #[test]
+    fn times_fall_below_the_next_bound() {
+        for (longest, bound) in LONGEST.iter().zip(LATENCY_US) {
+            let micros = |units: u32| u64::from(units) * 1024 / 1000;
+            assert!(micros(*longest) <= *bound && micros(longest + 1) > *bound, "{bound}");
+        }
     }
 }

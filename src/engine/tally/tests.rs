@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::error::{Class, Code, Error};
 use crate::observe::histogram::Histogram;
-use crate::transport::slice::{Op, Sink, Slice, Task};
+use crate::transport::slice::{End, Op, Sink, Slice, Status, Task};
 
 struct Nobody;
 
@@ -14,7 +14,9 @@ impl Sink for Nobody {
 
 fn tally_of(work: &Work) -> Tally {
     let mut tally = Tally::NONE;
-    work.ended(|end| tally.add(end));
+    let mut counter = Counter::new(&mut tally);
+    work.ended(|end| counter.add(end));
+    drop(counter);
     tally
 }
 
@@ -76,4 +78,41 @@ fn names_of_classes_are_complete_and_differ() {
     let numbers: std::collections::BTreeSet<usize> =
         Class::NAMES.iter().map(|(class, _)| *class as usize).collect();
     assert_eq!(numbers, (1..Class::COUNT).collect());
+}
+
+/// Whatever follows whatever: counting in runs is counting each by itself.
+#[test]
+fn runs_of_tasks_are_counted_like_single_ones() {
+    let late = Error::new(Code::Socket, "late").transient(Class::Timeout);
+    let mut random = 7_u64;
+    let mut next = |most: u64| {
+        random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (random >> 33) % most
+    };
+    let (mut together, mut apart) = (Tally::NONE, Tally::NONE);
+    let mut counter = Counter::new(&mut together);
+    for _ in 0..20_000 {
+        let failed = next(20) == 0;
+        let end = End {
+            op: if next(4) == 0 { Op::Write } else { Op::Read },
+            status: if failed { Status::Failed } else { Status::Completed },
+            bytes: 4096 << (6 * next(2)),
+            error: failed.then_some(&late),
+            // Around 100 and 500 us, and far beyond the last bound.
+            took: [96, 97, 98, 99, 487, 488, 489, 490, u32::MAX][next(9) as usize],
+            resent: u32::from(next(30) == 0),
+        };
+        counter.add(&end);
+        Counter::new(&mut apart).add(&end);
+    }
+    drop(counter);
+    for (run, single) in [(&together.read, &apart.read), (&together.write, &apart.write)] {
+        assert!(single.requests > 1000 && single.timeouts() > 10 && single.resent > 10);
+        assert_eq!((run.requests, run.bytes, run.resent), (single.requests, single.bytes, single.resent));
+        assert_eq!((run.failures, &run.size), (single.failures, &single.size));
+        let buckets = |direction: &Direction| direction.latency.buckets().collect::<Vec<_>>();
+        assert_eq!(buckets(run), buckets(single));
+        // Of a run the sum is rounded once.
+        assert!(run.latency.sum().abs_diff(single.latency.sum()) <= single.requests);
+    }
 }

@@ -283,3 +283,27 @@ fn withdrawn(shared: &Shared, request: &ConnectionMessage) -> ConnectionMessage 
 fn refusal(text: String) -> Refusal {
     Refusal::new(Reason::Request, text)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is as long as the limit is looked at, and a longer one refused before that.
+    #[test]
+    fn lengths_have_limits() {
+        let text = |len| "x".repeat(len);
+        let with = |change: &dyn Fn(&mut ConnectionMessage)| {
+            let mut request = ConnectionMessage::default();
+            change(&mut request);
+            check_lengths(&request).is_ok()
+        };
+        for (extra, fits) in [(0, true), (1, false)] {
+            assert_eq!(with(&|request| request.local_nic_path = text(LONGEST_PATH + extra)), fits);
+            assert_eq!(with(&|request| request.peer_nic_path = text(LONGEST_PATH + extra)), fits);
+            assert_eq!(with(&|request| request.local_gid = text(LONGEST_WORD + extra)), fits);
+            assert_eq!(with(&|request| request.incarnation = Some(text(LONGEST_WORD + extra))), fits);
+            assert_eq!(with(&|request| request.own_incarnation = Some(text(LONGEST_WORD + extra))), fits);
+            assert_eq!(with(&|request| request.qp_num = vec![1; MOST_QUEUE_PAIRS + extra]), fits);
+        }
+    }
+}

@@ -233,3 +233,50 @@ impl View<'_> {
         self.last.as_ref()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topology::Matrix;
+
+    /// Three pieces of 4096 bytes, the last one of 100, on two NICs, of which the second lacks the middle one.
+    fn keys() -> Keys {
+        let placement = Selector::new(&Matrix::default(), &[]).place(&Location::parse("*"));
+        Keys {
+            addr: 1 << 20,
+            len: 2 * 4096 + 100,
+            piece_bytes: 4096,
+            lkeys: vec![11, 12, 21, 0, 31, 32],
+            rkeys: vec![],
+            nics: 2,
+            placement,
+            name: String::new(),
+            remote: true,
+            order: 0,
+            _mrs: vec![],
+        }
+    }
+
+    #[test]
+    fn each_byte_has_the_key_of_its_piece_and_nic() {
+        let (keys, start) = (keys(), 1 << 20);
+        for (at, nic, key) in
+            [(0, 0, 11), (0, 1, 12), (4095, 1, 12), (4096, 0, 21), (4096, 1, 0), (8192, 0, 31), (8291, 1, 32)]
+        {
+            assert_eq!(keys.lkey(nic, start + at), key, "byte {at}, NIC {nic}");
+        }
+        assert_eq!(keys.pieces(), 3);
+        let held = [start - 1, start, start + 8291, start + 8292].map(|addr| keys.holds(addr));
+        assert_eq!(held, [false, true, true, false]);
+    }
+
+    #[test]
+    fn pieces_are_whole_pages_and_no_longer_than_a_nic_takes() {
+        let config = |max_mr_bytes| Config { max_mr_bytes, ..Config::default() };
+        for (asked, device, bytes) in
+            [(1 << 30, 0, 1 << 30), (1 << 30, 10_000, 8192), (10_000, 1 << 30, 8192), (4096, 1, 4096)]
+        {
+            assert_eq!(Memory::new(&config(asked), device).piece_bytes, bytes, "{asked} {device}");
+        }
+    }
+}

@@ -197,3 +197,33 @@ impl Target {
 pub(super) fn incarnation_number(text: &str) -> u64 {
     incarnation::unhex(text).map_or(0, |id| incarnation::key(&id))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topology::Matrix;
+
+    fn window(addr: u64, len: u64, rkey: Vec<u32>) -> Window {
+        let placement = Selector::new(&Matrix::default(), &[]).place(&Location::parse("*"));
+        Window { addr, len, placement, rkey }
+    }
+
+    #[test]
+    fn a_window_holds_what_lies_inside_it_to_the_last_byte() {
+        let window = window(1000, 100, vec![]);
+        for (addr, len, holds) in
+            [(1000, 100, true), (1000, 101, false), (1060, 40, true), (1060, 41, false), (1099, 1, true)]
+        {
+            assert_eq!(window.holds(addr, len), holds, "{addr} {len}");
+        }
+        // A length near the end of the address space does not wrap.
+        assert!(!window.holds(1001, u64::MAX));
+    }
+
+    #[test]
+    fn keys_are_those_of_the_peers_nic() {
+        let window = window(0, 1, vec![7, 0]);
+        let has = |remote| window.has_key(Pair { local: 9, remote });
+        assert_eq!([has(0), has(1), has(2)], [true, false, false], "one, none, beyond the list");
+    }
+}

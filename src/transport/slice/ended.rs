@@ -14,16 +14,17 @@ pub struct End<'a> {
     pub bytes: u64,
     /// Why it failed.
     pub error: Option<&'a Error>,
-    /// From the submit call to the end.
-    pub latency_us: u32,
+    /// From the submit call to the end, in units of 1024 ns.
+    pub took: u32,
     /// How often a part of it was sent again.
     pub resent: u32,
 }
 
 impl Work {
-    /// Calls `each` with every task that has ended.
+    /// Calls `each` with every task that has ended. Runs for every task that there is, so it only loads what stands there.
+    #[inline]
     pub fn ended(&self, mut each: impl FnMut(&End<'_>)) {
-        for (index, task) in self.tasks.iter().enumerate() {
+        for task in &self.tasks {
             let status = task.status();
             if status == Status::Waiting {
                 continue;
@@ -32,8 +33,9 @@ impl Work {
                 op: task.op(),
                 status,
                 bytes: task.done_bytes(),
-                error: task.error(),
-                latency_us: self.phases(index as u32).and_then(|phases| phases.ended_us).unwrap_or(0),
+                error: if status == Status::Failed { task.error.get() } else { None },
+                // 0 for a request of no bytes, which has no slice that could end.
+                took: task.ended.load(Ordering::Relaxed).saturating_sub(1),
                 resent: task.resent.load(Ordering::Relaxed),
             });
         }
@@ -41,6 +43,7 @@ impl Work {
 }
 
 impl Task {
+    #[inline]
     fn op(&self) -> Op {
         if self.writes.load(Ordering::Relaxed) {
             Op::Write
