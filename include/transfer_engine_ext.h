@@ -154,11 +154,6 @@ typedef struct mte_task_report mte_task_report_t;
 #define MTE_LOG_ERROR 3
 
 /**
- * Takes a line: its level, MTE_LOG_*, and its text, which is valid until the return.
- */
-typedef void (*mte_log_callback)(int level, const char *text, void *user);
-
-/**
  * Why a task failed.
  */
 struct mte_task_error_info {
@@ -591,12 +586,13 @@ int mte_metrics(int form,
                 size_t *len);
 
 /**
- * Gives the log lines of this process to callback instead of standard error or MC_LOG_DIR; NULL: takes that back. Those that
+ * Gives the log lines of this process to callback instead of standard error or MC_LOG_DIR, with their level (MTE_LOG_*) and a text
+ * that is valid until it returns; user comes back as it is. NULL: takes that back. Those that
  * MC_LOG_LEVEL admits when the first engine is created. Called on any thread of the library or the program, by several at once;
  * it must return soon, must not throw, and may call other functions of this library, whose own lines are lost meanwhile. When
  * this returns, the callback before is not called any more. A child of fork has none. 0; -1 from inside of a callback.
  */
-int mte_set_log_callback(mte_log_callback callback,
+int mte_set_log_callback(void (*callback)(int level, const char *text, void *user),
                          void *user);
 
 #ifdef __cplusplus

@@ -16,10 +16,6 @@ pub const MTE_LOG_WARNING: c_int = 2;
 /// Failures.
 pub const MTE_LOG_ERROR: c_int = 3;
 
-/// Takes a line: its level, MTE_LOG_*, and its text, which is valid until the return.
-pub type mte_log_callback =
-    Option<unsafe extern "C" fn(level: c_int, text: *const c_char, user: *mut c_void)>;
-
 /// What C passes as `user`: a pointer that only the callback looks into.
 struct User(*mut c_void);
 
@@ -34,19 +30,22 @@ impl User {
     }
 }
 
-/// Gives the log lines of this process to callback instead of standard error or MC_LOG_DIR; NULL: takes that back. Those that
+/// Gives the log lines of this process to callback instead of standard error or MC_LOG_DIR, with their level (MTE_LOG_*) and a text
+/// that is valid until it returns; user comes back as it is. NULL: takes that back. Those that
 /// MC_LOG_LEVEL admits when the first engine is created. Called on any thread of the library or the program, by several at once;
 /// it must return soon, must not throw, and may call other functions of this library, whose own lines are lost meanwhile. When
 /// this returns, the callback before is not called any more. A child of fork has none. 0; -1 from inside of a callback.
 #[no_mangle]
-pub unsafe extern "C" fn mte_set_log_callback(callback: mte_log_callback, user: *mut c_void) -> c_int {
+pub unsafe extern "C" fn mte_set_log_callback(
+    callback: Option<extern "C" fn(level: c_int, text: *const c_char, user: *mut c_void)>,
+    user: *mut c_void,
+) -> c_int {
     guard(|| {
         let user = User(user);
         let logger = callback.map(|callback| -> Logger {
             Box::new(move |level, text| {
                 let Ok(text) = CString::new(text.replace('\0', " ")) else { return };
-                // SAFETY: a function of this type by the API's contract.
-                unsafe { callback(number_of(level), text.as_ptr(), user.pointer()) };
+                callback(number_of(level), text.as_ptr(), user.pointer());
             })
         });
         sink::set(logger)?;
