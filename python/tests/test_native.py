@@ -164,6 +164,22 @@ def test_a_notification_that_c_cannot_take_is_refused_before_a_batch_is_made(pee
     assert not made
 
 
+def test_p18_metrics_count_what_was_moved(engine, target):
+    memory = bytearray(100)
+    with target.register(bytearray(100)), engine.register(memory), engine.open(target.name, fresh=True) as segment:
+        before = te.metrics()
+        segment.write(memory, segment.buffers[0])
+        after = te.metrics()
+    grown = {name: after[name] - before[name] for name in before if name.startswith("mooncake_te_write_") and name.endswith("_total")}
+    assert grown == {
+        "mooncake_te_write_bytes_total": 100,
+        "mooncake_te_write_requests_total": 1,
+        "mooncake_te_write_failures_total": 0,
+        "mooncake_te_write_timeouts_total": 0,
+    }
+    assert "# TYPE mooncake_te_write_bytes_total counter\n" in te.metrics_text()
+
+
 def test_names_and_texts(engine, target):
     assert engine.name == engine.address == f"127.0.0.1:{engine.port}"
     assert engine.descriptor()["protocol"] == "tcp"

@@ -143,12 +143,13 @@ impl<'a> Counter<'a> {
             run.count += 1;
             run.took += u64::from(end.took);
         } else {
-            self.add_other(end);
+            // A copy, so that it need not be put together in memory for the others.
+            self.add_other(*end);
         }
     }
 
     #[inline(never)]
-    fn add_other(&mut self, end: &End<'_>) {
+    fn add_other(&mut self, end: End<'_>) {
         self.flush();
         let direction = self.tally.of(end.op);
         direction.resent += u64::from(end.resent);

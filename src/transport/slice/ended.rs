@@ -5,6 +5,7 @@ use crate::error::Error;
 use crate::runtime::sync::atomic::Ordering;
 
 /// A task that has ended.
+#[derive(Clone, Copy)]
 pub struct End<'a> {
     /// Its direction; READ for a request of no bytes, which has none.
     pub op: Op,

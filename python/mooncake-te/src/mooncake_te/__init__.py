@@ -6,7 +6,7 @@
 """
 
 from ._batch import Batch, Drained, Report, Status
-from ._engine import Engine, NicLoadStat, discover_topology
+from ._engine import Engine, NicLoadStat, discover_topology, metrics, metrics_text
 from ._errors import (
     ArgumentError,
     CanceledError,
@@ -60,4 +60,6 @@ __all__ = [
     "discover_topology",
     "last_error",
     "library_path",
+    "metrics",
+    "metrics_text",
 ]

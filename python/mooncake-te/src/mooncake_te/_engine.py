@@ -28,6 +28,10 @@ class NicLoadStat(NamedTuple):
     bytes_per_second: float
 
 
+# MTE_METRICS_*.
+_METRICS_TEXT, _METRICS_JSON = 0, 1
+
+
 class Engine:
     """One end of transfers.
 
@@ -242,6 +246,17 @@ def discover_topology(devices: str | Sequence[str] = "") -> dict[str, Any]:
     nics = devices if isinstance(devices, str) else ",".join(devices)
     found: dict[str, Any] = json.loads(whole_text(lib.mte_discover_topology, name(nics, "devices")))
     return found
+
+
+def metrics() -> dict[str, Any]:
+    """What all engines of this process have done and have to do: a member for each series, as /metrics/json has it."""
+    told: dict[str, Any] = json.loads(whole_text(lib.mte_metrics, _METRICS_JSON))
+    return told
+
+
+def metrics_text() -> str:
+    """The same as Prometheus reads it, for a program that has a port for it already."""
+    return whole_text(lib.mte_metrics, _METRICS_TEXT)
 
 
 def whole_text(function: Any, *arguments: Any) -> str:

@@ -120,6 +120,7 @@ _BLOCKING: dict[str, tuple[Any, list[Any]]] = {
     "freeNotifsMsgBuf": (c_int, [_P, c_int]),
     "getNicLoadStats": (c_int, [_H, _P, POINTER(c_size_t)]),
     "showLinks": (c_int, [_H, _P, c_size_t, c_int]),
+    "mte_metrics": (c_int, [c_int, _P, POINTER(c_size_t)]),
 }
 _QUICK: dict[str, tuple[Any, list[Any]]] = {
     "mte_last_error": (c_int, [_P, c_size_t]),
