@@ -40,8 +40,7 @@ pub fn freed<T>(free: impl FnOnce(&mut dyn FnMut(&Work)) -> T) -> T {
     });
     free(&mut |work| {
         let mut tally = SHARDS[index].get().lock();
-        let mut counter = Counter::new(&mut tally);
-        work.ended(|end| counter.add(end));
+        Counter::new(&mut tally).add(work.ended());
     })
 }
 
@@ -51,7 +50,7 @@ pub fn so_far(batches: impl FnOnce(&mut dyn FnMut(&Batch))) -> Tally {
     // The shards first: a batch that is freed meanwhile is missing, and seen the next time, instead of counted twice.
     SHARDS.iter().for_each(|shard| tally.merge(&shard.get().lock()));
     let mut counter = Counter::new(&mut tally);
-    batches(&mut |batch| batch.works(|work| work.ended(|end| counter.add(end))));
+    batches(&mut |batch| batch.works(|work| counter.add(work.ended())));
     drop(counter);
     let mut told = TOLD.get().lock();
     tally.raise(&told);

@@ -109,6 +109,7 @@ fn size_bucket(bytes: u64) -> usize {
 
 /// Tasks in a row that are COMPLETED, of one direction, size and bucket of latency: most tasks of a batch are. So a task costs a
 /// few comparisons, and only the first of a run a search in the bounds.
+#[derive(Clone, Copy)]
 struct Run {
     op: Op,
     bytes: u64,
@@ -133,19 +134,24 @@ impl<'a> Counter<'a> {
         Counter { tally, run: Run { op: Op::Read, bytes: 0, place: 0, least: 1, most: 0, count: 0, took: 0 } }
     }
 
-    /// Counts a task.
+    /// Counts tasks.
     #[inline]
-    pub(super) fn add(&mut self, end: &End<'_>) {
-        let run = &mut self.run;
-        let in_bucket = (run.least..=run.most).contains(&end.took);
-        let is_alike = in_bucket && end.bytes == run.bytes && end.op == run.op && end.resent == 0;
-        if is_alike && end.status == Status::Completed {
-            run.count += 1;
-            run.took += u64::from(end.took);
-        } else {
-            // A copy, so that it need not be put together in memory for the others.
-            self.add_other(*end);
+    pub(super) fn add<'e>(&mut self, ends: impl Iterator<Item = End<'e>>) {
+        // A copy, which stays in registers.
+        let mut run = self.run;
+        for end in ends {
+            let in_bucket = (run.least..=run.most).contains(&end.took);
+            let is_alike = in_bucket && end.bytes == run.bytes && end.op == run.op && end.resent == 0;
+            if is_alike && end.status == Status::Completed {
+                run.count += 1;
+                run.took += u64::from(end.took);
+            } else {
+                self.run = run;
+                self.add_other(end);
+                run = self.run;
+            }
         }
+        self.run = run;
     }
 
     #[inline(never)]

@@ -14,9 +14,7 @@ impl Sink for Nobody {
 
 fn tally_of(work: &Work) -> Tally {
     let mut tally = Tally::NONE;
-    let mut counter = Counter::new(&mut tally);
-    work.ended(|end| counter.add(end));
-    drop(counter);
+    Counter::new(&mut tally).add(work.ended());
     tally
 }
 
@@ -102,8 +100,8 @@ fn runs_of_tasks_are_counted_like_single_ones() {
             took: [96, 97, 98, 99, 487, 488, 489, 490, u32::MAX][next(9) as usize],
             resent: u32::from(next(30) == 0),
         };
-        counter.add(&end);
-        Counter::new(&mut apart).add(&end);
+        counter.add([end].into_iter());
+        Counter::new(&mut apart).add([end].into_iter());
     }
     drop(counter);
     for (run, single) in [(&together.read, &apart.read), (&together.write, &apart.write)] {

@@ -22,15 +22,12 @@ pub struct End<'a> {
 }
 
 impl Work {
-    /// Calls `each` with every task that has ended. Runs for every task that there is, so it only loads what stands there.
+    /// Every task that has ended. Runs over all that there are, so it only loads what stands there.
     #[inline]
-    pub fn ended(&self, mut each: impl FnMut(&End<'_>)) {
-        for task in &self.tasks {
+    pub fn ended(&self) -> impl Iterator<Item = End<'_>> {
+        self.tasks.iter().filter_map(|task| {
             let status = task.status();
-            if status == Status::Waiting {
-                continue;
-            }
-            each(&End {
+            (status != Status::Waiting).then(|| End {
                 op: task.op(),
                 status,
                 bytes: task.done_bytes(),
@@ -38,8 +35,8 @@ impl Work {
                 // 0 for a request of no bytes, which has no slice that could end.
                 took: task.ended.load(Ordering::Relaxed).saturating_sub(1),
                 resent: task.resent.load(Ordering::Relaxed),
-            });
-        }
+            })
+        })
     }
 }
 
