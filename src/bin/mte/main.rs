@@ -6,6 +6,7 @@ mod explain;
 mod metadata_server;
 mod ping;
 mod segments;
+mod top;
 mod topology;
 
 use std::process::ExitCode;
@@ -32,6 +33,8 @@ enum Command {
     Ping(ping::Arguments),
     /// Shows the segments of a metadata store, and which of them live
     Segments(segments::Arguments),
+    /// Shows what running engines do, interval by interval
+    Top(top::Arguments),
     /// Shows which NICs of this machine are near which memory
     Topology(topology::Arguments),
 }
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         }
         Command::Ping(arguments) => ping::run(arguments),
         Command::Segments(arguments) => segments::run(arguments),
+        Command::Top(arguments) => top::run(arguments),
         Command::Topology(arguments) => topology::run(arguments),
     };
     done.unwrap_or_else(|error| {
