@@ -21,6 +21,7 @@ PREFIX     ?= /usr/local
 LIBDIR     ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
 BINDIR     ?= $(PREFIX)/bin
+DATADIR    ?= $(PREFIX)/share
 DESTDIR    ?=
 BENCH_ARGS ?=
 VERSION    := $(shell sed -n 's/^version = "\(.*\)"/\1/p;T;q' Cargo.toml)
@@ -58,6 +59,7 @@ library: deps
 build: library ## the shared and the static library and mte, in target/release
 	cargo build --release --locked
 	@scripts/archive.sh
+	@scripts/share.sh target/release/mte target/release/share
 	@printf '%s\n' '' 'Built $(SO), $(LIBA), target/release/mte; headers are in include/.' \
 	    'To link a C program:  cc -I$(CURDIR)/include program.c -L$(CURDIR)/target/release -Wl,-rpath,$(CURDIR)/target/release -ltransfer_engine' \
 	    "To install them with a pkg-config file:  make install PREFIX=/usr/local"
@@ -146,13 +148,13 @@ wheel: portable ## the Python wheels, in target/wheels
 deb: portable ## Debian packages, in target/debian
 	@scripts/deb.sh
 
-install: ## headers, libraries, mte, pkg-config and CMake files under DESTDIR PREFIX (COMPANIONS=1: the empty libraries too)
+install: ## headers, libraries, mte with man pages and completions, pkg-config and CMake files under DESTDIR PREFIX (COMPANIONS=1: the empty libraries too)
 	@$(INSTALL) install
 
 uninstall: ## remove what install put there
 	@$(INSTALL) uninstall
 
-INSTALL = PREFIX='$(PREFIX)' LIBDIR='$(LIBDIR)' INCLUDEDIR='$(INCLUDEDIR)' BINDIR='$(BINDIR)' DESTDIR='$(DESTDIR)' VERSION='$(VERSION)' COMPANIONS='$(or $(COMPANIONS),0)' scripts/install.sh
+INSTALL = PREFIX='$(PREFIX)' LIBDIR='$(LIBDIR)' INCLUDEDIR='$(INCLUDEDIR)' BINDIR='$(BINDIR)' DATADIR='$(DATADIR)' DESTDIR='$(DESTDIR)' VERSION='$(VERSION)' COMPANIONS='$(or $(COMPANIONS),0)' scripts/install.sh
 
 clean: ## remove target/ and the built examples
 	rm -rf target

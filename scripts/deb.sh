@@ -4,7 +4,7 @@
 #   libtransfer-engine        the shared library. Its name has no version: programs ask for upstream's libtransfer_engine.so
 #   libtransfer-engine-dev    headers, static library, pkg-config and CMake files. The headers have a folder of their own,
 #                             because /usr/include/error.h belongs to libc6-dev
-#   transfer-engine-tools     the program mte
+#   transfer-engine-tools     the program mte, its man pages, and what bash, zsh and fish complete of it
 set -euo pipefail
 cd "$(dirname "$0")/.."
 command -v dpkg-deb >/dev/null || { echo "deb: dpkg-deb is missing: packages can be made on Debian and its relatives only" >&2; exit 1; }
@@ -25,6 +25,10 @@ trap 'rm -rf "$home"/root.*' EXIT
 
 all=$home/root.all
 PREFIX=/usr LIBDIR=$libdir INCLUDEDIR=$includedir DESTDIR=$PWD/$all VERSION=$version BUILT=target/portable scripts/install.sh install
+gzip -9n "$all"/usr/share/man/man1/*.1
+# Debian's zsh looks there for what packages bring; site-functions is for the administrator.
+mkdir -p "$all/usr/share/zsh/vendor-completions"
+mv "$all/usr/share/zsh/site-functions/_mte" "$all/usr/share/zsh/vendor-completions/"
 
 # package NAME SECTION PATHS CONTROL: those paths of the installed tree, and the fields that are this package's alone.
 package() {
@@ -57,7 +61,6 @@ package() {
 packaged_overrides() { # PACKAGE
     case $1 in
     libtransfer-engine) printf '# Programs written for upstream ask for this name.\n%s: lacks-unversioned-link-to-shared-library *\n%s: shared-library-lacks-version *\n' "$1" "$1" ;;
-    transfer-engine-tools) printf '# mte --help says everything.\n%s: no-manual-page\n' "$1" ;;
     esac
 }
 
@@ -73,7 +76,7 @@ Depends: $run_time
 Recommends: ibverbs-providers, libibverbs1
 Description: transfer engine for memory blocks - shared library
 $what"
-package transfer-engine-tools net /usr/bin/mte "Depends: $run_time
+package transfer-engine-tools net "/usr/bin/mte /usr/share/man /usr/share/bash-completion /usr/share/zsh/vendor-completions /usr/share/fish" "Depends: $run_time
 Recommends: ibverbs-providers, libibverbs1
 Description: transfer engine for memory blocks - metadata server and tools
 $what

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Installs what `make build` built, or removes exactly that; `make install` and `make uninstall` call it.
 #
-#   install.sh install|uninstall     with PREFIX, LIBDIR, INCLUDEDIR, BINDIR, DESTDIR and VERSION in the environment
+#   install.sh install|uninstall     with PREFIX, LIBDIR, INCLUDEDIR, BINDIR, DATADIR, DESTDIR and VERSION in the environment
 #
 #   COMPANIONS=1     also the empty libraries of `make companions`
 #   BUILT=FOLDER     takes libraries and program from there instead of target/release
 # Builds nothing: it is run by root, the build is not.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-: "${PREFIX:=/usr/local}" "${LIBDIR:=$PREFIX/lib}" "${INCLUDEDIR:=$PREFIX/include}" "${BINDIR:=$PREFIX/bin}" "${DESTDIR:=}"
+: "${PREFIX:=/usr/local}" "${LIBDIR:=$PREFIX/lib}" "${INCLUDEDIR:=$PREFIX/include}" "${BINDIR:=$PREFIX/bin}" "${DATADIR:=$PREFIX/share}" "${DESTDIR:=}"
 : "${VERSION:=$(sed -n 's/^version = "\(.*\)"/\1/p;T;q' Cargo.toml)}"
 built=${BUILT:-target/release}
 
@@ -32,6 +32,9 @@ files() {
     printf '755\t%s\t%s\n' "$built/libtransfer_engine.so" "$LIBDIR/libtransfer_engine.so"
     printf '644\t%s\t%s\n' "$built/libtransfer_engine.a" "$LIBDIR/libtransfer_engine.a"
     printf '755\t%s\t%s\n' "$built/mte" "$BINDIR/mte"
+    scripts/share.sh list | while read -r file; do
+        printf '644\t%s\t%s\n' "$built/share/$file" "$DATADIR/$file"
+    done
     printf '644\tpackaging/transfer_engine.pc.in\t%s\n' "$LIBDIR/pkgconfig/transfer_engine.pc"
     for name in config config-version; do
         printf '644\tpackaging/transfer_engine-%s.cmake.in\t%s\n' "$name" "$LIBDIR/cmake/transfer_engine/transfer_engine-$name.cmake"
@@ -43,9 +46,9 @@ files() {
 
 do_install() {
     local mode source target
-    # The program is optional: the libraries alone can be installed after `make library`.
+    # The program and what belongs to it are optional: the libraries alone can be installed after `make library`.
     files | while IFS=$'\t' read -r mode source target; do
-        [ -f "$source" ] || [ "$source" = "$built/mte" ] || fail "$source is missing: run 'make build'$([[ $source != *companions* ]] || echo " and 'make companions'") first"
+        [ -f "$source" ] || [[ $source == "$built"/mte || $source == "$built"/share/* ]] || fail "$source is missing: run 'make build'$([[ $source != *companions* ]] || echo " and 'make companions'") first"
     done
     files | while IFS=$'\t' read -r mode source target; do
         [ -f "$source" ] || continue

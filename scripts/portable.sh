@@ -22,3 +22,4 @@ for file in libtransfer_engine.so mte; do
     [ -z "$found" ] || { echo "portable: $file needs more than glibc $newest:"$'\n'"$found" >&2; exit 1; }
 done
 cp target/release/libtransfer_engine.a "$out/"
+cp -r target/release/share "$out/"

@@ -274,6 +274,10 @@ fn uninstall_removes_what_install_put_there_and_nothing_else() {
         "lib/pkgconfig/other.pc",
         "lib/cmake/other/x",
         "bin/x",
+        "share/man/man1/x",
+        "share/bash-completion/completions/x",
+        "share/zsh/site-functions/x",
+        "share/fish/vendor_completions.d/x",
     ] {
         let file = tree.join("usr").join(file);
         std::fs::create_dir_all(file.parent().unwrap()).unwrap();

@@ -6,6 +6,8 @@ mod explain;
 mod metadata_server;
 mod ping;
 mod segments;
+mod shells;
+mod top;
 mod topology;
 
 use std::process::ExitCode;
@@ -22,16 +24,22 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Prints what a shell completes of this command line
+    Completions(shells::Completions),
     /// Looks for what would keep an engine on this machine from working; status 1: a fault, 3: warnings only
     Doctor(doctor::Arguments),
     /// Says what an error code means and what to do about it
     Explain(explain::Arguments),
+    /// Writes the man pages of this program and of its commands
+    Manpages(shells::Manpages),
     /// Serves the HTTP metadata store: engines are given http://HOST:PORT/metadata
     MetadataServer(metadata_server::Arguments),
     /// Asks a peer whether it answers, and how fast; reads from it, never writes
     Ping(ping::Arguments),
     /// Shows the segments of a metadata store, and which of them live
     Segments(segments::Arguments),
+    /// Shows what running engines do, interval by interval
+    Top(top::Arguments),
     /// Shows which NICs of this machine are near which memory
     Topology(topology::Arguments),
 }
@@ -45,13 +53,20 @@ fn main() -> ExitCode {
         std::env::set_var("MC_LOG_LEVEL", "WARNING");
     }
     let done = match arguments.command {
+        Command::Completions(arguments) => {
+            shells::completions(arguments).map(|()| ExitCode::SUCCESS).map_err(Into::into)
+        }
         Command::Doctor(arguments) => Ok(doctor::run(arguments)),
         Command::Explain(arguments) => explain::run(arguments),
+        Command::Manpages(arguments) => {
+            shells::manpages(arguments).map(|()| ExitCode::SUCCESS).map_err(Into::into)
+        }
         Command::MetadataServer(arguments) => {
             metadata_server::run(arguments).map(|()| ExitCode::SUCCESS).map_err(Into::into)
         }
         Command::Ping(arguments) => ping::run(arguments),
         Command::Segments(arguments) => segments::run(arguments),
+        Command::Top(arguments) => top::run(arguments),
         Command::Topology(arguments) => topology::run(arguments),
     };
     done.unwrap_or_else(|error| {

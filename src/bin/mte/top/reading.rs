@@ -1,0 +1,167 @@
+//! Asks endpoints for their metrics, all at once, over HTTP.
+
+use std::error::Error;
+use std::fmt;
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1::handshake;
+use hyper::header::HOST;
+use hyper::Request;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::runtime::Runtime;
+use tokio::time::timeout;
+
+use super::figures::Metrics;
+
+/// For a whole answer. Chosen: an engine takes milliseconds, and a dead one must not hold up the others for long.
+const LIMIT: Duration = Duration::from_secs(2);
+/// Longest answer. Chosen: a process with some hundred engines tells less than a MiB.
+const LONGEST_BYTES: usize = 16 << 20;
+/// Page with all metrics as one JSON object.
+const PAGE: &str = "/metrics/json";
+
+/// Where the engines of a process serve metrics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Endpoint {
+    /// Name or address, an IPv6 address without its brackets.
+    host: String,
+    port: u16,
+}
+
+impl FromStr for Endpoint {
+    type Err = String;
+
+    /// Takes `host:port` with or without `http://` before it, and the page's path behind it or none.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = "an endpoint is http://HOST:PORT or HOST:PORT, as http://127.0.0.1:9400";
+        let rest = match text.split_once("://") {
+            Some(("http", rest)) => rest,
+            Some((scheme, _)) => {
+                return Err(format!("engines serve metrics over http, not {scheme}; {wrong}"))
+            }
+            None => text,
+        };
+        let (address, path) = rest.split_once('/').unwrap_or((rest, ""));
+        if !["", "metrics", "metrics/json"].contains(&path.trim_end_matches('/')) {
+            return Err(format!("engines serve metrics at {PAGE}, not at /{path}; {wrong}"));
+        }
+        let (host, port) = address.rsplit_once(':').ok_or(wrong)?;
+        let port = port.parse().ok().filter(|port| *port != 0);
+        let port = port.ok_or_else(|| format!("the port is a number from 1 to 65535; {wrong}"))?;
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let is_host = match bare {
+            Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+            None => !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c)),
+        };
+        is_host.then(|| Endpoint { host: bare.unwrap_or(host).into(), port }).ok_or_else(|| wrong.into())
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// Asks from the thread that calls.
+pub(super) struct Reader(Runtime);
+
+impl Reader {
+    /// Fails if the process has no descriptors left.
+    pub(super) fn new() -> std::io::Result<Self> {
+        tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build().map(Reader)
+    }
+
+    /// What each endpoint tells and when it did, or why it does not and what to do. Blocks for [`LIMIT`] at most.
+    pub(super) fn read(&self, endpoints: &[Endpoint]) -> Vec<Result<(Instant, Metrics), String>> {
+        self.0.block_on(async {
+            let ask = |endpoint: &Endpoint| tokio::spawn(answer(endpoint.clone()));
+            let asked: Vec<_> = endpoints.iter().map(ask).collect();
+            let mut answers = Vec::new();
+            for task in asked {
+                answers.push(task.await.unwrap_or_else(|error| Err(error.to_string())));
+            }
+            answers
+        })
+    }
+}
+
+async fn answer(endpoint: Endpoint) -> Result<(Instant, Metrics), String> {
+    let cause = match timeout(LIMIT, ask(&endpoint)).await {
+        Ok(Ok(metrics)) => return Ok((Instant::now(), metrics)),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("no answer within {} s", LIMIT.as_secs()),
+    };
+    Err(format!(
+        "{cause}; metrics are served by a process that has MC_TE_METRIC=1 and MC_TE_METRIC_HTTP_PORT={}, \
+         and to other hosts with MC_TE_METRIC_HTTP_HOST=0.0.0.0",
+        endpoint.port
+    ))
+}
+
+async fn ask(endpoint: &Endpoint) -> Result<Metrics, Box<dyn Error + Send + Sync>> {
+    let stream = TcpStream::connect((endpoint.host.as_str(), endpoint.port))
+        .await
+        .map_err(|error| format!("cannot connect: {error}"))?;
+    let (mut sender, connection) = handshake(TokioIo::new(stream)).await?;
+    // Ends with the sender. What fails there fails the request too.
+    tokio::spawn(connection);
+    let request = Request::get(PAGE).header(HOST, endpoint.to_string()).body(Empty::<Bytes>::new())?;
+    let response = sender.send_request(request).await?;
+    if !response.status().is_success() {
+        return Err(format!("it answers with status {}", response.status()).into());
+    }
+    let body = Limited::new(response.into_body(), LONGEST_BYTES).collect().await?.to_bytes();
+    let page = serde_json::from_slice(&body).ok();
+    page.as_ref().and_then(Metrics::of).ok_or_else(|| "what answers there is no engine".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_are_read_with_and_without_scheme_and_page() {
+        for (text, shown) in [
+            ("http://127.0.0.1:9400", "127.0.0.1:9400"),
+            ("node-7.rack_2:9400/", "node-7.rack_2:9400"),
+            ("http://h:1/metrics", "h:1"),
+            ("h:1/metrics/json", "h:1"),
+            ("[::1]:9400", "[::1]:9400"),
+        ] {
+            assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), shown, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_endpoint_is_refused_with_an_example() {
+        for text in [
+            "",
+            "h",
+            "9400",
+            ":9400",
+            "h:",
+            "h:0",
+            "h:65536",
+            "h:x",
+            "https://h:1",
+            "http://h",
+            "http://h:1/other",
+            "::1:9400",
+            "[h]:1",
+            "a b:1",
+            "user@h:1",
+        ] {
+            let refusal = text.parse::<Endpoint>().unwrap_err();
+            assert!(refusal.contains("http://127.0.0.1:9400"), "{text}: {refusal}");
+        }
+    }
+}
