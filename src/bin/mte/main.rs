@@ -1,6 +1,7 @@
 //! `mte`: tools around the transfer engine.
 
 mod answer;
+mod bench;
 mod doctor;
 mod explain;
 mod metadata_server;
@@ -22,6 +23,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Measures throughput and latency against a segment, and makes a segment to measure against
+    Bench(bench::Arguments),
     /// Looks for what would keep an engine on this machine from working; status 1: a fault, 3: warnings only
     Doctor(doctor::Arguments),
     /// Says what an error code means and what to do about it
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         std::env::set_var("MC_LOG_LEVEL", "WARNING");
     }
     let done = match arguments.command {
+        Command::Bench(arguments) => bench::run(arguments),
         Command::Doctor(arguments) => Ok(doctor::run(arguments)),
         Command::Explain(arguments) => explain::run(arguments),
         Command::MetadataServer(arguments) => {
