@@ -1,6 +1,8 @@
 //! What the program `mte` asks of the library: calls that block, and plain data. It changes with the program and is an
 //! interface for nobody else.
 
+mod bench;
+mod guest;
 mod ping;
 mod segments;
 mod settings;
@@ -9,6 +11,7 @@ mod settings;
 pub use crate::error::codes::{Row as CodeRow, TABLE as CODES};
 /// What the calls fail with.
 pub use crate::error::{Code, Error, Result};
+pub use bench::{Bench, Load, Measured, Op, Target};
 pub use ping::{Pinger, Round};
 pub use segments::{Seen, Watcher};
 

@@ -202,17 +202,25 @@ fn files(folder: &Path) -> BTreeSet<String> {
     out(&found).lines().map(String::from).collect()
 }
 
+/// The names of the commands below one, as its help lists them.
+fn subcommands(command: &[&str]) -> Vec<String> {
+    let help = mte(&[command, &["--help"]].concat());
+    let lines = out(&help).lines().skip_while(|line| *line != "Commands:").skip(1);
+    let names = lines.take_while(|line| !line.is_empty()).filter_map(|line| line.split_whitespace().next());
+    names.filter(|name| *name != "help").map(String::from).collect()
+}
+
 #[test]
 fn every_command_has_a_man_page() {
     let folder = scratch("manpages").join("new");
     assert!(mte(&["manpages", folder.to_str().unwrap()]).status.success());
-    let help = mte(&["--help"]);
-    let commands = out(&help).lines().skip_while(|line| *line != "Commands:").skip(1);
-    let commands =
-        commands.take_while(|line| !line.is_empty()).filter_map(|line| line.split_whitespace().next());
-    let wanted = commands.filter(|name| *name != "help").map(|name| format!("mte-{name}.1"));
+    let commands = subcommands(&[]);
+    let own =
+        |name: &String| subcommands(&[name]).into_iter().map(move |below| format!("mte-{name}-{below}.1"));
+    let below: Vec<String> = commands.iter().flat_map(own).collect();
+    let wanted = commands.iter().map(|name| format!("mte-{name}.1")).chain(below);
     let wanted: BTreeSet<String> = wanted.chain(["mte.1".to_string()]).collect();
-    assert!(wanted.contains("mte-top.1"), "{wanted:?}");
+    assert!(wanted.contains("mte-top.1") && wanted.contains("mte-bench-run.1"), "{wanted:?}");
     assert_eq!(files(&folder), wanted);
     let page = std::fs::read_to_string(folder.join("mte-top.1")).unwrap();
     assert!(page.contains(".SH OPTIONS") && page.contains("interval"), "{page}");

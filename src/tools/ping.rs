@@ -1,17 +1,13 @@
 //! A small engine that asks a peer whether it lives, and reads from its memory. It never writes to the peer.
 
-use std::net::{ToSocketAddrs, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::settings::settings;
+use super::guest;
 use crate::engine::submit::Request;
-use crate::engine::{Engine, Wanted};
+use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::host_port::{self, HostPort};
 use crate::memory::Range;
-use crate::metadata;
-use crate::transport::table::PROTOCOLS;
 
 /// Most bytes of one READ. Chosen: a page, which all transports move in one piece.
 const READ_BYTES: u64 = 4096;
@@ -46,21 +42,11 @@ impl Pinger {
     /// Makes the engine, with the transports that suit this machine and the one that needs no NIC. What is asked has `limit` for
     /// each answer.
     pub fn new(connection: &str, segment: &str, limit: Duration) -> Result<Self> {
-        let port = settings().handshake_port;
-        let name = if metadata::is_peer_to_peer(connection) {
-            near(&host_port::parse(segment.trim_start_matches('/'), port))
-        } else {
-            let mut random = [0; 8];
-            getrandom::fill(&mut random).map_err(|e| Error::invalid(format!("no random numbers: {e}")))?;
-            format!("mte-ping-{:016x}", u64::from_ne_bytes(random))
-        };
-        let engine = Engine::create_with(connection, &name, Wanted::Suitable, "")?;
+        let engine = guest::engine(connection, segment, "ping")?;
         // From here on it is destroyed on failure.
         let mut pinger = Pinger { engine, segment: segment.into(), limit, memory: 0, id: None };
         let engine = &pinger.engine;
-        if let Some(plain) = PROTOCOLS.iter().find(|row| !row.is_extension() && !row.needs_nics()) {
-            engine.install_transport(plain.name(), None)?;
-        }
+        guest::add_plain(engine)?;
         pinger.memory = engine.allocate_shared(READ_BYTES, 0, -1)?;
         engine.register(&[Range { addr: pinger.memory, len: READ_BYTES }], "*", false)?;
         Ok(pinger)
@@ -101,22 +87,5 @@ impl Pinger {
 impl Drop for Pinger {
     fn drop(&mut self) {
         self.engine.destroy();
-    }
-}
-
-/// The address of this machine that leads to `peer`, as far as it is known without asking anybody but the resolver.
-fn near(peer: &HostPort) -> String {
-    let own = || {
-        let peer = (peer.host.as_str(), peer.port).to_socket_addrs().ok()?.next()?;
-        let any = if peer.is_ipv6() { "[::]:0" } else { "0.0.0.0:0" };
-        let socket = UdpSocket::bind(any).ok()?;
-        // Sends nothing: it only has the kernel look for a route.
-        socket.connect(peer).ok()?;
-        Some(socket.local_addr().ok()?.ip())
-    };
-    match own() {
-        Some(std::net::IpAddr::V6(address)) => format!("[{address}]"),
-        Some(address) => address.to_string(),
-        None => "127.0.0.1".into(),
     }
 }

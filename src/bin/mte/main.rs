@@ -1,6 +1,7 @@
 //! `mte`: tools around the transfer engine.
 
 mod answer;
+mod bench;
 mod doctor;
 mod explain;
 mod metadata_server;
@@ -24,6 +25,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Measures throughput and latency against a segment, and makes a segment to measure against
+    Bench(bench::Arguments),
     /// Prints what a shell completes of this command line
     Completions(shells::Completions),
     /// Looks for what would keep an engine on this machine from working; status 1: a fault, 3: warnings only
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         std::env::set_var("MC_LOG_LEVEL", "WARNING");
     }
     let done = match arguments.command {
+        Command::Bench(arguments) => bench::run(arguments),
         Command::Completions(arguments) => {
             shells::completions(arguments).map(|()| ExitCode::SUCCESS).map_err(Into::into)
         }
