@@ -215,9 +215,10 @@ fn every_command_has_a_man_page() {
     let folder = scratch("manpages").join("new");
     assert!(mte(&["manpages", folder.to_str().unwrap()]).status.success());
     let commands = subcommands(&[]);
-    let own =
-        |name: &String| subcommands(&[name]).into_iter().map(move |below| format!("mte-{name}-{below}.1"));
-    let below: Vec<String> = commands.iter().flat_map(own).collect();
+    let mut below = Vec::new();
+    for name in &commands {
+        below.extend(subcommands(&[name]).iter().map(|below| format!("mte-{name}-{below}.1")));
+    }
     let wanted = commands.iter().map(|name| format!("mte-{name}.1")).chain(below);
     let wanted: BTreeSet<String> = wanted.chain(["mte.1".to_string()]).collect();
     assert!(wanted.contains("mte-top.1") && wanted.contains("mte-bench-run.1"), "{wanted:?}");
