@@ -589,8 +589,8 @@ int mte_metrics(int form,
  * Gives the log lines of this process to callback instead of standard error or MC_LOG_DIR, with their level (MTE_LOG_*) and a text
  * that is valid until it returns; user comes back as it is. NULL: takes that back. Those that
  * MC_LOG_LEVEL admits when the first engine is created. Called on any thread of the library or the program, by several at once;
- * it must return soon, must not throw, and may call other functions of this library, whose own lines are lost meanwhile. When
- * this returns, the callback before is not called any more. A child of fork has none. 0; -1 from inside of a callback.
+ * it must return soon, must not throw, and must not call this library, which may hold locks. When this returns, the callback
+ * before is not called any more. A child of fork has none. 0; -1 from inside of a callback.
  */
 int mte_set_log_callback(void (*callback)(int level, const char *text, void *user),
                          void *user);

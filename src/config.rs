@@ -7,6 +7,7 @@ mod parse;
 mod unused;
 
 use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 pub use names::Stranger;
@@ -298,8 +299,8 @@ config! {
         "1: a line with counts goes to the log now and then, and metrics are served where MC_TE_METRIC_HTTP_PORT says; they are counted and told by mte_metrics in any case";
     metric_port: u16 = 0, "0", "MC_TE_METRIC_HTTP_PORT", int(0..=65535),
         "with MC_TE_METRIC: port that serves /metrics, /metrics/json, /metrics/summary and /health for all engines of the process; 0: none";
-    metric_host: String = "127.0.0.1".into(), "127.0.0.1", "MC_TE_METRIC_HTTP_HOST", |t: &str| text(t).map(|host| host.unwrap_or_default()),
-        "address that it listens on (upstream: all of them); nothing protects it";
+    metric_host: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST), "127.0.0.1", "MC_TE_METRIC_HTTP_HOST", |t: &str| t.trim().parse::<IpAddr>().map_err(|_| "not an IP address"),
+        "IP address that it listens on (upstream: 0.0.0.0, which is all of them); nothing protects it";
     metric_interval: Duration = s(5), "5", "MC_TE_METRIC_INTERVAL_SECONDS", secs(1..=86400),
         "with MC_TE_METRIC: seconds between two lines in the log";
     log_level: LogLevel = LogLevel::Info, "INFO", "MC_LOG_LEVEL", log_level,

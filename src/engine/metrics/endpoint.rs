@@ -1,7 +1,7 @@
 //! The local port where others read metrics, and the line in the log: one of each per process, for as long as an engine that
 //! asked for it lives.
 
-use std::net::ToSocketAddrs;
+use std::net::TcpListener;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -58,10 +58,7 @@ impl Drop for Membership {
 
 fn start(config: &Config, engines: Engines) -> Option<Endpoint> {
     let port = config.metric_port;
-    let listener = (port != 0).then(|| {
-        let addresses = (config.metric_host.as_str(), port).to_socket_addrs();
-        addresses.and_then(|found| std::net::TcpListener::bind(&found.collect::<Vec<_>>()[..]))
-    });
+    let listener = (port != 0).then(|| TcpListener::bind((config.metric_host, port)));
     let listener = match listener {
         Some(Err(error)) => {
             tracing::error!(
