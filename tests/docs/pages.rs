@@ -47,7 +47,9 @@ pub fn built(name: &str) -> String {
 /// README.md, ARCHITECTURE.md, CONTRIBUTING.md, CHANGELOG.md, SECURITY.md and everything below docs/, as they are in the repository.
 pub fn sources() -> Vec<Page> {
     let mut paths: Vec<PathBuf> =
-        ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"].map(PathBuf::from).into();
+        ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"]
+            .map(PathBuf::from)
+            .into();
     markdown_below(Path::new("docs"), &mut paths);
     paths.sort();
     paths.into_iter().map(|path| Page { text: read(&path), path }).collect()
