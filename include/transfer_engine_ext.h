@@ -578,7 +578,7 @@ int mte_free_shared(transfer_engine_t engine,
 
 /**
  * What all engines of this process have done and have to do, in the form MTE_METRICS_*. Counts as Prometheus wants it: no
- * counter falls while the process lives. buf and len as for mte_local_topology; the text may be longer at the next call. Asks
+ * counter falls while the process lives, but for those of a transport, which go with their engine. buf and len as for mte_local_topology; the text may be longer at the next call. Asks
  * nobody, waits for no transfer. 0; -1 for another form, or NULL.
  */
 int mte_metrics(int form,
@@ -590,7 +590,7 @@ int mte_metrics(int form,
  * that is valid until it returns; user comes back as it is. NULL: takes that back. Those that
  * MC_LOG_LEVEL admits when the first engine is created. Called on any thread of the library or the program, by several at once;
  * it must return soon, must not throw, and must not call this library, which may hold locks. When this returns, the callback
- * before is not called any more. A child of fork has none. 0; -1 from inside of a callback.
+ * before is not called any more: it waits for calls that run, so no lock may be held that the callback takes. A child of fork has none. 0; -1 from inside of a callback.
  */
 int mte_set_log_callback(void (*callback)(int level, const char *text, void *user),
                          void *user);

@@ -34,7 +34,7 @@ impl User {
 /// that is valid until it returns; user comes back as it is. NULL: takes that back. Those that
 /// MC_LOG_LEVEL admits when the first engine is created. Called on any thread of the library or the program, by several at once;
 /// it must return soon, must not throw, and must not call this library, which may hold locks. When this returns, the callback
-/// before is not called any more. A child of fork has none. 0; -1 from inside of a callback.
+/// before is not called any more: it waits for calls that run, so no lock may be held that the callback takes. A child of fork has none. 0; -1 from inside of a callback.
 #[no_mangle]
 pub unsafe extern "C" fn mte_set_log_callback(
     callback: Option<extern "C" fn(level: c_int, text: *const c_char, user: *mut c_void)>,

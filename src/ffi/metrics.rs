@@ -15,7 +15,7 @@ pub const MTE_METRICS_JSON: c_int = 1;
 pub const MTE_METRICS_SUMMARY: c_int = 2;
 
 /// What all engines of this process have done and have to do, in the form MTE_METRICS_*. Counts as Prometheus wants it: no
-/// counter falls while the process lives. buf and len as for mte_local_topology; the text may be longer at the next call. Asks
+/// counter falls while the process lives, but for those of a transport, which go with their engine. buf and len as for mte_local_topology; the text may be longer at the next call. Asks
 /// nobody, waits for no transfer. 0; -1 for another form, or NULL.
 #[no_mangle]
 pub unsafe extern "C" fn mte_metrics(form: c_int, buf: *mut c_char, len: *mut usize) -> c_int {

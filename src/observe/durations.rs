@@ -5,6 +5,7 @@ use std::time::Instant;
 use parking_lot::Mutex;
 
 use super::histogram::{Histogram, LATENCY_US};
+use crate::runtime::per_process::PerProcess;
 
 /// What is timed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,8 +24,9 @@ impl Timed {
 }
 
 /// Successes and failures of each. Guards the counts.
-static DURATIONS: Mutex<[Outcomes; Timed::ALL.len()]> =
-    Mutex::new([const { Outcomes { done: Histogram::new(LATENCY_US), failed: 0 } }; Timed::ALL.len()]);
+static DURATIONS: PerProcess<Mutex<[Outcomes; Timed::ALL.len()]>> = PerProcess::new(|| {
+    Mutex::new([const { Outcomes { done: Histogram::new(LATENCY_US), failed: 0 } }; Timed::ALL.len()])
+});
 
 /// How the attempts at one thing went.
 #[derive(Clone, Debug)]
@@ -38,7 +40,7 @@ pub struct Outcomes {
 /// Counts that `what`, begun at `begun`, has ended.
 pub fn ended(what: Timed, begun: Instant, succeeded: bool) {
     let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
-    let outcomes = &mut DURATIONS.lock()[what as usize];
+    let outcomes = &mut DURATIONS.get().lock()[what as usize];
     if succeeded {
         outcomes.done.add(micros);
     } else {
@@ -48,5 +50,5 @@ pub fn ended(what: Timed, begun: Instant, succeeded: bool) {
 
 /// What was counted so far, in the order of [`Timed::ALL`].
 pub fn so_far() -> [Outcomes; Timed::ALL.len()] {
-    DURATIONS.lock().clone()
+    DURATIONS.get().lock().clone()
 }

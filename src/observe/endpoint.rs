@@ -13,7 +13,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::header::{HeaderValue, ALLOW, CONTENT_TYPE};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::{watch, Semaphore};
 use tokio::time::{interval_at, timeout, Instant};
 
@@ -22,6 +22,8 @@ use crate::runtime::thread;
 
 /// Connections at once; more wait in the listener's backlog. Chosen: scrapers are few.
 const CONNECTIONS: usize = 16;
+/// For the head of a request. Chosen: it is one packet, and whoever says nothing must not hold a place for long.
+const HEAD_LIMIT: Duration = Duration::from_secs(1);
 /// For a whole connection. Chosen: longer than the 10 s after which Prometheus gives up by default.
 const LIMIT: Duration = Duration::from_secs(15);
 /// Pause after an accept that failed. Chosen: descriptors come back slowly.
@@ -121,6 +123,8 @@ async fn serve(listener: Option<TcpListener>, pages: Rc<Pages>) {
                 async move { Ok::<_, Infallible>(response) }
             });
             let connection = hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_LIMIT)
                 .keep_alive(false)
                 .serve_connection(TokioIo::new(stream), answer);
             // A reader's failure is the reader's business.

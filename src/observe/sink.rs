@@ -10,6 +10,7 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter}
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::error::{Class, Error, Result};
+use crate::runtime::fork;
 use crate::runtime::per_process::PerProcess;
 
 /// The host's logger: level and text of a line.
@@ -30,6 +31,8 @@ pub fn set(logger: Option<Logger>) -> Result<()> {
     if INSIDE.get() {
         return Err(Error::invalid("a logger cannot be set from inside of one").permanent(Class::Argument));
     }
+    // So that a child of fork is told from this process, also before there is an engine.
+    fork::watch();
     *LOGGER.get().write() = logger;
     Ok(())
 }

@@ -61,6 +61,14 @@ int main(void) {
     setenv("MC_LOG_LEVEL", "INFO", 1);
     setenv("MC_RETRY_CNT", "many", 1);
     CHECK_EQ("a logger is set before there is an engine", mte_set_log_callback(take, &seen), 0);
+    pid_t early = fork();
+    if (early == 0) {
+        if (freopen("/dev/null", "w", stderr) == NULL) _exit(2);
+        destroyTransferEngine(engine_open());
+        _exit(atomic_load(&seen.lines) != 0);
+    }
+    int ended = -1;
+    CHECK("a child of fork has none, also before there is an engine", waitpid(early, &ended, 0) == early && WIFEXITED(ended) && WEXITSTATUS(ended) == 0);
     transfer_engine_t engine = engine_open();
     CHECK("it gets what an engine lives through", atomic_load(&seen.infos) > 0);
     CHECK("and warnings, by their beginning", atomic_load(&seen.names_setting) && atomic_load(&seen.warnings) > 0);

@@ -6,7 +6,8 @@
 #include "peer.h"
 
 #define BYTES (4 * MIB)
-#define SILENT 12
+/* More than have room at once. */
+#define SILENT 20
 #define TEXT_MOST (256 * KIB)
 
 static char text[TEXT_MOST];
