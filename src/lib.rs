@@ -19,6 +19,8 @@
 #![cfg_attr(not(feature = "default"), allow(dead_code))]
 
 #[cfg(not(feature = "internals"))]
+mod cluster_key;
+#[cfg(not(feature = "internals"))]
 mod config;
 #[cfg(not(feature = "internals"))]
 mod engine;
@@ -47,6 +49,8 @@ mod topology;
 #[cfg(not(feature = "internals"))]
 mod transport;
 
+#[cfg(feature = "internals")]
+pub mod cluster_key;
 #[cfg(feature = "internals")]
 pub mod config;
 #[cfg(feature = "internals")]

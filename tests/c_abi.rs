@@ -62,6 +62,15 @@ fn run(program: &str, programs: &Path) {
     match program {
         "nothreads" => run_without_threads(programs),
         "restarts" => run_restarts_with_stores(programs),
+        // Without a key below, and with one here.
+        "garbage" | "faults" | "transfer" | "visibility" => {
+            let mut command = Command::new(programs.join(program));
+            command.env("MC_CLUSTER_KEY", "a key that no stranger can know or guess");
+            // Some of its peers are sockets that have no key.
+            command.env("MC_CLUSTER_KEY_REQUIRED", if program == "faults" { "0" } else { "1" });
+            command.env("ASAN_OPTIONS", asan_options(program)).env("LD_LIBRARY_PATH", library_folder());
+            succeed(&format!("{program} with a cluster key"), &mut command);
+        }
         _ => {}
     }
     let mut command = Command::new(programs.join(program));
@@ -134,6 +143,7 @@ programs! {
     only_who_is_proven_to_be_on_this_host_is_reached_through_memory: "shm";
     the_hosts_logger_gets_the_lines: "log";
     p18_what_tasks_did_is_counted_and_told: "metrics";
+    p38_who_does_not_prove_the_cluster_key_gets_nothing: "keys";
     only_what_is_proven_to_be_the_peers_is_taken_for_its_shared_memory: "posix_shm";
 }
 

@@ -128,6 +128,7 @@ macro_rules! replayed {
 replayed! {
     answers_of_stores_and_peers_are_read_or_refused: "answers", 100;
     calls_of_the_c_abi_keep_their_promises: "c_abi", 600;
+    p38_who_does_not_know_the_key_is_not_believed: "cluster_key", 2000;
     p37_requests_at_the_data_port_are_served_or_refused: "data_port", 400;
     p37_descriptors_are_read_or_refused: "descriptor", 4000;
     frames_of_the_handshake_port_are_read_or_refused: "handshake", 4000;

@@ -13,6 +13,8 @@ use transfer_engine::runtime::interfaces;
 const V1: (&str, &str) = ("MC_TCP_PROTO", "1");
 // Upstream's wheel pools connections by default; both values are given so that neither case depends on that.
 const POOLED: (&str, &str) = ("MC_TCP_ENABLE_CONNECTION_POOL", "1");
+const KEY: (&str, &str) = ("MC_CLUSTER_KEY", "a key that upstream does not know");
+const NOT_REQUIRED: (&str, &str) = ("MC_CLUSTER_KEY_REQUIRED", "0");
 const ONE_SHOT: (&str, &str) = ("MC_TCP_ENABLE_CONNECTION_POOL", "0");
 
 /// Checks that something `make test` builds is there; its absence is a failure, never a silent skip.
@@ -75,6 +77,10 @@ cases! {
     our_bench_drives_upstream_target: "bench_pair.py ours upstream", [];
     upstream_addresses_not_registered_are_refused_by_us: "rejected.py ours upstream", [];
     upstream_is_rejected_at_addresses_not_registered: "rejected.py upstream ours", [];
+    p38_upstream_gets_nothing_from_who_has_a_key: "strangers.py upstream ours", [KEY];
+    p38_upstream_is_not_believed_by_who_has_a_key: "strangers.py ours upstream", [KEY];
+    upstream_reaches_who_requires_no_key: "transfer.py upstream ours", [KEY, NOT_REQUIRED];
+    who_requires_no_key_reaches_upstream: "transfer.py ours upstream", [KEY, NOT_REQUIRED];
     our_notifications_reach_upstream: "notify.py ours upstream", [];
     upstream_notifications_reach_us: "notify.py upstream ours", [];
     killed_upstream_target_fails_our_tasks: "dying_target.py killed ours upstream", [];

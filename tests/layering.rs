@@ -31,6 +31,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "tools",
         &[
+            "cluster_key",
             "config",
             "engine",
             "error",
@@ -48,6 +49,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "engine",
         &[
+            "cluster_key",
             // Its own part of the transports: never one of them.
             "transport::host",
             "transport::incarnation",
@@ -79,6 +81,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "doctor",
         &[
+            "cluster_key",
             "transport::rdma::gid_table",
             "transport::rdma::verbs",
             "metadata",
@@ -94,6 +97,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "transport::*",
         &[
+            "cluster_key",
             "memory",
             "runtime",
             "observe",
@@ -154,7 +158,8 @@ const LAYERS: &[(&str, &[&str])] = &[
         "metadata",
         &["handshake", "segment_desc", "json", "host_port", "config", "error", "runtime", "observe"],
     ),
-    ("handshake", &["json", "host_port", "config", "error", "runtime", "observe"]),
+    ("handshake", &["cluster_key", "json", "host_port", "config", "error", "runtime", "observe"]),
+    ("cluster_key", &["config", "error"]),
     ("topology", &["json", "error", "runtime"]),
     ("memory", &["error", "runtime"]),
     ("segment_desc", &["json", "error", "runtime"]),

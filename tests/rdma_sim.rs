@@ -50,7 +50,15 @@ fn library_path() -> std::ffi::OsString {
 
 fn run(name: &str, case: &[&str], programs: &Path) {
     let program = programs.join(name);
-    let files = Run::of(&program, &case.concat());
+    run_with(name, case, &program, &[]);
+    // With a key the connection requests of NICs need its proof, too.
+    if name == "rdma_transfer" {
+        run_with(name, case, &program, &[("MC_CLUSTER_KEY", "a key that all engines of this test have")]);
+    }
+}
+
+fn run_with(name: &str, case: &[&str], program: &Path, settings: &[(&str, &str)]) {
+    let files = Run::of(program, &case.concat());
     let mut command = Command::new(program);
     command
         .args(case)
@@ -58,7 +66,8 @@ fn run(name: &str, case: &[&str], programs: &Path) {
         .env("SIMVERBS_DEVICES", "sim0,sim1,sim2,sim3")
         .env("SIMVERBS_QUIET", "1")
         .env("SIMVERBS_SHM", &files.registry)
-        .env("SIMVERBS_CTL", &files.control);
+        .env("SIMVERBS_CTL", &files.control)
+        .envs(settings.iter().copied());
     succeed(&format!("{name} {case:?}"), &mut command);
 }
 

@@ -1,9 +1,11 @@
 //! The environment: settings that are misspelt, out of range or without effect, files that they name, and times that do not fit
 //! each other.
 
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use super::finding::Finding;
+use crate::cluster_key;
 use crate::config::{Config, Stranger};
 
 const CHECK: &str = "settings";
@@ -29,6 +31,7 @@ pub(super) fn findings(settings: &Settings, config: &Config) -> Vec<Finding> {
     let mut found: Vec<Finding> = settings.warnings.iter().map(|warning| of_warning(warning)).collect();
     found.extend(settings.strangers.iter().map(stranger));
     found.extend(missing_files(config));
+    found.extend(keys(config));
     found.extend(times(config));
     if found.is_empty() {
         found.push(Finding::ok(CHECK, format!("{} set, all of them are read", settings.count)));
@@ -61,6 +64,7 @@ fn missing_files(config: &Config) -> Vec<Finding> {
         ("MC_METADATA_CERT_FILE", &config.metadata_cert_file),
         ("MC_METADATA_KEY_FILE", &config.metadata_key_file),
         ("MC_LOG_DIR", &config.log_dir),
+        ("MC_CLUSTER_KEY_FILE", &config.cluster_key_file),
     ];
     let missing = named.into_iter().filter_map(|(name, path)| {
         let path = path.as_ref()?;
@@ -69,6 +73,34 @@ fn missing_files(config: &Config) -> Vec<Finding> {
         Some(Finding::fault(CHECK, format!("{name}={path}: {error}"), remedy))
     });
     missing.collect()
+}
+
+/// The cluster key: one that cannot be used keeps engines from starting, and one that is not required keeps nobody out.
+fn keys(config: &Config) -> Option<Finding> {
+    let named = config.cluster_key_file.as_ref();
+    // Told by `missing_files`.
+    if named.is_some_and(|path| std::fs::metadata(path).is_err()) {
+        return None;
+    }
+    if let Err(error) = cluster_key::settle(&mut config.clone()) {
+        let remedy = "make a key with: openssl rand -hex 32; no engine starts with this one";
+        return Some(Finding::fault(CHECK, error.text().to_string(), remedy));
+    }
+    let mode = named.and_then(|path| Some(std::fs::metadata(path).ok()?.permissions().mode()));
+    if mode.is_some_and(|mode| mode & 0o044 != 0) {
+        let seen = "MC_CLUSTER_KEY_FILE can be read by other users of this host".to_string();
+        return Some(Finding::warning(
+            CHECK,
+            seen,
+            "chmod 600 it, and change the key if others have logged in",
+        ));
+    }
+    let has_key = named.is_some() || config.cluster_key.is_some();
+    (has_key && !config.cluster_key_required).then(|| {
+        let seen =
+            "MC_CLUSTER_KEY_REQUIRED=0: peers without the cluster key are served all the same".to_string();
+        Finding::warning(CHECK, seen, "unset it once every engine has the key")
+    })
 }
 
 /// A time that makes another one useless.
@@ -130,6 +162,7 @@ fn secs(time: Duration) -> f64 {
 mod tests {
     use super::super::finding::Level;
     use super::*;
+    use crate::config::Secret;
 
     #[test]
     fn settings_that_are_read_are_counted() {
@@ -168,6 +201,25 @@ mod tests {
         let config = Config { metadata_ca_file: Some("/nonexistent/ca.pem".into()), ..Config::default() };
         let found = missing_files(&config);
         assert!(found.len() == 1 && found[0].level == Level::Fault && found[0].seen.contains("ca.pem"));
+    }
+
+    #[test]
+    fn a_key_that_protects_nothing_is_told() {
+        let key = |text: &str| Config { cluster_key: Some(Secret(text.into())), ..Config::default() };
+        assert!(keys(&Config::default()).is_none());
+        assert!(keys(&key("0123456789abcdef0123456789abcdef")).is_none());
+        let short = keys(&key("short")).unwrap();
+        assert!(short.level == Level::Fault && short.seen.contains("5 characters"), "{short:?}");
+        let lenient = Config { cluster_key_required: false, ..key("0123456789abcdef0123456789abcdef") };
+        assert_eq!(keys(&lenient).unwrap().level, Level::Warning);
+        let path = std::env::temp_dir().join(format!("mte-doctor-key-{}", std::process::id()));
+        std::fs::write(&path, "0123456789abcdef0123456789abcdef").unwrap();
+        let file = Config { cluster_key_file: Some(path.to_str().unwrap().into()), ..Config::default() };
+        for (mode, told) in [(0o600, false), (0o640, true), (0o604, true)] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(keys(&file).is_some(), told, "{mode:o}");
+        }
+        std::fs::remove_file(&path).unwrap();
     }
 
     #[test]

@@ -40,6 +40,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::cluster_key;
 use crate::config::Config;
 use crate::error::{Class, Code, Error, Result};
 use crate::handshake::{self, Client, Limits};
@@ -131,6 +132,7 @@ impl Engine {
         let (mut config, warnings) = Config::from_env();
         fork::watch();
         log::init(&config, &warnings);
+        cluster_key::settle(&mut config)?;
         if let Some(lowered) = config.leave_descriptors(descriptors::limit()) {
             tracing::info!("{lowered}");
         }

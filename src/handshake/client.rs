@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -11,6 +12,8 @@ use tokio::time::{timeout_at, Instant};
 
 use super::messages::{ConnectionMessage, Notification};
 use super::wire::{self, Broken, ReadLimits};
+use crate::cluster_key::stream::{claim, Refused};
+use crate::cluster_key::{Distrust, Keys, Purpose};
 use crate::config::Config;
 use crate::error::{Class, Code, Error, Result};
 use crate::host_port::HostPort;
@@ -22,13 +25,15 @@ use crate::runtime::sockets;
 use crate::runtime::tracked::Tracked;
 
 /// Settings of outgoing handshakes; holds no connection.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Client {
     connect_timeout: Duration,
     exchange_timeout: Duration,
     /// Bytes.
     max_reply: usize,
     family: Family,
+    /// What this side proves to know, and what a peer has to.
+    keys: Option<Arc<Keys>>,
 }
 
 impl Client {
@@ -39,6 +44,7 @@ impl Client {
             exchange_timeout: config.handshake_timeout,
             max_reply: config.metadata_max_bytes,
             family: Family::of(config),
+            keys: Keys::of(config).map(Arc::new),
         }
     }
 
@@ -112,7 +118,10 @@ impl Client {
         for address in addresses {
             // Only a failed connect moves on: a request that was sent may have been executed.
             match self.connect(deadline, address).await {
-                Ok(stream) => return self.exchange_with(deadline, address, stream, kind, &request).await,
+                Ok(stream) => {
+                    let (stream, request) = self.introduce(deadline, address, stream, request).await?;
+                    return self.exchange_with(deadline, address, stream, kind, &request).await;
+                }
                 Err(e) if Instant::now() < deadline => failure = e,
                 Err(e) => return Err(e),
             }
@@ -133,6 +142,29 @@ impl Client {
                 Error::io(Code::Socket, format!("connect to {address}{hint}"), &e)
             },
         )
+    }
+
+    /// Proves the cluster key, where there is one, and puts the proof before the request.
+    async fn introduce(
+        &self,
+        deadline: Instant,
+        address: SocketAddr,
+        mut stream: Tracked<TcpStream>,
+        request: Vec<u8>,
+    ) -> Result<(Tracked<TcpStream>, Vec<u8>)> {
+        let Some(keys) = &self.keys else { return Ok((stream, request)) };
+        let claimed = timeout_at(deadline, claim(keys, &mut *stream, Purpose::Handshake));
+        match claimed.await.unwrap_or_else(|_| Err(timed_out().into())) {
+            Ok(proof) => Ok((stream, [&proof[..], &request].concat())),
+            // It has hung up.
+            Err(Refused::Distrusted(Distrust::Stranger)) if !keys.required => {
+                Ok((self.connect(deadline, address).await?, request))
+            }
+            Err(Refused::Distrusted(why)) => Err(why.error(address)),
+            Err(Refused::Io(error)) => {
+                Err(Error::io(Code::Socket, format!("proof of the cluster key by {address}"), &error))
+            }
+        }
     }
 
     async fn exchange_with(

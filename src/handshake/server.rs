@@ -20,8 +20,10 @@ use super::clients::{Clients, Stage};
 use super::document::Document;
 use super::messages::{probe_reply, ConnectionMessage, Notification};
 use super::wire::{self, Frame, ReadLimits};
+use crate::cluster_key::stream::{admit, Refused};
+use crate::cluster_key::{Keys, Purpose};
 use crate::config::Config;
-use crate::error::{Code, Error, Result};
+use crate::error::{Class, Code, Error, Result};
 use crate::json;
 use crate::observe::log::RateLimit;
 use crate::runtime::outstanding::unacknowledged;
@@ -71,8 +73,10 @@ pub trait Handler: Send + Sync + 'static {
 }
 
 /// What one client may cost.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Limits {
+    /// One of them has to be proved before a request is read.
+    pub keys: Option<Arc<Keys>>,
     /// Connections served at once, half of them from one source; see [`Clients::make_room`] for what happens to more.
     pub max_clients: usize,
     /// Length of a request and how long it may take.
@@ -90,6 +94,7 @@ impl Limits {
     pub fn new(config: &Config) -> Self {
         let max_length = config.handshake_max_length;
         Limits {
+            keys: Keys::of(config).map(Arc::new),
             max_clients: config.handshake_max_clients,
             read: ReadLimits {
                 max_length,
@@ -107,7 +112,7 @@ impl Limits {
 pub async fn serve(listener: Tracked<TcpListener>, handler: Arc<dyn Handler>, limits: Limits) {
     let limits = Arc::new(limits);
     let mut clients = Clients::new(limits.max_clients);
-    let log = RateLimit::default();
+    let log = Arc::new(RateLimit::default());
     loop {
         let accepted = tokio::select! {
             Some(ended) = clients.ended() => {
@@ -126,11 +131,11 @@ pub async fn serve(listener: Tracked<TcpListener>, handler: Arc<dyn Handler>, li
                 let _ = SockRef::from(&*stream).set_linger(Some(Duration::ZERO));
                 let made_room = clients.make_room(peer.ip()) && (!is_scarce || clients.close_one());
                 if made_room {
-                    let (handler, limits) = (handler.clone(), limits.clone());
+                    let (handler, limits, log) = (handler.clone(), limits.clone(), log.clone());
                     let must_settle = is_scarce && clients.len() >= descriptors::FLOOR;
                     clients.add(peer.ip(), |stage| async move {
                         if let Some(stream) = settle(stream, must_settle).await {
-                            client(stream, peer, stage, handler, limits).await;
+                            client(stream, peer, stage, handler, limits, &log).await;
                         }
                     });
                 } else if log.admit("handshake clients", "") {
@@ -181,8 +186,12 @@ async fn client(
     stage: Stage,
     handler: Arc<dyn Handler>,
     limits: Arc<Limits>,
+    log: &RateLimit,
 ) {
     if let Err(why) = exchange(stream, &stage, handler, &limits).await {
+        if why.kind() == Class::Rejected && log.admit("cluster key", &peer.ip().to_string()) {
+            tracing::warn!("handshake of {peer} refused: {why}");
+        }
         tracing::debug!("handshake of {peer} closed: {why}");
     }
 }
@@ -193,7 +202,8 @@ async fn exchange(
     handler: Arc<dyn Handler>,
     limits: &Limits,
 ) -> Result<()> {
-    let request = wire::read(&mut *stream, &limits.read)
+    let ahead = enter(&mut stream, limits).await?;
+    let request = wire::read(&mut (&ahead[..]).chain(&mut *stream), &limits.read)
         .await
         .map_err(|why| Error::new(Code::Socket, format!("request: {why}")))?;
     stage.answering();
@@ -209,6 +219,18 @@ async fn exchange(
     timeout(limits.write_timeout, part(stream, limits.close_timeout))
         .await
         .unwrap_or_else(|_| Err(Error::new(Code::Socket, "client takes the reply too slowly")))
+}
+
+/// Has the cluster key proved, where there is one. Returns bytes that belong to the request.
+async fn enter(stream: &mut TcpStream, limits: &Limits) -> Result<Vec<u8>> {
+    let Some(keys) = &limits.keys else { return Ok(Vec::new()) };
+    let entered = timeout(limits.read.read_timeout, admit(keys, stream, Purpose::Handshake));
+    entered.await.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into())).map_err(|why| {
+        match why {
+            Refused::Distrusted(why) => why.error("the client"),
+            Refused::Io(error) => Error::io(Code::Socket, "proof of the cluster key", &error),
+        }
+    })
 }
 
 /// What is answered.

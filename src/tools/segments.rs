@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::settings::settings;
+use crate::cluster_key;
 use crate::error::{Class, Code, Error, Result};
 use crate::handshake::Client;
 use crate::metadata::{self, Own, Store};
@@ -54,6 +55,7 @@ impl Watcher {
     /// Opens a store without talking to it. A peer has `limit` to answer. Errors as of a connection string.
     pub fn open(connection: &str, limit: Duration) -> Result<Self> {
         let mut config = settings();
+        cluster_key::settle(&mut config)?;
         fork::watch();
         config.connect_timeout = limit;
         config.handshake_timeout = limit;

@@ -1,5 +1,5 @@
-/* P37, P39: garbage on the handshake port and on the data port. The seed is fixed; a verified transfer runs
- * after every kind, and no byte outside the transfer changes. */
+/* P37, P38, P39: garbage on the handshake port and on the data port. The seed is fixed; a verified transfer runs
+ * after every kind, and no byte outside the transfer changes. With MC_CLUSTER_KEY the same against engines that have a key. */
 #include "peer.h"
 #include "wire.h"
 
@@ -108,6 +108,17 @@ static size_t data_cut_body(unsigned char *out) {
     return 24 + len;
 }
 
+/* What a hello begins with, and then noise. */
+static size_t hello_of_noise(unsigned char *out) {
+    size_t len = random_bytes(out + 64);
+    memcpy(out, "MTE-KEY\1", 8);
+    memset(out + 8, 0, 16);
+    out[16] = 0x80;
+    out[17] = (unsigned char)(next_random(&seed) % 4);
+    for (size_t i = 24; i < 64; i++) out[i] = (unsigned char)next_random(&seed);
+    return next_random(&seed) % 2 ? 64 + len : 1 + next_random(&seed) % 64;
+}
+
 static bool send_and_drain(uint16_t port, const unsigned char *data, size_t len) {
     unsigned char sink[4096];
     int fd = wire_connect(port);
@@ -170,6 +181,7 @@ int main(int argc, char **argv) {
         {"strange opcodes", data_strange_opcode, true, false},
         {"headers cut off", data_cut_header, true, false},
         {"bodies cut off", data_cut_body, true, false},
+        {"hellos of noise", hello_of_noise, false, true},
     };
     static unsigned char data[FRAME_MAX];
     peer_dispatch(argc, argv);
@@ -180,7 +192,7 @@ int main(int argc, char **argv) {
     source = registered_bytes(engine, 8192);
     target = openSegment(engine, peer.name);
     handshake_port = name_port(peer.name);
-    tcp_port = data_port(peer.name);
+    tcp_port = getenv("MC_CLUSTER_KEY") == NULL ? data_port(peer.name) : other_port(peer.pid, handshake_port);
     REQUIRE("the peer and both its ports are known", target > 0 && tcp_port != 0);
     still_serves("nothing");
     for (size_t k = 0; k < COUNT(kinds); k++) {

@@ -31,7 +31,7 @@ int main(int argc, char **argv) {
     const char *url = argv[1];
     pid_t server = (pid_t)strtol(argv[2], NULL, 10);
     setenv("MC_TCP_BIND_ADDRESS", "127.0.0.1", 1);
-    setenv("MC_METADATA_TIMEOUT_MS", "1000", 1);
+    setenv("MC_METADATA_TIMEOUT_MS", "3000", 1);
 
     CHECK_NULL("-1: a store of no known kind", engine_at("zookeeper://127.0.0.1:1", "a"), -1);
     CHECK_NULL("-1: no store at all", engine_at("", "a"), -1);

@@ -3,6 +3,7 @@
 #define TESTS_C_WIRE_H
 
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
@@ -106,6 +107,41 @@ static inline uint16_t data_port(const char *name) {
     if (frame_exchange(name_port(name), 1, "{}\n", json, sizeof json) != 1) return 0;
     at = strstr(json, "\"tcp_data_port\":");
     return at == NULL ? 0 : (uint16_t)atoi(at + strlen("\"tcp_data_port\":"));
+}
+
+/* The port that the socket with this inode listens on, as the kernel's table has it; 0: it does not listen. */
+static inline uint16_t listening_port(const char *table, unsigned long inode) {
+    char line[512];
+    uint16_t port = 0;
+    FILE *file = fopen(table, "r");
+    while (file != NULL && fgets(line, sizeof line, file) != NULL) {
+        unsigned local, state;
+        unsigned long found;
+        if (sscanf(line, " %*d: %*[0-9A-F]:%x %*[0-9A-F]:%*x %x %*s %*s %*s %*d %*d %lu", &local, &state, &found) == 3 && state == 10 &&
+            found == inode)
+            port = (uint16_t)local;
+    }
+    if (file != NULL) fclose(file);
+    return port;
+}
+
+/* A port other than `known` that the process listens on, for who is told nothing by it; 0: there is none. */
+static inline uint16_t other_port(pid_t pid, uint16_t known) {
+    char folder[64], link[512], target[128];
+    uint16_t port = 0;
+    snprintf(folder, sizeof folder, "/proc/%d/fd", (int)pid);
+    DIR *entries = opendir(folder);
+    for (struct dirent *entry; port == 0 && entries != NULL && (entry = readdir(entries)) != NULL;) {
+        unsigned long inode;
+        snprintf(link, sizeof link, "%s/%s", folder, entry->d_name);
+        ssize_t len = readlink(link, target, sizeof target - 1);
+        target[len < 0 ? 0 : len] = '\0';
+        if (sscanf(target, "socket:[%lu]", &inode) != 1) continue;
+        uint16_t v4 = listening_port("/proc/net/tcp", inode), found = v4 != 0 ? v4 : listening_port("/proc/net/tcp6", inode);
+        if (found != known) port = found;
+    }
+    if (entries != NULL) closedir(entries);
+    return port;
 }
 
 /* The 24-byte request header of the TCP data plane. */

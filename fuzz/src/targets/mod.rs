@@ -2,6 +2,7 @@
 
 pub mod answers;
 pub mod c_abi;
+pub mod cluster_key;
 pub mod data_port;
 pub mod descriptor;
 pub mod handshake;
@@ -23,6 +24,7 @@ pub type Target = (&'static str, fn(&[u8]));
 pub const TARGETS: &[Target] = &[
     ("answers", answers::run),
     ("c_abi", c_abi::run),
+    ("cluster_key", cluster_key::run),
     ("data_port", data_port::run),
     ("descriptor", descriptor::run),
     ("handshake", handshake::run),

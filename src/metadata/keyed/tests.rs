@@ -6,6 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::*;
+use crate::cluster_key::Distrust;
 use crate::metadata::backend::{refused, unreachable, Put, Version};
 use crate::metadata::keys::percent_encoded;
 
@@ -327,5 +328,30 @@ fn p07_an_owner_that_cannot_be_asked_does_not_count_as_dead() {
         let error = store.put_rpc_address("a", &mine).await.unwrap_err();
         assert!(error.retryable() && error.text().contains("cannot be found out"), "{error}");
         assert_eq!(memory.keys.lock().get("mooncake/rpc_meta/a"), Some(&theirs));
+    });
+}
+
+/// A peer that hangs up on the cluster key.
+struct Keyless;
+
+impl Probe for Keyless {
+    fn probe(&self, address: &HostPort) -> BoxFuture<'_, Result<()>> {
+        let error = Distrust::Stranger.error(address);
+        Box::pin(async move { Err(error) })
+    }
+}
+
+#[test]
+fn p38_a_name_whose_owner_has_another_key_is_in_use() {
+    let memory = Arc::new(Memory::default());
+    let address = serde_json::json!({"ip_or_host_name": "127.0.0.1", "rpc_port": 1});
+    memory.keys.lock().insert("mooncake/rpc_meta/a".into(), json::write(&address).into_bytes());
+    let own = Own { incarnation: "we".into(), descriptor: Arc::new(|| Value::Null) };
+    let store = Keyed::asking(memory.clone(), 1, &Config::default(), own, Arc::new(Keyless));
+    run(async {
+        let here = HostPort { host: "127.0.0.1".into(), port: 2 };
+        let error = store.put_rpc_address("a", &here).await.unwrap_err();
+        assert_eq!(error.kind(), Class::Rejected, "{error}");
+        assert!(error.text().contains("in use"), "{error}");
     });
 }

@@ -1,6 +1,7 @@
 //! Setting up a data connection: descriptor, address, connect, socket options, and the proof that the peer is the process
 //! that the descriptor speaks of. Runs on the control plane.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::Arc;
@@ -18,6 +19,8 @@ use super::rail::Rail;
 use super::shared::{set_options, stays_here, Endpoint, Shared};
 use super::sock::Socket;
 use super::wire::{Header, HEADER_LEN, INCARNATION_LEN, OK_FRAME, REJECTED_FRAME, STATUS_LEN};
+use crate::cluster_key::stream::{claim, Refused};
+use crate::cluster_key::{Distrust, Purpose, PROOF_LEN};
 use crate::error::{Class, Code, Error, Result};
 use crate::runtime::resolve::{resolve, Family};
 use crate::runtime::sockets;
@@ -141,7 +144,10 @@ async fn attempt(shared: &Shared, endpoint: &Endpoint, path: Option<&Path>) -> R
     let limit = config.connect_timeout.min(if path.is_some() { RAIL_LIMIT } else { ANSWER_LIMIT });
     for address in addresses {
         match timeout(limit, sockets::connect_from(path.map(|path| path.local), address)).await {
-            Ok(Ok(stream)) => return prepare(shared, endpoint, stream, v2, reusable).await,
+            Ok(Ok(stream)) => {
+                let (stream, proof) = introduce(shared, endpoint, path, limit, stream).await?;
+                return prepare(shared, endpoint, stream, proof, v2, reusable).await;
+            }
             Ok(Err(error)) => {
                 let hint = match error.raw_os_error() {
                     Some(libc::EMFILE | libc::ENFILE) => "; raise the limit of open files (ulimit -n)",
@@ -165,10 +171,42 @@ async fn attempt(shared: &Shared, endpoint: &Endpoint, path: Option<&Path>) -> R
     Err(last.unwrap_or_else(none).peer(&endpoint.peer))
 }
 
+/// Has the peer prove the cluster key, where there is one. Returns what has to be sent before the first request.
+async fn introduce(
+    shared: &Shared,
+    endpoint: &Endpoint,
+    path: Option<&Path>,
+    limit: Duration,
+    mut stream: Tracked<TcpStream>,
+) -> Result<(Tracked<TcpStream>, Option<[u8; PROOF_LEN]>)> {
+    let Some(keys) = &shared.keys else { return Ok((stream, None)) };
+    let failed = |error: &io::Error| {
+        Error::io(Code::Socket, "no proof of the cluster key on a data connection", error)
+            .peer(&endpoint.peer)
+    };
+    let address = stream.peer_addr().map_err(|e| failed(&e))?;
+    let claimed = timeout(limit, claim(keys, &mut *stream, Purpose::Data));
+    match claimed.await.unwrap_or_else(|_| Err(io::Error::from_raw_os_error(libc::ETIMEDOUT).into())) {
+        Ok(proof) => Ok((stream, Some(proof))),
+        // It has hung up.
+        Err(Refused::Distrusted(Distrust::Stranger)) if !keys.required => {
+            let again = sockets::connect_from(path.map(|path| path.local), address);
+            let again = timeout(limit, again).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+            Ok((again.map_err(|e| failed(&e))?, None))
+        }
+        Err(Refused::Distrusted(why)) => Err(why.error(&endpoint.peer).peer(&endpoint.peer)),
+        Err(Refused::Io(error)) if error.raw_os_error() == Some(libc::ETIMEDOUT) => {
+            Err(no_answer(path, address, limit).peer(&endpoint.peer))
+        }
+        Err(Refused::Io(error)) => Err(failed(&error)),
+    }
+}
+
 async fn prepare(
     shared: &Shared,
     endpoint: &Endpoint,
     mut stream: Tracked<TcpStream>,
+    proof: Option<[u8; PROOF_LEN]>,
     v2: bool,
     reusable: bool,
 ) -> Result<Connection> {
@@ -177,6 +215,9 @@ async fn prepare(
         Error::io(Code::Socket, "cannot prepare a data connection", error).peer(&endpoint.peer)
     };
     stream.set_nodelay(true).map_err(|e| failed(&e))?;
+    if let Some(proof) = proof {
+        stream.write_all(&proof).await.map_err(|e| failed(&e))?;
+    }
     let mut mark = None;
     if let (true, Some((incarnation, cell))) = (v2 && reusable, endpoint.incarnation) {
         let drawn = Mark::draw(incarnation)?;

@@ -8,12 +8,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::ahead::{Ahead, Body, SMALL};
+use super::door::{Door, Passed};
 use super::reactor::{Held, Outcome, Served};
 use super::replies::{Over, Replies};
 use super::shared::Shared;
 use super::sock::{Courier, Io, Iov, Socket};
 use super::table::{Phase, Place};
 use super::wire::{Header, HEADER_LEN};
+use crate::cluster_key::Distrust;
 use crate::memory::Region;
 use crate::runtime::descriptors;
 use crate::runtime::epoll::{self, IN, OUT};
@@ -67,12 +69,15 @@ pub(super) struct Inbound {
     last_progress: Instant,
     /// What the peer knows this connection by, once it has said so.
     mark: u64,
+    /// Until the peer has proved the cluster key: nothing it sends is a request.
+    door: Option<Door>,
 }
 
 impl Inbound {
     /// A fresh connection, watched for input, with its place among the others.
     pub(super) fn new(socket: Socket, shared: &Arc<Shared>, place: Place, held: Option<Held>) -> Self {
         let opened = Instant::now();
+        let door = shared.keys.clone().map(Door::new);
         Inbound {
             socket,
             shared: shared.clone(),
@@ -82,7 +87,7 @@ impl Inbound {
             asked: false,
             heads: [0; LOOKAHEAD * HEADER_LEN],
             heads_len: 0,
-            lookahead: 1,
+            lookahead: if door.is_some() { Door::HEADS } else { 1 },
             body: None,
             in_a_row: false,
             replies: Replies::default(),
@@ -93,6 +98,7 @@ impl Inbound {
             interest: IN,
             last_progress: opened,
             mark: 0,
+            door,
         }
     }
 
@@ -222,6 +228,11 @@ impl Inbound {
 
     /// Takes the requests out of the bytes received so far. `false`: the connection is over.
     fn parse(&mut self, courier: &mut Courier) -> bool {
+        match self.pass_door() {
+            Some(true) => {}
+            Some(false) => return true,
+            None => return false,
+        }
         let mut at = 0;
         while self.body.is_none() && self.heads_len - at >= HEADER_LEN && !self.refused {
             let mut bytes = [0; HEADER_LEN];
@@ -258,6 +269,29 @@ impl Inbound {
         self.heads.copy_within(at..self.heads_len, 0);
         self.heads_len -= at;
         true
+    }
+
+    /// Has the peer prove the cluster key, where there is one. `Some(false)`: it has not yet; `None`: the connection is over.
+    fn pass_door(&mut self) -> Option<bool> {
+        let Some(door) = &mut self.door else { return Some(true) };
+        match door.pass(&mut self.heads, &mut self.heads_len, &self.socket) {
+            Passed::Waits => Some(false),
+            Passed::Through => {
+                self.door = None;
+                self.lookahead = 1;
+                Some(true)
+            }
+            Passed::Refused(why) => {
+                self.shared.note_distrusted(&self.socket, why);
+                // A peer without a key, upstream's too, hears it as it hears of an address that is refused.
+                let is_v2 = self.heads.first_chunk().is_some_and(|bytes| Header::decode(bytes).v2);
+                self.refused = why == Distrust::Stranger && is_v2 && self.replies.reserve();
+                self.refused.then(|| {
+                    self.replies.push_rejected();
+                    false
+                })
+            }
+        }
     }
 
     /// Begins a request. `false`: its address is refused.

@@ -4,6 +4,7 @@ mod accept;
 mod ahead;
 mod choice;
 mod connect;
+mod door;
 mod ends;
 mod exchange;
 mod faults;

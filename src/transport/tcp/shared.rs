@@ -13,6 +13,7 @@ use super::sock::Socket;
 use super::stats::Stats;
 use super::table::Table;
 use super::wire;
+use crate::cluster_key::{Distrust, Keys};
 use crate::config::Config;
 use crate::error::{Class, Code, Error, Result};
 use crate::memory::Registry;
@@ -66,6 +67,8 @@ pub(super) struct Shared {
     pub incarnation: [u8; wire::INCARNATION_LEN],
     /// Counters.
     pub stats: Stats,
+    /// What peers have to prove to know before they may ask for anything.
+    pub keys: Option<Arc<Keys>>,
     /// The addresses that `MC_TCP_NICS` names.
     pub nics: Vec<Interface>,
     /// Keeps repeated warnings rare.
@@ -87,6 +90,7 @@ impl Shared {
             control: host.control().clone(),
             incarnation: *host.incarnation(),
             stats: Stats::default(),
+            keys: Keys::of(host.config()).map(Arc::new),
             nics,
             log: RateLimit::default(),
             threads: Threads::default(),
@@ -135,6 +139,15 @@ impl Shared {
             tracing::warn!(
                 "refused a {op:?} of {size} bytes at {addr:#x} from {peer}: not inside one open region"
             );
+        }
+    }
+
+    /// Counts and logs a connection whose peer did not prove the cluster key.
+    pub(super) fn note_distrusted(&self, socket: &Socket, why: Distrust) {
+        self.stats.inbound_distrusted.fetch_add(1, Relaxed);
+        let peer = socket.peer_ip();
+        if self.log.admit("cluster key", &peer) {
+            tracing::warn!("data connection of {peer} refused: {why}");
         }
     }
 

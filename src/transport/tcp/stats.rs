@@ -28,6 +28,8 @@ counters! {
     inbound_requests,
     /// Requests refused because of their address.
     inbound_rejected,
+    /// Connections refused because their peer did not prove the cluster key.
+    inbound_distrusted,
     /// Connections that use v1 framing: a WRITE completes before it is applied.
     fallback_v1,
     /// Connections used for one request only.

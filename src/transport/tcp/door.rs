@@ -1,0 +1,164 @@
+//! What a peer has to pass before anything it sends is a request: the proof of the cluster key, where there is one.
+
+use std::sync::Arc;
+
+use super::sock::{Io, Iov, Socket};
+use super::wire::HEADER_LEN;
+use crate::cluster_key::{
+    Distrust, Keys, Purpose, Visitor, CHALLENGE_LEN, HELLO, HELLO_LEN, PROOF_LEN, UNKNOWN, WORD_LEN,
+};
+
+/// The door of one connection.
+pub(super) struct Door {
+    keys: Arc<Keys>,
+    /// Once it has said hello.
+    visitor: Option<Visitor>,
+}
+
+/// What the bytes received so far have come to.
+#[derive(Debug, PartialEq)]
+pub(super) enum Passed {
+    /// More are needed.
+    Waits,
+    /// The peer is believed; what is left are requests.
+    Through,
+    /// It is not.
+    Refused(Distrust),
+}
+
+impl Door {
+    /// Headers whose bytes a hello fits in.
+    pub(super) const HEADS: usize = HELLO_LEN.div_ceil(HEADER_LEN);
+
+    /// A closed one.
+    pub(super) fn new(keys: Arc<Keys>) -> Self {
+        Door { keys, visitor: None }
+    }
+
+    /// Looks at the first `len` of `bytes`, all that have come, and takes away what is done with.
+    pub(super) fn pass(&mut self, bytes: &mut [u8], len: &mut usize, socket: &Socket) -> Passed {
+        let come = &bytes[..*len];
+        let (passed, used) = match &self.visitor {
+            None => self.greet(come, socket),
+            Some(visitor) => match come.first_chunk() {
+                None => (Passed::Waits, 0),
+                Some(proof) if visitor.proves(proof) => (Passed::Through, PROOF_LEN),
+                Some(_) => (Passed::Refused(Distrust::Unproven), 0),
+            },
+        };
+        bytes.copy_within(used..*len, 0);
+        *len -= used;
+        passed
+    }
+
+    fn greet(&mut self, bytes: &[u8], socket: &Socket) -> (Passed, usize) {
+        let known = bytes.len().min(WORD_LEN);
+        if bytes[..known] != HELLO[..known] {
+            return match self.keys.required {
+                // Enough to answer a request with its refusal.
+                true if bytes.len() < HEADER_LEN => (Passed::Waits, 0),
+                true => (Passed::Refused(Distrust::Stranger), 0),
+                false => (Passed::Through, 0),
+            };
+        }
+        let Some(hello) = bytes.first_chunk() else { return (Passed::Waits, 0) };
+        match self.keys.challenge(Purpose::Data, hello) {
+            // Nothing was sent on this connection yet, so what does not fit now is a failure.
+            Ok((visitor, challenge)) if send(socket, &challenge) == CHALLENGE_LEN => {
+                self.visitor = Some(visitor);
+                (Passed::Waits, HELLO_LEN)
+            }
+            Ok(_) => (Passed::Refused(Distrust::Unproven), 0),
+            Err(why) => {
+                send(socket, &UNKNOWN);
+                (Passed::Refused(why), 0)
+            }
+        }
+    }
+}
+
+fn send(socket: &Socket, bytes: &[u8]) -> usize {
+    let mut iov = Iov::new();
+    iov.push(bytes);
+    match socket.send(&mut iov) {
+        Io::Moved(n) => n,
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::config::{Config, Secret};
+    use crate::runtime::tracked::Tracked;
+
+    fn keys(required: bool) -> Arc<Keys> {
+        let key = Some(Secret("0123456789abcdef0123456789abcdef".into()));
+        let config = Config { cluster_key: key, cluster_key_required: required, ..Config::default() };
+        Arc::new(Keys::of(&config).unwrap())
+    }
+
+    fn pair() -> (TcpStream, Socket) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let far = Tracked::open(|| listener.accept().map(|(stream, _)| stream)).unwrap();
+        (near, Socket::new(far).unwrap())
+    }
+
+    /// What `door` makes of `bytes`, and how many of them it leaves.
+    fn pass(door: &mut Door, bytes: &[u8], socket: &Socket) -> (Passed, usize) {
+        let (mut bytes, mut len) = (bytes.to_vec(), bytes.len());
+        (door.pass(&mut bytes, &mut len, socket), len)
+    }
+
+    #[test]
+    fn p38_a_door_opens_to_the_proof_however_it_arrives() {
+        let keys = keys(true);
+        for step in [1, 7, HELLO_LEN] {
+            let (mut near, far) = pair();
+            let mut door = Door::new(keys.clone());
+            let claim = keys.claim(Purpose::Data).unwrap();
+            for end in (1..HELLO_LEN).step_by(step) {
+                assert_eq!(pass(&mut door, &claim.hello()[..end], &far), (Passed::Waits, end));
+            }
+            assert_eq!(pass(&mut door, claim.hello(), &far), (Passed::Waits, 0));
+            let mut challenge = [0; CHALLENGE_LEN];
+            near.read_exact(&mut challenge).unwrap();
+            let mut all = claim.answer(&challenge).unwrap().to_vec();
+            assert_eq!(pass(&mut door, &all[..PROOF_LEN - 1], &far), (Passed::Waits, PROOF_LEN - 1));
+            all.extend([7; HEADER_LEN]);
+            assert_eq!(pass(&mut door, &all, &far), (Passed::Through, HEADER_LEN));
+        }
+    }
+
+    #[test]
+    fn p38_who_cannot_prove_the_key_is_refused() {
+        let keys = keys(true);
+        let (mut near, far) = pair();
+        let mut door = Door::new(keys.clone());
+        assert_eq!(pass(&mut door, &[0; HEADER_LEN - 1], &far).0, Passed::Waits);
+        assert_eq!(pass(&mut door, &[0; HEADER_LEN], &far).0, Passed::Refused(Distrust::Stranger));
+        let claim = keys.claim(Purpose::Data).unwrap();
+        assert_eq!(pass(&mut door, claim.hello(), &far), (Passed::Waits, 0));
+        assert_eq!(pass(&mut door, &[1; PROOF_LEN], &far).0, Passed::Refused(Distrust::Unproven));
+        let mut challenge = [0; CHALLENGE_LEN];
+        near.read_exact(&mut challenge).unwrap();
+        // The id of the key.
+        let mut other = *claim.hello();
+        other[HELLO_LEN - 40] ^= 1;
+        assert_eq!(pass(&mut Door::new(keys), &other, &far).0, Passed::Refused(Distrust::OtherKey));
+        let mut word = [0; WORD_LEN];
+        near.read_exact(&mut word).unwrap();
+        assert_eq!(word, UNKNOWN);
+    }
+
+    #[test]
+    fn a_door_lets_strangers_in_where_no_key_is_required() {
+        let (_near, far) = pair();
+        assert_eq!(pass(&mut Door::new(keys(false)), &[0], &far), (Passed::Through, 1));
+        assert_eq!(pass(&mut Door::new(keys(false)), &HELLO, &far), (Passed::Waits, WORD_LEN));
+    }
+}
