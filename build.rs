@@ -21,7 +21,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let api = ["types", "engine", "segment", "memory", "transfer", "notify", "stats"];
     header(&api, "TRANSFER_ENGINE_C", &API_PRELUDE, &out.join("transfer_engine_c.h"))?;
     header(
-        &["ext", "batch", "report", "create", "peer", "arrays", "pages", "shared", "metrics", "log"],
+        &[
+            "ext", "batch", "report", "create", "peer", "arrays", "pages", "shared", "access", "metrics",
+            "log",
+        ],
         "TRANSFER_ENGINE_EXT_H",
         &EXT_PRELUDE,
         &out.join("transfer_engine_ext.h"),

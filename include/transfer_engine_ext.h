@@ -119,6 +119,16 @@ typedef struct mte_task_report mte_task_report_t;
 #define MTE_SHARED_HUGE 1
 
 /**
+ * mte_register_memory: peers may read the region.
+ */
+#define MTE_PEERS_READ 1
+
+/**
+ * mte_register_memory: peers may write the region.
+ */
+#define MTE_PEERS_WRITE 2
+
+/**
  * What Prometheus reads, text format 0.0.4.
  */
 #define MTE_METRICS_TEXT 0
@@ -575,6 +585,18 @@ int mte_allocate_shared(transfer_engine_t engine,
  */
 int mte_free_shared(transfer_engine_t engine,
                     void *addr);
+
+/**
+ * As registerLocalMemory, for peers that may only read the region (MTE_PEERS_READ), only write it (MTE_PEERS_WRITE), both (the
+ * sum), or not reach it (0). This engine's side refuses what is not allowed, the NIC over RDMA: the peer's request fails, with
+ * what it was submitted with nothing is touched. Over RDMA its connection has to be made again after that. The descriptor does not say
+ * it, so a peer finds out by trying. 0; -1 for other bits; codes of registerLocalMemory.
+ */
+int mte_register_memory(transfer_engine_t engine,
+                        void *addr,
+                        size_t length,
+                        const char *location,
+                        int peers);
 
 /**
  * What all engines of this process have done and have to do, in the form MTE_METRICS_*. Counts as Prometheus wants it: no

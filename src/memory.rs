@@ -10,9 +10,11 @@ use crate::error::{Code, Error, Result};
 use crate::runtime::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::runtime::sync::{Condvar, Mutex, RwLock, RwLockReadGuard};
 
+mod access;
 mod kind;
 pub mod shared;
 
+pub use access::PeerAccess;
 pub use kind::Kind;
 
 /// What a caller registers.
@@ -34,8 +36,8 @@ pub struct Region {
     pub location: Arc<String>,
     /// What the memory is.
     pub kind: Kind,
-    /// Peers may read and write it.
-    pub remote: bool,
+    /// What peers may do with it.
+    pub remote: PeerAccess,
     /// Position in the order of registration, which is the order of publication.
     pub order: u64,
     /// How often it was registered and not unregistered since. Changed under the lock of the registry.
@@ -57,7 +59,7 @@ impl Region {
     }
 
     /// Whether registering `range` so would be registering it again, exactly.
-    fn is_same(&self, range: &Range, location: &str, remote: bool) -> bool {
+    fn is_same(&self, range: &Range, location: &str, remote: PeerAccess) -> bool {
         let is_at = (self.addr, self.len) == (range.addr, range.len);
         is_at && *self.location == location && self.remote == remote
     }
@@ -170,7 +172,12 @@ impl Registry {
 
     /// [`Registry::reserve`] and [`Registry::open`] in one.
     #[cfg(any(test, feature = "internals"))]
-    pub fn insert(&self, ranges: &[Range], location: &str, remote: bool) -> Result<Vec<Arc<Region>>> {
+    pub fn insert(
+        &self,
+        ranges: &[Range],
+        location: &str,
+        remote: impl Into<PeerAccess>,
+    ) -> Result<Vec<Arc<Region>>> {
         let regions = self.reserve(ranges, location, remote)?.added;
         self.open(&regions);
         Ok(regions)
@@ -179,15 +186,22 @@ impl Registry {
     /// Takes all of `ranges` or none; they admit no use and are not published until they are opened. -1 for an
     /// empty, null or wrapping range, -7 when one overlaps another or a region that is in the map. Where registrations are
     /// counted, a range that is an open region exactly, in location and access too, is no overlap.
-    pub fn reserve(&self, ranges: &[Range], location: &str, remote: bool) -> Result<Reserved> {
-        self.reserve_as(ranges, location, remote, |range, location| Kind::of(range.addr, range.len, location))
+    pub fn reserve(
+        &self,
+        ranges: &[Range],
+        location: &str,
+        remote: impl Into<PeerAccess>,
+    ) -> Result<Reserved> {
+        self.reserve_as(ranges, location, remote.into(), |range, location| {
+            Kind::of(range.addr, range.len, location)
+        })
     }
 
     fn reserve_as(
         &self,
         ranges: &[Range],
         location: &str,
-        remote: bool,
+        remote: PeerAccess,
         kind: impl Fn(&Range, &str) -> Kind,
     ) -> Result<Reserved> {
         let mut sorted: Vec<&Range> = Vec::new();
@@ -253,7 +267,7 @@ impl Registry {
     /// A region of a kind that [`Kind::of`] does not give.
     #[cfg(test)]
     pub(crate) fn insert_as(&self, range: Range, kind: Kind) -> Arc<Region> {
-        let regions = self.reserve_as(&[range], "*", true, |_, _| kind.clone()).unwrap().added;
+        let regions = self.reserve_as(&[range], "*", PeerAccess::BOTH, |_, _| kind.clone()).unwrap().added;
         self.open(&regions);
         regions[0].clone()
     }
@@ -294,13 +308,13 @@ impl Registry {
     }
 
     /// A use of the one region that holds `[addr, addr+len)` for a peer; `None` when the
-    /// range is empty, wraps, leaves the region, or the region is not open to peers.
-    pub fn use_for_peer(&self, addr: u64, len: u64) -> Option<RegionUse> {
+    /// range is empty, wraps, leaves the region, or the region is not open to peers for what is `wanted`.
+    pub fn use_for_peer(&self, addr: u64, len: u64, wanted: PeerAccess) -> Option<RegionUse> {
         if len == 0 {
             return None;
         }
         let map = self.regions.read();
-        map.containing(addr).filter(|r| r.remote && r.holds(addr, len))?.begin_use()
+        map.containing(addr).filter(|r| r.remote.allows(wanted) && r.holds(addr, len))?.begin_use()
     }
 
     /// Read access for one submit call.
@@ -315,7 +329,7 @@ impl Registry {
 
     /// The regions open to peers, in order of registration. `ERR_MEMORY` if the list does not fit.
     pub fn published(&self) -> Result<Vec<Arc<Region>>> {
-        self.open_regions(|region| region.remote)
+        self.open_regions(|region| region.remote.is_some())
     }
 
     /// Every open region, in order of registration. `ERR_MEMORY` if the list does not fit.
@@ -343,12 +357,15 @@ impl Registry {
 
     /// Whether `addr` lies in a region open to peers.
     pub fn is_published(&self, addr: u64) -> bool {
-        self.regions.read().containing(addr).is_some_and(|region| region.remote && !region.revoked())
+        self.regions
+            .read()
+            .containing(addr)
+            .is_some_and(|region| region.remote.is_some() && !region.revoked())
     }
 }
 
 impl Map {
-    fn add(&mut self, range: &Range, location: &Arc<String>, remote: bool, kind: Kind) -> Arc<Region> {
+    fn add(&mut self, range: &Range, location: &Arc<String>, remote: PeerAccess, kind: Kind) -> Arc<Region> {
         let region = Arc::new(Region {
             addr: range.addr,
             len: range.len,

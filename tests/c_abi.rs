@@ -62,6 +62,12 @@ fn run(program: &str, programs: &Path) {
     match program {
         "nothreads" => run_without_threads(programs),
         "restarts" => run_restarts_with_stores(programs),
+        // Over TCP below.
+        "permissions" => {
+            let mut command = Command::new(programs.join(program));
+            command.env("TEST_TRANSPORT", "shm").env("LD_LIBRARY_PATH", library_folder());
+            succeed("permissions over shm", &mut command);
+        }
         // Without a key below, and with one here.
         "garbage" | "faults" | "transfer" | "visibility" => {
             let mut command = Command::new(programs.join(program));
@@ -143,6 +149,7 @@ programs! {
     only_who_is_proven_to_be_on_this_host_is_reached_through_memory: "shm";
     the_hosts_logger_gets_the_lines: "log";
     p18_what_tasks_did_is_counted_and_told: "metrics";
+    p37_peers_do_with_a_region_what_it_is_open_for: "permissions";
     p38_who_does_not_prove_the_cluster_key_gets_nothing: "keys";
     only_what_is_proven_to_be_the_peers_is_taken_for_its_shared_memory: "posix_shm";
 }

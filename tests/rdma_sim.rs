@@ -105,6 +105,7 @@ programs! {
     memory_is_registered_on_every_nic_or_on_none: "rdma_memory";
     limits_delay_and_cycles_leak_nothing: "rdma_limits";
     every_code_of_rdma_has_its_trigger: "rdma_codes";
+    p37_nics_do_with_a_region_what_it_is_open_for: "rdma_permissions";
     a_host_without_threads_is_no_end_of_a_rail: "rdma_threads";
 }
 

@@ -38,7 +38,7 @@ const API: [&str; 27] = [
 ];
 
 /// The functions of `transfer_engine_ext.h`.
-const EXTENSIONS: [&str; 33] = [
+const EXTENSIONS: [&str; 34] = [
     "checkSegmentStatus",
     "getBatchTransferStatus",
     "getRpcPort",
@@ -57,6 +57,7 @@ const EXTENSIONS: [&str; 33] = [
     "mte_only_transport",
     "mte_overlaps",
     "mte_probe_peer",
+    "mte_register_memory",
     "mte_segment_buffers",
     "mte_segment_descriptor",
     "mte_set_log_callback",

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use common::{in_library_path, in_simverbs, make, succeed};
 use transfer_engine::error::{Class, Code};
+use transfer_engine::memory::PeerAccess;
 use transfer_engine::transport::rdma::verbs::{
     device_names, load, wc, wc_status_text, Access, AsyncEvent, Caps, Chain, Channel, Context, Cq, GidEntry,
     GidKind, Mr, Path, Pd, PortState, PostError, Qp, Wc, Wr,
@@ -23,7 +24,7 @@ use transfer_engine::transport::rdma::verbs::{
 
 /// Far longer than anything here takes.
 const FOREVER: Duration = Duration::from_secs(20);
-const REMOTE: Access = Access { remote: true, relaxed_ordering: false };
+const REMOTE: Access = Access { remote: PeerAccess::BOTH, relaxed_ordering: false };
 /// RoCE v2 in simverbs.
 const GID_INDEX: u8 = 3;
 
@@ -235,13 +236,13 @@ fn a_driver_without_relaxed_ordering_gets_strict_ordering() {
     let addr = buffer.as_ptr() as u64;
     for errno in ["EINVAL", "EOPNOTSUPP"] {
         control(&format!("fail reg_mr 1 {errno}"));
-        register(&nic.pd, addr, 64, Access { remote: true, relaxed_ordering: true }).unwrap();
+        register(&nic.pd, addr, 64, Access { remote: PeerAccess::BOTH, relaxed_ordering: true }).unwrap();
         control(&format!("fail reg_mr 1 {errno} # again"));
         register(&nic.pd, addr, 64, REMOTE).unwrap_err();
     }
     // Something else is not tried again.
     control("fail reg_mr 1 EIO");
-    register(&nic.pd, addr, 64, Access { remote: true, relaxed_ordering: true }).unwrap_err();
+    register(&nic.pd, addr, 64, Access { remote: PeerAccess::BOTH, relaxed_ordering: true }).unwrap_err();
 }
 
 #[test]
@@ -607,7 +608,7 @@ fn an_older_library_is_used_without_its_missing_functions() {
     assert_eq!((entry.kind, &entry.gid[10..12]), (GidKind::Other(u32::MAX), &[255, 255][..]));
     assert_eq!(nic.context.gid(1, 6).unwrap(), None);
     let buffer = [0u8; 64];
-    let access = Access { remote: true, relaxed_ordering: true };
+    let access = Access { remote: PeerAccess::BOTH, relaxed_ordering: true };
     register(&nic.pd, buffer.as_ptr() as u64, 64, access).unwrap();
     // SAFETY: refused before anything is looked at.
     let error = unsafe { Mr::register_dmabuf(&nic.pd, 0, 0, 4096, 0x1000, REMOTE) }.unwrap_err();

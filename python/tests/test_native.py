@@ -344,6 +344,10 @@ def test_registered_memory_stays_until_it_is_closed(engine):
         with pytest.raises(te.ArgumentError, match="read-only"):
             engine.register(memory)
     engine.register(b"read-only, and only from here", remote_accessible=False).close()
+    engine.register(b"read-only, for peers too", remote_accessible="read").close()
+    for wrong in ("write", "both", ""):
+        with pytest.raises(te.ArgumentError):
+            engine.register(b"read-only" * 8, remote_accessible=wrong)
     for bad in (numpy.zeros(10)[::2], 5, "text", None):
         with pytest.raises((TypeError, ValueError, BufferError)):
             engine.register(bad)

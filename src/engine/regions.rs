@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::Engine;
 use crate::error::{Error, Result};
-use crate::memory::{Range, Region, Registry, Reserved};
+use crate::memory::{PeerAccess, Range, Region, Registry, Reserved};
 use crate::observe::durations::{self, Timed};
 use crate::transport::Transport;
 
@@ -29,14 +29,14 @@ impl Engine {
     /// Registers all of `ranges` or none, on every transport. -1 empty or wrapping, -7 overlap, also with regions
     /// that another thread is registering; -202 if a NIC cannot, -200 if the store cannot. With `MC_ALLOW_REREGISTER` a region
     /// that is registered exactly so is counted once more.
-    pub fn register(&self, ranges: &[Range], location: &str, remote: bool) -> Result<()> {
+    pub fn register(&self, ranges: &[Range], location: &str, remote: impl Into<PeerAccess>) -> Result<()> {
         let begun = Instant::now();
-        let outcome = self.register_all(ranges, location, remote);
+        let outcome = self.register_all(ranges, location, remote.into());
         durations::ended(Timed::Registration, begun, outcome.is_ok());
         outcome
     }
 
-    fn register_all(&self, ranges: &[Range], location: &str, remote: bool) -> Result<()> {
+    fn register_all(&self, ranges: &[Range], location: &str, remote: PeerAccess) -> Result<()> {
         let _installed = self.transports().keep();
         let transports = self.transports().all();
         let Reserved { added, again } = self.local.registry.reserve(ranges, location, remote)?;

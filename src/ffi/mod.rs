@@ -7,6 +7,7 @@
 
 #![allow(unsafe_code, non_camel_case_types, non_snake_case, clippy::missing_safety_doc)]
 
+pub mod access;
 pub mod arrays;
 pub mod batch;
 pub mod create;

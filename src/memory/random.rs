@@ -84,7 +84,7 @@ proptest! {
                         prop_assert_eq!(ended.is_some(), known[at].3 == 0);
                         if let Some(region) = ended {
                             known.remove(at);
-                            prop_assert!(registry.use_for_peer(addr, 1).is_none());
+                            prop_assert!(registry.use_for_peer(addr, 1, PeerAccess::BOTH).is_none());
                             let is_used = uses.iter().any(|used| Arc::ptr_eq(used.region(), &region));
                             prop_assert_eq!(region.wait_idle(Duration::ZERO), !is_used);
                             uses.retain(|used| !Arc::ptr_eq(used.region(), &region));
@@ -94,7 +94,7 @@ proptest! {
                     }
                 },
                 Step::Use(addr, len) => {
-                    let used = registry.use_for_peer(addr, len);
+                    let used = registry.use_for_peer(addr, len, PeerAccess::BOTH);
                     let holds = |region: &&Known| region.2 && region.0 <= addr && addr + len <= region.0 + region.1;
                     let holder = known.iter().find(holds).filter(|_| len > 0);
                     prop_assert_eq!(used.as_ref().map(|used| used.region().addr), holder.map(|region| region.0));

@@ -41,11 +41,11 @@ fn p37_peers_reach_only_what_is_inside_one_open_region() {
     insert(&registry, 1000, 100).unwrap();
     insert(&registry, 1100, 100).unwrap();
     registry.insert(&[Range { addr: 5000, len: 10 }], "*", false).unwrap();
-    assert!(registry.use_for_peer(1000, 100).is_some());
+    assert!(registry.use_for_peer(1000, 100, PeerAccess::BOTH).is_some());
     for (addr, len) in
         [(1000, 101), (999, 2), (1050, 100), (1000, 0), (1000, u64::MAX), (5000, 1), (u64::MAX, 1)]
     {
-        assert!(registry.use_for_peer(addr, len).is_none(), "{addr}+{len}");
+        assert!(registry.use_for_peer(addr, len, PeerAccess::BOTH).is_none(), "{addr}+{len}");
     }
 }
 
@@ -55,10 +55,16 @@ fn a_reserved_range_is_taken_but_neither_used_nor_published() {
     let reserved = registry.reserve(&[Range { addr: 1000, len: 100 }], "*", true).unwrap();
     assert_eq!(insert(&registry, 1050, 1).err().unwrap().code(), Code::AddressOverlapped);
     assert_eq!(registry.revoke(1000).err().unwrap().code(), Code::AddressNotRegistered);
-    assert!(registry.use_for_peer(1000, 1).is_none() && registry.view().use_at(1000, 1).is_none());
+    assert!(
+        registry.use_for_peer(1000, 1, PeerAccess::BOTH).is_none()
+            && registry.view().use_at(1000, 1).is_none()
+    );
     assert!(registry.all().unwrap().is_empty() && !registry.is_published(1000));
     registry.open(&reserved.added);
-    assert!(registry.use_for_peer(1000, 1).is_some() && registry.view().use_at(1000, 1).is_some());
+    assert!(
+        registry.use_for_peer(1000, 1, PeerAccess::BOTH).is_some()
+            && registry.view().use_at(1000, 1).is_some()
+    );
     assert!(registry.is_published(1099) && !registry.is_published(1100));
     registry.remove(&reserved.added[0]);
     insert(&registry, 1050, 1).unwrap();
@@ -68,10 +74,10 @@ fn a_reserved_range_is_taken_but_neither_used_nor_published() {
 fn a_revoked_region_takes_no_new_use_and_waits_for_the_old_ones() {
     let registry = Registry::default();
     insert(&registry, 1000, 100).unwrap();
-    let held = registry.use_for_peer(1000, 1).unwrap();
+    let held = registry.use_for_peer(1000, 1, PeerAccess::BOTH).unwrap();
     assert_eq!(registry.revoke(1001).err().unwrap().code(), Code::AddressNotRegistered);
     let region = registry.revoke(1000).unwrap().unwrap();
-    assert!(registry.use_for_peer(1000, 1).is_none());
+    assert!(registry.use_for_peer(1000, 1, PeerAccess::BOTH).is_none());
     assert!(registry.view().use_at(1000, 1).is_none());
     assert!(registry.revoke(1000).is_err());
     assert!(!region.wait_idle(Duration::from_millis(1)));
@@ -101,9 +107,9 @@ fn where_registrations_are_counted_the_last_unregistration_ends_a_region() {
     registry.open(&reserved.added);
     for addr in [1000, 2000] {
         assert!(registry.revoke(addr).unwrap().is_none(), "registered twice");
-        assert!(registry.use_for_peer(addr, 100).is_some());
+        assert!(registry.use_for_peer(addr, 100, PeerAccess::BOTH).is_some());
         let region = registry.revoke(addr).unwrap().unwrap();
-        assert!(registry.use_for_peer(addr, 100).is_none());
+        assert!(registry.use_for_peer(addr, 100, PeerAccess::BOTH).is_none());
         assert_eq!(registry.revoke(addr).err().unwrap().code(), Code::AddressNotRegistered);
         registry.remove(&region);
     }

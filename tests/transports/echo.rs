@@ -10,10 +10,10 @@ use super::host::{Host, Route};
 use super::offer::{list_plain, plain_buffers, Offer, PeerBuffer, Shown};
 use super::protocol::Protocol;
 use super::ranges::Ranges;
-use super::slice::{Ends, Slice};
+use super::slice::{Ends, Op, Slice};
 use super::{local, Link, Transport};
 use crate::error::{Class, Code, Error, Result};
-use crate::memory::{Region, Registry};
+use crate::memory::{PeerAccess, Region, Registry};
 use crate::segment_desc::SegmentDesc;
 use crate::topology::Matrix;
 
@@ -149,7 +149,8 @@ impl EchoLink {
         }
         let registry = ENGINES.lock().unwrap().get(&id).and_then(Weak::upgrade);
         let Some(registry) = registry else { return slice.fail(self.gone()) };
-        match registry.use_for_peer(slice.remote, slice.len) {
+        let wanted = if slice.op == Op::Read { PeerAccess::READ } else { PeerAccess::WRITE };
+        match registry.use_for_peer(slice.remote, slice.len, wanted) {
             Some(held) => {
                 self.moved.fetch_add(1, Relaxed);
                 local::copy(slice, &held, &mut Ends::default());

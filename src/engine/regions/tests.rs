@@ -95,8 +95,8 @@ fn nobody_uses_sees_or_takes_a_region_while_it_is_prepared() {
     let look = move || {
         let registry = looked.clone();
         let look = move || {
-            let usable =
-                registry.view().use_at(1000, 1).is_some() || registry.use_for_peer(1000, 1).is_some();
+            let usable = registry.view().use_at(1000, 1).is_some()
+                || registry.use_for_peer(1000, 1, PeerAccess::BOTH).is_some();
             let published = !registry.published().unwrap().is_empty() || registry.is_published(1000);
             let range = Range { addr: 1050, len: 1 };
             let taken = registry.reserve(&[range], "*", true).err().map(|e| e.code());
@@ -108,7 +108,7 @@ fn nobody_uses_sees_or_takes_a_region_while_it_is_prepared() {
     reserve_and_prepare(&registry, &[Arc::new(fake)]).unwrap();
     let refused = (false, false, Some(Code::AddressOverlapped), Some(Code::AddressNotRegistered));
     assert_eq!(*seen.lock().unwrap(), [refused]);
-    assert!(registry.use_for_peer(1000, 1).is_some());
+    assert!(registry.use_for_peer(1000, 1, PeerAccess::BOTH).is_some());
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn a_transport_gives_a_region_up_after_its_last_use() {
     let fake: Arc<dyn Transport> = Arc::new(Fake { name: "a", notes: Arc::clone(&notes), ..Fake::default() });
     let transports = [fake];
     reserve_and_prepare(&registry, &transports).unwrap();
-    let held = registry.use_for_peer(1000, 1).unwrap();
+    let held = registry.use_for_peer(1000, 1, PeerAccess::BOTH).unwrap();
     let region = registry.revoke(1000).unwrap().unwrap();
     let user = {
         let (notes, region) = (Arc::clone(&notes), region.clone());

@@ -180,7 +180,7 @@ impl Memory {
             nics: nics.len(),
             placement,
             name,
-            remote: region.remote,
+            remote: region.remote.is_some(),
             order: region.order,
             _mrs: per_nic.into_iter().flatten().collect(),
         })

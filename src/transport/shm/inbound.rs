@@ -23,6 +23,7 @@ use super::reactor::{Next, Reactor, Watched};
 use super::shared::Shared;
 use super::sharing::Told;
 use super::wire::{self, End, Hello, Kind, Message, Verdict, Welcome, FEW_BYTES, MOST_BYTES, MOST_ENTRIES};
+use crate::memory::PeerAccess;
 use crate::runtime::epoll;
 use crate::runtime::tracked::Tracked;
 
@@ -249,7 +250,7 @@ impl Inbound {
 
     /// The answer to a range that a peer wants to read.
     fn grant(&self, state: &mut State, tag: u64, addr: u64, len: u64) -> [u64; 6] {
-        let held = self.shared.registry.use_for_peer(addr, len);
+        let held = self.shared.registry.use_for_peer(addr, len, PeerAccess::READ);
         let found = held.as_ref().and_then(|held| Some((held.region(), self.shared.word_of(held.region())?)));
         match found {
             Some((region, word)) => {

@@ -181,7 +181,10 @@ impl Inbound {
         let shared = &self.shared;
         let check = |header: &Header| {
             let Header { size, addr, op, .. } = *header;
-            shared.registry.use_for_peer(addr, size).filter(|_| !shared.faults.meet(op, addr, size))
+            shared
+                .registry
+                .use_for_peer(addr, size, header.wants())
+                .filter(|_| !shared.faults.meet(op, addr, size))
         };
         Ahead::look(&self.socket, body, &mut self.heads, &mut courier.scratch, check)
     }
@@ -303,7 +306,7 @@ impl Inbound {
             self.replies.push_incarnation();
             return true;
         }
-        let held = self.shared.registry.use_for_peer(addr, size);
+        let held = self.shared.registry.use_for_peer(addr, size, header.wants());
         let Some(held) = held.filter(|_| !self.shared.faults.meet(op, addr, size)) else {
             self.shared.note_rejected(&self.socket, header);
             return false;

@@ -1,6 +1,7 @@
 //! Bytes of the TCP data plane: the 24-byte request header, and the 8-byte status frame of v2 framing. All are upstream's,
 //! as recorded from its release 0.3.13. See "TCP data plane" in ARCHITECTURE.md.
 
+use crate::memory::PeerAccess;
 use crate::transport::incarnation;
 use crate::transport::slice::Op;
 
@@ -66,6 +67,14 @@ impl Header {
         let mut le = [0; 8];
         le[..MARK_LEN].copy_from_slice(&bytes[MARK_AT..]);
         u64::from_le_bytes(le)
+    }
+
+    /// What the region has to be open for.
+    pub fn wants(&self) -> PeerAccess {
+        match self.op {
+            Op::Read => PeerAccess::READ,
+            Op::Write => PeerAccess::WRITE,
+        }
     }
 
     /// Reads a header; every opcode other than 1 is a READ, padding is ignored.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use loom::thread;
 
 use crate::check::{each_execution, Bytes};
-use crate::memory::{Range, Registry};
+use crate::memory::{PeerAccess, Range, Registry};
 
 fn registered(counts: bool, times: usize) -> Arc<Registry> {
     let registry = Arc::new(Registry::new(counts));
@@ -26,7 +26,7 @@ pub fn p02_unregistered_memory_is_not_touched() {
             .map(|_| {
                 let (registry, bytes) = (registry.clone(), bytes.clone());
                 thread::spawn(move || {
-                    let used = registry.use_for_peer(64, 8);
+                    let used = registry.use_for_peer(64, 8, PeerAccess::BOTH);
                     if used.is_some() {
                         bytes.read();
                     }
@@ -37,7 +37,7 @@ pub fn p02_unregistered_memory_is_not_touched() {
         assert!(region.wait_idle(Duration::MAX / 4));
         bytes.write();
         registry.remove(&region);
-        assert!(registry.use_for_peer(64, 8).is_none());
+        assert!(registry.use_for_peer(64, 8, PeerAccess::BOTH).is_none());
         peers.into_iter().for_each(|peer| peer.join().unwrap());
     });
 }

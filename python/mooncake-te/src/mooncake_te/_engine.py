@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from ._arrays import Exported, name, whole
 from ._errors import ArgumentError, EngineClosedError, TransferEngineError, raise_last
-from ._lib import BATCH_BUSY, SHARED_HUGE, NicLoad, Notify, lib
+from ._lib import BATCH_BUSY, PEERS, SHARED_HUGE, NicLoad, Notify, lib
 from ._life import Life
 from ._region import Region
 from ._segment import Notification, Segment
@@ -98,25 +98,26 @@ class Engine:
         """The handshake port."""
         return int(self.address.rpartition(":")[2])
 
-    def register(self, memory: Any, *, location: str = "*", remote_accessible: bool = True) -> Region:
+    def register(self, memory: Any, *, location: str = "*", remote_accessible: bool | str = True) -> Region:
         """Registers the memory of a bytearray, mmap, numpy array, torch CPU tensor or anything with a contiguous buffer.
 
-        It cannot move or go away until the region is closed. Memory that is read-only needs remote_accessible=False.
+        It cannot move or go away until the region is closed. `remote_accessible`: whether peers read and write it, or "read" or
+        "write" if they may do only that. Memory that is read-only needs False or "read".
         """
         held = Exported(memory)
-        if held.readonly and remote_accessible:
+        if held.readonly and remote_accessible and remote_accessible != "read":
             held.release()
-            raise ArgumentError("this memory is read-only: peers could write to it; pass remote_accessible=False")
+            raise ArgumentError('this memory is read-only: peers could write to it; pass remote_accessible=False, or "read"')
         return self._register(held.address, held.nbytes, location, remote_accessible, held)
 
-    def register_address(self, address: int, length: int, *, location: str = "*", remote_accessible: bool = True) -> Region:
+    def register_address(self, address: int, length: int, *, location: str = "*", remote_accessible: bool | str = True) -> Region:
         """Registers memory by address. The caller keeps it mapped until the region is closed."""
         start, nbytes = whole(address, "address"), whole(length, "length")
         if not 0 <= start < 2**64 or not 0 <= nbytes < 2**64:
             raise ArgumentError(f"{nbytes} bytes at {start}")
         return self._register(start, nbytes, location, remote_accessible, None)
 
-    def allocate(self, length: int, *, location: str = "*", remote_accessible: bool = True) -> Region:
+    def allocate(self, length: int, *, location: str = "*", remote_accessible: bool | str = True) -> Region:
         """New registered memory of whole pages, all zero; `view` of the region is its bytes."""
         try:
             mapping = mmap.mmap(-1, whole(length, "length"))
@@ -125,7 +126,7 @@ class Engine:
         return self._register(*_range(mapping), location, remote_accessible, Exported(mapping))
 
     def allocate_shared(
-        self, length: int, *, huge: bool = False, numa_node: int | None = None, location: str = "*", remote_accessible: bool = True
+        self, length: int, *, huge: bool = False, numa_node: int | None = None, location: str = "*", remote_accessible: bool | str = True
     ) -> Region:
         """As allocate, but engines of other processes on this host can map it: between two such regions no system call is needed.
 
@@ -141,10 +142,18 @@ class Engine:
         memory = Exported(owner(address.value or 0, nbytes))
         return self._register(memory.address, nbytes, location, remote_accessible, memory)
 
-    def _register(self, address: int, length: int, location: str, remote_accessible: bool, held: Exported | None) -> Region:
+    def _register(self, address: int, length: int, location: str, remote_accessible: bool | str, held: Exported | None) -> Region:
         handle = self._handle_or_raise()
         where = name(location, "location")
-        if lib.registerLocalMemory(handle, address, length, where, int(bool(remote_accessible))) != 0:
+        if isinstance(remote_accessible, str):
+            if remote_accessible not in PEERS:
+                if held is not None:
+                    held.release()
+                raise ArgumentError(f'remote_accessible={remote_accessible!r} is none of True, False, "read" and "write"')
+            code = lib.mte_register_memory(handle, address, length, where, PEERS[remote_accessible])
+        else:
+            code = lib.registerLocalMemory(handle, address, length, where, int(bool(remote_accessible)))
+        if code != 0:
             if held is not None:
                 held.release()
             self._raise_last(f"registering {length} bytes at {address:#x}")

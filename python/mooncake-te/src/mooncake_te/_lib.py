@@ -17,6 +17,7 @@ COMPLETED, TIMEOUT, FAILED = 4, 5, 6
 INVALID_BATCH = 2**64 - 1
 BATCH_BUSY = -4
 SHARED_HUGE = 1
+PEERS = {"read": 1, "write": 2}
 NO_SUCH_FUNCTION = "this libtransfer_engine.so is older than the package"
 
 
@@ -104,6 +105,7 @@ _BLOCKING: dict[str, tuple[Any, list[Any]]] = {
     "mte_local_topology": (c_int, [_H, _P, POINTER(c_size_t)]),
     "mte_segment_descriptor": (c_int, [_H, c_int32, _P, POINTER(c_size_t)]),
     "registerLocalMemory": (c_int, [_H, _P, c_size_t, _S, c_int]),
+    "mte_register_memory": (c_int, [_H, _P, c_size_t, _S, c_int]),
     "unregisterLocalMemory": (c_int, [_H, _P]),
     "registerLocalMemoryBatch": (c_int, [_H, _P, c_size_t, _S]),
     "unregisterLocalMemoryBatch": (c_int, [_H, _P, c_size_t]),

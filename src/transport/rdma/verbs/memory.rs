@@ -11,6 +11,7 @@ use rdma_sys::{ibv_access_flags, ibv_mr, ibv_pd};
 use super::context::Context;
 use super::library::{last_errno, note_leak, refused};
 use crate::error::{Class, Code, Error, Result};
+use crate::memory::PeerAccess;
 
 /// A protection domain: its regions and queue pairs work together only.
 #[derive(Debug)]
@@ -45,18 +46,19 @@ impl Drop for Pd {
 /// Rights to a region. This host may always read and write it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Access {
-    /// Peers may read and write it.
-    pub remote: bool,
+    /// What peers may do with it.
+    pub remote: PeerAccess,
     /// The NIC may reorder its PCI writes, where library and device can.
     pub relaxed_ordering: bool,
 }
 
 impl Access {
     fn flags(self) -> c_int {
-        let remote = ibv_access_flags::IBV_ACCESS_REMOTE_WRITE.0 | ibv_access_flags::IBV_ACCESS_REMOTE_READ.0;
+        let may = |wanted, flag: ibv_access_flags| if self.remote.allows(wanted) { flag.0 } else { 0 };
         let relaxed = ibv_access_flags::IBV_ACCESS_RELAXED_ORDERING.0;
         let flags = ibv_access_flags::IBV_ACCESS_LOCAL_WRITE.0
-            | if self.remote { remote } else { 0 }
+            | may(PeerAccess::READ, ibv_access_flags::IBV_ACCESS_REMOTE_READ)
+            | may(PeerAccess::WRITE, ibv_access_flags::IBV_ACCESS_REMOTE_WRITE)
             | if self.relaxed_ordering { relaxed } else { 0 };
         flags as c_int
     }

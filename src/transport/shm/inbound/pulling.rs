@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::MutexGuard;
 
 use super::{Inbound, Peer, State, Wanted, NOTHING};
-use crate::memory::RegionUse;
+use crate::memory::{PeerAccess, RegionUse};
 use crate::transport::shm::pull::{self, Loss, Pull, MOST_PULLS};
 use crate::transport::shm::reactor::Next;
 use crate::transport::shm::wire::End;
@@ -101,7 +101,7 @@ impl Inbound {
         let mut open = 0;
         for (wanted, (held, end)) in wanted.iter().zip(uses.iter_mut().zip(ends.iter_mut())) {
             let Pull { from, to, len } = wanted.pull;
-            *held = self.shared.registry.use_for_peer(to, len);
+            *held = self.shared.registry.use_for_peer(to, len, PeerAccess::WRITE);
             *end = if held.is_some() { End::Applied } else { End::Refused };
             let Some(held) = held else {
                 self.note_rejected();

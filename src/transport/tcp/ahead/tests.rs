@@ -2,7 +2,7 @@ use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 
 use super::*;
-use crate::memory::{Range, Registry};
+use crate::memory::{PeerAccess, Range, Registry};
 use crate::runtime::tracked::Tracked;
 
 const SIZE: u64 = 32;
@@ -33,10 +33,10 @@ fn seen(left: u64, bytes: &[u8]) -> (Vec<(u64, u64)>, usize) {
         iov.push_mut(&mut all);
         !matches!(socket.peek(&mut iov), Io::Moved(n) if n == bytes.len())
     } {}
-    let held = registry.use_for_peer(BASE, 1).unwrap();
+    let held = registry.use_for_peer(BASE, 1, PeerAccess::BOTH).unwrap();
     let body = Body { held, addr: BASE, left, size: SIZE, v2: true };
     let (mut heads, mut scratch) = (vec![0; MOST * HEADER_LEN], Box::new([0; SCRATCH]));
-    let check = |header: &Header| registry.use_for_peer(header.addr, header.size);
+    let check = |header: &Header| registry.use_for_peer(header.addr, header.size, PeerAccess::BOTH);
     let ahead = Ahead::look(&socket, &body, &mut heads, &mut scratch, check);
     let mut iov = Iov::new();
     let rest = ahead.ask(&mut iov, &mut heads).len();
