@@ -19,6 +19,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "engine",
             "error",
             "handshake::Notification",
+            "memory::PeerAccess",
             "memory::Range",
             "observe::sink",
             "runtime::headroom",
