@@ -8,7 +8,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 use transfer_engine::engine::submit::Request;
 use transfer_engine::engine::Engine;
-use transfer_engine::memory::{Range, Registry};
+use transfer_engine::memory::{PeerAccess, Range, Registry};
 use transfer_engine::runtime::slots::Slots;
 
 fn registry(c: &mut Criterion) {
@@ -19,7 +19,7 @@ fn registry(c: &mut Criterion) {
     c.bench_function("look up one of 100000 regions", |b| {
         b.iter(|| {
             n = n % 99_991 + 7;
-            black_box(registry.use_for_peer(n << 16, 4096))
+            black_box(registry.use_for_peer(n << 16, 4096, PeerAccess::BOTH))
         })
     });
 }

@@ -125,10 +125,12 @@ config! {
         "handshake connections served at once, half of them from one address, and fewer where ulimit -n is low; beyond it the oldest without a complete request is closed";
     cluster_key: Option<Secret> = None, "unset", "MC_CLUSTER_KEY", |t: &str| Ok::<_, String>(Some(Secret(t.into()))),
         "keys of at least 32 characters, separated by commas: peers have to prove that they know one, at the handshake port and on data connections; this side proves the first";
-    cluster_key_file: Option<String> = None, "unset", "MC_CLUSTER_KEY_FILE", text,
+    cluster_key_file: Option<String> = None, "unset", "MC_CLUSTER_KEY_FILE", |t: &str| Ok::<_, String>(Some(t.into())),
         "file with these keys, one per line, instead of MC_CLUSTER_KEY";
-    cluster_key_required: bool = true, "1", "MC_CLUSTER_KEY_REQUIRED", on_off,
+    cluster_key_required: Option<bool> = None, "1", "MC_CLUSTER_KEY_REQUIRED", |t: &str| on_off(t).map(Some),
         "0: peers without a key, upstream's among them, are served and reached all the same: while a cluster changes to keys";
+    cluster_key_addresses: bool = true, "1", "MC_CLUSTER_KEY_ADDRESSES", on_off,
+        "0: on all engines, where addresses or ports are translated between them (NAT): proofs on data connections do not cover the address that was dialled";
     notify_queue_max: usize = 65536, "65536", "MC_NOTIFY_QUEUE_MAX" or "MC_HANDSHAKE_MAX_NOTIFY_ENTRIES", int(1..=16777216),
         "notifications kept until the caller fetches them; more are refused with -200 at the sender";
     notify_queue_bytes: usize = 64 << 20, "67108864", "MC_NOTIFY_QUEUE_BYTES", int(4096..=1 << 40),

@@ -9,17 +9,24 @@
 //! ```
 //!
 //! Each proof covers both nonces, the side that made it and what the connection is for, so none can be replayed on another
-//! connection, sent back to its maker, or carried from one port to the other. What follows is neither encrypted nor
-//! protected against change: see "Cluster key" in SECURITY.md.
+//! connection, or carried from one port to the other. Every engine knows the key, so somebody in the middle may pass these messages
+//! on to another one than was meant. He gains nothing by it: at a handshake port a tag follows the request and the reply,
+//! which he cannot make for other words; on a data connection the proofs cover the address that was dialled, which is not that
+//! of whom he asks. What is sent is not encrypted, and the bytes of a data connection are not protected against change.
 
+mod key;
+mod settings;
 pub mod stream;
 
 use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 
 use ring::hmac;
 
 use crate::config::{Config, Secret};
-use crate::error::{Class, Code, Error, Result};
+use crate::error::{Class, Code, Error};
+use key::{Key, ID_LEN};
+pub use settings::settle;
 
 /// Bytes of the first message.
 pub const HELLO_LEN: usize = 64;
@@ -30,7 +37,6 @@ pub const PROOF_LEN: usize = 32;
 /// Bytes that a hello begins with, and every answer to it.
 pub const WORD_LEN: usize = 8;
 const NONCE_LEN: usize = 32;
-const ID_LEN: usize = 8;
 
 /// What a hello begins with. As the length of a handshake frame it is over any limit, so that an engine without a key hangs up.
 pub const HELLO: [u8; WORD_LEN] = *b"MTE-KEY\x01";
@@ -42,13 +48,10 @@ pub const UNKNOWN: [u8; WORD_LEN] = *b"MTE-NO.\x01";
 const OPCODE_AT: usize = 16;
 const OPCODE: u8 = 0x80;
 const PURPOSE_AT: usize = 17;
+/// 1: the proofs cover the address that was dialled.
+const PLACED_AT: usize = 18;
 const ID_AT: usize = 24;
 const NONCE_AT: usize = HELLO_LEN - NONCE_LEN;
-
-/// Shortest key in characters. Chosen: 16 random bytes in hexadecimal; whoever sees connections can try keys at leisure.
-const LEAST: usize = 32;
-/// Longest file of keys, bytes. Chosen: dozens of keys.
-const FILE_LIMIT: u64 = 64 << 10;
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,11 +68,8 @@ pub struct Keys {
     keys: Vec<Key>,
     /// Peers without a key are refused.
     pub required: bool,
-}
-
-struct Key {
-    id: [u8; ID_LEN],
-    mac: hmac::Key,
+    /// Proofs on data connections cover the address that was dialled.
+    placed: bool,
 }
 
 /// Why the other end is not believed.
@@ -78,8 +78,11 @@ pub enum Distrust {
     /// It does not take part in the exchange.
     #[error("it has no cluster key: give it the same MC_CLUSTER_KEY, or set MC_CLUSTER_KEY_REQUIRED=0 until every engine has one")]
     Stranger,
+    /// It hung up on the hello: it has no key, or stops, or has too many connections. With the errno, if there is one.
+    #[error("it hung up when asked for the cluster key: it has none, or stops, or has too many connections; see MC_CLUSTER_KEY and MC_CLUSTER_KEY_REQUIRED")]
+    HungUp(Option<i32>),
     /// It has other keys.
-    #[error("its cluster key is another one: MC_CLUSTER_KEY of both has to have a key in common, and the first one here has to be known there")]
+    #[error("its cluster key is another one: MC_CLUSTER_KEY of both has to have a key in common, and the first one here has to be known there; MC_CLUSTER_KEY_ADDRESSES has to be the same")]
     OtherKey,
     /// Its proof is wrong, or it speaks otherwise than it should.
     #[error("it does not prove that it knows the cluster key; something else answers in its place, or its MC_CLUSTER_KEY differs")]
@@ -92,64 +95,24 @@ pub enum Distrust {
 impl Distrust {
     /// The error of a call to `peer`.
     pub fn error(self, peer: impl fmt::Display) -> Error {
-        let error = Error::new(Code::RejectHandshake, format!("{peer} is not believed: {self}"));
+        let text = format!("{peer} is not believed: {self}");
         match self {
-            Distrust::NoNonce => error.transient(Class::Resource),
-            _ => error.permanent(Class::Rejected),
+            Distrust::HungUp(errno) => match errno.map(std::io::Error::from_raw_os_error) {
+                Some(error) => Error::io(Code::Socket, text, &error),
+                None => Error::new(Code::Socket, text),
+            },
+            Distrust::NoNonce => Error::new(Code::RejectHandshake, text).transient(Class::Resource),
+            // Something answers, and knows of keys.
+            Distrust::OtherKey => Error::new(Code::RejectHandshake, text).permanent(Class::Rejected),
+            Distrust::Stranger | Distrust::Unproven => {
+                Error::new(Code::RejectHandshake, text).permanent(Class::Protocol)
+            }
         }
     }
-}
 
-/// Puts the keys of `MC_CLUSTER_KEY_FILE` where those of `MC_CLUSTER_KEY` are. An error if they cannot be used: an engine
-/// that was to have a key never runs without one.
-pub fn settle(config: &mut Config) -> Result<()> {
-    if let Some(path) = &config.cluster_key_file {
-        if config.cluster_key.is_some() {
-            return Err(Error::invalid("MC_CLUSTER_KEY and MC_CLUSTER_KEY_FILE are both set; unset one"));
-        }
-        let failed = |e: &std::io::Error| {
-            Error::io(Code::InvalidArgument, format!("cannot read MC_CLUSTER_KEY_FILE {path}"), e)
-        };
-        let size = std::fs::metadata(path).map_err(|e| failed(&e))?.len();
-        if size > FILE_LIMIT {
-            return Err(Error::invalid(format!(
-                "MC_CLUSTER_KEY_FILE {path} has {size} bytes; is it the right file?"
-            )));
-        }
-        config.cluster_key = Some(Secret(std::fs::read_to_string(path).map_err(|e| failed(&e))?));
-    }
-    match &config.cluster_key {
-        Some(Secret(text)) => parse(text).map(drop).map_err(|why| {
-            let from =
-                if config.cluster_key_file.is_some() { "MC_CLUSTER_KEY_FILE" } else { "MC_CLUSTER_KEY" };
-            Error::invalid(format!("{from}: {why}"))
-        }),
-        None => Ok(()),
-    }
-}
-
-/// The keys in `text`: separated by commas or lines. Never shows one.
-fn parse(text: &str) -> std::result::Result<Vec<Key>, String> {
-    let keys: Vec<&str> = text.split([',', '\n']).map(str::trim).filter(|key| !key.is_empty()).collect();
-    if keys.is_empty() {
-        return Err("there is no key; make one with: openssl rand -hex 32".into());
-    }
-    if let Some(at) = keys.iter().position(|key| key.len() < LEAST) {
-        let len = keys[at].len();
-        return Err(format!(
-            "key {} has {len} characters, {LEAST} are the least; make one with: openssl rand -hex 32",
-            at + 1
-        ));
-    }
-    Ok(keys.into_iter().map(Key::new).collect())
-}
-
-impl Key {
-    fn new(text: &str) -> Self {
-        let mac = hmac::Key::new(hmac::HMAC_SHA256, text.as_bytes());
-        let mut id = [0; ID_LEN];
-        id.copy_from_slice(&hmac::sign(&mac, b"mte cluster key 1 id").as_ref()[..ID_LEN]);
-        Key { id, mac }
+    /// The other end may be one that has no key.
+    pub fn may_be_keyless(self) -> bool {
+        matches!(self, Distrust::Stranger | Distrust::HungUp(_))
     }
 }
 
@@ -157,28 +120,40 @@ impl Keys {
     /// Those of `config`, which [`settle`] has seen; `None`: this engine has none. Keys that cannot be used are keys that
     /// nobody has.
     pub fn of(config: &Config) -> Option<Self> {
-        let Secret(text) = config.cluster_key.as_ref()?;
-        Some(Keys { keys: parse(text).unwrap_or_default(), required: config.cluster_key_required })
+        let keys = match &config.cluster_key {
+            Some(Secret(text)) => settings::parse(text).unwrap_or_default(),
+            None if config.cluster_key_file.is_some() => Vec::new(),
+            None => return None,
+        };
+        let required = config.cluster_key_required.unwrap_or(true);
+        Some(Keys { keys, required, placed: config.cluster_key_addresses })
     }
 
-    /// The client's side of a connection.
-    pub fn claim(&self, purpose: Purpose) -> std::result::Result<Claim<'_>, Distrust> {
+    /// The client's side of a connection to `dialled`, which matters for [`Purpose::Data`].
+    pub fn claim(
+        &self,
+        purpose: Purpose,
+        dialled: Option<SocketAddr>,
+    ) -> std::result::Result<Claim<'_>, Distrust> {
         let key = self.keys.first().ok_or(Distrust::OtherKey)?;
         let mut hello = [0; HELLO_LEN];
         hello[..WORD_LEN].copy_from_slice(&HELLO);
         hello[OPCODE_AT] = OPCODE;
         hello[PURPOSE_AT] = purpose as u8;
+        hello[PLACED_AT] = self.placed.into();
         hello[ID_AT..][..ID_LEN].copy_from_slice(&key.id);
         draw(&mut hello[NONCE_AT..])?;
-        Ok(Claim { key, hello })
+        Ok(Claim { key, hello, place: self.place(purpose, dialled) })
     }
 
-    /// The server's side: what it answers to `hello`, and what it expects then. An error is answered with [`UNKNOWN`].
+    /// The server's side, at the address `here`: what it answers to `hello`, and what it expects then. An error is answered with
+    /// [`UNKNOWN`].
     pub fn challenge(
         &self,
         purpose: Purpose,
+        here: Option<SocketAddr>,
         hello: &[u8; HELLO_LEN],
-    ) -> std::result::Result<(Visitor, [u8; CHALLENGE_LEN]), Distrust> {
+    ) -> std::result::Result<(Session, [u8; CHALLENGE_LEN]), Distrust> {
         if hello[..WORD_LEN] != HELLO {
             return Err(Distrust::Stranger);
         }
@@ -187,45 +162,109 @@ impl Keys {
         }
         let id = &hello[ID_AT..][..ID_LEN];
         let key = self.keys.iter().find(|key| key.id == id).ok_or(Distrust::OtherKey)?;
+        if hello[PLACED_AT] != u8::from(self.placed) {
+            return Err(Distrust::OtherKey);
+        }
         let mut challenge = [0; CHALLENGE_LEN];
         challenge[..WORD_LEN].copy_from_slice(&CHALLENGE);
-        draw(&mut challenge[WORD_LEN..][..NONCE_LEN])?;
-        let mut said = [0; SAID_LEN];
-        said[..HELLO_LEN].copy_from_slice(hello);
-        said[HELLO_LEN..].copy_from_slice(&challenge[WORD_LEN..][..NONCE_LEN]);
-        challenge[WORD_LEN + NONCE_LEN..].copy_from_slice(sign(key, SERVER, &said).as_ref());
-        Ok((Visitor { mac: key.mac.clone(), said }, challenge))
+        let nonce = &mut challenge[WORD_LEN..][..NONCE_LEN];
+        draw(nonce)?;
+        let session = Session::new(key, hello, nonce, self.place(purpose, here));
+        challenge[WORD_LEN + NONCE_LEN..].copy_from_slice(&session.tag(Label::Server, &[]));
+        Ok((session, challenge))
     }
-}
 
-/// Bytes that a proof covers beside the side that makes it: the hello whole, and the server's nonce.
-const SAID_LEN: usize = HELLO_LEN + NONCE_LEN;
-const SERVER: &[u8] = b"mte cluster key 1 server";
-const CLIENT: &[u8] = b"mte cluster key 1 client";
-
-fn sign(key: &Key, side: &[u8], said: &[u8; SAID_LEN]) -> hmac::Tag {
-    let mut context = hmac::Context::with_key(&key.mac);
-    context.update(side);
-    context.update(said);
-    context.sign()
+    fn place(&self, purpose: Purpose, at: Option<SocketAddr>) -> [u8; PLACE_LEN] {
+        let mut place = [0; PLACE_LEN];
+        let Some(at) = at.filter(|_| purpose == Purpose::Data && self.placed) else { return place };
+        let octets = match at.ip().to_canonical() {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+            IpAddr::V6(v6) => v6.octets(),
+        };
+        place[..16].copy_from_slice(&octets);
+        place[16..].copy_from_slice(&at.port().to_be_bytes());
+        place
+    }
 }
 
 fn draw(nonce: &mut [u8]) -> std::result::Result<(), Distrust> {
     getrandom::fill(nonce).map_err(|_| Distrust::NoNonce)
 }
 
-/// `proof` is what `side` makes of `said`; the time this takes does not depend on how much of it is right.
-fn is_proof(mac: &hmac::Key, side: &[u8], said: &[u8; SAID_LEN], proof: &[u8]) -> bool {
-    let mut message = Vec::with_capacity(side.len() + SAID_LEN);
-    message.extend_from_slice(side);
-    message.extend_from_slice(said);
-    hmac::verify(mac, &message, proof).is_ok()
+/// Bytes that a proof covers beside its label: the hello whole, the server's nonce, and the address that was dialled.
+const SAID_LEN: usize = HELLO_LEN + NONCE_LEN + PLACE_LEN;
+const PLACE_LEN: usize = 18;
+
+/// What is tagged, and by whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Label {
+    /// The server's proof.
+    Server,
+    /// The client's.
+    Client,
+    /// A request at the handshake port.
+    Request,
+    /// Its reply.
+    Reply,
+}
+
+impl Label {
+    fn text(self) -> &'static [u8] {
+        match self {
+            Label::Server => b"mte cluster key 1 server",
+            Label::Client => b"mte cluster key 1 client",
+            Label::Request => b"mte cluster key 1 request",
+            Label::Reply => b"mte cluster key 1 reply",
+        }
+    }
+}
+
+/// What both ends of a connection have said to each other, under a key that one of them may not know.
+#[derive(Clone)]
+pub struct Session {
+    mac: hmac::Key,
+    said: [u8; SAID_LEN],
+}
+
+impl Session {
+    fn new(key: &Key, hello: &[u8; HELLO_LEN], nonce: &[u8], place: [u8; PLACE_LEN]) -> Self {
+        let mut said = [0; SAID_LEN];
+        said[..HELLO_LEN].copy_from_slice(hello);
+        said[HELLO_LEN..][..NONCE_LEN].copy_from_slice(nonce);
+        said[HELLO_LEN + NONCE_LEN..].copy_from_slice(&place);
+        Session { mac: key.mac.clone(), said }
+    }
+
+    /// What only who knows the key can make for `pieces`, one after the other.
+    pub fn tag(&self, label: Label, pieces: &[&[u8]]) -> [u8; PROOF_LEN] {
+        let mut context = hmac::Context::with_key(&self.mac);
+        context.update(label.text());
+        context.update(&self.said);
+        pieces.iter().for_each(|piece| context.update(piece));
+        let mut tag = [0; PROOF_LEN];
+        tag.copy_from_slice(context.sign().as_ref());
+        tag
+    }
+
+    /// `tag` is the one of `pieces`; the time that the comparison takes does not depend on how much of it is right.
+    pub fn is_tag(&self, label: Label, pieces: &[&[u8]], tag: &[u8]) -> bool {
+        // ring compares what it has made itself; so both are hashed once more.
+        let expected = self.tag(label, pieces);
+        let blind = |bytes: &[u8]| hmac::sign(&self.mac, bytes);
+        tag.len() == PROOF_LEN && hmac::verify(&self.mac, &expected, blind(tag).as_ref()).is_ok()
+    }
+
+    /// `proof` is the client's.
+    pub fn admits(&self, proof: &[u8; PROOF_LEN]) -> bool {
+        self.is_tag(Label::Client, &[], proof)
+    }
 }
 
 /// A client that has said hello.
 pub struct Claim<'a> {
     key: &'a Key,
     hello: [u8; HELLO_LEN],
+    place: [u8; PLACE_LEN],
 }
 
 impl Claim<'_> {
@@ -235,30 +274,16 @@ impl Claim<'_> {
     }
 
     /// The proof to be sent before the first request, if the server has proved itself.
-    pub fn answer(&self, challenge: &[u8; CHALLENGE_LEN]) -> std::result::Result<[u8; PROOF_LEN], Distrust> {
+    pub fn answer(
+        &self,
+        challenge: &[u8; CHALLENGE_LEN],
+    ) -> std::result::Result<([u8; PROOF_LEN], Session), Distrust> {
         let (nonce, proof) = challenge[WORD_LEN..].split_at(NONCE_LEN);
-        let mut said = [0; SAID_LEN];
-        said[..HELLO_LEN].copy_from_slice(&self.hello);
-        said[HELLO_LEN..].copy_from_slice(nonce);
-        if challenge[..WORD_LEN] != CHALLENGE || !is_proof(&self.key.mac, SERVER, &said, proof) {
+        let session = Session::new(self.key, &self.hello, nonce, self.place);
+        if challenge[..WORD_LEN] != CHALLENGE || !session.is_tag(Label::Server, &[], proof) {
             return Err(Distrust::Unproven);
         }
-        let mut answer = [0; PROOF_LEN];
-        answer.copy_from_slice(sign(self.key, CLIENT, &said).as_ref());
-        Ok(answer)
-    }
-}
-
-/// What a server keeps of a client that has been challenged.
-pub struct Visitor {
-    mac: hmac::Key,
-    said: [u8; SAID_LEN],
-}
-
-impl Visitor {
-    /// `proof` is the right one.
-    pub fn proves(&self, proof: &[u8; PROOF_LEN]) -> bool {
-        is_proof(&self.mac, CLIENT, &self.said, proof)
+        Ok((session.tag(Label::Client, &[]), session))
     }
 }
 

@@ -1,10 +1,14 @@
 //! The exchange of proofs over a stream, for connections that the control plane reads and writes.
 
 use std::io;
+use std::net::SocketAddr;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::{Distrust, Keys, Purpose, CHALLENGE_LEN, HELLO, HELLO_LEN, PROOF_LEN, UNKNOWN, WORD_LEN};
+use super::{
+    Distrust, Keys, Label, Purpose, Session, CHALLENGE, CHALLENGE_LEN, HELLO, HELLO_LEN, PROOF_LEN, UNKNOWN,
+    WORD_LEN,
+};
 
 /// Why a connection is not used.
 #[derive(Debug, thiserror::Error)]
@@ -17,28 +21,39 @@ pub enum Refused {
     Io(#[from] io::Error),
 }
 
-/// The client's side, on a connection that nothing was sent on. Returns what has to be sent before the first request. The
-/// caller sets a limit.
+/// Who is at the other end.
+pub enum Admitted {
+    /// Somebody without a key where none is required; these bytes belong to the request.
+    Keyless(Vec<u8>),
+    /// Somebody who knows the key.
+    Member(Session),
+}
+
+/// The client's side, on a connection to `dialled` that nothing was sent on. Returns what has to be sent before the first
+/// request. The caller sets a limit.
 pub async fn claim<S: AsyncRead + AsyncWrite + Unpin>(
     keys: &Keys,
     stream: &mut S,
     purpose: Purpose,
-) -> Result<[u8; PROOF_LEN], Refused> {
-    let claim = keys.claim(purpose)?;
+    dialled: Option<SocketAddr>,
+) -> Result<([u8; PROOF_LEN], Session), Refused> {
+    let claim = keys.claim(purpose, dialled)?;
     stream.write_all(claim.hello()).await?;
     let mut challenge = [0; CHALLENGE_LEN];
     let (word, rest) = challenge.split_at_mut(WORD_LEN);
     if let Err(error) = stream.read_exact(word).await {
         // An engine without a key, and upstream's, hang up on what is no request to them.
         return match error.kind() {
-            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => Err(Distrust::Stranger.into()),
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => {
+                Err(Distrust::HungUp(error.raw_os_error()).into())
+            }
             _ => Err(error.into()),
         };
     }
     match word {
         word if *word == UNKNOWN => return Err(Distrust::OtherKey.into()),
         // A data port without a key refuses what it takes for a READ.
-        word if word[..] != super::CHALLENGE => return Err(Distrust::Stranger.into()),
+        word if *word != CHALLENGE => return Err(Distrust::Stranger.into()),
         _ => {}
     }
     match stream.read_exact(rest).await {
@@ -48,29 +63,24 @@ pub async fn claim<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-/// The server's side, on a connection that nothing was read from. Returns bytes that belong to the first request, from a peer
-/// that has no key and needs none. The caller sets a limit.
+/// The server's side, on a connection that nothing was read from. The caller sets a limit, and waits for the client to hang
+/// up after [`Distrust::OtherKey`], which it is told.
 pub async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
     keys: &Keys,
     stream: &mut S,
     purpose: Purpose,
-) -> Result<Vec<u8>, Refused> {
+    here: Option<SocketAddr>,
+) -> Result<Admitted, Refused> {
     let mut hello = [0; HELLO_LEN];
-    let mut got = 0;
-    while got < WORD_LEN {
-        match stream.read(&mut hello[got..WORD_LEN]).await? {
-            0 => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
-            n => got += n,
-        }
-    }
+    stream.read_exact(&mut hello[..WORD_LEN]).await?;
     if hello[..WORD_LEN] != HELLO {
         return match keys.required {
             true => Err(Distrust::Stranger.into()),
-            false => Ok(hello[..WORD_LEN].to_vec()),
+            false => Ok(Admitted::Keyless(hello[..WORD_LEN].to_vec())),
         };
     }
     stream.read_exact(&mut hello[WORD_LEN..]).await?;
-    let (visitor, challenge) = match keys.challenge(purpose, &hello) {
+    let (session, challenge) = match keys.challenge(purpose, here, &hello) {
         Ok(challenged) => challenged,
         Err(why) => {
             stream.write_all(&UNKNOWN).await?;
@@ -80,8 +90,23 @@ pub async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
     stream.write_all(&challenge).await?;
     let mut proof = [0; PROOF_LEN];
     stream.read_exact(&mut proof).await?;
-    match visitor.proves(&proof) {
-        true => Ok(Vec::new()),
+    match session.admits(&proof) {
+        true => Ok(Admitted::Member(session)),
+        false => Err(Distrust::Unproven.into()),
+    }
+}
+
+/// Reads the tag of `pieces`, which came before it. The caller sets a limit.
+pub async fn check<S: AsyncRead + Unpin>(
+    session: &Session,
+    stream: &mut S,
+    label: Label,
+    pieces: &[&[u8]],
+) -> Result<(), Refused> {
+    let mut tag = [0; PROOF_LEN];
+    stream.read_exact(&mut tag).await?;
+    match session.is_tag(label, pieces, &tag) {
+        true => Ok(()),
         false => Err(Distrust::Unproven.into()),
     }
 }

@@ -10,10 +10,10 @@ fn keys(text: &str) -> Keys {
 
 /// What both ends make of each other: the client of the server, the server of the client.
 fn meet(client: &Keys, server: &Keys) -> std::result::Result<bool, Distrust> {
-    let claim = client.claim(Purpose::Data)?;
-    let (visitor, challenge) = server.challenge(Purpose::Data, claim.hello())?;
-    let proof = claim.answer(&challenge)?;
-    Ok(visitor.proves(&proof))
+    let claim = client.claim(Purpose::Data, None)?;
+    let (session, challenge) = server.challenge(Purpose::Data, None, claim.hello())?;
+    let (proof, _) = claim.answer(&challenge)?;
+    Ok(session.admits(&proof))
 }
 
 #[test]
@@ -37,82 +37,88 @@ fn p38_each_step_of_a_rotation_leaves_every_pair_able_to_talk() {
 #[test]
 fn p38_no_byte_of_any_message_can_be_another() {
     let keys = keys(OLD);
-    let claim = keys.claim(Purpose::Handshake).unwrap();
-    let (visitor, challenge) = keys.challenge(Purpose::Handshake, claim.hello()).unwrap();
-    let proof = claim.answer(&challenge).unwrap();
+    let claim = keys.claim(Purpose::Handshake, None).unwrap();
+    let (session, challenge) = keys.challenge(Purpose::Handshake, None, claim.hello()).unwrap();
+    let (proof, _) = claim.answer(&challenge).unwrap();
     for at in 0..HELLO_LEN {
         let mut hello = *claim.hello();
         hello[at] ^= 1;
         // Either the server refuses it, or the client does not believe the proof over other words than its own.
-        if let Ok((_, challenge)) = keys.challenge(Purpose::Handshake, &hello) {
-            assert_eq!(claim.answer(&challenge), Err(Distrust::Unproven), "{at}");
+        if let Ok((_, challenge)) = keys.challenge(Purpose::Handshake, None, &hello) {
+            assert_eq!(claim.answer(&challenge).err(), Some(Distrust::Unproven), "{at}");
         }
     }
     for at in 0..CHALLENGE_LEN {
         let mut other = challenge;
         other[at] ^= 1;
-        assert_eq!(claim.answer(&other), Err(Distrust::Unproven), "{at}");
+        assert_eq!(claim.answer(&other).err(), Some(Distrust::Unproven), "{at}");
     }
     for at in 0..PROOF_LEN {
         let mut other = proof;
         other[at] ^= 1;
-        assert!(!visitor.proves(&other), "{at}");
+        assert!(!session.admits(&other), "{at}");
     }
-    assert!(visitor.proves(&proof));
+    assert!(session.admits(&proof));
 }
 
 #[test]
 fn p38_what_was_heard_on_one_connection_opens_no_other() {
     let keys = keys(OLD);
-    let claim = keys.claim(Purpose::Handshake).unwrap();
-    let (_, challenge) = keys.challenge(Purpose::Handshake, claim.hello()).unwrap();
-    let proof = claim.answer(&challenge).unwrap();
+    let claim = keys.claim(Purpose::Handshake, None).unwrap();
+    let (_, challenge) = keys.challenge(Purpose::Handshake, None, claim.hello()).unwrap();
+    let (proof, _) = claim.answer(&challenge).unwrap();
     // The same hello again: the server's nonce is new.
-    let (visitor, again) = keys.challenge(Purpose::Handshake, claim.hello()).unwrap();
+    let (session, again) = keys.challenge(Purpose::Handshake, None, claim.hello()).unwrap();
     assert_ne!(challenge, again);
-    assert!(!visitor.proves(&proof));
+    assert!(!session.admits(&proof));
     // The server's own proof is not the client's.
     let mut servers = [0; PROOF_LEN];
     servers.copy_from_slice(&again[CHALLENGE_LEN - PROOF_LEN..]);
-    assert!(!visitor.proves(&servers));
+    assert!(!session.admits(&servers));
     // Nor does a hello for one port open the other.
-    assert_eq!(keys.challenge(Purpose::Data, claim.hello()).err(), Some(Distrust::Unproven));
+    assert_eq!(keys.challenge(Purpose::Data, None, claim.hello()).err(), Some(Distrust::Unproven));
 }
 
 #[test]
-fn keys_that_cannot_be_used_are_an_error_that_does_not_show_them() {
-    let settled = |text: &str| {
-        let mut config = Config { cluster_key: Some(Secret(text.into())), ..Config::default() };
-        settle(&mut config)
+fn p38_a_tag_is_for_its_words_its_direction_and_its_connection() {
+    let keys = keys(OLD);
+    let claim = keys.claim(Purpose::Handshake, None).unwrap();
+    let (server, challenge) = keys.challenge(Purpose::Handshake, None, claim.hello()).unwrap();
+    let (_, client) = claim.answer(&challenge).unwrap();
+    let tag = client.tag(Label::Request, &[b"head", b"body"]);
+    assert!(server.is_tag(Label::Request, &[b"headbody"], &tag), "pieces are one text");
+    assert!(!server.is_tag(Label::Request, &[b"headbodx"], &tag));
+    assert!(!server.is_tag(Label::Reply, &[b"headbody"], &tag));
+    assert!(!server.is_tag(Label::Request, &[b"headbody"], &tag[1..]));
+    let (other, _) = keys.challenge(Purpose::Handshake, None, claim.hello()).unwrap();
+    assert!(!other.is_tag(Label::Request, &[b"headbody"], &tag));
+}
+
+#[test]
+fn p38_the_proof_of_a_data_connection_is_for_the_address_that_was_dialled() {
+    let at = |text: &str| Some(text.parse().unwrap());
+    let other_setting = Keys { placed: false, ..keys(OLD) };
+    let believed = |client: &Keys, dialled: &str, server: &Keys, here: &str| {
+        let claim = client.claim(Purpose::Data, at(dialled)).unwrap();
+        let challenged = server.challenge(Purpose::Data, at(here), claim.hello());
+        challenged.and_then(|(_, challenge)| claim.answer(&challenge)).map(drop)
     };
-    settled(OLD).unwrap();
-    settled(&format!(" {OLD} ,{NEW},")).unwrap();
-    for (text, word) in
-        [("", "no key"), (" ,\n", "no key"), ("tooshort", "8 characters"), (&format!("{OLD},short"), "key 2")]
-    {
-        let error = settled(text).unwrap_err();
-        assert_eq!(error.code(), Code::InvalidArgument);
-        assert!(error.text().contains(word) && error.text().contains("MC_CLUSTER_KEY"), "{error}");
-        assert!(!error.text().contains("short,") && !error.text().contains("tooshort"), "{error}");
-    }
+    let keys = keys(OLD);
+    assert_eq!(believed(&keys, "10.0.0.1:5", &keys, "[::ffff:10.0.0.1]:5"), Ok(()));
+    assert_eq!(believed(&keys, "10.0.0.2:5", &keys, "10.0.0.1:5"), Err(Distrust::Unproven));
+    assert_eq!(believed(&keys, "10.0.0.1:6", &keys, "10.0.0.1:5"), Err(Distrust::Unproven));
+    assert_eq!(believed(&other_setting, "10.0.0.1:6", &other_setting, "10.0.0.2:5"), Ok(()));
+    assert_eq!(believed(&keys, "10.0.0.1:5", &other_setting, "10.0.0.1:5"), Err(Distrust::OtherKey));
+    assert_eq!(believed(&other_setting, "10.0.0.1:5", &keys, "10.0.0.1:5"), Err(Distrust::OtherKey));
 }
 
 #[test]
-fn keys_come_from_a_file_too() {
-    let path = std::env::temp_dir().join(format!("mte-keys-{}", std::process::id()));
-    let at = Some(path.to_str().unwrap().to_string());
-    let config = || Config { cluster_key_file: at.clone(), ..Config::default() };
-    let missing = settle(&mut config()).unwrap_err();
-    assert!(missing.text().contains("MC_CLUSTER_KEY_FILE"), "{missing}");
-    std::fs::write(&path, format!("{NEW}\n{OLD}\n")).unwrap();
-    let mut read = config();
-    settle(&mut read).unwrap();
-    assert_eq!(meet(&Keys::of(&read).unwrap(), &keys(NEW)), Ok(true));
-    let mut both = Config { cluster_key: Some(Secret(OLD.into())), ..config() };
-    assert!(settle(&mut both).unwrap_err().text().contains("both set"));
-    std::fs::write(&path, "").unwrap();
-    assert!(settle(&mut config()).unwrap_err().text().contains("no key"));
-    std::fs::remove_file(&path).unwrap();
+fn p38_a_file_that_nobody_has_read_is_a_key_that_nobody_has() {
+    let config = Config { cluster_key_file: Some("/somewhere".into()), ..Config::default() };
+    let unread = Keys::of(&config).unwrap();
+    assert!(unread.required);
+    assert_eq!(meet(&unread, &keys(OLD)), Err(Distrust::OtherKey));
+    assert_eq!(meet(&keys(OLD), &unread), Err(Distrust::OtherKey));
 }
 
 /// Both ends over a stream; the client's request is one byte.
@@ -124,8 +130,8 @@ fn over_a_stream(client: Option<&Keys>, server: &Keys) -> (Option<String>, std::
         let asks = async move {
             let mut first = Vec::new();
             if let Some(keys) = client {
-                match stream::claim(keys, &mut near, Purpose::Handshake).await {
-                    Ok(proof) => first.extend_from_slice(&proof),
+                match stream::claim(keys, &mut near, Purpose::Handshake, None).await {
+                    Ok((proof, _)) => first.extend_from_slice(&proof),
                     Err(why) => return Some(why.to_string()),
                 }
             }
@@ -133,8 +139,11 @@ fn over_a_stream(client: Option<&Keys>, server: &Keys) -> (Option<String>, std::
             near.write_all(&first).await.err().map(|e| e.to_string())
         };
         let serves = async move {
-            let ahead =
-                stream::admit(server, &mut far, Purpose::Handshake).await.map_err(|e| e.to_string())?;
+            let admitted = stream::admit(server, &mut far, Purpose::Handshake, None).await;
+            let ahead = match admitted.map_err(|e| e.to_string())? {
+                stream::Admitted::Keyless(ahead) => ahead,
+                stream::Admitted::Member(_) => Vec::new(),
+            };
             let mut first = [0];
             let _ = (&ahead[..]).chain(&mut far).read_exact(&mut first).await;
             Ok(first[0])

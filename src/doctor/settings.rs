@@ -87,8 +87,8 @@ fn keys(config: &Config) -> Option<Finding> {
         return Some(Finding::fault(CHECK, error.text().to_string(), remedy));
     }
     let mode = named.and_then(|path| Some(std::fs::metadata(path).ok()?.permissions().mode()));
-    if mode.is_some_and(|mode| mode & 0o044 != 0) {
-        let seen = "MC_CLUSTER_KEY_FILE can be read by other users of this host".to_string();
+    if mode.is_some_and(|mode| mode & 0o066 != 0) {
+        let seen = "MC_CLUSTER_KEY_FILE can be read or written by other users of this host".to_string();
         return Some(Finding::warning(
             CHECK,
             seen,
@@ -96,7 +96,7 @@ fn keys(config: &Config) -> Option<Finding> {
         ));
     }
     let has_key = named.is_some() || config.cluster_key.is_some();
-    (has_key && !config.cluster_key_required).then(|| {
+    (has_key && config.cluster_key_required == Some(false)).then(|| {
         let seen =
             "MC_CLUSTER_KEY_REQUIRED=0: peers without the cluster key are served all the same".to_string();
         Finding::warning(CHECK, seen, "unset it once every engine has the key")
@@ -210,12 +210,12 @@ mod tests {
         assert!(keys(&key("0123456789abcdef0123456789abcdef")).is_none());
         let short = keys(&key("short")).unwrap();
         assert!(short.level == Level::Fault && short.seen.contains("5 characters"), "{short:?}");
-        let lenient = Config { cluster_key_required: false, ..key("0123456789abcdef0123456789abcdef") };
+        let lenient = Config { cluster_key_required: Some(false), ..key("0123456789abcdef0123456789abcdef") };
         assert_eq!(keys(&lenient).unwrap().level, Level::Warning);
         let path = std::env::temp_dir().join(format!("mte-doctor-key-{}", std::process::id()));
         std::fs::write(&path, "0123456789abcdef0123456789abcdef").unwrap();
         let file = Config { cluster_key_file: Some(path.to_str().unwrap().into()), ..Config::default() };
-        for (mode, told) in [(0o600, false), (0o640, true), (0o604, true)] {
+        for (mode, told) in [(0o600, false), (0o640, true), (0o604, true), (0o602, true)] {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
             assert_eq!(keys(&file).is_some(), told, "{mode:o}");
         }

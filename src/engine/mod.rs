@@ -133,6 +133,14 @@ impl Engine {
         fork::watch();
         log::init(&config, &warnings);
         cluster_key::settle(&mut config)?;
+        if config.cluster_key.is_some() {
+            match config.cluster_key_required {
+                Some(false) => {
+                    tracing::warn!("MC_CLUSTER_KEY_REQUIRED=0: peers without the cluster key are served too")
+                }
+                _ => tracing::info!("peers have to prove the cluster key"),
+            }
+        }
         if let Some(lowered) = config.leave_descriptors(descriptors::limit()) {
             tracing::info!("{lowered}");
         }

@@ -102,7 +102,10 @@ impl Route for SegmentRoute {
             // Another address that does not answer says nothing of the one that is known.
             let is_usual = self.host.is_none();
             if is_usual
-                && answer.as_ref().is_err_and(|error| matches!(error.code(), Code::Socket | Code::Dns))
+                && answer.as_ref().is_err_and(|error| {
+                    // The last: what listens there is no engine of this cluster.
+                    matches!(error.code(), Code::Socket | Code::Dns) || error.kind() == Class::Protocol
+                })
             {
                 segment.forget_rpc_address();
                 segment.suspect();

@@ -13,9 +13,11 @@ pub const MTE_PEERS_READ: c_int = 1;
 pub const MTE_PEERS_WRITE: c_int = 2;
 
 /// As registerLocalMemory, for peers that may only read the region (MTE_PEERS_READ), only write it (MTE_PEERS_WRITE), both (the
-/// sum), or not reach it (0). This engine's side refuses what is not allowed, the NIC over RDMA: the peer's request fails, with
-/// what it was submitted with nothing is touched. Over RDMA its connection has to be made again after that. The descriptor does not say
-/// it, so a peer finds out by trying. 0; -1 for other bits; codes of registerLocalMemory.
+/// sum), or not reach it (0). This engine refuses what is not allowed, over RDMA its NICs do, and the peer's request fails. Bytes
+/// that may not be written are not changed by peers; bytes that may not be read are not handed out, but to processes of the same user on
+/// this host, which can read them anyway. Over RDMA the peer's connection has to be made again after a refusal, and memory must be
+/// mapped writable. The descriptor does not say what is allowed: a peer finds out by trying. 0; -1 for other bits; codes of
+/// registerLocalMemory.
 #[no_mangle]
 pub unsafe extern "C" fn mte_register_memory(
     engine: transfer_engine_t,

@@ -12,8 +12,8 @@ use tokio::time::{timeout_at, Instant};
 
 use super::messages::{ConnectionMessage, Notification};
 use super::wire::{self, Broken, ReadLimits};
-use crate::cluster_key::stream::{claim, Refused};
-use crate::cluster_key::{Distrust, Keys, Purpose};
+use crate::cluster_key::stream::{check, claim, Refused};
+use crate::cluster_key::{Keys, Label, Purpose, Session};
 use crate::config::Config;
 use crate::error::{Class, Code, Error, Result};
 use crate::host_port::HostPort;
@@ -119,8 +119,9 @@ impl Client {
             // Only a failed connect moves on: a request that was sent may have been executed.
             match self.connect(deadline, address).await {
                 Ok(stream) => {
-                    let (stream, request) = self.introduce(deadline, address, stream, request).await?;
-                    return self.exchange_with(deadline, address, stream, kind, &request).await;
+                    let (stream, request, session) =
+                        self.introduce(deadline, address, stream, request).await?;
+                    return self.exchange_with(deadline, address, stream, kind, &request, session).await;
                 }
                 Err(e) if Instant::now() < deadline => failure = e,
                 Err(e) => return Err(e),
@@ -144,21 +145,24 @@ impl Client {
         )
     }
 
-    /// Proves the cluster key, where there is one, and puts the proof before the request.
+    /// Proves the cluster key, where there is one, and puts the proof before the request and its tag behind it.
     async fn introduce(
         &self,
         deadline: Instant,
         address: SocketAddr,
         mut stream: Tracked<TcpStream>,
         request: Vec<u8>,
-    ) -> Result<(Tracked<TcpStream>, Vec<u8>)> {
-        let Some(keys) = &self.keys else { return Ok((stream, request)) };
-        let claimed = timeout_at(deadline, claim(keys, &mut *stream, Purpose::Handshake));
+    ) -> Result<(Tracked<TcpStream>, Vec<u8>, Option<Session>)> {
+        let Some(keys) = &self.keys else { return Ok((stream, request, None)) };
+        let claimed = timeout_at(deadline, claim(keys, &mut *stream, Purpose::Handshake, None));
         match claimed.await.unwrap_or_else(|_| Err(timed_out().into())) {
-            Ok(proof) => Ok((stream, [&proof[..], &request].concat())),
+            Ok((proof, session)) => {
+                let tag = session.tag(Label::Request, &[&request]);
+                Ok((stream, [&proof[..], &request, &tag].concat(), Some(session)))
+            }
             // It has hung up.
-            Err(Refused::Distrusted(Distrust::Stranger)) if !keys.required => {
-                Ok((self.connect(deadline, address).await?, request))
+            Err(Refused::Distrusted(why)) if why.may_be_keyless() && !keys.required => {
+                Ok((self.connect(deadline, address).await?, request, None))
             }
             Err(Refused::Distrusted(why)) => Err(why.error(address)),
             Err(Refused::Io(error)) => {
@@ -174,6 +178,7 @@ impl Client {
         mut stream: Tracked<TcpStream>,
         kind: u8,
         request: &[u8],
+        session: Option<Session>,
     ) -> Result<Value> {
         timeout_at(deadline, stream.write_all(request))
             .await
@@ -183,6 +188,17 @@ impl Client {
         let limits = ReadLimits { max_length: self.max_reply, read_timeout: left, frame_timeout: left };
         let reply =
             wire::read(&mut *stream, &limits).await.map_err(|why| no_reply(why, address, request.len()))?;
+        if let Some(session) = session {
+            let head = wire::head(reply.kind, reply.body.len());
+            let frame: [&[u8]; 2] = [&head, &reply.body];
+            let checked = check(&session, &mut *stream, Label::Reply, &frame);
+            timeout_at(deadline, checked).await.unwrap_or_else(|_| Err(timed_out().into())).map_err(
+                |why| match why {
+                    Refused::Distrusted(why) => why.error(address),
+                    Refused::Io(error) => Error::io(Code::Socket, format!("reply from {address}"), &error),
+                },
+            )?;
+        }
         // Upstream serves one connection at a time and waits for us to close.
         drop(stream);
         if reply.kind != Some(kind) {

@@ -14,9 +14,16 @@ use crate::runtime::crowd::{source_of, Crowd, Readiness};
 pub(super) struct Stage(Arc<AtomicU8>);
 
 impl Stage {
-    const READING: u8 = 0;
-    const ANSWERING: u8 = 1;
-    const CLOSING: u8 = 2;
+    /// It has not proved the cluster key, where there is one.
+    const UNPROVEN: u8 = 0;
+    const READING: u8 = 1;
+    const ANSWERING: u8 = 2;
+    const CLOSING: u8 = 3;
+
+    /// It may send a request.
+    pub(super) fn reading(&self) {
+        self.0.store(Self::READING, Relaxed);
+    }
 
     /// Its request is complete.
     pub(super) fn answering(&self) {
@@ -74,6 +81,7 @@ impl Clients {
     fn close(&mut self, admitted: impl Fn(IpAddr) -> bool) -> bool {
         let first = self.open.first_to_go(|source, client| {
             let class = match client.stage.0.load(Relaxed) {
+                Stage::UNPROVEN => 2,
                 Stage::READING => 1,
                 Stage::CLOSING => 0,
                 _ => return None,
@@ -90,7 +98,7 @@ impl Clients {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let stage = Stage(Arc::new(AtomicU8::new(Stage::READING)));
+        let stage = Stage(Arc::new(AtomicU8::new(Stage::UNPROVEN)));
         let task = self.tasks.spawn(serve(stage.clone()));
         let client = Client { order: self.next, stage, task };
         self.next += 1;
@@ -110,7 +118,8 @@ impl Clients {
 mod tests {
     use super::*;
 
-    const READING: fn(&Stage) = |_| {};
+    const UNPROVEN: fn(&Stage) = |_| {};
+    const READING: fn(&Stage) = Stage::reading;
     const ANSWERING: fn(&Stage) = Stage::answering;
     const CLOSING: fn(&Stage) = Stage::closing;
 
@@ -160,6 +169,18 @@ mod tests {
             }
             assert!(!add(&mut clients, 20, READING));
             assert_eq!(clients.len(), 6);
+        });
+    }
+
+    #[test]
+    fn p39_who_has_not_proved_the_key_goes_before_all_others() {
+        run(async {
+            let mut clients = Clients::new(3);
+            for (host, stage) in [(1, READING), (2, UNPROVEN), (3, CLOSING)] {
+                assert!(add(&mut clients, host, stage));
+            }
+            assert!(add(&mut clients, 4, ANSWERING));
+            assert_eq!(orders(&clients), [0, 2, 3]);
         });
     }
 

@@ -20,10 +20,10 @@ use super::clients::{Clients, Stage};
 use super::document::Document;
 use super::messages::{probe_reply, ConnectionMessage, Notification};
 use super::wire::{self, Frame, ReadLimits};
-use crate::cluster_key::stream::{admit, Refused};
-use crate::cluster_key::{Keys, Purpose};
+use crate::cluster_key::stream::{admit, check, Admitted, Refused};
+use crate::cluster_key::{Distrust, Keys, Label, Purpose, Session, PROOF_LEN};
 use crate::config::Config;
-use crate::error::{Class, Code, Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::json;
 use crate::observe::log::RateLimit;
 use crate::runtime::outstanding::unacknowledged;
@@ -189,7 +189,7 @@ async fn client(
     log: &RateLimit,
 ) {
     if let Err(why) = exchange(stream, &stage, handler, &limits).await {
-        if why.kind() == Class::Rejected && log.admit("cluster key", &peer.ip().to_string()) {
+        if why.code() == Code::RejectHandshake && log.admit("cluster key", &peer.ip().to_string()) {
             tracing::warn!("handshake of {peer} refused: {why}");
         }
         tracing::debug!("handshake of {peer} closed: {why}");
@@ -202,16 +202,35 @@ async fn exchange(
     handler: Arc<dyn Handler>,
     limits: &Limits,
 ) -> Result<()> {
-    let ahead = enter(&mut stream, limits).await?;
+    let (ahead, session) = match enter(&mut stream, limits).await {
+        Ok(Some(Admitted::Member(session))) => (Vec::new(), Some(session)),
+        Ok(Some(Admitted::Keyless(ahead))) => (ahead, None),
+        Ok(None) => (Vec::new(), None),
+        Err(why) => {
+            if matches!(why, Refused::Distrusted(Distrust::OtherKey)) {
+                // It was told so, which a reset could overtake.
+                let _ = timeout(limits.write_timeout, part(stream, limits.close_timeout)).await;
+            }
+            return Err(distrusted(why));
+        }
+    };
+    stage.reading();
     let request = wire::read(&mut (&ahead[..]).chain(&mut *stream), &limits.read)
         .await
         .map_err(|why| Error::new(Code::Socket, format!("request: {why}")))?;
+    if let Some(session) = &session {
+        let head = wire::head(request.kind, request.body.len());
+        let frame: [&[u8]; 2] = [&head, &request.body];
+        let checked = check(session, &mut *stream, Label::Request, &frame);
+        let checked = timeout(limits.read.read_timeout, checked).await;
+        checked.unwrap_or_else(|_| Err(late())).map_err(distrusted)?;
+    }
     stage.answering();
     let kind = request.kind;
     let answered = timeout(limits.answer_timeout, answer(handler, request))
         .await
         .unwrap_or_else(|_| Err(Error::new(Code::Socket, "the engine has no answer in time")));
-    let sent = timeout(limits.write_timeout, reply(&mut stream, kind, answered?));
+    let sent = timeout(limits.write_timeout, reply(&mut stream, kind, answered?, session));
     sent.await
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
         .map_err(|e| Error::io(Code::Socket, "send reply", &e))?;
@@ -221,16 +240,22 @@ async fn exchange(
         .unwrap_or_else(|_| Err(Error::new(Code::Socket, "client takes the reply too slowly")))
 }
 
-/// Has the cluster key proved, where there is one. Returns bytes that belong to the request.
-async fn enter(stream: &mut TcpStream, limits: &Limits) -> Result<Vec<u8>> {
-    let Some(keys) = &limits.keys else { return Ok(Vec::new()) };
-    let entered = timeout(limits.read.read_timeout, admit(keys, stream, Purpose::Handshake));
-    entered.await.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into())).map_err(|why| {
-        match why {
-            Refused::Distrusted(why) => why.error("the client"),
-            Refused::Io(error) => Error::io(Code::Socket, "proof of the cluster key", &error),
-        }
-    })
+/// Has the cluster key proved, where there is one.
+async fn enter(stream: &mut TcpStream, limits: &Limits) -> std::result::Result<Option<Admitted>, Refused> {
+    let Some(keys) = &limits.keys else { return Ok(None) };
+    let entered = timeout(limits.read.read_timeout, admit(keys, stream, Purpose::Handshake, None));
+    entered.await.unwrap_or_else(|_| Err(late())).map(Some)
+}
+
+fn late() -> Refused {
+    io::Error::from(io::ErrorKind::TimedOut).into()
+}
+
+fn distrusted(why: Refused) -> Error {
+    match why {
+        Refused::Distrusted(why) => why.error("the client"),
+        Refused::Io(error) => Error::io(Code::Socket, "proof of the cluster key", &error),
+    }
 }
 
 /// What is answered.
@@ -239,27 +264,46 @@ enum Answer {
     Document(Arc<Document>),
 }
 
-async fn reply(stream: &mut TcpStream, kind: Option<u8>, answer: Answer) -> io::Result<()> {
+async fn reply(
+    stream: &mut TcpStream,
+    kind: Option<u8>,
+    answer: Answer,
+    session: Option<Session>,
+) -> io::Result<()> {
     let document = match answer {
         Answer::Value(value) => {
-            let frame = wire::encode(kind, &value).map_err(|_| io::ErrorKind::OutOfMemory)?;
+            let mut frame = wire::encode(kind, &value).map_err(|_| io::ErrorKind::OutOfMemory)?;
+            let tag = session.map(|session| session.tag(Label::Reply, &[&frame]));
+            frame.extend(tag.into_iter().flatten());
             return send(stream, &frame).await;
         }
         Answer::Document(document) => document,
     };
+    let mut begin = wire::head(kind, document.text().len());
+    let tag = match session {
+        Some(session) => Some(tag_of(session, begin.clone(), document.clone()).await?),
+        None => None,
+    };
     let text = document.text();
     let _ = SockRef::from(&*stream).set_send_buffer_size(SEND_BUFFER);
     let (first, rest) = text.split_at(text.len().min(FIRST_BYTES));
-    let mut begin = wire::head(kind, text.len());
     begin.extend_from_slice(first);
     let all = async {
         send(stream, &begin).await?;
-        send(stream, rest).await
+        send(stream, rest).await?;
+        send(stream, tag.as_ref().map_or(&[], |tag| &tag[..])).await
     };
     tokio::select! {
         sent = all => sent,
         () = document.withdrawn() => Err(io::Error::other("the descriptor was replaced many times meanwhile")),
     }
+}
+
+/// The tag of a reply with a document, which may be long.
+async fn tag_of(session: Session, head: Vec<u8>, document: Arc<Document>) -> io::Result<[u8; PROOF_LEN]> {
+    let bytes = document.text().len();
+    let tagged = move || Ok(session.tag(Label::Reply, &[&head, document.text()]));
+    aside::run(bytes, tagged).await.map_err(io::Error::other)
 }
 
 /// Hands all bytes to the kernel; an error when the client takes none for a while.

@@ -1,4 +1,6 @@
 /* P38: engines with a cluster key reach each other, and nobody else gets anything from them. */
+#include <pthread.h>
+
 #include "peer.h"
 #include "wire.h"
 
@@ -96,6 +98,35 @@ static void stranger_at_the_data_port(void) {
     CHECK_EQ("the peer ends in order", peer_stop(&peer), 0);
 }
 
+/* Somebody in the middle, whom `one` takes for its peer: he passes on what proves the key, and then asks for himself. */
+static int relay_listener;
+
+static void *relay(void *port_of_the_other) {
+    static char passed[96], answer[4096];
+    int from = accept(relay_listener, NULL, NULL), to = wire_connect(*(uint16_t *)port_of_the_other);
+    wire_limit(from, 5);
+    bool proved = wire_recv(from, passed, 64) && wire_send(to, passed, 64) && wire_recv(to, answer, 72) && wire_send(from, answer, 72) &&
+                  wire_recv(from, passed, 32) && wire_send(to, passed, 32);
+    CHECK("what proves the key can be passed on", proved);
+    CHECK("  and a request of one's own be sent", frame_send(to, 1, "{}\n") && wire_send(to, passed, 32));
+    CHECK("  which gets no answer", recv(to, answer, sizeof answer, 0) <= 0);
+    close(from);
+    close(to);
+    return NULL;
+}
+
+static void in_the_middle(node_t *one, node_t *two) {
+    uint16_t port, port_of_two = name_port(two->name);
+    pthread_t thread;
+    char name[64];
+    relay_listener = wire_listen(&port);
+    REQUIRE("a thread", pthread_create(&thread, NULL, relay, &port_of_two) == 0);
+    snprintf(name, sizeof name, "127.0.0.1:%u", port);
+    CHECK("whoever dials the one in the middle gets nothing either", openSegment(one->engine, name) < 0);
+    pthread_join(thread, NULL);
+    close(relay_listener);
+}
+
 static void unusable(void) {
     static const char *const keys[] = {"", ",", "short", KEY_A ",short"};
     for (size_t i = 0; i < COUNT(keys); i++) {
@@ -105,6 +136,14 @@ static void unusable(void) {
         mte_last_error(text, sizeof text);
         CHECK("  the setting is named, and the key is not", strstr(text, "MC_CLUSTER_KEY") != NULL && strstr(text, "short") == NULL);
     }
+    unsetenv("MC_CLUSTER_KEY");
+    static const char *const hints[][2] = {{"MC_CLUSTER_KEY_FILE", ""}, {"MC_CLUSTER_KEYS", KEY_A}, {"MC_CLUSTER_KEY_REQUIRED", "1"}};
+    for (size_t i = 0; i < COUNT(hints); i++) {
+        setenv(hints[i][0], hints[i][1], 1);
+        CHECK_NULL("nor one that seems to lack its key", createTransferEngine("P2PHANDSHAKE", "127.0.0.1", "", 0, 0), -1);
+        unsetenv(hints[i][0]);
+    }
+    setenv("MC_CLUSTER_KEY", KEY_A, 1);
     setenv("MC_CLUSTER_KEY_FILE", "/nonexistent/key", 1);
     CHECK_NULL("nor one with two sources of keys", createTransferEngine("P2PHANDSHAKE", "127.0.0.1", "", 0, 0), -1);
     unsetenv("MC_CLUSTER_KEY");
@@ -133,9 +172,10 @@ int main(int argc, char **argv) {
     CHECK("engines with one key reach each other", reaches(&one, &two) && reaches(&two, &one));
     CHECK_EQ("with another key a segment is not opened", refusal(&other, &one, "another one"), ERR_REJECT_HANDSHAKE);
     CHECK_EQ("  nor the other way round", refusal(&one, &other, "another one"), ERR_REJECT_HANDSHAKE);
-    CHECK_EQ("with a key, a peer without one is not believed", refusal(&one, &keyless, "has no cluster key"), ERR_REJECT_HANDSHAKE);
+    CHECK_EQ("with a key, a peer without one is not believed", refusal(&one, &keyless, "hung up when asked for the cluster key"), ERR_SOCKET);
     CHECK("without a key, a peer with one gives nothing", refusal(&keyless, &one, "closed on the request") < 0);
     raw_strangers(&one, "with a key");
+    in_the_middle(&one, &two);
     CHECK("all the while the others work", reaches(&one, &two));
     node_close(&one);
     node_close(&two);

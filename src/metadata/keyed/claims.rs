@@ -302,7 +302,7 @@ impl Keyed {
                 let text = format!("whether the owner at {address} lives cannot be found out: {error}");
                 Err(unreachable(text))
             }
-            // With the cluster key: something answers, and has another key or none.
+            // With the cluster key: an engine answers that has another key.
             Ok(Err(error)) if error.kind() == Class::Rejected => Ok(None),
             Ok(Err(error)) => Ok(Some(format!("does not answer ({error})"))),
             Err(_) => Ok(Some(format!("was silent for {} s", PROBE_LIMIT.as_secs()))),

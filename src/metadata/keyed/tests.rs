@@ -331,12 +331,12 @@ fn p07_an_owner_that_cannot_be_asked_does_not_count_as_dead() {
     });
 }
 
-/// A peer that hangs up on the cluster key.
-struct Keyless;
+/// A peer that has another cluster key.
+struct OfAnother;
 
-impl Probe for Keyless {
+impl Probe for OfAnother {
     fn probe(&self, address: &HostPort) -> BoxFuture<'_, Result<()>> {
-        let error = Distrust::Stranger.error(address);
+        let error = Distrust::OtherKey.error(address);
         Box::pin(async move { Err(error) })
     }
 }
@@ -347,7 +347,7 @@ fn p38_a_name_whose_owner_has_another_key_is_in_use() {
     let address = serde_json::json!({"ip_or_host_name": "127.0.0.1", "rpc_port": 1});
     memory.keys.lock().insert("mooncake/rpc_meta/a".into(), json::write(&address).into_bytes());
     let own = Own { incarnation: "we".into(), descriptor: Arc::new(|| Value::Null) };
-    let store = Keyed::asking(memory.clone(), 1, &Config::default(), own, Arc::new(Keyless));
+    let store = Keyed::asking(memory.clone(), 1, &Config::default(), own, Arc::new(OfAnother));
     run(async {
         let here = HostPort { host: "127.0.0.1".into(), port: 2 };
         let error = store.put_rpc_address("a", &here).await.unwrap_err();

@@ -20,7 +20,7 @@ use super::shared::{set_options, stays_here, Endpoint, Shared};
 use super::sock::Socket;
 use super::wire::{Header, HEADER_LEN, INCARNATION_LEN, OK_FRAME, REJECTED_FRAME, STATUS_LEN};
 use crate::cluster_key::stream::{claim, Refused};
-use crate::cluster_key::{Distrust, Purpose, PROOF_LEN};
+use crate::cluster_key::{Purpose, PROOF_LEN};
 use crate::error::{Class, Code, Error, Result};
 use crate::runtime::resolve::{resolve, Family};
 use crate::runtime::sockets;
@@ -185,11 +185,11 @@ async fn introduce(
             .peer(&endpoint.peer)
     };
     let address = stream.peer_addr().map_err(|e| failed(&e))?;
-    let claimed = timeout(limit, claim(keys, &mut *stream, Purpose::Data));
+    let claimed = timeout(limit, claim(keys, &mut *stream, Purpose::Data, Some(address)));
     match claimed.await.unwrap_or_else(|_| Err(io::Error::from_raw_os_error(libc::ETIMEDOUT).into())) {
-        Ok(proof) => Ok((stream, Some(proof))),
+        Ok((proof, _)) => Ok((stream, Some(proof))),
         // It has hung up.
-        Err(Refused::Distrusted(Distrust::Stranger)) if !keys.required => {
+        Err(Refused::Distrusted(why)) if why.may_be_keyless() && !keys.required => {
             let again = sockets::connect_from(path.map(|path| path.local), address);
             let again = timeout(limit, again).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
             Ok((again.map_err(|e| failed(&e))?, None))

@@ -1,18 +1,23 @@
 //! What a peer has to pass before anything it sends is a request: the proof of the cluster key, where there is one.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::sock::{Io, Iov, Socket};
 use super::wire::HEADER_LEN;
 use crate::cluster_key::{
-    Distrust, Keys, Purpose, Visitor, CHALLENGE_LEN, HELLO, HELLO_LEN, PROOF_LEN, UNKNOWN, WORD_LEN,
+    Distrust, Keys, Purpose, Session, CHALLENGE_LEN, HELLO, HELLO_LEN, PROOF_LEN, UNKNOWN, WORD_LEN,
 };
+
+/// How long the proof may take. Chosen: as at the handshake port.
+const LIMIT: Duration = Duration::from_secs(5);
 
 /// The door of one connection.
 pub(super) struct Door {
     keys: Arc<Keys>,
     /// Once it has said hello.
-    visitor: Option<Visitor>,
+    session: Option<Session>,
+    opened: Instant,
 }
 
 /// What the bytes received so far have come to.
@@ -32,17 +37,22 @@ impl Door {
 
     /// A closed one.
     pub(super) fn new(keys: Arc<Keys>) -> Self {
-        Door { keys, visitor: None }
+        Door { keys, session: None, opened: Instant::now() }
+    }
+
+    /// The peer has taken too long: ours prove at once, and where no key is required there may be nothing to prove.
+    pub(super) fn is_overdue(&self, now: Instant) -> bool {
+        self.keys.required && now.saturating_duration_since(self.opened) > LIMIT
     }
 
     /// Looks at the first `len` of `bytes`, all that have come, and takes away what is done with.
     pub(super) fn pass(&mut self, bytes: &mut [u8], len: &mut usize, socket: &Socket) -> Passed {
         let come = &bytes[..*len];
-        let (passed, used) = match &self.visitor {
+        let (passed, used) = match &self.session {
             None => self.greet(come, socket),
-            Some(visitor) => match come.first_chunk() {
+            Some(session) => match come.first_chunk() {
                 None => (Passed::Waits, 0),
-                Some(proof) if visitor.proves(proof) => (Passed::Through, PROOF_LEN),
+                Some(proof) if session.admits(proof) => (Passed::Through, PROOF_LEN),
                 Some(_) => (Passed::Refused(Distrust::Unproven), 0),
             },
         };
@@ -62,10 +72,10 @@ impl Door {
             };
         }
         let Some(hello) = bytes.first_chunk() else { return (Passed::Waits, 0) };
-        match self.keys.challenge(Purpose::Data, hello) {
+        match self.keys.challenge(Purpose::Data, socket.address(), hello) {
             // Nothing was sent on this connection yet, so what does not fit now is a failure.
-            Ok((visitor, challenge)) if send(socket, &challenge) == CHALLENGE_LEN => {
-                self.visitor = Some(visitor);
+            Ok((session, challenge)) if send(socket, &challenge) == CHALLENGE_LEN => {
+                self.session = Some(session);
                 (Passed::Waits, HELLO_LEN)
             }
             Ok(_) => (Passed::Refused(Distrust::Unproven), 0),
@@ -97,7 +107,7 @@ mod tests {
 
     fn keys(required: bool) -> Arc<Keys> {
         let key = Some(Secret("0123456789abcdef0123456789abcdef".into()));
-        let config = Config { cluster_key: key, cluster_key_required: required, ..Config::default() };
+        let config = Config { cluster_key: key, cluster_key_required: Some(required), ..Config::default() };
         Arc::new(Keys::of(&config).unwrap())
     }
 
@@ -120,14 +130,14 @@ mod tests {
         for step in [1, 7, HELLO_LEN] {
             let (mut near, far) = pair();
             let mut door = Door::new(keys.clone());
-            let claim = keys.claim(Purpose::Data).unwrap();
+            let claim = keys.claim(Purpose::Data, near.peer_addr().ok()).unwrap();
             for end in (1..HELLO_LEN).step_by(step) {
                 assert_eq!(pass(&mut door, &claim.hello()[..end], &far), (Passed::Waits, end));
             }
             assert_eq!(pass(&mut door, claim.hello(), &far), (Passed::Waits, 0));
             let mut challenge = [0; CHALLENGE_LEN];
             near.read_exact(&mut challenge).unwrap();
-            let mut all = claim.answer(&challenge).unwrap().to_vec();
+            let mut all = claim.answer(&challenge).unwrap().0.to_vec();
             assert_eq!(pass(&mut door, &all[..PROOF_LEN - 1], &far), (Passed::Waits, PROOF_LEN - 1));
             all.extend([7; HEADER_LEN]);
             assert_eq!(pass(&mut door, &all, &far), (Passed::Through, HEADER_LEN));
@@ -141,7 +151,7 @@ mod tests {
         let mut door = Door::new(keys.clone());
         assert_eq!(pass(&mut door, &[0; HEADER_LEN - 1], &far).0, Passed::Waits);
         assert_eq!(pass(&mut door, &[0; HEADER_LEN], &far).0, Passed::Refused(Distrust::Stranger));
-        let claim = keys.claim(Purpose::Data).unwrap();
+        let claim = keys.claim(Purpose::Data, near.peer_addr().ok()).unwrap();
         assert_eq!(pass(&mut door, claim.hello(), &far), (Passed::Waits, 0));
         assert_eq!(pass(&mut door, &[1; PROOF_LEN], &far).0, Passed::Refused(Distrust::Unproven));
         let mut challenge = [0; CHALLENGE_LEN];
@@ -153,6 +163,27 @@ mod tests {
         let mut word = [0; WORD_LEN];
         near.read_exact(&mut word).unwrap();
         assert_eq!(word, UNKNOWN);
+    }
+
+    #[test]
+    fn p38_a_proof_for_another_address_opens_no_door() {
+        let keys = keys(true);
+        let (mut near, far) = pair();
+        // As if somebody at another port had passed on what he heard.
+        let mut elsewhere = near.peer_addr().unwrap();
+        elsewhere.set_port(elsewhere.port() ^ 1);
+        let claim = keys.claim(Purpose::Data, Some(elsewhere)).unwrap();
+        assert_eq!(pass(&mut Door::new(keys.clone()), claim.hello(), &far), (Passed::Waits, 0));
+        let mut challenge = [0; CHALLENGE_LEN];
+        near.read_exact(&mut challenge).unwrap();
+        assert_eq!(claim.answer(&challenge).err(), Some(Distrust::Unproven));
+    }
+
+    #[test]
+    fn p39_a_door_is_not_held_open() {
+        let later = Instant::now() + LIMIT + LIMIT;
+        assert!(Door::new(keys(true)).is_overdue(later) && !Door::new(keys(true)).is_overdue(Instant::now()));
+        assert!(!Door::new(keys(false)).is_overdue(later));
     }
 
     #[test]

@@ -397,7 +397,8 @@ impl Served for Inbound {
     fn overdue(&self, now: Instant) -> bool {
         let is_late =
             now.saturating_duration_since(self.opened) > self.shared.config.tcp_first_request_timeout;
-        if self.place.is_dismissed() || is_late && !self.asked {
+        let is_unproven = self.door.as_ref().is_some_and(|door| door.is_overdue(now));
+        if self.place.is_dismissed() || is_unproven || is_late && !self.asked {
             return true;
         }
         let begun = self.heads_len > 0 || self.body.is_some() || !self.replies.is_empty();

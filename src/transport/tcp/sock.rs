@@ -6,7 +6,7 @@
 
 use std::io;
 use std::marker::PhantomData;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use socket2::SockRef;
@@ -134,6 +134,11 @@ impl Socket {
         // SAFETY: as for `recv`.
         let n = unsafe { libc::recvmsg(self.fd(), &mut message, libc::MSG_DONTWAIT | libc::MSG_PEEK) };
         outcome(n, true)
+    }
+
+    /// This end's address.
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        SockRef::from(&*self.0).local_addr().ok().and_then(|address| address.as_socket())
     }
 
     /// The other end's address, for messages.
