@@ -1,9 +1,6 @@
 //! Connections to the HTTP store: made when needed, kept while idle, closed in forked children.
 
-use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http_body_util::Full;
@@ -14,8 +11,7 @@ use hyper::{Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
@@ -25,8 +21,7 @@ use crate::host_port::HostPort;
 use crate::metadata::backend::{refused, unreachable, with_causes};
 use crate::metadata::tls::Files;
 use crate::runtime::resolve::{resolve, Family};
-use crate::runtime::sockets::connect;
-use crate::runtime::tracked::Tracked;
+use crate::runtime::sockets::{connect, Stream};
 
 /// Longest connect, per address; upstream's value.
 const CONNECT_LIMIT: Duration = Duration::from_millis(1500);
@@ -132,7 +127,7 @@ impl Connections {
         }
     }
 
-    async fn reach(&self) -> Result<Socket> {
+    async fn reach(&self) -> Result<Stream> {
         let resolved = resolve(&self.address.host, self.address.port, Family::Any).await;
         let resolved = resolved.map_err(|e| unreachable(e.text().to_string()))?;
         let mut failed = unreachable(format!("{} has no address", self.address));
@@ -140,44 +135,13 @@ impl Connections {
             match timeout(CONNECT_LIMIT, connect(address)).await {
                 Ok(Ok(stream)) => {
                     let _ = stream.set_nodelay(true);
-                    return Ok(Socket(stream));
+                    return Ok(Stream(stream));
                 }
                 Ok(Err(error)) => failed = unreachable(format!("connect to {address}: {error}")),
                 Err(_) => failed = unreachable(format!("connect to {address}: no answer")),
             }
         }
         Err(failed)
-    }
-}
-
-/// Closed in a forked child. Does not offer vectored writes: they raise SIGPIPE.
-struct Socket(Tracked<TcpStream>);
-
-impl AsyncRead for Socket {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Socket {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.0).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0).poll_shutdown(context)
     }
 }
 
