@@ -1,6 +1,5 @@
 //! Connections to the HTTP store: made when needed, kept while idle, closed in forked children.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::Full;
@@ -10,16 +9,14 @@ use hyper::header::{HeaderValue, HOST};
 use hyper::{Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::host_port::HostPort;
-use crate::metadata::backend::{refused, unreachable, with_causes};
-use crate::metadata::tls::Files;
+use crate::metadata::backend::{unreachable, with_causes};
+use crate::metadata::tls::Tls;
 use crate::runtime::resolve::{resolve, Family};
 use crate::runtime::sockets::{connect, Stream};
 
@@ -39,7 +36,7 @@ pub(super) struct Connections {
     prefix: String,
     /// The server, or the proxy.
     address: HostPort,
-    tls: Option<(TlsConnector, ServerName<'static>)>,
+    tls: Option<Tls>,
     /// Guards the idle connections; never held across I/O.
     idle: Mutex<Vec<Sender>>,
 }
@@ -59,9 +56,7 @@ impl Connections {
             idle: Mutex::default(),
         };
         if uri.scheme_str() == Some("https") {
-            let name = ServerName::try_from(server.host.clone());
-            let name = name.map_err(|e| Error::invalid(format!("metadata store '{url}': {e}")))?;
-            made.tls = Some((TlsConnector::from(Arc::new(Files::read(config)?.client()?)), name));
+            made.tls = Some(Tls::new(&server, url, config)?);
         }
         if let Some(proxy) = &config.metadata_http_proxy {
             if made.tls.is_some() {
@@ -120,10 +115,7 @@ impl Connections {
         let stream = self.reach().await?;
         match &self.tls {
             None => start(stream).await,
-            Some((connector, name)) => {
-                let secured = connector.connect(name.clone(), stream).await;
-                start(secured.map_err(|e| refused(format!("TLS with {}: {e}", self.address)))?).await
-            }
+            Some(tls) => start(tls.connect(stream, &self.address).await?).await,
         }
     }
 
