@@ -183,6 +183,8 @@ config! {
         "stores: when set: the handshake address is the one in the local server name, instead of this host's and a free port";
     bind_address: Option<String> = None, "unset", "MC_TCP_BIND_ADDRESS", text,
         "stores: host that peers are told to connect to; unset: the address of the first interface that is up";
+    listen_address: Option<String> = None, "unset", "MC_BIND_ADDRESS", text,
+        "IP address of this host that the handshake port and TCP's data port listen at, and that peers are told if MC_TCP_BIND_ADDRESS is unset; an IPv6 one needs MC_USE_IPV6; unset: all addresses";
     force_tcp: bool = false, "unset", "MC_FORCE_TCP", present,
         "when set: install TCP at creation and nothing else";
     same_host: bool = false, "0", "MC_SAME_HOST", on_off,

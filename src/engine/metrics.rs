@@ -3,7 +3,6 @@
 pub mod endpoint;
 mod families;
 mod json;
-mod label;
 mod pages;
 mod summary;
 mod text;

@@ -11,6 +11,7 @@ pub mod handles;
 mod host;
 mod install;
 mod known;
+mod label;
 pub mod local;
 mod membership;
 pub mod metrics;
@@ -181,6 +182,7 @@ impl Engine {
             return Err(error);
         }
         tracing::info!("engine {} is reached at {}", engine.local.name, engine.local.address);
+        place::compare(&engine.local, &engine.control, &engine.config);
         Ok(engine)
     }
 
