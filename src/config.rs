@@ -162,11 +162,11 @@ config! {
     open_age: Duration = s(1), "1000", "MC_OPEN_AGE_MS", millis(0..=86400000),
         "openSegment of a segment that is open reads its descriptor again if it is older than these milliseconds and no TCP connection shows that its owner lives";
     metadata_ca_file: Option<String> = None, "unset", "MC_METADATA_CA_FILE", text,
-        "etcd, https: PEM file with the authorities to trust instead of the system's; with etcd it also turns TLS on";
+        "etcd, https, rediss: PEM file with the authorities to trust instead of the system's; with etcd it also turns TLS on";
     metadata_cert_file: Option<String> = None, "unset", "MC_METADATA_CERT_FILE", text,
-        "etcd, https: PEM file with the client's certificate; needs MC_METADATA_KEY_FILE too";
+        "etcd, https, rediss: PEM file with the client's certificate; needs MC_METADATA_KEY_FILE too";
     metadata_key_file: Option<String> = None, "unset", "MC_METADATA_KEY_FILE", text,
-        "etcd, https: PEM file with its private key";
+        "etcd, https, rediss: PEM file with its private key";
     metadata_http_proxy: Option<String> = None, "unset", "MC_METADATA_HTTP_PROXY", text,
         "http: proxy (http://host:port) for the store; http_proxy and no_proxy are never looked at";
     metadata_http_token: Option<Secret> = None, "unset", "MC_METADATA_HTTP_TOKEN", secret,
@@ -185,6 +185,8 @@ config! {
         "stores: when set: the handshake address is the one in the local server name, instead of this host's and a free port";
     bind_address: Option<String> = None, "unset", "MC_TCP_BIND_ADDRESS", text,
         "stores: host that peers are told to connect to; unset: the address of the first interface that is up";
+    listen_address: Option<String> = None, "unset", "MC_BIND_ADDRESS", text,
+        "IP address of this host that the handshake port and TCP's data port listen at, and that peers are told if MC_TCP_BIND_ADDRESS is unset; an IPv6 one needs MC_USE_IPV6; unset: all addresses";
     force_tcp: bool = false, "unset", "MC_FORCE_TCP", present,
         "when set: install TCP at creation and nothing else";
     same_host: bool = false, "0", "MC_SAME_HOST", on_off,

@@ -132,6 +132,25 @@ fn a_machine_without_a_fault_ends_with_zero() {
     assert!(output.stderr.is_empty());
 }
 
+#[test]
+fn where_engines_listen_is_told() {
+    let machine = machine("");
+    let top = top(&machine);
+    for (root, address, level, word) in [
+        (Some(&*top), None, "ok", "all of this host"),
+        (Some(&*top), Some("127.0.0.2"), "ok", "127.0.0.2 only"),
+        (Some(&*top), Some("eth0"), "fault", "not an IP address"),
+        // A documentation address, which this machine does not have.
+        (None, Some("192.0.2.1"), "fault", "not an address of this host"),
+    ] {
+        let setting: Vec<_> = address.map(|address| ("MC_BIND_ADDRESS", address)).into_iter().collect();
+        let report = report(&run(root, &["--json"], &setting));
+        let [finding] = about(&report, "listen address")[..] else { panic!("{report:#}") };
+        assert_eq!(finding["level"], level, "{finding}");
+        assert!(finding["seen"].as_str().unwrap().contains(word), "{finding}");
+    }
+}
+
 #[cfg(feature = "rdma")]
 #[test]
 fn a_nic_that_works_is_described() {

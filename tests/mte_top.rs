@@ -10,7 +10,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
-use common::{c_programs, library_folder, succeed, top};
+use common::{c_programs, library_folder, succeed, top, HeldPort};
 use serde_json::{json, Value};
 
 fn mte(arguments: &[&str]) -> Output {
@@ -26,10 +26,6 @@ fn lines(ran: &Output) -> Vec<Value> {
     out(ran).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
-}
-
 /// A fresh folder below cargo's.
 fn scratch(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
@@ -42,11 +38,13 @@ fn scratch(name: &str) -> PathBuf {
 struct Served {
     child: Child,
     port: u16,
+    _held: HeldPort,
 }
 
 impl Served {
     fn start() -> Self {
-        let port = free_port();
+        let held = HeldPort::new();
+        let port = held.port;
         let mut child = Command::new(c_programs().join("metrics"))
             .args(["serve", &port.to_string()])
             .env("LD_LIBRARY_PATH", library_folder())
@@ -55,7 +53,7 @@ impl Served {
             .spawn()
             .unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let served = Served { child, port };
+        let served = Served { child, port, _held: held };
         assert!(lines.map_while(Result::ok).any(|line| line == "READY"), "the engine did not start");
         served
     }
@@ -149,7 +147,8 @@ fn what_rises_between_two_answers_is_shown() {
 #[test]
 fn an_endpoint_that_does_not_answer_is_named_with_the_remedy() {
     let served = Served::start();
-    let closed = format!("127.0.0.1:{}", free_port());
+    let held = HeldPort::new();
+    let closed = format!("127.0.0.1:{}", held.port);
     let arguments = ["top", &served.url(), &closed, "--count", "2", "--interval", "50ms"];
     let ran = mte(&[&arguments[..], &["--json"]].concat());
     let told = lines(&ran);

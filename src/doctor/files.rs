@@ -15,6 +15,11 @@ impl Files {
         Files { top: root.unwrap_or_else(|| "/".into()) }
     }
 
+    /// They are this machine's own, not recorded ones.
+    pub(super) fn is_machine(&self) -> bool {
+        self.top == Path::new("/")
+    }
+
     pub(super) fn path(&self, path: impl AsRef<Path>) -> PathBuf {
         self.top.join(path)
     }

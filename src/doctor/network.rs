@@ -1,11 +1,14 @@
 //! What TCP needs of the kernel: ports to listen on, socket buffers, congestion control.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use super::files::{bytes, Files};
 use super::finding::Finding;
 use crate::config::Config;
+use crate::runtime::interfaces::{self, Interface};
+use crate::runtime::ports::bind_address;
 
 /// Free ports below which engines may find none. Chosen: two for each engine, and some engines per host.
 const FEW_PORTS: usize = 32;
@@ -25,6 +28,8 @@ pub(super) struct Network {
     pub buffers: Option<(u64, u64)>,
     /// Names of congestion controls.
     pub congestion: Option<Vec<String>>,
+    /// Addresses of this host.
+    pub addresses: Option<Vec<IpAddr>>,
 }
 
 impl Network {
@@ -38,6 +43,7 @@ impl Network {
         let size = |name: &str| files.number(format!("proc/sys/net/core/{name}"));
         let buffers = || Some((size("rmem_max")?, size("wmem_max")?));
         let words = |text: String| text.split_whitespace().map(String::from).collect();
+        let all = |found: Vec<Interface>| found.into_iter().map(|interface| interface.address).collect();
         let tables = ["proc/net/tcp", "proc/net/tcp6"].map(|table| files.text(table).unwrap_or_default());
         Network {
             ephemeral: ephemeral(),
@@ -45,6 +51,7 @@ impl Network {
             taken: tables.iter().flat_map(|table| listening(table)).collect(),
             buffers: buffers(),
             congestion: of("ipv4/tcp_available_congestion_control").map(words),
+            addresses: files.is_machine().then(interfaces::list).and_then(Result::ok).map(all),
         }
     }
 }
@@ -71,6 +78,7 @@ fn listening(table: &str) -> Vec<u16> {
 
 pub(super) fn findings(network: &Network, config: &Config) -> Vec<Finding> {
     let found = [
+        Some(listen_address(network, config)),
         Some(ports(network, config)),
         overlap(network, config),
         handshake_port(network, config),
@@ -78,6 +86,30 @@ pub(super) fn findings(network: &Network, config: &Config) -> Vec<Finding> {
         congestion(network, config),
     ];
     found.into_iter().flatten().collect()
+}
+
+/// Whoever reaches the ports reaches offered memory.
+fn listen_address(network: &Network, config: &Config) -> Finding {
+    let check = "listen address";
+    match bind_address(config) {
+        Err(error) => Finding::fault(check, error.text(), "correct MC_BIND_ADDRESS"),
+        Ok(None) => Finding::ok(
+            check,
+            "all of this host: whoever reaches one may reach memory; MC_BIND_ADDRESS names one",
+        ),
+        Ok(Some(address)) => match &network.addresses {
+            // All of 127.0.0.0/8 are the loopback's.
+            Some(own) if !own.contains(&address) && !address.is_loopback() => {
+                let remedy = "set MC_BIND_ADDRESS to an address of this host (ip address), or unset it";
+                Finding::fault(
+                    check,
+                    format!("{address} (MC_BIND_ADDRESS) is not an address of this host"),
+                    remedy,
+                )
+            }
+            _ => Finding::ok(check, format!("{address} only (MC_BIND_ADDRESS)")),
+        },
+    }
 }
 
 /// The range that engines take their ports from.
@@ -164,6 +196,27 @@ mod tests {
 
     fn config() -> Config {
         Config { min_rpc_port: 15000, max_rpc_port: 15099, ..Config::default() }
+    }
+
+    #[test]
+    fn where_engines_listen_is_told_and_an_address_of_nobody_is_a_fault() {
+        let own = Some(vec![IpAddr::from([10, 0, 0, 1])]);
+        let network = Network { addresses: own, ..Network::default() };
+        for (setting, level, word) in [
+            (None, Level::Ok, "all of this host"),
+            (Some("0.0.0.0"), Level::Ok, "all of this host"),
+            (Some("10.0.0.1"), Level::Ok, "10.0.0.1 only"),
+            (Some("127.0.0.2"), Level::Ok, "127.0.0.2 only"),
+            (Some("10.0.0.2"), Level::Fault, "not an address of this host"),
+            (Some("eth0"), Level::Fault, "not an IP address"),
+            (Some("fd00::1"), Level::Fault, "MC_USE_IPV6"),
+        ] {
+            let config = Config { listen_address: setting.map(String::from), ..config() };
+            let finding = listen_address(&network, &config);
+            assert!(finding.level == level && finding.seen.contains(word), "{finding:?}");
+        }
+        let config = Config { listen_address: Some("10.0.0.2".into()), ..config() };
+        assert_eq!(listen_address(&Network::default(), &config).level, Level::Ok, "not known");
     }
 
     #[test]

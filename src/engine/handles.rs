@@ -2,8 +2,9 @@
 //! Heap addresses are reused; tokens are not.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use super::{glance, metrics, Engine, Inside};
 use crate::error::{Class, Error, Result};
@@ -14,10 +15,24 @@ use crate::transport::slice::Status;
 
 static ENGINES: PerProcess<Slots<Engine>> = PerProcess::new(Slots::default);
 
+/// Guards the labels: no two engines take one.
+static LABELS: PerProcess<Mutex<()>> = PerProcess::new(Mutex::default);
+
+/// Read while somebody looks at all engines. Whoever takes one out waits for that, so that a reader of metrics never has the
+/// last reference to it: what an engine has is gone when its destruction returns.
+static LOOKS: PerProcess<RwLock<()>> = PerProcess::new(RwLock::default);
+
+/// How long whoever takes an engine out waits for looks. Chosen: one takes milliseconds, with a million tasks.
+const LOOK_LIMIT: Duration = Duration::from_secs(1);
+
 /// A token for `engine`, never 0.
 pub fn insert(engine: Arc<Engine>) -> Result<u64> {
-    let key = ENGINES.get().insert(engine.clone())?;
-    if let Some(member) = metrics::endpoint::join(&engine.config, all) {
+    let key = {
+        let _turn = LABELS.get().lock();
+        look(&mut |others| engine.distinguish(others));
+        ENGINES.get().insert(engine.clone())?
+    };
+    if let Some(member) = metrics::endpoint::join(&engine.config, look) {
         engine.attach(Box::new(member));
     }
     Ok(epoch_bits() | key)
@@ -46,19 +61,24 @@ pub fn task_status(token: u64, batch_id: u64, task: usize) -> Result<(i32, u64)>
 
 /// Takes the engine out; later uses of the token find nothing.
 pub fn remove(token: u64) -> Result<Arc<Engine>> {
-    ENGINES.get().remove(key(token)?).ok_or_else(|| unknown(token))
+    let engine = ENGINES.get().remove(key(token)?).ok_or_else(|| unknown(token))?;
+    drop(LOOKS.get().try_write_for(LOOK_LIMIT));
+    Ok(engine)
 }
 
 /// Metrics of this process.
 pub fn metrics(form: metrics::Form) -> String {
-    metrics::gather(&all(), form)
+    let mut text = String::new();
+    look(&mut |engines| text = metrics::gather(engines, form));
+    text
 }
 
-/// The engines of this process.
-fn all() -> Vec<Arc<Engine>> {
+/// Calls `see` with the engines of this process, once. They cannot be taken out meanwhile, so it must not wait.
+fn look(see: &mut dyn FnMut(&[Arc<Engine>])) {
+    let _look = LOOKS.get().read();
     let all = Mutex::new(Vec::new());
     ENGINES.get().for_each(|engine| all.lock().push(engine.clone()));
-    all.into_inner()
+    see(&all.into_inner());
 }
 
 /// Destroys every engine that asked to be released at shutdown.
@@ -96,3 +116,6 @@ fn epoch_bits() -> u64 {
 fn unknown(token: u64) -> Error {
     Error::invalid(format!("engine handle {token:#x} is unknown: destroyed already, or never created"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,12 +3,16 @@
 pub mod endpoint;
 mod families;
 mod json;
+mod pages;
 mod summary;
 mod text;
 
 use std::sync::Arc;
 
 use super::{tally, Engine};
+
+/// Shows the engines of this process.
+pub type Look = fn(&mut dyn FnMut(&[Arc<Engine>]));
 
 /// In what form metrics are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,6 +11,7 @@ pub mod handles;
 mod host;
 mod install;
 mod known;
+mod label;
 pub mod local;
 mod membership;
 pub mod metrics;
@@ -35,7 +36,7 @@ mod way;
 pub mod whole;
 
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -99,6 +100,8 @@ pub struct Engine {
     release_at_shutdown: AtomicBool,
     /// A call panicked: nothing can be relied on any more.
     broken: AtomicBool,
+    /// Its name in metrics, which is another one than that of every other engine of the process; set once it has a handle.
+    label: OnceLock<String>,
     /// What is dropped at the end of `destroy`.
     attached: Mutex<Option<Box<dyn Send>>>,
 }
@@ -174,6 +177,7 @@ impl Engine {
             epoch: fork::epoch(),
             release_at_shutdown: AtomicBool::new(false),
             broken: AtomicBool::new(false),
+            label: OnceLock::new(),
             attached: Mutex::new(None),
             config,
             control,
@@ -186,6 +190,7 @@ impl Engine {
             return Err(error);
         }
         tracing::info!("engine {} is reached at {}", engine.local.name, engine.local.address);
+        place::compare(&engine.local, &engine.control, &engine.config);
         Ok(engine)
     }
 
@@ -306,13 +311,15 @@ impl Engine {
         self.abandon_batches();
         let deadline = Instant::now() + CALLS_LIMIT;
         let mut guard = self.calls.none.0.lock();
-        while self.calls.inside.load(Ordering::SeqCst) != 0 {
-            if self.calls.none.1.wait_until(&mut guard, deadline).timed_out() {
-                tracing::warn!("engine {} destroyed while another thread is inside a call", self.local.name);
-                break;
-            }
+        let mut is_late = false;
+        while self.calls.inside.load(Ordering::SeqCst) != 0 && !is_late {
+            is_late = self.calls.none.1.wait_until(&mut guard, deadline).timed_out();
         }
+        // Before a line is written: calls that end take it.
         drop(guard);
+        if is_late {
+            tracing::warn!("engine {} destroyed while another thread is inside a call", self.local.name);
+        }
         // Those that the last calls made.
         self.abandon_batches();
         drop(self.attached.lock().take());
@@ -329,7 +336,7 @@ impl Engine {
     }
 
     fn abandon_batches(&self) {
-        self.batches.for_each(|batch| tally::freed(|last| batch.abandon(last)));
+        self.batches.for_each(|batch| tally::abandoned(|last| batch.abandon(last)));
     }
 }
 

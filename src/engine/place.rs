@@ -1,14 +1,20 @@
 //! Where an engine is reached: its segment name and its handshake address.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
 
 use super::local::Local;
 use crate::config::Config;
 use crate::error::Result;
 use crate::host_port::HostPort;
 use crate::metadata;
+use crate::runtime::control::Control;
 use crate::runtime::interfaces;
-use crate::runtime::ports::BoundPort;
+use crate::runtime::ports::{bind_address, BoundPort};
+use crate::runtime::resolve::{resolve, Family};
 use crate::transport::incarnation;
 
 /// The handshake port before it listens.
@@ -42,11 +48,38 @@ pub(super) fn find(
     } else {
         let host = match &config.bind_address {
             Some(host) => host.trim_start_matches('[').trim_end_matches(']').to_string(),
-            None => interfaces::first_address(config.use_ipv6)?.to_string(),
+            None => match bind_address(config)? {
+                Some(address) => address.to_string(),
+                None => interfaces::first_address(config.use_ipv6)?.to_string(),
+            },
         };
         let bound = BoundPort::handshake(config)?;
         (HostPort { host, port: bound.port() }, Bound::Waits(bound))
     };
     let local = Local::new(name.to_string(), address, incarnation, config).in_store();
     Ok((Arc::new(local), bound))
+}
+
+/// How long the own name may take to be looked up for a warning. Chosen: as long as a resolver tries by default.
+const LOOK_UP_LIMIT: Duration = Duration::from_secs(5);
+
+/// Warns, in the background, if the host that peers are told leads elsewhere than to the address that the ports listen at.
+pub(super) fn compare(local: &Local, control: &Control, config: &Config) {
+    let Ok(Some(bound)) = bind_address(config) else { return };
+    let (HostPort { host, port }, family) = (local.address.clone(), Family::of(config));
+    control.spawn(async move {
+        let Ok(Ok(found)) = timeout(LOOK_UP_LIMIT, resolve(&host, port, family)).await else { return };
+        if let Some(found) = elsewhere(&found, bound) {
+            tracing::warn!(
+                "peers are told to connect to {host}, which is {found}, but the ports listen at MC_BIND_ADDRESS={bound} only"
+            );
+        }
+    });
+}
+
+/// The addresses that were found, if `bound` is none of them.
+fn elsewhere(found: &[SocketAddr], bound: IpAddr) -> Option<String> {
+    let found: Vec<_> = found.iter().map(|address| address.ip().to_canonical()).collect();
+    let list = || found.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ");
+    (!found.contains(&bound)).then(list)
 }

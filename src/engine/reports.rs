@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{json, Value};
 
 use super::batch::Batch;
-use super::Engine;
+use super::{label, Engine};
 use crate::topology::{self, Matrix};
 use crate::transport::report::{NicReport, RailReport};
 use crate::transport::Transport;
@@ -38,6 +38,17 @@ pub struct Load {
 }
 
 impl Engine {
+    /// Its name in metrics: the segment name, with a number behind it if an engine that was there before has the same one.
+    pub fn label(&self) -> &str {
+        self.label.get().unwrap_or(&self.local.name)
+    }
+
+    /// Takes a label that none of `others` has. It stays the same when they go: a counter must not change its name.
+    pub fn distinguish(&self, others: &[Arc<Engine>]) {
+        let taken = |label: &str| others.iter().any(|other| other.label() == label);
+        let _ = self.label.set(label::distinct(&self.local.name, taken));
+    }
+
     /// The NICs that installed transports use.
     pub fn nics(&self) -> Vec<NicReport> {
         self.transports().all().iter().flat_map(|transport| transport.nics()).collect()

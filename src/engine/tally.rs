@@ -11,8 +11,9 @@ use parking_lot::Mutex;
 use self::counts::Counter;
 pub use self::counts::{Direction, Tally};
 use super::batch::Batch;
+use crate::error::{Class, Code, Error};
 use crate::runtime::per_process::PerProcess;
-use crate::transport::slice::Work;
+use crate::transport::slice::{End, Work};
 
 mod counts;
 
@@ -31,6 +32,23 @@ static TOLD: PerProcess<Mutex<Tally>> = PerProcess::new(|| Mutex::new(Tally::NON
 
 /// Calls `free` with what counts the ended tasks of the submit calls that it is given.
 pub fn freed<T>(free: impl FnOnce(&mut dyn FnMut(&Work)) -> T) -> T {
+    free(&mut |work| count(work.ended()))
+}
+
+/// Calls `abandon` with what counts all tasks of the submit calls that it is given: those that wait as canceled, since nobody
+/// is told any more what becomes of them.
+pub fn abandoned<T>(abandon: impl FnOnce(&mut dyn FnMut(&Work)) -> T) -> T {
+    let canceled = canceled();
+    abandon(&mut |work| count(work.all(&canceled)))
+}
+
+/// What tasks end with whose engine does.
+fn canceled() -> Error {
+    Error::new(Code::Socket, "the engine was destroyed").permanent(Class::Canceled)
+}
+
+/// Counts where this thread does.
+fn count<'e>(ends: impl Iterator<Item = End<'e>>) {
     thread_local!(static SHARD: Cell<usize> = const { Cell::new(usize::MAX) });
     let index = SHARD.with(|shard| {
         if shard.get() == usize::MAX {
@@ -38,10 +56,8 @@ pub fn freed<T>(free: impl FnOnce(&mut dyn FnMut(&Work)) -> T) -> T {
         }
         shard.get()
     });
-    free(&mut |work| {
-        let mut tally = SHARDS[index].get().lock();
-        Counter::new(&mut tally).add(work.ended());
-    })
+    let mut tally = SHARDS[index].get().lock();
+    Counter::new(&mut tally).add(ends);
 }
 
 /// The tasks that have ended so far; `batches` calls what it is given with every batch that was not freed.

@@ -11,7 +11,7 @@ use crate::runtime::signals;
 /// Creates an engine. NULL on failure; mte_last_error says why.
 ///
 /// metadata_conn_string: "P2PHANDSHAKE" (no store), "etcd://host:port,..." (also without the scheme),
-/// "http://host:port/metadata" or https, "redis://host:port". local_server_name: host or host:port; with
+/// "http://host:port/metadata" or https, "redis://host:port" or rediss. local_server_name: host or host:port; with
 /// P2PHANDSHAKE the port is ignored and a free one is taken, see getLocalIpAndPort.
 /// ip_or_host_name and rpc_port are ignored. auto_discover: non-zero installs a transport.
 #[no_mangle]

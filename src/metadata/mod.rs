@@ -39,6 +39,7 @@ const STORES: &[Row] = &[
     #[cfg(not(feature = "etcd"))]
     Row { scheme: "etcd", open: not_in_this_build },
     Row { scheme: "redis", open: redis::open },
+    Row { scheme: "rediss", open: redis::open },
     Row { scheme: "http", open: http::open },
     Row { scheme: "https", open: http::open },
 ];
@@ -103,6 +104,7 @@ mod tests {
             ("P2PHANDSHAKE", "peer"),
             ("redis://h:6379", "redis"),
             ("redis://h", "redis"),
+            ("rediss://h:6379", "redis"),
             ("http://h/metadata", "http"),
             ("https://h:8443/metadata?x=1", "http"),
             #[cfg(feature = "etcd")]
@@ -135,6 +137,8 @@ mod tests {
             "http://u:secret?more@h/",
             "etcd://u:secret,more@h",
             "redis://h/1",
+            "rediss://",
+            "rediss://u:secret@h",
             "etcd://,;",
             "etcd://h:99999",
             "etcd://h:2380x",

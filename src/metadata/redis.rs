@@ -15,12 +15,14 @@ use tokio::time::timeout;
 use super::backend::{late, refused, too_large, unreachable, Backend, Entry, Patience, Put, Version};
 use super::keyed::Keyed;
 use super::store::{Own, Store};
+use super::tls::Tls;
 use crate::config::Config;
 use crate::error::{Class, Error, Result};
 use crate::host_port::{self, HostPort};
 use crate::runtime::resolve::{resolve, Family};
-use crate::runtime::{sockets, BoxFuture};
-use metered::{Allowance, Metered};
+use crate::runtime::sockets::{self, Stream};
+use crate::runtime::BoxFuture;
+use metered::{Allowance, Metered, Wire};
 
 /// Writes a key whose value has the digest `ARGV[1]`; the empty digest stands for an absent key. Answers the new value's
 /// digest, or an empty text if the key has another value.
@@ -45,12 +47,16 @@ const KEEP: &str = "local v = redis.call('GET', KEYS[1]) \
 /// Keys that the server looks at per request of a list. Chosen: it serves others after a fraction of a millisecond.
 const KEYS_AT_ONCE: usize = 1000;
 
-/// Opens `redis://host[:port]`; user, password and database come from the settings.
+/// Content type of an alert, which is how a record of TLS begins that says what a server does not like.
+const TLS_ALERT: u8 = 21;
+
+/// Opens `redis://host[:port]`, or `rediss://` for TLS; user, password and database come from the settings.
 pub(super) fn open(connection: &str, config: &Config, own: Own) -> Result<Arc<dyn Store>> {
-    let rest = connection.strip_prefix("redis://").unwrap_or(connection).trim_end_matches('/');
+    let secure = connection.strip_prefix("rediss://");
+    let rest = secure.or(connection.strip_prefix("redis://")).unwrap_or(connection).trim_end_matches('/');
     let address = host_port::parse_strictly(rest, config.handshake_port).map_err(|why| {
         Error::invalid(format!(
-            "a Redis store should be redis://host[:port] ({why}); user, password and database are \
+            "a Redis store should be redis://host[:port] or rediss:// ({why}); user, password and database are \
              MC_REDIS_USERNAME, MC_REDIS_PASSWORD and MC_REDIS_DB_INDEX"
         ))
     })?;
@@ -64,8 +70,10 @@ pub(super) fn open(connection: &str, config: &Config, own: Own) -> Result<Arc<dy
             login = login.set_username(user);
         }
     }
+    let tls = secure.map(|_| Tls::new(&address, connection, config)).transpose()?;
     let backend = Redis {
         login,
+        tls,
         peer: address.to_string(),
         address,
         most_bytes: config.metadata_max_bytes,
@@ -78,6 +86,7 @@ pub(super) fn open(connection: &str, config: &Config, own: Own) -> Result<Arc<dy
 
 struct Redis {
     login: RedisConnectionInfo,
+    tls: Option<Tls>,
     address: HostPort,
     peer: String,
     /// Bytes of one answer.
@@ -110,9 +119,10 @@ impl Redis {
             return Ok(connection.clone());
         }
         let made = timeout(self.limit, self.connect()).await.unwrap_or_else(|_| {
-            Err(late(self.limit)
-                .context(format_args!("redis {}: connect", self.peer))
-                .peer(self.peer.as_str()))
+            // A Redis without TLS takes its first message for the beginning of a command, and waits for the rest.
+            let what = if self.tls.is_some() { "connect by TLS (without it: redis://)" } else { "connect" };
+            let late = late(self.limit).context(format_args!("redis {}: {what}", self.peer));
+            Err(late.peer(self.peer.as_str()))
         })?;
         *self.connection.lock() = Some(made.clone());
         Ok(made)
@@ -136,11 +146,17 @@ impl Redis {
         }
         let stream = stream?;
         let _ = stream.set_nodelay(true);
+        let wire: Box<dyn Wire> = match &self.tls {
+            None => Box::new(Stream(stream)),
+            Some(tls) => Box::new(tls.connect(Stream(stream), &self.address).await.map_err(|e| {
+                e.context(format_args!("redis {}: connect", self.peer)).peer(self.peer.as_str())
+            })?),
+        };
         let allowance = Allowance::new(self.most_bytes);
-        let stream = Metered::new(stream, allowance.clone());
+        let stream = Metered::new(wire, allowance.clone());
         let config = AsyncConnectionConfig::new().set_response_timeout(Some(self.limit));
         let made = MultiplexedConnection::new_with_config(&self.login, stream, config).await;
-        let (calls, driver) = made.map_err(|e| self.failed("connect", &e))?;
+        let (calls, driver) = made.map_err(|e| self.failed("connect", &e, &allowance))?;
         let driver = Arc::new(Driver(tokio::spawn(driver).abort_handle()));
         Ok(Connection { calls, allowance, _driver: driver })
     }
@@ -158,19 +174,41 @@ impl Redis {
                 let text = too_large(self.most_bytes);
                 return text.context(format_args!("redis {}: {what}", self.peer)).peer(self.peer.as_str());
             }
-            self.failed(what, &error)
+            self.failed(what, &error, &connection.allowance)
         })
     }
 
-    fn failed(&self, what: &str, error: &RedisError) -> Error {
+    /// No client's certificate is shown where one may be asked for.
+    fn lacks_identity(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| !tls.has_identity)
+    }
+
+    fn failed(&self, what: &str, error: &RedisError, allowance: &Allowance) -> Error {
         let text = format!("redis {}: {what}: {error}", self.peer);
+        if let Some(failure) = allowance.tls_failure() {
+            let remedy = if self.lacks_identity() { CERTIFICATE } else { "" };
+            return refused(format!("redis {}: {what}: TLS: {failure}{remedy}", self.peer))
+                .peer(self.peer.as_str());
+        }
+        if self.tls.is_none() && allowance.first() == Some(TLS_ALERT) {
+            let text = format!("redis {}: {what}: the server speaks TLS: use rediss://", self.peer);
+            return refused(text).peer(self.peer.as_str());
+        }
+        // It hung up and has not said why.
+        let remedy = match (allowance.first(), &self.tls) {
+            (None, None) => "; if the server speaks TLS, use rediss://",
+            (None, Some(_)) if self.lacks_identity() => CERTIFICATE,
+            _ => "",
+        };
         let login = matches!(error.kind(), redis::ErrorKind::AuthenticationFailed)
             || matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "NOPERM"));
         let made = if login {
             refused(format!("{text}; check MC_REDIS_USERNAME and MC_REDIS_PASSWORD"))
         } else if error.is_timeout() {
             unreachable(text).transient(Class::Timeout)
-        } else if error.is_io_error() || error.is_connection_dropped() || is_busy(error) {
+        } else if error.is_io_error() || error.is_connection_dropped() {
+            unreachable(text + remedy)
+        } else if is_busy(error) {
             unreachable(text)
         } else {
             refused(text)
@@ -178,6 +216,10 @@ impl Redis {
         made.peer(self.peer.as_str())
     }
 }
+
+/// What to do where a server wants to know who the client is.
+const CERTIFICATE: &str =
+    "; if the server asks for a client's certificate, set MC_METADATA_CERT_FILE and MC_METADATA_KEY_FILE";
 
 /// The server is loading, failing over or running a script.
 fn is_busy(error: &RedisError) -> bool {

@@ -4,11 +4,55 @@
 use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::TlsConnector;
 
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
+use crate::host_port::HostPort;
+use crate::metadata::backend::{refused, unreachable};
+use crate::runtime::sockets::Stream;
+
+/// How connections to one server are made secure.
+pub(super) struct Tls {
+    connector: TlsConnector,
+    name: ServerName<'static>,
+    /// A client's certificate is shown where the server asks for one.
+    pub has_identity: bool,
+}
+
+impl Tls {
+    /// For `server`, whose certificate has to name its host; `store` is what the user wrote, for messages. `ERR_INVALID_ARGUMENT` as [`Files::read`].
+    pub(super) fn new(server: &HostPort, store: &str, config: &Config) -> Result<Self> {
+        let name = ServerName::try_from(server.host.clone());
+        let name = name.map_err(|e| Error::invalid(format!("metadata store '{store}': {e}")))?;
+        let files = Files::read(config)?;
+        let connector = TlsConnector::from(Arc::new(files.client()?));
+        Ok(Tls { connector, name, has_identity: files.identity.is_some() })
+    }
+
+    /// Makes a connection secure. A peer that cannot be trusted, or speaks something else, is no reason to try again.
+    pub(super) async fn connect(&self, stream: Stream, server: &HostPort) -> Result<TlsStream<Stream>> {
+        let secured = self.connector.connect(self.name.clone(), stream).await;
+        secured.map_err(|error| {
+            let text = format!("TLS with {server}: {error}");
+            match failure(&error) {
+                Some(rustls::Error::InvalidCertificate(_)) => {
+                    refused(format!("{text}; MC_METADATA_CA_FILE says which authorities are trusted"))
+                }
+                Some(_) => refused(format!("{text}; does that port speak TLS?")),
+                None => unreachable(text),
+            }
+        })
+    }
+}
+
+/// What is wrong with TLS, if an error of a connection is about that.
+pub(super) fn failure(error: &std::io::Error) -> Option<&rustls::Error> {
+    error.get_ref().and_then(|inner| inner.downcast_ref())
+}
 
 /// The files that the settings name, read.
 #[derive(Default)]

@@ -2,7 +2,8 @@
 //! so many connections at once, one request each, within a deadline.
 
 use std::convert::Infallible;
-use std::net::TcpListener;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -18,7 +19,9 @@ use tokio::sync::{watch, Semaphore};
 use tokio::time::{interval_at, timeout, Instant};
 
 use crate::error::{Code, Error, Result};
+use crate::runtime::sockets::{accept, Stream};
 use crate::runtime::thread;
+use crate::runtime::tracked::Tracked;
 
 /// Connections at once; more wait in the listener's backlog. Chosen: scrapers are few.
 const CONNECTIONS: usize = 16;
@@ -28,6 +31,27 @@ const HEAD_LIMIT: Duration = Duration::from_secs(1);
 const LIMIT: Duration = Duration::from_secs(15);
 /// Pause after an accept that failed. Chosen: descriptors come back slowly.
 const PAUSE: Duration = Duration::from_millis(200);
+
+/// How often a port that was taken is tried again. Chosen: it costs two system calls, and whoever had it is mostly a process that
+/// this one follows.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Where an endpoint listens.
+pub enum Place {
+    /// It does not.
+    Nowhere,
+    /// From the beginning.
+    Here(Tracked<TcpListener>),
+    /// At this address, once it can be had; then the function is told.
+    Later(SocketAddr, fn(SocketAddr)),
+}
+
+/// Listens at `address`.
+pub fn listen(address: SocketAddr) -> io::Result<Tracked<TcpListener>> {
+    let listener = Tracked::open(|| TcpListener::bind(address))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
 
 /// What a page says.
 pub struct Answer {
@@ -49,23 +73,14 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Serves `pages` on `listener`, if there is one, and calls `tick` once per `interval`.
-    pub fn start(
-        listener: Option<TcpListener>,
-        interval: Duration,
-        tick: Box<dyn Fn() + Send>,
-        pages: Pages,
-    ) -> Result<Self> {
+    /// Serves `pages` at `place`, and calls `tick` once per `interval`.
+    pub fn start(place: Place, interval: Duration, tick: Box<dyn Fn() + Send>, pages: Pages) -> Result<Self> {
         let (stop, stopped) = watch::channel(false);
-        let failed = |error: std::io::Error| Error::io(Code::Socket, "no thread for metrics", &error);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .enable_time()
             .build()
-            .map_err(failed)?;
-        if let Some(listener) = &listener {
-            listener.set_nonblocking(true).map_err(failed)?;
-        }
+            .map_err(|error| Error::io(Code::Socket, "no thread for metrics", &error))?;
         let body = move || {
             let tasks = tokio::task::LocalSet::new();
             tasks.block_on(&runtime, async {
@@ -73,7 +88,7 @@ impl Endpoint {
                 tokio::select! {
                     _ = stopped.wait_for(|stop| *stop) => {}
                     () = ticks(interval, tick) => {}
-                    () = serve(listener, pages.into()) => {}
+                    () = serve(place, pages.into()) => {}
                 }
             });
         };
@@ -99,20 +114,28 @@ async fn ticks(interval: Duration, tick: Box<dyn Fn() + Send>) {
     }
 }
 
-async fn serve(listener: Option<TcpListener>, pages: Rc<Pages>) {
+async fn serve(place: Place, pages: Rc<Pages>) {
+    let listener = match place {
+        Place::Nowhere => return std::future::pending().await,
+        Place::Here(listener) => listener,
+        Place::Later(address, had) => {
+            let listener = later(address).await;
+            had(address);
+            listener
+        }
+    };
     let listener = match listener.map(tokio::net::TcpListener::from_std) {
-        Some(Ok(listener)) => listener,
-        Some(Err(error)) => {
+        Ok(listener) => listener,
+        Err(error) => {
             tracing::error!("metrics are not served: {error}");
             return std::future::pending().await;
         }
-        None => return std::future::pending().await,
     };
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         // Never closed.
         let Ok(place) = room.clone().acquire_owned().await else { return };
-        let Ok((stream, _)) = listener.accept().await else {
+        let Ok((stream, _)) = accept(&listener).await else {
             tokio::time::sleep(PAUSE).await;
             continue;
         };
@@ -126,11 +149,21 @@ async fn serve(listener: Option<TcpListener>, pages: Rc<Pages>) {
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD_LIMIT)
                 .keep_alive(false)
-                .serve_connection(TokioIo::new(stream), answer);
+                .serve_connection(TokioIo::new(Stream(stream)), answer);
             // A reader's failure is the reader's business.
             let _ = timeout(LIMIT, connection).await;
             drop(place);
         });
+    }
+}
+
+/// The listener at `address`, once it can be had.
+async fn later(address: SocketAddr) -> Tracked<TcpListener> {
+    loop {
+        tokio::time::sleep(AGAIN).await;
+        if let Ok(listener) = listen(address) {
+            return listener;
+        }
     }
 }
 

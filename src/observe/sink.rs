@@ -42,7 +42,7 @@ fn tell(level: Level, text: &str) -> bool {
     if INSIDE.get() {
         return true;
     }
-    let logger = LOGGER.get().read_recursive();
+    let logger = LOGGER.get().read();
     let Some(logger) = &*logger else { return false };
     INSIDE.set(true);
     logger(level, text);
@@ -51,7 +51,7 @@ fn tell(level: Level, text: &str) -> bool {
 }
 
 fn is_set() -> bool {
-    INSIDE.get() || LOGGER.get().read_recursive().is_some()
+    INSIDE.get() || LOGGER.get().read().is_some()
 }
 
 /// Lines for the host have neither time nor level in the text: it has a clock, and is told the level.
@@ -116,5 +116,40 @@ impl<W: Write> Write for Line<W> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.own.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+    use std::sync::{mpsc, Arc};
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    /// Of two threads one is always inside the logger; the one that sets another has its turn all the same.
+    #[test]
+    fn lines_that_never_end_do_not_keep_a_logger_from_being_taken_back() {
+        let entered = AtomicUsize::new(0);
+        let logger = move |_: Level, _: &str| {
+            let own = entered.fetch_add(1, SeqCst) + 1;
+            // Until another thread is inside too, or cannot come in.
+            let begun = Instant::now();
+            while entered.load(SeqCst) == own && begun.elapsed() < Duration::from_millis(50) {
+                std::thread::yield_now();
+            }
+        };
+        set(Some(Box::new(logger))).unwrap();
+        let over = Arc::new(AtomicBool::new(false));
+        let talkers = [(); 2].map(|()| {
+            let over = over.clone();
+            std::thread::spawn(move || while !over.load(SeqCst) && tell(Level::INFO, "a line") {})
+        });
+        let (done, taken_back) = mpsc::channel();
+        std::thread::spawn(move || done.send(set(None).is_ok()));
+        let taken_back = taken_back.recv_timeout(Duration::from_secs(30));
+        over.store(true, SeqCst);
+        talkers.into_iter().for_each(|talker| talker.join().unwrap());
+        assert_eq!(taken_back, Ok(true));
     }
 }

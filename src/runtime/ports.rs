@@ -1,10 +1,11 @@
-//! Listening ports: a random free one of the configured range. A handshake port is bound when it is chosen, and its owner
-//! decides when it listens; a data port listens at once.
+//! Listening ports: a random free one of the configured range, at all addresses of this host or at one. A handshake port is bound
+//! when it is chosen, and its owner decides when it listens; a data port listens at once.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::interfaces;
 use super::tracked::Tracked;
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
@@ -16,31 +17,34 @@ pub struct BoundPort {
 }
 
 impl BoundPort {
-    /// For handshakes: the wildcard address of the configured family, without SO_REUSEADDR.
+    /// For handshakes: the address of `MC_BIND_ADDRESS`, or all of the configured family, without SO_REUSEADDR.
     pub fn handshake(config: &Config) -> Result<Self> {
-        let family = if config.use_ipv6 { Domain::IPV6 } else { Domain::IPV4 };
-        Self::pick(config, |port| bind(family, port, false))
+        let address = for_handshakes(config)?;
+        Self::pick(config, |port| bind(address, port, false))
     }
 
     /// For handshakes on a port that was chosen by the user.
     pub fn fixed(config: &Config, port: u16) -> Result<Self> {
-        let family = if config.use_ipv6 { Domain::IPV6 } else { Domain::IPV4 };
-        let socket = bind(family, port, true)
-            .map_err(|e| Error::io(Code::Socket, format!("cannot bind handshake port {port}"), &e))?;
+        let socket = bind(for_handshakes(config)?, port, true)
+            .map_err(|e| failed(config, format!("cannot bind handshake port {port}"), &e))?;
         Ok(BoundPort { socket, port })
     }
 
-    /// For data: both families, or IPv4 where IPv6 is switched off. It listens already, because only then the port is
-    /// ours: with SO_REUSEADDR several sockets may be bound to one port, and the first that listens has it.
-    pub fn dual_stack(config: &Config) -> Result<Self> {
-        let listening = |family, port| {
-            let socket = bind(family, port, true)?;
+    /// For data: the address of `MC_BIND_ADDRESS`, or all of both families, or of IPv4 where IPv6 is switched off. It listens
+    /// already, because only then the port is ours: with SO_REUSEADDR several sockets may be bound to one port, and the first that
+    /// listens has it.
+    pub fn data(config: &Config) -> Result<Self> {
+        let listening = |address, port| {
+            let socket = bind(address, port, true)?;
             socket.listen(config.listen_backlog)?;
             Ok(socket)
         };
-        Self::pick(config, |port| listening(Domain::IPV6, port)).or_else(|error| {
+        if let Some(address) = bind_address(config)? {
+            return Self::pick(config, |port| listening(address, port));
+        }
+        Self::pick(config, |port| listening(Ipv6Addr::UNSPECIFIED.into(), port)).or_else(|error| {
             tracing::info!("data port on IPv4 only: {error}");
-            Self::pick(config, |port| listening(Domain::IPV4, port))
+            Self::pick(config, |port| listening(Ipv4Addr::UNSPECIFIED.into(), port))
         })
     }
 
@@ -71,9 +75,7 @@ impl BoundPort {
             match take(port) {
                 Ok(socket) => return Ok(BoundPort { socket, port }),
                 Err(error) if taken(&error) => failure = Some(error),
-                Err(error) => {
-                    return Err(Error::io(Code::Socket, format!("cannot bind port {port}"), &error))
-                }
+                Err(error) => return Err(failed(config, format!("cannot bind port {port}"), &error)),
             }
         }
         let what = format!("no free port from {min} to {max} (MC_MIN_RPC_PORT, MC_MAX_RPC_PORT)");
@@ -82,20 +84,55 @@ impl BoundPort {
     }
 }
 
+/// The address that `MC_BIND_ADDRESS` has the ports listen at; `None`: all. `ERR_INVALID_ARGUMENT` if it is none, or if peers would
+/// look for the handshake port at one of the other family.
+pub fn bind_address(config: &Config) -> Result<Option<IpAddr>> {
+    let Some(text) = &config.listen_address else { return Ok(None) };
+    let wrong = |why| Err(Error::invalid(format!("MC_BIND_ADDRESS={text} {why}")));
+    let Ok(address) = text.trim().trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() else {
+        return wrong("is not an IP address; name one of this host, without a scope, or unset it");
+    };
+    match (address.is_ipv6(), config.use_ipv6) {
+        _ if address.is_unspecified() => Ok(None),
+        (true, false) => wrong("is an IPv6 address, and handshakes go by IPv4; set MC_USE_IPV6=1"),
+        (false, true) => wrong("is an IPv4 address, and handshakes go by IPv6; unset MC_USE_IPV6"),
+        _ => Ok(Some(address)),
+    }
+}
+
+fn for_handshakes(config: &Config) -> Result<IpAddr> {
+    let all: IpAddr =
+        if config.use_ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+    Ok(bind_address(config)?.unwrap_or(all))
+}
+
+/// The error of a socket that could not be bound.
+fn failed(config: &Config, what: String, error: &std::io::Error) -> Error {
+    match &config.listen_address {
+        Some(text) if error.kind() == std::io::ErrorKind::AddrNotAvailable => {
+            let here = interfaces::list().unwrap_or_default();
+            let here: Vec<_> = here.iter().map(|interface| interface.address.to_string()).collect();
+            Error::invalid(format!(
+                "MC_BIND_ADDRESS={text} is not an address of this host; there are: {}",
+                here.join(", ")
+            ))
+        }
+        _ => Error::io(Code::Socket, what, error),
+    }
+}
+
 /// In use, or kept from us by a security policy: another port may do.
 fn taken(error: &std::io::Error) -> bool {
     matches!(error.kind(), std::io::ErrorKind::AddrInUse | std::io::ErrorKind::PermissionDenied)
 }
 
-fn bind(family: Domain, port: u16, reuse: bool) -> std::io::Result<Tracked<Socket>> {
+fn bind(address: IpAddr, port: u16, reuse: bool) -> std::io::Result<Tracked<Socket>> {
+    let address = SocketAddr::new(address, port);
     let kind = Type::STREAM.cloexec().nonblocking();
-    let socket = Tracked::open(|| Socket::new(family, kind, Some(Protocol::TCP)))?;
-    let address = if family == Domain::IPV6 {
+    let socket = Tracked::open(|| Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP)))?;
+    if address.is_ipv6() {
         socket.set_only_v6(!reuse)?;
-        SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))
-    } else {
-        SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))
-    };
+    }
     socket.set_reuse_address(reuse)?;
     socket.bind(&address.into())?;
     Ok(socket)
@@ -125,13 +162,61 @@ mod tests {
         assert!(error.text().contains("MC_MIN_RPC_PORT"), "{error}");
     }
 
+    fn bound_to(address: &str, use_ipv6: bool) -> Config {
+        Config { listen_address: Some(address.into()), use_ipv6, ..Config::default() }
+    }
+
+    #[test]
+    fn ports_of_one_address_are_reached_there_only() {
+        let mut cases = vec![("127.0.0.2", false, "127.0.0.1")];
+        if TcpListener::bind("[::1]:0").is_ok() {
+            cases.push(("[::1]", true, "127.0.0.1"));
+        }
+        for (address, use_ipv6, other) in cases {
+            let config = bound_to(address, use_ipv6);
+            for port in [BoundPort::handshake(&config).unwrap(), BoundPort::data(&config).unwrap()] {
+                let _listener = port.listen(1).unwrap();
+                let reach = |host: &str| std::net::TcpStream::connect(format!("{host}:{}", port.port()));
+                assert!(reach(address).is_ok() && reach(other).is_err(), "{address}");
+            }
+        }
+        for all in ["0.0.0.0", "::"] {
+            assert_eq!(bind_address(&bound_to(all, false)).unwrap(), None);
+        }
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_bound_is_an_error_that_names_the_setting() {
+        for (address, use_ipv6, word) in [
+            // Documentation addresses, which nobody has.
+            ("192.0.2.1", false, "127.0.0.1"),
+            ("2001:db8::1", true, "not an address of this host"),
+            ("2001:db8::1", false, "MC_USE_IPV6"),
+            ("127.0.0.1", true, "MC_USE_IPV6"),
+            ("eth0", false, "not an IP address"),
+        ] {
+            let config = bound_to(address, use_ipv6);
+            for bound in
+                [BoundPort::handshake(&config), BoundPort::fixed(&config, 0), BoundPort::data(&config)]
+            {
+                let error = bound.err().unwrap();
+                if error.code() == Code::Socket && use_ipv6 {
+                    println!("SKIP {address}: no IPv6 here: {error}");
+                    continue;
+                }
+                assert_eq!(error.code(), Code::InvalidArgument, "{error}");
+                assert!(error.text().contains("MC_BIND_ADDRESS") && error.text().contains(word), "{error}");
+            }
+        }
+    }
+
     #[test]
     fn engines_that_start_at_once_in_a_tight_range_get_a_port_each() {
         const ENGINES: usize = 16;
         // Free ports in a row, as far as one can know: bound and given back.
-        let start = (20_000..30_000)
-            .step_by(64)
-            .find(|start| (0..2 * ENGINES as u16).all(|i| bind(Domain::IPV6, start + i, false).is_ok()));
+        let start = (20_000..30_000).step_by(64).find(|start| {
+            (0..2 * ENGINES as u16).all(|i| bind(Ipv6Addr::UNSPECIFIED.into(), start + i, false).is_ok())
+        });
         let start = start.unwrap();
         let config =
             Config { min_rpc_port: start, max_rpc_port: start + 2 * ENGINES as u16 - 1, ..Config::default() };
@@ -141,7 +226,7 @@ mod tests {
                 let engine = || {
                     barrier.wait();
                     let handshake = BoundPort::handshake(&config).unwrap();
-                    let data = BoundPort::dual_stack(&config).unwrap();
+                    let data = BoundPort::data(&config).unwrap();
                     barrier.wait();
                     let listeners = (handshake.listen(1).unwrap(), data.listen(1).unwrap());
                     (handshake, data, listeners)

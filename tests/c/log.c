@@ -1,6 +1,8 @@
 /* The host's logger gets the lines of the library: with their level, without a time, on any thread; not once it is taken
  * back; it cannot change the logger. */
+#include <arpa/inet.h>
 #include <pthread.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 
 #include "harness.h"
@@ -55,6 +57,55 @@ static void taken_back_meanwhile(void) {
     CHECK_EQ("no line comes after a logger was taken back", late, 0);
 }
 
+struct slow {
+    atomic_bool waits, went_on, told;
+};
+
+static void take_slowly(int level, const char *text, void *user) {
+    struct slow *slow = user;
+    bool went_on;
+    (void)level;
+    if (strstr(text, "metrics of this process are served") == NULL) return;
+    atomic_store(&slow->waits, true);
+    WAIT_UNTIL(went_on, atomic_load(&slow->went_on), 20000);
+    atomic_store(&slow->told, went_on);
+}
+
+static void *come_and_go(void *user) {
+    struct slow *slow = user;
+    bool waits;
+    WAIT_UNTIL(waits, atomic_load(&slow->waits), 20000);
+    destroyTransferEngine(engine_open());
+    atomic_store(&slow->went_on, waits);
+    return NULL;
+}
+
+/* A logger that waits for another thread, while that creates and destroys an engine. */
+static void lines_are_written_without_locks(void) {
+    struct slow slow = {0};
+    struct sockaddr_in at = {.sin_family = AF_INET};
+    socklen_t len = sizeof at;
+    int yes = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    char port[8];
+    pthread_t other;
+    at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
+    REQUIRE("a free port", bind(fd, (struct sockaddr *)&at, sizeof at) == 0 && getsockname(fd, (struct sockaddr *)&at, &len) == 0);
+    snprintf(port, sizeof port, "%d", ntohs(at.sin_port));
+    setenv("MC_TE_METRIC", "1", 1);
+    setenv("MC_TE_METRIC_HTTP_PORT", port, 1);
+    CHECK_EQ("a slow logger is set", mte_set_log_callback(take_slowly, &slow), 0);
+    pthread_create(&other, NULL, come_and_go, &slow);
+    transfer_engine_t engine = engine_open();
+    pthread_join(other, NULL);
+    CHECK("other engines come and go while a line about metrics is written", atomic_load(&slow.told));
+    CHECK_EQ("it is taken back", mte_set_log_callback(NULL, NULL), 0);
+    destroyTransferEngine(engine);
+    unsetenv("MC_TE_METRIC");
+    unsetenv("MC_TE_METRIC_HTTP_PORT");
+    close(fd);
+}
+
 int main(void) {
     struct seen seen = {0}, other = {0};
     harness_begin();
@@ -99,6 +150,7 @@ int main(void) {
     CHECK_EQ("and gets nothing more", atomic_load(&other.lines), lines);
     CHECK_EQ("every line had a level and a text without an end", atomic_load(&seen.odd), 0);
     taken_back_meanwhile();
+    lines_are_written_without_locks();
     destroyTransferEngine(engine);
     return harness_finish();
 }

@@ -60,14 +60,16 @@ static bool answers(int port, const char *method, const char *path, const char *
     return answer != NULL && strncmp(answer, "HTTP/1.1 ", 9) == 0 && strncmp(answer + 9, status, 3) == 0;
 }
 
-static int free_port(void) {
+/* A port that nobody else gets, and that no connection comes from, while the descriptor is open; an engine may listen there. */
+static int held_port(int *fd) {
     struct sockaddr_in at = {.sin_family = AF_INET};
     socklen_t len = sizeof at;
+    int yes = 1;
     at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (bind(fd, (struct sockaddr *)&at, sizeof at) != 0 || getsockname(fd, (struct sockaddr *)&at, &len) != 0)
+    *fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (setsockopt(*fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes) != 0 || bind(*fd, (struct sockaddr *)&at, sizeof at) != 0 ||
+        getsockname(*fd, (struct sockaddr *)&at, &len) != 0)
         harness_give_up("a free port");
-    close(fd);
     return ntohs(at.sin_port);
 }
 
@@ -144,6 +146,47 @@ static void port_is_shared(int port) {
     destroyTransferEngine(third);
 }
 
+/* A child that runs no other program has no part in the port. */
+static void child_keeps_nothing(int port) {
+    int lives[2], ends[2];
+    char end;
+    transfer_engine_t engine = engine_open();
+    int idle = reach(port);
+    REQUIRE("the port is served", idle >= 0 && answers(port, "GET", "/health", "200") && pipe(lives) == 0 && pipe(ends) == 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        close(ends[1]);
+        close(idle);
+        _exit(write(lives[1], "", 1) != 1 || read(ends[0], &end, 1) != 0);
+    }
+    close(ends[0]);
+    REQUIRE("a child is there", read(lives[0], &end, 1) == 1);
+    close(lives[0]);
+    close(lives[1]);
+    destroyTransferEngine(engine);
+    CHECK("p18: nobody listens once the engine is gone, though a child of fork lives", reach(port) < 0);
+    CHECK("p18: and connections have ended", recv(idle, &end, 1, 0) <= 0);
+    close(idle);
+    close(ends[1]);
+    CHECK_EQ("the child ends", child_reap(pid, 10000), 0);
+}
+
+/* A reader that asks and goes away is no reason to end the process: it has the default action for SIGPIPE. */
+static void readers_go_away(int port) {
+    transfer_engine_t engine = engine_open();
+    const char ask_all[] = "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
+    for (int i = 0; i < 200; i++) {
+        struct linger reset = {1, 0};
+        int fd = reach(port);
+        if (fd < 0 || send(fd, ask_all, sizeof ask_all - 1, MSG_NOSIGNAL) < 0) harness_give_up("a reader that goes away");
+        shutdown(fd, SHUT_WR);
+        setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+        close(fd);
+    }
+    CHECK("p18: readers that go away before they have the page harm nobody", answers(port, "GET", "/health", "200"));
+    destroyTransferEngine(engine);
+}
+
 static void port_is_taken(void) {
     char port[8];
     struct sockaddr_in at = {.sin_family = AF_INET};
@@ -194,7 +237,7 @@ int main(int argc, char **argv) {
     REQUIRE("the peer opens", target > 0);
     counts(engine, bytes, target, &peer);
     child_of_a_fork();
-    int port = free_port();
+    int held, port = held_port(&held);
     char name[8];
     snprintf(name, sizeof name, "%d", port);
     setenv("MC_TE_METRIC_HTTP_PORT", name, 1);
@@ -204,8 +247,11 @@ int main(int argc, char **argv) {
     setenv("MC_TE_METRIC", "1", 1);
     size_t threads = thread_count();
     port_is_shared(port);
+    child_keeps_nothing(port);
+    readers_go_away(port);
     CHECK_EQ("p09: its thread ends with the last engine", thread_count(), threads);
     port_is_taken();
+    close(held);
     destroyTransferEngine(engine);
     CHECK_EQ("the peer ends in order", peer_stop(&peer), 0);
     return harness_finish();

@@ -6,12 +6,32 @@
 pub mod classes;
 pub mod net;
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+use socket2::{Domain, Socket, Type};
+
 /// Set in the processes that `in_child` starts.
 const CHILD: &str = "TRANSFER_ENGINE_TEST_CHILD";
+
+/// A port of 127.0.0.1 that nobody else gets, and that no connection comes from, while this lives. It is bound, not listened at:
+/// a server that sets SO_REUSEADDR may do that.
+pub struct HeldPort {
+    _socket: Socket,
+    pub port: u16,
+}
+
+impl HeldPort {
+    pub fn new() -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM.cloexec(), None).unwrap();
+        socket.set_reuse_address(true).unwrap();
+        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+        let port = socket.local_addr().unwrap().as_socket().unwrap().port();
+        HeldPort { _socket: socket, port }
+    }
+}
 
 /// Runs the test called `name` in a process of its own with more environment; `false` in that process.
 pub fn in_child(name: &str, environment: &[(&str, &str)]) -> bool {

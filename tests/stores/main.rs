@@ -2,6 +2,7 @@
 //!
 //! Settings come from the environment, so each test runs in a process of its own.
 
+mod bind;
 #[path = "../common/mod.rs"]
 mod common;
 mod interop;

@@ -170,6 +170,58 @@ fn a_certificate_of_another_authority_is_refused() {
     std::fs::remove_dir_all(folder).unwrap();
 }
 
+#[test]
+fn redis_over_tls_is_for_those_who_can_be_trusted() {
+    let settings = [("MC_METADATA_TIMEOUT_MS", "2000")];
+    if elsewhere("security::redis_over_tls_is_for_those_who_can_be_trusted", &settings) {
+        return;
+    }
+    let folder = certificates();
+    let file = |name: &str| folder.join(name).display().to_string();
+    let server = |clients: &str| {
+        let files = [file("server.pem"), file("server.key"), file("good.pem")];
+        let [certificate, key, authority] = &files;
+        let words = ["--tls-cert-file", certificate, "--tls-key-file", key, "--tls-ca-cert-file", authority];
+        Server::with(Kind::Redis, &[&words[..], &["--tls-auth-clients", clients]].concat())
+    };
+    let open = server("no");
+    std::env::set_var("MC_METADATA_CA_FILE", file("bad.pem"));
+    let begun = Instant::now();
+    let error = refusal(&open.url());
+    assert_eq!((error.code(), error.kind()), (Code::Metadata, Class::Rejected), "{error}");
+    assert!(error.text().contains("certificate") && error.text().contains("MC_METADATA_CA_FILE"), "{error}");
+    assert!(begun.elapsed() < Duration::from_secs(2), "a refusal is not tried again");
+
+    std::env::set_var("MC_METADATA_CA_FILE", file("good.pem"));
+    let (a, b) = (Node::start(&open.url(), "a"), Node::start(&open.url(), "b"));
+    a.exchange_with(&b, a.engine.open_segment("b").unwrap(), 1).unwrap();
+    drop((a, b));
+    let by_name = open.url().replace("127.0.0.1", "localhost");
+    drop(Node::start(&by_name, "a"));
+
+    // Each side speaks what the other one does not.
+    let error = refusal(&open.url().replace("rediss://", "redis://"));
+    assert_eq!(error.code(), Code::Metadata, "{error}");
+    assert!(error.text().contains("rediss://"), "{error}");
+    let bare = Server::start(Kind::Redis);
+    let error = refusal(&bare.url().replace("redis://", "rediss://"));
+    assert_eq!(error.code(), Code::Metadata, "{error}");
+    assert!(error.text().contains("TLS") && error.text().contains("redis://"), "{error}");
+
+    let strict = server("yes");
+    let error = refusal(&strict.url());
+    assert_eq!(error.code(), Code::Metadata, "{error}");
+    assert!(error.text().contains("MC_METADATA_CERT_FILE"), "{error}");
+    std::env::set_var("MC_METADATA_CERT_FILE", file("client.pem"));
+    std::env::set_var("MC_METADATA_KEY_FILE", file("client.key"));
+    let (a, b) = (Node::start(&strict.url(), "a"), Node::start(&strict.url(), "b"));
+    a.exchange_with(&b, a.engine.open_segment("b").unwrap(), 1).unwrap();
+    drop((a, b));
+    std::env::set_var("MC_METADATA_CA_FILE", file("absent.pem"));
+    assert!(refusal(&open.url()).text().contains("MC_METADATA_CA_FILE"));
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
 /// A port where TLS is taken off before `port`.
 fn tls_before(port: u16, certificate: &str, key: &str) -> u16 {
     use rustls::pki_types::pem::PemObject;

@@ -134,9 +134,14 @@ impl Server {
         let port = self.port;
         match self.kind {
             Kind::Etcd => format!("etcd://127.0.0.1:{port}"),
+            Kind::Redis if self.has_tls() => format!("rediss://127.0.0.1:{port}"),
             Kind::Redis => format!("redis://127.0.0.1:{port}"),
             Kind::Mte | Kind::Wheel => format!("http://127.0.0.1:{port}/metadata"),
         }
+    }
+
+    fn has_tls(&self) -> bool {
+        self.arguments.iter().any(|argument| argument.starts_with("--tls-cert-file"))
     }
 
     /// The port.
@@ -169,20 +174,11 @@ impl Server {
                 let alone = alone.iter().filter(|_| !self.arguments.iter().any(|a| a == "--initial-cluster"));
                 words.split_whitespace().chain(alone.copied()).map(String::from).collect()
             }
-            Kind::Redis => [
-                "redis-server",
-                "--port",
-                &port.to_string(),
-                "--bind",
-                "127.0.0.1",
-                "--save",
-                "",
-                "--appendonly",
-                "no",
-            ]
-            .iter()
-            .map(|word| word.to_string())
-            .collect(),
+            Kind::Redis => {
+                let ports = if self.has_tls() { format!("0 --tls-port {port}") } else { port.to_string() };
+                let words = format!("redis-server --port {ports} --bind 127.0.0.1 --appendonly no --save");
+                words.split(' ').chain([""]).map(String::from).collect()
+            }
             Kind::Mte => {
                 let program = env!("CARGO_BIN_EXE_mte");
                 [program, "metadata-server", "--listen", &format!("127.0.0.1:{port}")]

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use transfer_engine::engine::Engine;
+use transfer_engine::engine::metrics::Form;
+use transfer_engine::engine::{handles, Engine};
 use transfer_engine::error::{Class, Code, Error};
 use transfer_engine::memory::Range;
 
@@ -386,4 +387,33 @@ fn proxies_are_used_only_where_the_setting_says_so() {
     std::env::set_var("MC_METADATA_HTTP_PROXY", format!("http://127.0.0.1:{}", server.port()));
     let _a = Node::start("http://store.invalid:1/metadata", "b");
     assert!(server.get("mooncake/ram/b").is_some());
+}
+
+/// Engines of one name in one process, in different clusters: no series stands twice, which Prometheus would refuse.
+#[test]
+fn p18_engines_of_one_name_have_series_of_their_own() {
+    if elsewhere("special::p18_engines_of_one_name_have_series_of_their_own", &[]) {
+        return;
+    }
+    let server = Server::start(Kind::Mte);
+    let tokens = ["a", "b", "c"].map(|cluster| {
+        std::env::set_var("MC_METADATA_CLUSTER_ID", cluster);
+        handles::insert(Engine::create(&server.url(), "same", false).unwrap()).unwrap()
+    });
+    let series = || -> Vec<String> {
+        let page = handles::metrics(Form::Text);
+        let lines = page.lines().filter(|line| !line.starts_with('#'));
+        lines.map(|line| line.rsplit_once(' ').unwrap().0.to_string()).collect()
+    };
+    let all = series();
+    let mut unique = all.clone();
+    unique.sort_unstable();
+    unique.dedup();
+    assert_eq!(all.len(), unique.len(), "{all:?}");
+    let json: serde_json::Value = serde_json::from_str(&handles::metrics(Form::Json)).unwrap();
+    assert_eq!(json.as_object().unwrap().keys().filter(|name| name.starts_with("mte_batches{")).count(), 3);
+    handles::remove(tokens[0]).unwrap().destroy();
+    let kept = |name: &str| series().iter().any(|series| series == name);
+    assert!(kept("mte_batches{engine=\"same#2\"}") && kept("mte_batches{engine=\"same#3\"}"), "names stay");
+    tokens[1..].iter().for_each(|token| handles::remove(*token).unwrap().destroy());
 }

@@ -1,108 +1,165 @@
 //! The local port where others read metrics, and the line in the log: one of each per process, for as long as an engine that
 //! asked for it lives.
 
-use std::net::TcpListener;
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
-use super::{gather, Form};
+use super::pages::Pages;
+use super::{gather, Form, Look};
 use crate::config::Config;
-use crate::engine::Engine;
-use crate::observe::endpoint::{Answer, Endpoint};
+use crate::error::Error;
+use crate::observe::endpoint::{listen, Endpoint, Place};
 use crate::runtime::per_process::PerProcess;
 
-static SHARED: PerProcess<Mutex<Shared>> = PerProcess::new(Mutex::default);
+/// How long a new engine waits for the port to be closed by the last one of before. Chosen: that takes as long as a page takes to
+/// make; a port that is taken even then is tried again anyway.
+const CLOSING_LIMIT: Duration = Duration::from_secs(2);
 
-/// Guards who takes part.
+static SHARED: PerProcess<Shared> = PerProcess::new(Shared::default);
+
 #[derive(Default)]
 struct Shared {
-    endpoint: Option<Arc<Endpoint>>,
+    /// Guards who takes part.
+    state: Mutex<State>,
+    /// Whoever waits for `closing` to end sleeps here.
+    closed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    open: Option<Open>,
     members: usize,
+    /// A port is being closed, so that it cannot be had yet.
+    closing: bool,
+}
+
+struct Open {
+    asked: Asked,
+    /// An engine that asked for something else was told of.
+    differed: bool,
+    _endpoint: Endpoint,
+}
+
+/// What settings ask for.
+#[derive(Clone, PartialEq, Eq)]
+struct Asked {
+    host: IpAddr,
+    port: u16,
+    interval: Duration,
 }
 
 /// An engine's part in it; the last one that is dropped closes the port.
 pub struct Membership(());
 
-/// The engines of this process.
-type Engines = fn() -> Vec<Arc<Engine>>;
+/// What goes to the log, once the lock is free: the host's logger must not wait for whoever waits for it.
+enum News {
+    Serving(SocketAddr),
+    Taken(SocketAddr, std::io::Error),
+    NoThread(Error),
+    Differs,
+}
 
-/// Takes part, if the settings ask for it. A port that cannot be had is told in the log: transfers do not depend on it.
-pub fn join(config: &Config, engines: Engines) -> Option<Membership> {
+/// Takes part, if the settings ask for it. A port that cannot be had is told in the log, and tried again: transfers do not depend
+/// on it.
+pub fn join(config: &Config, look: Look) -> Option<Membership> {
     if !config.metric {
         return None;
     }
-    let mut shared = SHARED.get().lock();
-    if shared.endpoint.is_none() {
-        shared.endpoint = start(config, engines).map(Arc::new);
+    let asked =
+        Asked { host: config.metric_host, port: config.metric_port, interval: config.metric_interval };
+    let shared = SHARED.get();
+    let mut news = Vec::new();
+    {
+        let mut state = shared.state.lock();
+        let deadline = Instant::now() + CLOSING_LIMIT;
+        while state.closing && !shared.closed.wait_until(&mut state, deadline).timed_out() {}
+        match &mut state.open {
+            None => state.open = start(asked, look, &mut news),
+            Some(open) if open.asked != asked && !open.differed => {
+                open.differed = true;
+                news.push(News::Differs);
+            }
+            Some(_) => {}
+        }
+        state.members += 1;
     }
-    shared.members += 1;
+    news.into_iter().for_each(News::tell);
     Some(Membership(()))
 }
 
 impl Drop for Membership {
     fn drop(&mut self) {
+        let shared = SHARED.get();
         let last = {
-            let mut shared = SHARED.get().lock();
-            shared.members = shared.members.saturating_sub(1);
-            if shared.members == 0 {
-                shared.endpoint.take()
-            } else {
-                None
-            }
+            let mut state = shared.state.lock();
+            state.members = state.members.saturating_sub(1);
+            let last = if state.members == 0 { state.open.take() } else { None };
+            state.closing |= last.is_some();
+            last
         };
-        // Joins its thread, without the lock.
-        drop(last);
+        if last.is_some() {
+            // Joins its thread, without the lock.
+            drop(last);
+            shared.state.lock().closing = false;
+            shared.closed.notify_all();
+        }
     }
 }
 
-fn start(config: &Config, engines: Engines) -> Option<Endpoint> {
-    let port = config.metric_port;
-    let listener = (port != 0).then(|| TcpListener::bind((config.metric_host, port)));
-    let listener = match listener {
+fn start(asked: Asked, look: Look, news: &mut Vec<News>) -> Option<Open> {
+    let address = SocketAddr::new(asked.host, asked.port);
+    let listener = (asked.port != 0).then(|| listen(address));
+    let place = match listener {
+        None => Place::Nowhere,
+        Some(Ok(listener)) => {
+            news.push(News::Serving(address));
+            Place::Here(listener)
+        }
         Some(Err(error)) => {
-            tracing::error!(
-                "metrics are not served at {}:{port}: {error}; choose another MC_TE_METRIC_HTTP_PORT (transfers go on)",
-                config.metric_host
-            );
+            news.push(News::Taken(address, error));
+            Place::Later(address, |address| News::Serving(address).tell())
+        }
+    };
+    let told = move || {
+        let mut line = String::new();
+        look(&mut |engines| line = gather(engines, Form::Summary));
+        tracing::info!("[Metrics] Transfer Engine Stats: {line}");
+    };
+    let pages = Pages::default();
+    let answer = move |path: &str| pages.answer(look, path);
+    match Endpoint::start(place, asked.interval, Box::new(told), Box::new(answer)) {
+        Ok(endpoint) => Some(Open { asked, differed: false, _endpoint: endpoint }),
+        Err(error) => {
+            news.clear();
+            news.push(News::NoThread(error));
             None
         }
-        Some(Ok(listener)) => Some(listener),
-        None => None,
-    };
-    if let Some(address) = listener.as_ref().and_then(|listener| listener.local_addr().ok()) {
-        tracing::info!("metrics of this process are served at http://{address}/metrics");
-        if !address.ip().is_loopback() {
-            tracing::warn!("whoever reaches {address} may read them: nothing protects that port");
-        }
     }
-    let told =
-        move || tracing::info!("[Metrics] Transfer Engine Stats: {}", gather(&engines(), Form::Summary));
-    let started = Endpoint::start(
-        listener,
-        config.metric_interval,
-        Box::new(told),
-        Box::new(move |path| answer(&engines(), path)),
-    );
-    started.map_err(|error| tracing::error!("metrics are not served: {error}")).ok()
 }
 
-/// The pages, at upstream's paths.
-fn answer(engines: &[Arc<Engine>], path: &str) -> Option<Answer> {
-    const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
-    let answer = |content_type, body| Some(Answer { ok: true, content_type, body });
-    match path {
-        "/metrics" => answer(TEXT, gather(engines, Form::Text)),
-        "/metrics/json" => answer("application/json", gather(engines, Form::Json)),
-        "/metrics/summary" => answer("text/plain; charset=utf-8", gather(engines, Form::Summary) + "\n"),
-        "/health" if !engines.iter().any(|engine| engine.is_broken()) => {
-            answer("text/plain; charset=utf-8", "ok\n".into())
+impl News {
+    fn tell(self) {
+        match self {
+            News::Serving(address) => {
+                tracing::info!("metrics of this process are served at http://{address}/metrics");
+                if !address.ip().is_loopback() {
+                    tracing::warn!("whoever reaches {address} may read them: nothing protects that port");
+                }
+            }
+            News::Taken(address, error) => tracing::error!(
+                "metrics are not served at {address}: {error}; it is tried again every second: free that port, or choose \
+                 another MC_TE_METRIC_HTTP_PORT (transfers go on)"
+            ),
+            News::NoThread(error) => tracing::error!("metrics are not served: {error}"),
+            News::Differs => tracing::warn!(
+                "MC_TE_METRIC_HTTP_HOST, _PORT and MC_TE_METRIC_INTERVAL_SECONDS of this engine are ignored: those of the \
+                 first engine of this process with MC_TE_METRIC hold until the last one has gone"
+            ),
         }
-        "/health" => Some(Answer {
-            ok: false,
-            content_type: "text/plain; charset=utf-8",
-            body: "an engine of this process failed inside the library: see its log, and restart it\n".into(),
-        }),
-        _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

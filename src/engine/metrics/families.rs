@@ -145,7 +145,7 @@ fn engines_and_transports(families: &mut Vec<Family>, engines: &[Arc<Engine>]) {
     let mut gauges: [Vec<(Labels, u64)>; 5] = Default::default();
     let (mut events, mut nics) = (Vec::new(), [const { Vec::new() }; 3]);
     for engine in engines {
-        let own = || vec![("engine", engine.local.name.clone())];
+        let own = || vec![("engine", engine.label().to_string())];
         let load = engine.occupation();
         let numbers =
             [load.batches, load.waiting, load.regions, load.segments, usize::from(!engine.is_broken())];

@@ -4,6 +4,7 @@
 use serde_json::{Map, Value as Json};
 
 use super::families::{Family, Value};
+use super::text::{braces, written};
 use crate::observe::histogram::Histogram;
 
 /// All of them.
@@ -11,12 +12,7 @@ pub(super) fn render(families: &[Family]) -> String {
     let mut all = Map::new();
     for family in families {
         for (labels, value) in &family.series {
-            let labels: Vec<_> = labels.iter().map(|(name, value)| format!("{name}={value:?}")).collect();
-            let name = if labels.is_empty() {
-                family.name.clone()
-            } else {
-                format!("{}{{{}}}", family.name, labels.join(","))
-            };
+            let name = format!("{}{}", family.name, braces(&written(labels)));
             all.insert(name, json(value));
         }
     }

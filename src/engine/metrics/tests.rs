@@ -33,9 +33,11 @@ fn p18_upstreams_series_have_its_names_and_form() {
 /// A name that a user chose cannot break the format.
 #[test]
 fn labels_are_escaped() {
-    let series = vec![(vec![("engine", "a\"b\\c\nd".to_string())], families::Value::Number(1))];
+    let series = vec![(vec![("engine", "a\"b\\c\nd\t".to_string())], families::Value::Number(1))];
     let family = families::Family { name: "x".into(), help: "y", kind: families::Kind::Gauge, series };
-    assert_eq!(text::render(&[family]), "# HELP x y\n# TYPE x gauge\nx{engine=\"a\\\"b\\\\c\\nd\"} 1\n");
+    let json: serde_json::Value = serde_json::from_str(&json::render(std::slice::from_ref(&family))).unwrap();
+    assert_eq!(json["x{engine=\"a\\\"b\\\\c\\nd\t\"}"], 1, "as Prometheus writes it");
+    assert_eq!(text::render(&[family]), "# HELP x y\n# TYPE x gauge\nx{engine=\"a\\\"b\\\\c\\nd\t\"} 1\n");
 }
 
 /// Prometheus wants seconds; what is not upstream's has them.

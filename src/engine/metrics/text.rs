@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::families::{Family, Kind, Value};
+use super::families::{Family, Kind, Labels, Value};
 use crate::observe::histogram::Histogram;
 
 /// All of them. A family without series is left out.
@@ -17,8 +17,7 @@ pub(super) fn render(families: &[Family]) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "# HELP {0} {1}\n# TYPE {0} {kind}", family.name, family.help);
         for (labels, value) in &family.series {
-            let labels: Vec<_> =
-                labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();
+            let labels = written(labels);
             match value {
                 Value::Number(number) => {
                     let _ = writeln!(text, "{}{} {number}", family.name, braces(&labels));
@@ -75,7 +74,13 @@ fn buckets(
     );
 }
 
-fn braces(labels: &[String]) -> String {
+/// Labels, each as `name="value"`.
+pub(super) fn written(labels: &Labels) -> Vec<String> {
+    labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect()
+}
+
+/// Labels behind the name of their series; nothing if there are none.
+pub(super) fn braces(labels: &[String]) -> String {
     if labels.is_empty() {
         String::new()
     } else {

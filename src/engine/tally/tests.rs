@@ -71,6 +71,34 @@ fn p18_freed_batches_stay_counted_and_no_counter_falls() {
     assert_eq!(short, told);
 }
 
+/// Nobody is told any more what becomes of them, so they end as far as counts go.
+#[test]
+fn p18_tasks_that_wait_when_their_engine_ends_are_counted_as_canceled() {
+    let batch = Arc::new(Batch::new(2).unwrap());
+    let work = Work::new((0..2).map(|_| Task::default()).collect(), None, batch.clone());
+    let done = Slice::new(&work, 0, Op::Read, 0, 0, 64, None);
+    let waits = Slice::new(&work, 1, Op::Read, 0, 0, 64, None);
+    batch.reserve(2).unwrap().commit(&work, 2, &[], None).unwrap();
+    done.complete(0);
+    let mut tally = Tally::NONE;
+    let error = canceled();
+    batch.abandon(|work| Counter::new(&mut tally).add(work.all(&error)));
+    assert_eq!((tally.read.requests, tally.read.bytes), (2, 64));
+    assert_eq!(tally.read.failures[Class::Canceled as usize], 1);
+
+    let before = so_far(|_| {}).write.failures[Class::Canceled as usize];
+    abandoned(|last| {
+        let work = Work::new(Box::from([Task::default()]), None, Arc::new(Nobody));
+        let waits = Slice::new(&work, 0, Op::Write, 0, 0, 64, None);
+        last(&work);
+        waits.discard();
+    });
+    assert!(so_far(|_| {}).write.failures[Class::Canceled as usize] > before);
+    waits.discard();
+    // The other way round, nothing of what was abandoned is there to be counted again.
+    batch.works(|_| panic!("a batch that was abandoned has work"));
+}
+
 #[test]
 fn names_of_classes_are_complete_and_differ() {
     let numbers: std::collections::BTreeSet<usize> =

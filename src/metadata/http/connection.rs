@@ -1,9 +1,5 @@
 //! Connections to the HTTP store: made when needed, kept while idle, closed in forked children.
 
-use std::io;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http_body_util::Full;
@@ -13,20 +9,16 @@ use hyper::header::{HeaderValue, HOST};
 use hyper::{Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::host_port::HostPort;
-use crate::metadata::backend::{refused, unreachable, with_causes};
-use crate::metadata::tls::Files;
+use crate::metadata::backend::{unreachable, with_causes};
+use crate::metadata::tls::Tls;
 use crate::runtime::resolve::{resolve, Family};
-use crate::runtime::sockets::connect;
-use crate::runtime::tracked::Tracked;
+use crate::runtime::sockets::{connect, Stream};
 
 /// Longest connect, per address; upstream's value.
 const CONNECT_LIMIT: Duration = Duration::from_millis(1500);
@@ -44,7 +36,7 @@ pub(super) struct Connections {
     prefix: String,
     /// The server, or the proxy.
     address: HostPort,
-    tls: Option<(TlsConnector, ServerName<'static>)>,
+    tls: Option<Tls>,
     /// Guards the idle connections; never held across I/O.
     idle: Mutex<Vec<Sender>>,
 }
@@ -64,9 +56,7 @@ impl Connections {
             idle: Mutex::default(),
         };
         if uri.scheme_str() == Some("https") {
-            let name = ServerName::try_from(server.host.clone());
-            let name = name.map_err(|e| Error::invalid(format!("metadata store '{url}': {e}")))?;
-            made.tls = Some((TlsConnector::from(Arc::new(Files::read(config)?.client()?)), name));
+            made.tls = Some(Tls::new(&server, url, config)?);
         }
         if let Some(proxy) = &config.metadata_http_proxy {
             if made.tls.is_some() {
@@ -125,14 +115,11 @@ impl Connections {
         let stream = self.reach().await?;
         match &self.tls {
             None => start(stream).await,
-            Some((connector, name)) => {
-                let secured = connector.connect(name.clone(), stream).await;
-                start(secured.map_err(|e| refused(format!("TLS with {}: {e}", self.address)))?).await
-            }
+            Some(tls) => start(tls.connect(stream, &self.address).await?).await,
         }
     }
 
-    async fn reach(&self) -> Result<Socket> {
+    async fn reach(&self) -> Result<Stream> {
         let resolved = resolve(&self.address.host, self.address.port, Family::Any).await;
         let resolved = resolved.map_err(|e| unreachable(e.text().to_string()))?;
         let mut failed = unreachable(format!("{} has no address", self.address));
@@ -140,44 +127,13 @@ impl Connections {
             match timeout(CONNECT_LIMIT, connect(address)).await {
                 Ok(Ok(stream)) => {
                     let _ = stream.set_nodelay(true);
-                    return Ok(Socket(stream));
+                    return Ok(Stream(stream));
                 }
                 Ok(Err(error)) => failed = unreachable(format!("connect to {address}: {error}")),
                 Err(_) => failed = unreachable(format!("connect to {address}: no answer")),
             }
         }
         Err(failed)
-    }
-}
-
-/// Closed in a forked child. Does not offer vectored writes: they raise SIGPIPE.
-struct Socket(Tracked<TcpStream>);
-
-impl AsyncRead for Socket {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Socket {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.0).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0).poll_shutdown(context)
     }
 }
 

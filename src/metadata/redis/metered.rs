@@ -1,5 +1,5 @@
-//! The socket to Redis. It counts what the server sends, because the library that reads answers takes them whole,
-//! whatever their length. Closed in a forked child.
+//! The connection to Redis. It counts what the server sends, because the library that reads answers takes them whole,
+//! whatever their length, and remembers what tells why a connection failed.
 
 use std::io;
 use std::pin::Pin;
@@ -8,9 +8,8 @@ use std::task::{ready, Context, Poll};
 
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
-use crate::runtime::tracked::Tracked;
+use crate::metadata::tls;
 
 /// Bytes that may arrive beside the answers to calls. Chosen: far more than the answers to the login take.
 const SPARE: usize = 64 << 10;
@@ -27,6 +26,10 @@ struct State {
     calls: usize,
     left: usize,
     is_used_up: bool,
+    /// What the server sent first.
+    first: Option<u8>,
+    /// What TLS failed of.
+    tls: Option<String>,
 }
 
 /// One call that waits for its answer.
@@ -35,7 +38,8 @@ pub(super) struct Call(Arc<Allowance>);
 impl Allowance {
     /// Answers of at most `each` bytes.
     pub(super) fn new(each: usize) -> Arc<Self> {
-        Arc::new(Allowance { each, state: Mutex::new(State { calls: 0, left: SPARE, is_used_up: false }) })
+        let state = State { calls: 0, left: SPARE, is_used_up: false, first: None, tls: None };
+        Arc::new(Allowance { each, state: Mutex::new(state) })
     }
 
     /// Lets one more answer come.
@@ -50,6 +54,16 @@ impl Allowance {
     pub(super) fn is_used_up(&self) -> bool {
         self.state.lock().is_used_up
     }
+
+    /// The first byte that the server sent.
+    pub(super) fn first(&self) -> Option<u8> {
+        self.state.lock().first
+    }
+
+    /// What TLS failed of, once the connection was made.
+    pub(super) fn tls_failure(&self) -> Option<String> {
+        self.state.lock().tls.clone()
+    }
 }
 
 impl Drop for Call {
@@ -62,16 +76,29 @@ impl Drop for Call {
     }
 }
 
-/// The socket.
+/// What is read and written: a socket, or TLS over one.
+pub(super) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
+
+/// The connection.
 pub(super) struct Metered {
-    socket: Tracked<TcpStream>,
+    wire: Box<dyn Wire>,
     allowance: Arc<Allowance>,
 }
 
 impl Metered {
-    /// `socket`, from which no more than the allowance is read.
-    pub(super) fn new(socket: Tracked<TcpStream>, allowance: Arc<Allowance>) -> Self {
-        Metered { socket, allowance }
+    /// `wire`, from which no more than the allowance is read.
+    pub(super) fn new(wire: Box<dyn Wire>, allowance: Arc<Allowance>) -> Self {
+        Metered { wire, allowance }
+    }
+
+    fn note<T>(&self, done: io::Result<T>) -> io::Result<T> {
+        done.inspect_err(|error| {
+            if let Some(failure) = tls::failure(error) {
+                self.allowance.state.lock().tls.get_or_insert_with(|| failure.to_string());
+            }
+        })
     }
 }
 
@@ -82,9 +109,12 @@ impl AsyncRead for Metered {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut *self.socket).poll_read(context, buffer))?;
+        let read = ready!(Pin::new(&mut self.wire).poll_read(context, buffer));
+        self.note(read)?;
         let mut state = self.allowance.state.lock();
-        match state.left.checked_sub(buffer.filled().len() - before) {
+        let read = &buffer.filled()[before..];
+        state.first = state.first.or(read.first().copied());
+        match state.left.checked_sub(read.len()) {
             Some(left) => state.left = left,
             None => {
                 state.is_used_up = true;
@@ -102,15 +132,17 @@ impl AsyncWrite for Metered {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.socket).poll_write(context, bytes)
+        let written = ready!(Pin::new(&mut self.wire).poll_write(context, bytes));
+        Poll::Ready(self.note(written))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.socket).poll_flush(context)
+        let flushed = ready!(Pin::new(&mut self.wire).poll_flush(context));
+        Poll::Ready(self.note(flushed))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.socket).poll_shutdown(context)
+        Pin::new(&mut self.wire).poll_shutdown(context)
     }
 }
 

@@ -27,15 +27,15 @@ impl Work {
     pub fn ended(&self) -> impl Iterator<Item = End<'_>> {
         self.tasks.iter().filter_map(|task| {
             let status = task.status();
-            (status != Status::Waiting).then(|| End {
-                op: task.op(),
-                status,
-                bytes: task.done_bytes(),
-                error: if status == Status::Failed { task.error.get() } else { None },
-                // 0 for a request of no bytes, which has no slice that could end.
-                took: task.ended.load(Ordering::Relaxed).saturating_sub(1),
-                resent: task.resent.load(Ordering::Relaxed),
-            })
+            (status != Status::Waiting).then(|| task.end(status))
+        })
+    }
+
+    /// Every task; one that has not ended as FAILED with `otherwise`.
+    pub fn all<'e>(&'e self, otherwise: &'e Error) -> impl Iterator<Item = End<'e>> {
+        self.tasks.iter().map(move |task| match task.status() {
+            Status::Waiting => End { error: Some(otherwise), ..task.end(Status::Failed) },
+            status => task.end(status),
         })
     }
 }
@@ -47,6 +47,20 @@ impl Task {
             Op::Write
         } else {
             Op::Read
+        }
+    }
+
+    /// What there is to count of it, given that it ended with this status.
+    #[inline]
+    fn end(&self, status: Status) -> End<'_> {
+        End {
+            op: self.op(),
+            status,
+            bytes: self.done_bytes(),
+            error: if status == Status::Failed { self.error.get() } else { None },
+            // 0 for a request of no bytes, which has no slice that could end.
+            took: self.ended.load(Ordering::Relaxed).saturating_sub(1),
+            resent: self.resent.load(Ordering::Relaxed),
         }
     }
 }

@@ -54,6 +54,12 @@ fn unknown(name: &str, found: &[Interface]) -> Error {
     ))
 }
 
+/// The addresses of ours that peers are told: those that the data port listens at, which is `bound` alone if there is one.
+pub(super) fn offered(ours: &[Interface], bound: Option<IpAddr>) -> Vec<IpAddr> {
+    let listens = |address: &IpAddr| bound.is_none_or(|bound| bound == *address);
+    ours.iter().map(|interface| interface.address).filter(listens).collect()
+}
+
 /// Bytes per second of `device`, as the kernel knows it.
 pub(super) fn port_rate(device: &str) -> u64 {
     let told = std::fs::read_to_string(format!("/sys/class/net/{device}/speed"));
@@ -115,6 +121,15 @@ mod tests {
             let text = error.text();
             assert!(text.contains(&format!("'{name}'")) && text.contains("eth0 10.0.0.1"), "{text}");
         }
+    }
+
+    #[test]
+    fn peers_are_told_of_addresses_that_are_listened_at() {
+        let ours = named("eth0,eth1", false, &host()).unwrap();
+        let [first, second] = ["10.0.0.1", "10.1.0.1"].map(|text| text.parse::<IpAddr>().unwrap());
+        assert_eq!(offered(&ours, None), [first, second]);
+        assert_eq!(offered(&ours, Some(second)), [second]);
+        assert_eq!(offered(&ours, Some(IpAddr::from([10, 9, 0, 1]))), [] as [IpAddr; 0]);
     }
 
     #[test]

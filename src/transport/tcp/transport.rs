@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::handshake::ConnectionMessage;
 use crate::memory::Region;
 use crate::runtime::interfaces;
-use crate::runtime::ports::BoundPort;
+use crate::runtime::ports::{bind_address, BoundPort};
 use crate::runtime::reactor::threads;
 use crate::runtime::BoxFuture;
 use crate::segment_desc::SegmentDesc;
@@ -26,6 +26,8 @@ pub(super) struct Tcp {
     shared: Arc<Shared>,
     host: Arc<dyn Host>,
     port: u16,
+    /// Addresses of NICs that peers are told.
+    offered: Vec<IpAddr>,
     links: Links<TcpLink>,
 }
 
@@ -37,14 +39,21 @@ impl Tcp {
             Some(names) => nics::named(names, config.use_ipv6, &interfaces::list()?)?,
             None => Vec::new(),
         };
-        let bound = BoundPort::dual_stack(config)?;
+        let only = bind_address(config)?;
+        let offered = nics::offered(&nics, only);
+        if let Some(only) = only.filter(|_| offered.len() < nics.len()) {
+            tracing::warn!(
+                "peers are not told of all MC_TCP_NICS: the data port listens at MC_BIND_ADDRESS={only} only"
+            );
+        }
+        let bound = BoundPort::data(config)?;
         let port = bound.port();
         let listener = bound.listen(config.listen_backlog)?;
         let shared = Arc::new(Shared::new(&*host, nics));
         let reactors: Vec<_> = (0..threads::wanted(config.tcp_threads))
             .map(|_| Reactor::new(config.tcp_busy_poll))
             .collect::<Result<_>>()?;
-        let tcp = Arc::new(Tcp { shared, host, port, links: Links::default() });
+        let tcp = Arc::new(Tcp { shared, host, port, offered, links: Links::default() });
         tcp.shared.threads.start(reactors, Reactor::run)?;
         if let Some(first) = tcp.shared.threads.reactors().first() {
             let shared = tcp.shared.clone();
@@ -60,12 +69,11 @@ impl Transport for Tcp {
     }
 
     fn describe(&self, desc: &mut SegmentDesc) {
-        let addresses: Vec<IpAddr> = self.shared.nics.iter().map(|nic| nic.address).collect();
         let ours = offer::Ours {
             host: &self.host.address().host,
             port: self.port,
             cell: self.shared.cell(),
-            addresses: &addresses,
+            addresses: &self.offered,
         };
         offer::describe(&ours, desc);
     }
