@@ -3,13 +3,16 @@
 
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use super::{gather, Form};
+use super::history::{History, Sample};
+use super::{ended, gather, status, Form};
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::observe::endpoint::{Answer, Endpoint};
+use crate::observe::page;
 use crate::runtime::per_process::PerProcess;
 
 static SHARED: PerProcess<Mutex<Shared>> = PerProcess::new(Mutex::default);
@@ -76,33 +79,51 @@ fn start(config: &Config, engines: Engines) -> Option<Endpoint> {
             tracing::warn!("whoever reaches {address} may read them: nothing protects that port");
         }
     }
-    let told =
-        move || tracing::info!("[Metrics] Transfer Engine Stats: {}", gather(&engines(), Form::Summary));
+    // What is counted from now on is new; engines are not asked, for one is being created.
+    let history = Arc::new(Mutex::new(History::default()));
+    history.lock().note(Instant::now(), Sample::of(&ended(&[]), &[]));
+    let told = {
+        let history = history.clone();
+        move || {
+            let engines = engines();
+            tracing::info!("[Metrics] Transfer Engine Stats: {}", gather(&engines, Form::Summary));
+            history.lock().note(Instant::now(), Sample::of(&ended(&engines), &engines));
+        }
+    };
+    let listed = config.metric_names.iter().flat_map(|names| names.split(','));
+    let names = listed.map(|name| name.trim().to_string()).chain(page::host_name()).collect();
     let started = Endpoint::start(
         listener,
+        names,
         config.metric_interval,
         Box::new(told),
-        Box::new(move |path| answer(&engines(), path)),
+        Box::new(move |path| answer(&engines(), &history, path)),
     );
     started.map_err(|error| tracing::error!("metrics are not served: {error}")).ok()
 }
 
-/// The pages, at upstream's paths.
-fn answer(engines: &[Arc<Engine>], path: &str) -> Option<Answer> {
+/// What is served: the status page, and the rest at upstream's paths.
+fn answer(engines: &[Arc<Engine>], history: &Mutex<History>, path: &str) -> Option<Answer> {
     const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
-    let answer = |content_type, body| Some(Answer { ok: true, content_type, body });
-    match path {
-        "/metrics" => answer(TEXT, gather(engines, Form::Text)),
-        "/metrics/json" => answer("application/json", gather(engines, Form::Json)),
-        "/metrics/summary" => answer("text/plain; charset=utf-8", gather(engines, Form::Summary) + "\n"),
-        "/health" if !engines.iter().any(|engine| engine.is_broken()) => {
-            answer("text/plain; charset=utf-8", "ok\n".into())
+    const PLAIN: &str = "text/plain; charset=utf-8";
+    let bad = |body: &str| Answer { ok: false, ..Answer::data(PLAIN, body.into()) };
+    let told = || status::of(&ended(engines), engines, &mut history.lock(), Instant::now());
+    let answer = match path {
+        "/" => {
+            let Some(nonce) = page::nonce() else { return Some(bad("the kernel has no random numbers\n")) };
+            let status = told();
+            let body = page::html(&status.title, Some(&status), &nonce);
+            Answer { nonce: Some(nonce), ..Answer::data("text/html; charset=utf-8", body) }
         }
-        "/health" => Some(Answer {
-            ok: false,
-            content_type: "text/plain; charset=utf-8",
-            body: "an engine of this process failed inside the library: see its log, and restart it\n".into(),
-        }),
-        _ => None,
-    }
+        "/status.json" => Answer::data("application/json", told().json()),
+        "/metrics" => Answer::data(TEXT, gather(engines, Form::Text)),
+        "/metrics/json" => Answer::data("application/json", gather(engines, Form::Json)),
+        "/metrics/summary" => Answer::data(PLAIN, gather(engines, Form::Summary) + "\n"),
+        "/health" if !engines.iter().any(|engine| engine.is_broken()) => Answer::data(PLAIN, "ok\n".into()),
+        "/health" => {
+            bad("an engine of this process failed inside the library: see its log, and restart it\n")
+        }
+        _ => return None,
+    };
+    Some(answer)
 }

@@ -1,5 +1,4 @@
 use super::*;
-use crate::engine::tally::Tally;
 use crate::observe::histogram::LATENCY_US;
 
 /// What upstream's scrapers look for, as its release prints it.
