@@ -26,6 +26,8 @@ pub(super) enum Wrote {
 
 /// Keys that expired and are remembered. Chosen: a rack of hosts that lose their power at once.
 const MOST_GONE: usize = 64;
+/// How long. Chosen: whoever comes back from a meeting still sees it.
+const REMEMBERED: Duration = Duration::from_secs(3600);
 /// Longest key that is remembered, bytes.
 const LONGEST_GONE: usize = 1024;
 /// Value that is looked into when it expires, if nobody has before, bytes. Chosen: addresses and short descriptors, in microseconds.
@@ -194,6 +196,7 @@ impl Table {
         self.sweep();
         let now = Instant::now();
         let age = |at: Instant| now.saturating_duration_since(at);
+        self.gone.retain(|gone| age(gone.at) < REMEMBERED);
         let seen = self.entries.iter().map(|(key, entry)| Seen {
             key: key.clone(),
             value: entry.value.clone(),
