@@ -66,6 +66,11 @@ impl Op {
     pub(super) fn failed(&self) -> u64 {
         self.failures.iter().sum()
     }
+
+    /// Those that nobody wanted to fail.
+    pub(super) fn faults(&self) -> u64 {
+        self.failed() - self.failures[Class::Canceled as usize]
+    }
 }
 
 /// Samples, the oldest first.

@@ -57,7 +57,7 @@ fn summary(engines: &[Arc<Engine>], sample: &Sample, minute: Option<&Sample>) ->
     if down > 0 {
         text += &format!("; {down} {} cannot be used", if down == 1 { "NIC" } else { "NICs" });
     }
-    let failed = |of: &Sample| of.ops.iter().map(Op::failed).sum::<u64>();
+    let failed = |of: &Sample| of.ops.iter().map(Op::faults).sum::<u64>();
     text += match minute {
         Some(before) if failed(sample) > failed(before) => "; tasks have failed in the last minute.",
         Some(_) => "; no task has failed in the last minute.",
@@ -111,11 +111,13 @@ fn tasks(sample: &Sample, recent: Option<(Duration, &Sample)>) -> Table {
     let rows = OPS.iter().zip(&sample.ops).enumerate().map(|(place, (name, op))| {
         let then = |number: fn(&Op) -> u64| recent.map(|(age, before)| (age, number(&before.ops[place])));
         let timeouts = op.failures[Class::Timeout as usize];
+        let is_bad = recent.is_some_and(|(_, before)| op.faults() > before.ops[place].faults());
+        let level = if is_bad { Level::Bad } else { Level::Plain };
         vec![
             Cell::text(name),
             rate(op.bytes, then(|op| op.bytes), |rate| amount(rate) + "/s"),
             rate(op.requests, then(|op| op.requests), |rate| format!("{rate:.1}")),
-            judged(rate(op.failed(), then(Op::failed), |rate| format!("{rate:.1}")), Level::Bad),
+            rate(op.failed(), then(Op::failed), |rate| format!("{rate:.1}")).with(level),
             bytes(op.bytes),
             Cell::count(op.requests.saturating_sub(op.failed())),
             Cell::count(op.failed() - timeouts),
@@ -277,11 +279,12 @@ fn events(sample: &Sample, engines: &[Arc<Engine>], minute: Option<&Sample>) -> 
                 let key = (name.clone(), transport, event);
                 let rose = sample.trouble.contains_key(&key)
                     && minute.is_some_and(|before| before.trouble.get(&key).is_none_or(|then| *then < count));
+                let number = if event.contains("bytes") { bytes(count) } else { Cell::count(count) };
                 rows.push(vec![
                     Cell::text(event),
                     Cell::text(name),
                     Cell::text(if transport.is_empty() { "all" } else { transport }),
-                    Cell::count(count).with(if rose { Level::Warn } else { Level::Plain }),
+                    number.with(if rose { Level::Warn } else { Level::Plain }),
                 ]);
             }
         }

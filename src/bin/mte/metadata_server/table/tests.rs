@@ -23,7 +23,9 @@ fn addresses_are_not_replaced_and_keys_expire() {
 #[test]
 fn what_expired_is_remembered_until_it_is_written_again() {
     let mut table = Table::open(None, ROOM).unwrap();
-    let mut put = |key: &str, life| drop(table.put(key, Bytes::from("1"), life).unwrap());
+    let mut put = |key: &str, life| {
+        table.put(key, Bytes::from("1"), life).unwrap();
+    };
     put("a", Some(Duration::ZERO));
     put("b", Some(Duration::from_secs(60)));
     put("c", None);
