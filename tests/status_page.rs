@@ -241,7 +241,8 @@ fn the_metadata_servers_page_shows_who_lives_and_who_does_not() {
         browser.requests
     );
     drop(browser);
-    std::fs::remove_dir_all(folder).unwrap();
+    // A process of the browser may still write there.
+    let _ = std::fs::remove_dir_all(folder);
 }
 
 #[test]
@@ -279,7 +280,8 @@ fn with_a_token_the_page_asks_for_it_and_shows_nothing_before() {
     let kept = "localStorage.length + sessionStorage.length + document.cookie.length + document.getElementById('token').value.length";
     assert_eq!(browser.value(kept), 0, "the token is kept somewhere");
     drop(browser);
-    std::fs::remove_dir_all(folder).unwrap();
+    // A process of the browser may still write there.
+    let _ = std::fs::remove_dir_all(folder);
 }
 
 #[test]
@@ -325,5 +327,6 @@ fn an_engines_page_shows_what_it_does_and_that_it_has_ended() {
     browser.wait_for("document.getElementById('connection').textContent.includes('does not answer since')");
     assert!(begun.elapsed() < LIMIT);
     drop(browser);
-    std::fs::remove_dir_all(folder).unwrap();
+    // A process of the browser may still write there.
+    let _ = std::fs::remove_dir_all(folder);
 }

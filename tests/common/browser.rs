@@ -10,7 +10,10 @@ use serde_json::{json, Value};
 /// Longest time for the browser to start and for a page to show something. Chosen: seconds, on a machine that is busy with other tests.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// The browser with one page, killed when it is dropped.
+/// Longest time for it to end by itself. Chosen: it takes a tenth of a second.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// The browser with one page, which ends when it is dropped.
 pub struct Browser {
     child: Child,
     to: ChildStdin,
@@ -162,6 +165,13 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
+        // It ends its own processes, which write to the profile until then; a browser that does not listen is killed.
+        let close = json!({ "id": u32::MAX, "method": "Browser.close" });
+        let _ = self.to.write_all(format!("{close}\0").as_bytes());
+        let begun = Instant::now();
+        while begun.elapsed() < GRACE && matches!(self.child.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
