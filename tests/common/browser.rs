@@ -166,7 +166,7 @@ impl Browser {
 impl Drop for Browser {
     fn drop(&mut self) {
         // It ends its own processes, which write to the profile until then; a browser that does not listen is killed.
-        let close = json!({ "id": u32::MAX, "method": "Browser.close" });
+        let close = json!({ "id": self.next + 1, "method": "Browser.close" });
         let _ = self.to.write_all(format!("{close}\0").as_bytes());
         let begun = Instant::now();
         while begun.elapsed() < GRACE && matches!(self.child.try_wait(), Ok(None)) {
