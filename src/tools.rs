@@ -7,10 +7,14 @@ mod ping;
 mod segments;
 mod settings;
 
+/// Whether an event that a transport counts tells of trouble.
+pub use crate::engine::metrics::tells_of_trouble;
 /// The table of error codes.
 pub use crate::error::codes::{Row as CodeRow, TABLE as CODES};
 /// What the calls fail with.
 pub use crate::error::{Code, Error, Result};
+/// Status pages.
+pub use crate::observe::page;
 pub use bench::{Bench, Load, Measured, Op, Target};
 pub use ping::{Pinger, Round};
 pub use segments::{Seen, Watcher};

@@ -41,6 +41,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "memory::Range",
             "metadata",
             "observe::log",
+            "observe::page",
             "runtime::control",
             "runtime::fork",
             "segment_desc",

@@ -18,6 +18,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::{watch, Semaphore};
 use tokio::time::{interval_at, timeout, Instant};
 
+use super::page;
 use crate::error::{Code, Error, Result};
 use crate::runtime::sockets::{accept, Stream};
 use crate::runtime::thread;
@@ -61,6 +62,15 @@ pub struct Answer {
     pub content_type: &'static str,
     /// All of it.
     pub body: String,
+    /// Of a page for people: what its style and script are marked with.
+    pub nonce: Option<String>,
+}
+
+impl Answer {
+    /// Data that is there.
+    pub fn data(content_type: &'static str, body: String) -> Self {
+        Answer { ok: true, content_type, body, nonce: None }
+    }
 }
 
 /// What is at a path; `None`: 404.
@@ -73,8 +83,14 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Serves `pages` at `place`, and calls `tick` once per `interval`.
-    pub fn start(place: Place, interval: Duration, tick: Box<dyn Fn() + Send>, pages: Pages) -> Result<Self> {
+    /// Serves `pages` at `place` to whoever calls it by an address or by one of `names`, and calls `tick` once per `interval`.
+    pub fn start(
+        place: Place,
+        names: Vec<String>,
+        interval: Duration,
+        tick: Box<dyn Fn() + Send>,
+        pages: Pages,
+    ) -> Result<Self> {
         let (stop, stopped) = watch::channel(false);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
@@ -88,7 +104,7 @@ impl Endpoint {
                 tokio::select! {
                     _ = stopped.wait_for(|stop| *stop) => {}
                     () = ticks(interval, tick) => {}
-                    () = serve(place, pages.into()) => {}
+                    () = serve(place, (names, pages).into()) => {}
                 }
             });
         };
@@ -114,7 +130,7 @@ async fn ticks(interval: Duration, tick: Box<dyn Fn() + Send>) {
     }
 }
 
-async fn serve(place: Place, pages: Rc<Pages>) {
+async fn serve(place: Place, served: Rc<(Vec<String>, Pages)>) {
     let listener = match place {
         Place::Nowhere => return std::future::pending().await,
         Place::Here(listener) => listener,
@@ -139,10 +155,11 @@ async fn serve(place: Place, pages: Rc<Pages>) {
             tokio::time::sleep(PAUSE).await;
             continue;
         };
-        let pages = pages.clone();
+        let served = served.clone();
         tokio::task::spawn_local(async move {
             let answer = service_fn(|request| {
-                let response = respond(&request, &pages);
+                let (names, pages) = &*served;
+                let response = respond(&request, names, pages);
                 async move { Ok::<_, Infallible>(response) }
             });
             let connection = hyper::server::conn::http1::Builder::new()
@@ -167,23 +184,30 @@ async fn later(address: SocketAddr) -> Tracked<TcpListener> {
     }
 }
 
-fn respond(request: &Request<Incoming>, pages: &Pages) -> Response<Full<Bytes>> {
+fn respond(request: &Request<Incoming>, names: &[String], pages: &Pages) -> Response<Full<Bytes>> {
     let plain = |status, text: &str| {
         let mut response = Response::new(Full::new(Bytes::copy_from_slice(text.as_bytes())));
         *response.status_mut() = status;
+        page::protect(&mut response, None);
         response
     };
+    if !page::is_addressed(request.headers(), names) {
+        let text = format!("{}, or name it in MC_TE_METRIC_HTTP_NAMES\n", page::NOT_ADDRESSED);
+        return plain(StatusCode::FORBIDDEN, &text);
+    }
     if request.method() != Method::GET {
         let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "use GET\n");
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
         return response;
     }
     let Some(answer) = pages(request.uri().path()) else {
-        let text = "no such page; there are /metrics, /metrics/json, /metrics/summary and /health\n";
+        let text =
+            "no such page; there are /, /status.json, /metrics, /metrics/json, /metrics/summary and /health\n";
         return plain(StatusCode::NOT_FOUND, text);
     };
     let status = if answer.ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let mut response = plain(status, &answer.body);
+    page::protect(&mut response, answer.nonce.as_deref());
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(answer.content_type));
     response
 }

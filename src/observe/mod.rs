@@ -4,4 +4,5 @@ pub mod durations;
 pub mod endpoint;
 pub mod histogram;
 pub mod log;
+pub mod page;
 pub mod sink;

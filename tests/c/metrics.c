@@ -47,7 +47,7 @@ static const char *ask(int port, const char *method, const char *path) {
     size_t got = 0;
     if (fd < 0) return NULL;
     char head[256];
-    len = snprintf(head, sizeof head, "%s %s HTTP/1.1\r\nHost: x\r\n\r\n", method, path);
+    len = snprintf(head, sizeof head, "%s %s HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", method, path);
     if (send(fd, head, (size_t)len, MSG_NOSIGNAL) != len) harness_give_up("a request for metrics");
     for (ssize_t n; got + 1 < sizeof answer && (n = recv(fd, answer + got, sizeof answer - 1 - got, 0)) > 0;) got += (size_t)n;
     answer[got] = '\0';
@@ -129,7 +129,9 @@ static void port_is_shared(int port) {
     CHECK("p18: JSON", answers(port, "GET", "/metrics/json", "200"));
     CHECK("p18: the summary", answers(port, "GET", "/metrics/summary", "200"));
     CHECK("p18: health", answers(port, "GET", "/health", "200"));
-    CHECK("another page is not there", answers(port, "GET", "/", "404"));
+    CHECK("the status page", answers(port, "GET", "/", "200"));
+    CHECK("what it asks for", answers(port, "GET", "/status.json", "200"));
+    CHECK("another page is not there", answers(port, "GET", "/other", "404"));
     CHECK("nothing can be changed", answers(port, "POST", "/metrics", "405"));
     int silent[SILENT];
     for (int i = 0; i < SILENT; i++) silent[i] = reach(port);

@@ -3,6 +3,7 @@
 // Each binary uses a part of it.
 #![allow(dead_code)]
 
+pub mod browser;
 pub mod classes;
 pub mod net;
 

@@ -1,9 +1,13 @@
 //! The HTTP metadata store: `GET`, `PUT` and `DELETE` of `/metadata?key=<key>`, in memory. Answers like upstream's
-//! servers; in addition keys expire if whoever writes them asks for it, and a file keeps them over a restart.
+//! servers; in addition keys expire if whoever writes them asks for it, a file keeps them over a restart, and a page at `/` shows
+//! them to people.
 
 mod budget;
 mod clients;
+mod facts;
 mod journal;
+mod pages;
+mod status;
 mod table;
 
 use std::convert::Infallible;
@@ -26,6 +30,7 @@ use transfer_engine::{descriptor_limit, http_token, EXPIRE_HEADER};
 
 use budget::Share;
 use clients::{Activity, Clients};
+use pages::Pages;
 use table::{Table, Wrote};
 
 /// Longest time for the head of a request; hyper's default.
@@ -63,6 +68,10 @@ pub(crate) struct Arguments {
     /// Connections at once, or fewer where the limit of descriptors is low; then the one that has been idle longest goes
     #[arg(long, default_value_t = 1024)]
     max_connections: usize,
+    /// Name by which the status page may be called, besides addresses, localhost and this host's own name; if it is given, requests for
+    /// keys have to use one of these too. May be repeated
+    #[arg(long, value_name = "NAME")]
+    host: Vec<String>,
 }
 
 /// Serves until the process ends. Prints `LISTENING host:port` once it does.
@@ -76,7 +85,14 @@ pub(crate) fn run(arguments: Arguments) -> std::io::Result<()> {
         let text = "the token is empty, or a header cannot carry it: use visible characters of ASCII";
         return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, text));
     }
-    let store = Arc::new(Store { table, max_value: arguments.max_value, token });
+    let most = arguments.max_connections.min(descriptor_limit().saturating_sub(OWN_DESCRIPTORS));
+    let limits = status::Limits {
+        max_value: arguments.max_value,
+        connections: most,
+        is_open: token.is_none() && !arguments.listen.ip().is_loopback(),
+    };
+    let pages = Pages::new(limits, arguments.host);
+    let store = Arc::new(Store { table, max_value: arguments.max_value, token, pages });
     if store.token.is_none() && !arguments.listen.ip().is_loopback() {
         // Not refused: networks that are closed to strangers run without.
         eprintln!(
@@ -85,7 +101,6 @@ pub(crate) fn run(arguments: Arguments) -> std::io::Result<()> {
         );
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
-    let most = arguments.max_connections.min(descriptor_limit().saturating_sub(OWN_DESCRIPTORS));
     runtime.block_on(async {
         let listener = TcpListener::bind(arguments.listen).await?;
         println!("LISTENING {}", listener.local_addr()?);
@@ -127,6 +142,8 @@ struct Store {
     max_value: usize,
     /// What requests have to bring.
     token: Option<String>,
+    /// What people look at.
+    pages: Pages,
 }
 
 impl Store {
@@ -166,20 +183,28 @@ async fn serve(stream: TcpStream, store: Arc<Store>, activity: Activity) {
 type Answer = Response<Bytes>;
 
 async fn answer(request: Request<Incoming>, store: &Store) -> Result<Answer, Answer> {
-    let Store { table, max_value, .. } = store;
-    if !store.admits(&request) {
-        // As a value that is refused: read to its end.
-        let read = async {
-            let mut body = request.into_body();
-            while let Some(Ok(_)) = body.frame().await {}
-        };
-        let _ = timeout(BODY_LIMIT, read).await;
+    let Store { table, max_value, pages, .. } = store;
+    if !pages.is_addressed(&request) {
+        drain(request).await;
+        return Err(pages::not_addressed());
+    }
+    let is_admitted = store.admits(&request);
+    // The page itself says nothing to whoever has no token, but asks for it.
+    if request.uri().path() == "/" && matches!(*request.method(), Method::GET | Method::HEAD) {
+        return pages.page(if is_admitted { Some(table) } else { None }).await;
+    }
+    if !is_admitted {
+        drain(request).await;
         let mut answer = plain(StatusCode::UNAUTHORIZED, "unauthorized: bring the server's token");
         answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         return Err(answer);
     }
+    if request.uri().path() == "/status.json" && *request.method() == Method::GET {
+        return pages.data(table).await;
+    }
     if request.uri().path() != "/metadata" {
-        return Err(plain(StatusCode::NOT_FOUND, "no such path; the store is at /metadata"));
+        let text = "no such path; the store is at /metadata, a page about it at /";
+        return Err(plain(StatusCode::NOT_FOUND, text));
     }
     let key = key_of(request.uri().query().unwrap_or_default())
         .filter(|key| !key.is_empty())
@@ -211,6 +236,15 @@ async fn answer(request: Request<Incoming>, store: &Store) -> Result<Answer, Ans
         },
         _ => Err(plain(StatusCode::METHOD_NOT_ALLOWED, "use GET, PUT or DELETE")),
     }
+}
+
+/// Reads what comes with a request that is refused: closing before that would reset the connection under the answer.
+async fn drain(request: Request<Incoming>) {
+    let read = async {
+        let mut body = request.into_body();
+        while let Some(Ok(_)) = body.frame().await {}
+    };
+    let _ = timeout(BODY_LIMIT, read).await;
 }
 
 /// Why a value is not taken.

@@ -2,15 +2,18 @@
 //! asked for it lives.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use super::history::{History, Sample};
 use super::pages::Pages;
-use super::{gather, Form, Look};
+use super::{ended, gather, Form, Look};
 use crate::config::Config;
 use crate::error::Error;
 use crate::observe::endpoint::{listen, Endpoint, Place};
+use crate::observe::page;
 use crate::runtime::per_process::PerProcess;
 
 /// How long a new engine waits for the port to be closed by the last one of before. Chosen: that takes as long as a page takes to
@@ -48,6 +51,8 @@ struct Asked {
     host: IpAddr,
     port: u16,
     interval: Duration,
+    /// Names that it is called by.
+    names: Option<String>,
 }
 
 /// An engine's part in it; the last one that is dropped closes the port.
@@ -67,8 +72,12 @@ pub fn join(config: &Config, look: Look) -> Option<Membership> {
     if !config.metric {
         return None;
     }
-    let asked =
-        Asked { host: config.metric_host, port: config.metric_port, interval: config.metric_interval };
+    let asked = Asked {
+        host: config.metric_host,
+        port: config.metric_port,
+        interval: config.metric_interval,
+        names: config.metric_names.clone(),
+    };
     let shared = SHARED.get();
     let mut news = Vec::new();
     {
@@ -122,14 +131,23 @@ fn start(asked: Asked, look: Look, news: &mut Vec<News>) -> Option<Open> {
             Place::Later(address, |address| News::Serving(address).tell())
         }
     };
+    // What is counted from now on is new; engines are not asked, for one is being created.
+    let history = Arc::new(Mutex::new(History::default()));
+    history.lock().note(Instant::now(), Sample::of(&ended(&[]), &[]));
+    let noted = history.clone();
     let told = move || {
         let mut line = String::new();
-        look(&mut |engines| line = gather(engines, Form::Summary));
+        look(&mut |engines| {
+            line = gather(engines, Form::Summary);
+            noted.lock().note(Instant::now(), Sample::of(&ended(engines), engines));
+        });
         tracing::info!("[Metrics] Transfer Engine Stats: {line}");
     };
-    let pages = Pages::default();
+    let pages = Pages::new(history);
     let answer = move |path: &str| pages.answer(look, path);
-    match Endpoint::start(place, asked.interval, Box::new(told), Box::new(answer)) {
+    let listed = asked.names.iter().flat_map(|names| names.split(','));
+    let names = listed.map(|name| name.trim().to_string()).chain(page::host_name()).collect();
+    match Endpoint::start(place, names, asked.interval, Box::new(told), Box::new(answer)) {
         Ok(endpoint) => Some(Open { asked, differed: false, _endpoint: endpoint }),
         Err(error) => {
             news.clear();
@@ -154,7 +172,7 @@ impl News {
             ),
             News::NoThread(error) => tracing::error!("metrics are not served: {error}"),
             News::Differs => tracing::warn!(
-                "MC_TE_METRIC_HTTP_HOST, _PORT and MC_TE_METRIC_INTERVAL_SECONDS of this engine are ignored: those of the \
+                "MC_TE_METRIC_HTTP_HOST, _PORT, _NAMES and MC_TE_METRIC_INTERVAL_SECONDS of this engine are ignored: those of the \
                  first engine of this process with MC_TE_METRIC hold until the last one has gone"
             ),
         }

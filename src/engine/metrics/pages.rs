@@ -1,10 +1,15 @@
 //! The pages that the port serves, at upstream's paths.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{gather, Form, Look};
+use parking_lot::Mutex;
+
+use super::history::History;
+use super::{ended, gather, status, Form, Look};
 use crate::observe::endpoint::Answer;
+use crate::observe::page::{self, Status};
 
 /// A page is told again for so many times as long as it took to make. Chosen: however often it is asked for, making it takes a
 /// twentieth of a processor at the most, and a page of a few batches is always new.
@@ -12,18 +17,39 @@ const SHARE: u32 = 20;
 /// And no longer than this. Chosen: readers come every few seconds.
 const LONGEST: Duration = Duration::from_secs(1);
 
-/// What was told last, in each form. All batches are gone through for a page, and a stranger must not make that often.
-#[derive(Default)]
+/// What was told last. All batches are gone through for a page, and a stranger must not make that often.
 pub(super) struct Pages {
-    kept: RefCell<Vec<(Form, Kept)>>,
+    forms: RefCell<Vec<(Form, Kept<String>)>>,
+    status: RefCell<Option<Kept<Arc<Status>>>>,
+    history: Arc<Mutex<History>>,
 }
 
-struct Kept {
-    body: String,
+struct Kept<T> {
+    what: T,
     until: Instant,
 }
 
+/// What is kept, while it may be, or else what `make` gives, which is to be kept then.
+fn fresh<T: Clone>(
+    kept: Option<&Kept<T>>,
+    now: impl Fn() -> Instant,
+    make: impl FnOnce() -> T,
+) -> (T, Option<Kept<T>>) {
+    let begun = now();
+    if let Some(kept) = kept.filter(|kept| begun < kept.until) {
+        return (kept.what.clone(), None);
+    }
+    let what = make();
+    let made = now();
+    let until = made + made.saturating_duration_since(begun).saturating_mul(SHARE).min(LONGEST);
+    (what.clone(), Some(Kept { what, until }))
+}
+
 impl Pages {
+    pub(super) fn new(history: Arc<Mutex<History>>) -> Self {
+        Pages { forms: RefCell::default(), status: RefCell::default(), history }
+    }
+
     /// The page at `path`; `None`: there is none.
     pub(super) fn answer(&self, look: Look, path: &str) -> Option<Answer> {
         const PLAIN: &str = "text/plain; charset=utf-8";
@@ -33,9 +59,19 @@ impl Pages {
                 look(&mut |engines| text = gather(engines, form));
                 text
             };
-            Some(Answer { ok: true, content_type, body: self.body(form, Instant::now, made) })
+            Some(Answer::data(content_type, self.body(form, Instant::now, made)))
         };
+        let bad = |body: &str| Answer { ok: false, ..Answer::data(PLAIN, body.into()) };
         match path {
+            "/" => {
+                let Some(nonce) = page::nonce() else {
+                    return Some(bad("the kernel has no random numbers\n"));
+                };
+                let status = self.status(look);
+                let body = page::html(&status.title, Some(&status), &nonce);
+                Some(Answer { nonce: Some(nonce), ..Answer::data("text/html; charset=utf-8", body) })
+            }
+            "/status.json" => Some(Answer::data("application/json", self.status(look).json())),
             "/metrics" => page("text/plain; version=0.0.4; charset=utf-8", Form::Text),
             "/metrics/json" => page("application/json", Form::Json),
             "/metrics/summary" => {
@@ -44,29 +80,44 @@ impl Pages {
             "/health" => {
                 let mut ok = true;
                 look(&mut |engines| ok = !engines.iter().any(|engine| engine.is_broken()));
-                let body = if ok {
-                    "ok\n"
-                } else {
-                    "an engine of this process failed inside the library: see its log, and restart it\n"
-                };
-                Some(Answer { ok, content_type: PLAIN, body: body.into() })
+                Some(match ok {
+                    true => Answer::data(PLAIN, "ok\n".into()),
+                    false => bad(
+                        "an engine of this process failed inside the library: see its log, and restart it\n",
+                    ),
+                })
             }
             _ => None,
         }
     }
 
+    fn status(&self, look: Look) -> Arc<Status> {
+        let mut all = self.status.borrow_mut();
+        let make = || {
+            let mut status = None;
+            look(&mut |engines| {
+                status = Some(status::of(&ended(engines), engines, &mut self.history.lock(), Instant::now()));
+            });
+            // Whoever looks sees the engines, even if there are none.
+            let none = || status::of(&ended(&[]), &[], &mut self.history.lock(), Instant::now());
+            Arc::new(status.unwrap_or_else(none))
+        };
+        let (status, kept) = fresh(all.as_ref(), Instant::now, make);
+        if kept.is_some() {
+            *all = kept;
+        }
+        status
+    }
+
     /// The page that is kept, or a new one.
     fn body(&self, form: Form, now: impl Fn() -> Instant, make: impl FnOnce() -> String) -> String {
-        let mut all = self.kept.borrow_mut();
-        let begun = now();
-        if let Some((_, kept)) = all.iter().find(|(known, kept)| *known == form && begun < kept.until) {
-            return kept.body.clone();
+        let mut all = self.forms.borrow_mut();
+        let known = all.iter().find(|(known, _)| *known == form).map(|(_, kept)| kept);
+        let (body, kept) = fresh(known, now, make);
+        if let Some(kept) = kept {
+            all.retain(|(known, _)| *known != form);
+            all.push((form, kept));
         }
-        let body = make();
-        let made = now();
-        let until = made + made.saturating_duration_since(begun).saturating_mul(SHARE).min(LONGEST);
-        all.retain(|(known, _)| *known != form);
-        all.push((form, Kept { body: body.clone(), until }));
         body
     }
 }
@@ -80,7 +131,7 @@ mod tests {
     #[test]
     fn a_page_that_takes_long_to_make_is_told_again() {
         let (clock, made) = (Cell::new(Instant::now()), Cell::new(0));
-        let pages = Pages::default();
+        let pages = Pages::new(Arc::default());
         let ask = |form, takes: Duration| {
             pages.body(
                 form,

@@ -1,5 +1,4 @@
 use super::*;
-use crate::engine::tally::Tally;
 use crate::observe::histogram::LATENCY_US;
 
 /// What upstream's scrapers look for, as its release prints it.
@@ -53,4 +52,57 @@ fn durations_are_told_in_seconds() {
     }
     let json: serde_json::Value = serde_json::from_str(&json::render(&[family])).unwrap();
     assert_eq!((&json["x"]["sum"], &json["x"]["buckets"]["0.005"]), (&0.0015.into(), &1.into()));
+}
+
+fn page(
+    tally: &Tally,
+    history: &mut history::History,
+    now: std::time::Instant,
+) -> crate::observe::page::Status {
+    status::of(tally, &[], history, now)
+}
+
+/// Who opens the page is told of what happens now, with what to do, and not of what is long over.
+#[test]
+fn the_status_page_tells_what_failed_in_the_last_minute() {
+    use crate::error::Class;
+    use crate::observe::page::Level;
+    use std::time::{Duration, Instant};
+
+    let begin = Instant::now();
+    let at = |secs| begin + Duration::from_secs(secs);
+    let (mut tally, mut history) = (Tally::NONE, history::History::default());
+    let first = page(&tally, &mut history, begin);
+    assert_eq!((first.level, first.problems.len()), (Level::Good, 0));
+    assert_eq!(first.tables[0].rows[0][1].text, "–", "a rate needs two looks");
+    tally.write.requests = 7;
+    tally.write.bytes = 10 << 20;
+    tally.write.failures[Class::Timeout as usize] = 3;
+    tally.write.failures[Class::Canceled as usize] = 2;
+    let second = page(&tally, &mut history, at(10));
+    assert_eq!(second.level, Level::Bad);
+    let problems: Vec<_> = second.problems.iter().map(|problem| problem.what.as_str()).collect();
+    assert_eq!(problems, ["3 WRITE tasks have failed in the last minute (class timeout)."]);
+    assert!(second.problems[0].advice.contains("`mte ping NAME`"));
+    assert!(second.summary.ends_with("; tasks have failed in the last minute."), "{}", second.summary);
+    let row: Vec<_> = second.tables[0].rows[0].iter().map(|cell| cell.text.as_str()).collect();
+    assert_eq!(
+        row,
+        ["WRITE", "1.0 MiB/s", "0.7", "0.5", "10.0 MiB", "2", "2", "3"],
+        "what fails comes first"
+    );
+    // By class: canceled ones are no fault.
+    let classes: Vec<_> =
+        second.tables[1].rows.iter().map(|row| (row[0].text.as_str(), row[1].level)).collect();
+    assert_eq!(classes, [("timeout", Level::Bad), ("canceled", Level::Plain)]);
+    // Nothing more fails, but what somebody wanted.
+    tally.read.requests = 1;
+    tally.read.failures[Class::Canceled as usize] = 1;
+    let third = page(&tally, &mut history, at(20));
+    assert_eq!(third.level, Level::Bad, "it was in the last minute");
+    tally.read.requests = 2;
+    tally.read.failures[Class::Canceled as usize] = 2;
+    let last = page(&tally, &mut history, at(81));
+    assert_eq!((last.level, last.problems.len()), (Level::Good, 0), "{:?}", last.problems);
+    assert!(last.summary.ends_with("; no task has failed in the last minute."), "{}", last.summary);
 }

@@ -18,6 +18,11 @@ impl Budget {
         Arc::new(Budget { most, used: AtomicUsize::new(0) })
     }
 
+    /// How much is taken, and how much there is in all.
+    pub(super) fn used_of(&self) -> (usize, usize) {
+        (self.used.load(Relaxed), self.most)
+    }
+
     /// Takes a part of it, if there is as much left.
     pub(super) fn take(self: &Arc<Self>, bytes: usize) -> Option<Share> {
         let mut share = Share { budget: self.clone(), bytes: 0 };

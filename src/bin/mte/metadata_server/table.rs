@@ -1,6 +1,6 @@
 //! Keys and values in memory, and on request a file that keeps them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io::{Error, ErrorKind, Result};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 use hyper::body::Bytes;
 
 use super::budget::{Budget, Share};
+use super::facts::Facts;
 use super::journal::Journal;
 
-/// What a key costs beside its text and its value. Chosen: more than the entry, its part of the hash table and the
-/// allocations take.
-const ENTRY_BYTES: usize = 256;
+/// What a key costs beside its text and its value. Chosen: more than the entry, its part of the hash table, the allocations and what
+/// the page keeps of a value take.
+const ENTRY_BYTES: usize = 512;
 
 /// What became of a write.
 pub(super) enum Wrote {
@@ -23,15 +24,68 @@ pub(super) enum Wrote {
     Exists,
 }
 
+/// Keys that expired and are remembered. Chosen: a rack of hosts that lose their power at once.
+const MOST_GONE: usize = 64;
+/// How long. Chosen: whoever comes back from a meeting still sees it.
+const REMEMBERED: Duration = Duration::from_secs(3600);
+/// Longest key that is remembered, bytes.
+const LONGEST_GONE: usize = 1024;
+/// Value that is looked into when it expires, if nobody has before, bytes. Chosen: addresses and short descriptors, in microseconds.
+const SMALL: usize = 4096;
+
 struct Entry {
     value: Bytes,
     /// When it is gone unless it is written again.
     until: Option<Instant>,
+    /// For how long it was asked to be kept; `None`: for ever.
+    life: Option<Duration>,
+    /// When it was last written, with the same value too; `None`: before this server started.
+    last: Option<Instant>,
+    /// When it appeared; `None`: before this server started.
+    first: Option<Instant>,
+    /// What the value says, once somebody has looked.
+    facts: Option<Arc<Facts>>,
+}
+
+/// A key as it is at one time.
+pub(super) struct Seen {
+    pub key: String,
+    pub value: Bytes,
+    /// For how long it lives after it was written; `None`: for ever.
+    pub life: Option<Duration>,
+    /// How long ago it was last written; `None`: before this server started.
+    pub last: Option<Duration>,
+    /// How long ago it appeared; `None`: before this server started.
+    pub first: Option<Duration>,
+    /// What the value says, if somebody has looked.
+    pub facts: Option<Arc<Facts>>,
+}
+
+/// A key that was not renewed within its life.
+#[derive(Clone)]
+pub(super) struct Gone {
+    pub key: String,
+    /// How long it was to live after it was written.
+    pub life: Duration,
+    /// When that was over.
+    pub at: Instant,
+    /// What the value said, if it is known.
+    pub facts: Option<Arc<Facts>>,
+}
+
+/// Everything that there is.
+pub(super) struct Snapshot {
+    pub seen: Vec<Seen>,
+    /// What expired lately, the last one last.
+    pub gone: Vec<Gone>,
+    /// Bytes that count against the limit, and the limit.
+    pub used: (usize, usize),
 }
 
 /// All keys.
 pub(super) struct Table {
     entries: HashMap<String, Entry>,
+    gone: VecDeque<Gone>,
     budget: Arc<Budget>,
     journal: Option<Journal>,
 }
@@ -39,7 +93,12 @@ pub(super) struct Table {
 impl Table {
     /// What `path` keeps, or nothing; `max_total` bytes of memory at most.
     pub(super) fn open(path: Option<PathBuf>, max_total: usize) -> Result<Self> {
-        let mut table = Table { entries: HashMap::new(), budget: Budget::new(max_total), journal: None };
+        let mut table = Table {
+            entries: HashMap::new(),
+            gone: VecDeque::new(),
+            budget: Budget::new(max_total),
+            journal: None,
+        };
         let Some(path) = path else { return Ok(table) };
         let mut is_full = false;
         Journal::read(&path, |(key, value)| {
@@ -49,7 +108,9 @@ impl Table {
             match table.budget.take(ENTRY_BYTES + key.len() + value.len()) {
                 Some(share) => {
                     let value = share.hold(value.into_bytes());
-                    table.entries.insert(key, Entry { value, until: None });
+                    let entry =
+                        Entry { value, until: None, life: None, last: None, first: None, facts: None };
+                    table.entries.insert(key, entry);
                 }
                 None => is_full = true,
             }
@@ -97,11 +158,16 @@ impl Table {
         }
         // An expiring key is not worth keeping: its owner writes it again.
         let keep = life.is_none();
-        if !same || before.is_some_and(|before| before.until.is_none() != keep) {
+        let is_noted = same && before.is_some_and(|before| before.until.is_none() == keep);
+        let facts = before.filter(|_| same).and_then(|before| before.facts.clone());
+        let now = Instant::now();
+        let first = before.map_or(Some(now), |before| before.first);
+        if !is_noted {
             self.note(key, keep.then_some(&*value))?;
         }
-        let until = life.and_then(|life| Instant::now().checked_add(life));
-        self.entries.insert(key.to_string(), Entry { value, until });
+        let until = life.and_then(|life| now.checked_add(life));
+        self.entries.insert(key.to_string(), Entry { value, until, life, last: Some(now), first, facts });
+        self.gone.retain(|gone| gone.key != key);
         self.shrink();
         Ok(Wrote::Done)
     }
@@ -125,8 +191,53 @@ impl Table {
         }
     }
 
+    /// Everything that there is now.
+    pub(super) fn snapshot(&mut self) -> Snapshot {
+        self.sweep();
+        let now = Instant::now();
+        let age = |at: Instant| now.saturating_duration_since(at);
+        self.gone.retain(|gone| age(gone.at) < REMEMBERED);
+        let seen = self.entries.iter().map(|(key, entry)| Seen {
+            key: key.clone(),
+            value: entry.value.clone(),
+            life: entry.life,
+            last: entry.last.map(age),
+            first: entry.first.map(age),
+            facts: entry.facts.clone(),
+        });
+        Snapshot {
+            seen: seen.collect(),
+            gone: self.gone.iter().cloned().collect(),
+            used: self.budget.used_of(),
+        }
+    }
+
+    /// Keeps what was found in `value`, unless the key has another one by now.
+    pub(super) fn learn(&mut self, key: &str, value: &Bytes, facts: &Arc<Facts>) {
+        let same =
+            |entry: &&mut Entry| entry.value.as_ptr() == value.as_ptr() && entry.value.len() == value.len();
+        if let Some(entry) = self.entries.get_mut(key).filter(same) {
+            entry.facts = Some(facts.clone());
+        }
+    }
+
     fn sweep(&mut self) {
-        self.entries.retain(|_, entry| !entry.is_over());
+        let mut gone = Vec::new();
+        self.entries.retain(|key, entry| {
+            let over = entry.is_over();
+            if let (true, Some(at), Some(life)) = (over, entry.until, entry.life) {
+                if key.len() <= LONGEST_GONE {
+                    let is_small = entry.value.len() <= SMALL;
+                    let facts = entry.facts.take();
+                    let facts = facts.or_else(|| is_small.then(|| Facts::of(key, &entry.value).into()));
+                    gone.push(Gone { key: key.clone(), life, at, facts });
+                }
+            }
+            !over
+        });
+        gone.sort_by_key(|gone| gone.at);
+        self.gone.extend(gone);
+        self.gone.drain(..self.gone.len().saturating_sub(MOST_GONE));
     }
 
     fn note(&mut self, key: &str, value: Option<&[u8]>) -> Result<()> {
@@ -153,139 +264,4 @@ fn kept(entries: &HashMap<String, Entry>) -> impl Iterator<Item = (&str, &[u8])>
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const ROOM: usize = 1 << 20;
-
-    fn get(table: &mut Table, key: &str) -> Option<String> {
-        table.get(key).map(|value| String::from_utf8(value.to_vec()).unwrap())
-    }
-
-    #[test]
-    fn addresses_are_not_replaced_and_keys_expire() {
-        let mut table = Table::open(None, ROOM).unwrap();
-        let mut put = |key: &str, value: &'static str, life| {
-            matches!(table.put(key, Bytes::from(value), life).unwrap(), Wrote::Done)
-        };
-        assert!(put("ram/a", "1", None) && put("ram/a", "2", None));
-        assert!(
-            put("rpc_meta/a", "1", None) && put("rpc_meta/a", "1", None) && !put("rpc_meta/a", "2", None)
-        );
-        assert!(put("rpc_meta/b", "1", Some(Duration::ZERO)) && put("rpc_meta/b", "2", Some(Duration::ZERO)));
-        assert_eq!(get(&mut table, "rpc_meta/b"), None);
-        assert_eq!(get(&mut table, "ram/a").as_deref(), Some("2"));
-        assert!(table.remove("ram/a").unwrap() && !table.remove("ram/a").unwrap());
-    }
-
-    #[test]
-    fn the_file_keeps_what_does_not_expire() {
-        let path = std::env::temp_dir().join(format!("mte-table-{}", std::process::id()));
-        for round in 0..2 {
-            let mut table = Table::open(Some(path.clone()), ROOM).unwrap();
-            if round == 0 {
-                table.put("a", Bytes::from("\"1\n"), None).unwrap();
-                table.put("b", Bytes::from("2"), None).unwrap();
-                table.put("c", Bytes::from("3"), Some(Duration::from_secs(60))).unwrap();
-                table.put("d", Bytes::from("4"), Some(Duration::from_secs(60))).unwrap();
-                table.put("d", Bytes::from("4"), None).unwrap();
-                table.remove("b").unwrap();
-            } else {
-                assert_eq!(get(&mut table, "a").as_deref(), Some("\"1\n"));
-                assert_eq!((get(&mut table, "b"), get(&mut table, "c")), (None, None));
-                assert_eq!(get(&mut table, "d").as_deref(), Some("4"));
-            }
-        }
-        std::fs::remove_file(path).unwrap();
-    }
-
-    fn folder(name: &str) -> PathBuf {
-        let folder = std::env::temp_dir().join(format!("mte-table-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        folder
-    }
-
-    #[test]
-    fn a_file_of_somebody_else_is_refused_and_stays_as_it_is() {
-        let folder = folder("foreign");
-        let path = folder.join("file");
-        let ours = "[\"a\",\"1\"]\n";
-        for (text, broken) in [
-            ("hello", "one line"),
-            ("hello\nworld\n", "line 1"),
-            ("{\"a\": 1}\n", "line 1"),
-            ("[\"a\",\"1\"", "one line"),
-            ("[1,2]\n", "line 1"),
-            ("[\"a\"]\n", "line 1"),
-            ("[\"a\",\"1\",\"2\"]\n", "line 1"),
-            (&format!("{ours}# a comment\n{ours}"), "line 2"),
-            (&format!("{ours}{ours}rest"), "one line"),
-            ("\n", "line 1"),
-        ] {
-            std::fs::write(&path, text).unwrap();
-            let error = Table::open(Some(path.clone()), ROOM).err().expect(text);
-            assert!(error.to_string().contains(broken), "{text:?}: {error}");
-            assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
-        }
-        assert!(Table::open(Some(folder.clone()), ROOM).is_err());
-        assert!(Table::open(Some("/dev/null".into()), ROOM).is_err());
-        // Nor is a file beside it overwritten.
-        std::fs::write(&path, ours).unwrap();
-        let beside = folder.join("file.new");
-        std::fs::write(&beside, "hello\n").unwrap();
-        assert!(Table::open(Some(path.clone()), ROOM).is_err());
-        assert_eq!(std::fs::read_to_string(&beside).unwrap(), "hello\n");
-        std::fs::remove_dir_all(folder).unwrap();
-    }
-
-    #[test]
-    fn a_torn_last_line_is_forgiven() {
-        let folder = folder("torn");
-        let path = folder.join("file");
-        let open = || Table::open(Some(path.clone()), ROOM).unwrap();
-        assert_eq!(open().entries.len(), 0);
-        open().put("a", Bytes::from("\u{e9}"), None).unwrap();
-        let whole = std::fs::read(&path).unwrap();
-        for cut in 1..=whole.len() {
-            std::fs::write(&path, &whole[..cut]).unwrap();
-            let kept = get(&mut open(), "a");
-            assert_eq!(kept.is_some(), cut == whole.len(), "{cut}");
-            // It is gone: what is written next is read again.
-            open().put("b", Bytes::from("2"), None).unwrap();
-            assert_eq!(get(&mut open(), "b").as_deref(), Some("2"));
-        }
-        // As earlier versions wrote it, and empty.
-        std::fs::write(&path, "[\"a\",\"1\"]\n[\"a\",null]\n[\"b\",\"2\"]\n[\"c").unwrap();
-        let mut table = open();
-        assert_eq!((get(&mut table, "a"), get(&mut table, "b").as_deref()), (None, Some("2")));
-        std::fs::write(&path, "").unwrap();
-        assert_eq!(open().entries.len(), 0);
-        std::fs::remove_dir_all(folder).unwrap();
-    }
-
-    #[test]
-    fn files_whose_names_differ_in_the_ending_do_not_meet() {
-        let folder = folder("endings");
-        let [one, two] = ["a.1", "a.2"].map(|name| folder.join(name));
-        std::fs::create_dir(folder.join("a.new")).unwrap();
-        let mut tables = [&one, &two].map(|path| Table::open(Some(path.clone()), ROOM).unwrap());
-        tables[0].put("k", Bytes::from("1"), None).unwrap();
-        tables[1].put("k", Bytes::from("2"), None).unwrap();
-        let kept = [&one, &two].map(|path| get(&mut Table::open(Some(path.clone()), ROOM).unwrap(), "k"));
-        assert_eq!(kept, [Some("1".into()), Some("2".into())]);
-        std::fs::remove_dir_all(folder).unwrap();
-    }
-
-    #[test]
-    fn what_is_over_makes_room() {
-        let mut table = Table::open(None, 2 * ENTRY_BYTES).unwrap();
-        let mut put = |key: &str, life| {
-            let mut share = table.share(key)?;
-            let fits = table.grow(&mut share, 10);
-            fits.then(|| table.put(key, share.hold(vec![b'x'; 10]), life).unwrap())
-        };
-        assert!(put("a", Some(Duration::ZERO)).is_some());
-        assert!(put("b", None).is_some());
-        assert!(put("c", None).is_none());
-    }
-}
+mod tests;

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
+use transfer_engine::tools::tells_of_trouble;
 
-/// Words in the name of an event that tell of trouble; so do names that begin with `fallback`.
-const TROUBLE: &[&str] = &["failed", "lost", "refused", "rejected", "reposted"];
 /// Counters with this name belong to an engine, and go with it.
 const EVENTS: &str = "mte_transport_events_total";
 
@@ -175,7 +174,7 @@ pub(super) fn figures(before: &Metrics, after: &Metrics, time: Duration) -> Figu
         let event = of(&series.labels, "event");
         let count = rise(before.number(series), *now);
         let (engine, transport) = (of(&series.labels, "engine"), of(&series.labels, "transport"));
-        (count > 0 && is_trouble(&event)).then_some(Event { engine, transport, event, count })
+        (count > 0 && tells_of_trouble(&event)).then_some(Event { engine, transport, event, count })
     });
     let engines = after.named("mte_engine_up");
     let broken = after.named("mte_engine_up").filter(|(_, up)| *up == 0);
@@ -222,10 +221,6 @@ fn direction(op: &str, before: &Metrics, after: &Metrics, seconds: f64) -> Direc
 /// By how much a counter rose. One that fell began anew, from 0.
 fn rise(before: u64, after: u64) -> u64 {
     after.checked_sub(before).unwrap_or(after)
-}
-
-fn is_trouble(event: &str) -> bool {
-    event.starts_with("fallback") || event.split('_').any(|word| TROUBLE.contains(&word))
 }
 
 /// The latency that `part` of `count` values do not exceed; `None` if there are no values. `buckets` are the values

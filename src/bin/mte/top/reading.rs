@@ -111,10 +111,12 @@ async fn ask(endpoint: &Endpoint) -> Result<Metrics, Box<dyn Error + Send + Sync
     let stream = TcpStream::connect((endpoint.host.as_str(), endpoint.port))
         .await
         .map_err(|error| format!("cannot connect: {error}"))?;
+    // By its address, which every endpoint answers to: the name may be one that it does not know.
+    let address = stream.peer_addr()?.to_string();
     let (mut sender, connection) = handshake(TokioIo::new(stream)).await?;
     // Ends with the sender. What fails there fails the request too.
     tokio::spawn(connection);
-    let request = Request::get(PAGE).header(HOST, endpoint.to_string()).body(Empty::<Bytes>::new())?;
+    let request = Request::get(PAGE).header(HOST, address).body(Empty::<Bytes>::new())?;
     let response = sender.send_request(request).await?;
     if !response.status().is_success() {
         return Err(format!("it answers with status {}", response.status()).into());

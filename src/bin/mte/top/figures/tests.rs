@@ -128,10 +128,10 @@ fn names_of_events_tell_which_are_trouble() {
         "rails_failed",
         "reposted",
     ] {
-        assert!(is_trouble(event), "{event}");
+        assert!(tells_of_trouble(event), "{event}");
     }
     for event in ["bytes_sent", "connected", "inbound_requests", "lanes_opened", "evicted"] {
-        assert!(!is_trouble(event), "{event}");
+        assert!(!tells_of_trouble(event), "{event}");
     }
 }
 
