@@ -135,8 +135,8 @@ impl Engine {
     async fn refresh_within(&self, segment: &Arc<Segment>, door: &Door, limit: Duration) -> Result<()> {
         let _awaited = Awaited::by(door);
         if is_planted(&self.shelf, Fault::AnyOrder) {
-            let known = read(&*segment.store, &segment.opened_as).await?;
-            segment.replace(known, segment.begin_reading());
+            let read = segments::limited(limit, read(&*segment.store, &segment.opened_as)).await;
+            segment.replace(read?, segment.begin_reading());
             return Ok(());
         }
         let limit = if is_planted(&self.shelf, Fault::NoLimit) { STORE_LIMIT } else { limit };
@@ -243,7 +243,6 @@ impl Engine {
                 let door = Door::new(&self.shelf, peer);
                 let store: Arc<dyn Store> = door.clone();
                 let (segments, control) = (self.segments.clone(), Arc::downgrade(&self.control));
-                // It hears of the watch at once, so whose door it is has to be known by then.
                 let reopened = {
                     let _awaited = Awaited::by(&door);
                     segments::limited(REOPEN_LIMIT, segments::reopened(segments, closed, store, control))
