@@ -7,7 +7,7 @@ mod opening;
 pub(super) mod table;
 mod turns;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,9 +23,10 @@ use crate::runtime::{aside, instant};
 use crate::transport::table::PROTOCOLS;
 use crate::transport::Link;
 use freshness::Freshness;
-use newest::Newest;
 pub(super) use newest::Reading;
+use newest::{Newest, Readings};
 use opening::Opening;
+pub(super) use opening::OPEN_LIMIT;
 use turns::Turns;
 
 /// An open segment. Shared by the table, links and running calls.
@@ -58,22 +59,6 @@ pub(super) struct Segment {
     /// One per row of [`PROTOCOLS`], made on first use. Each submit call chooses by the descriptor as it is then, so
     /// a peer that comes back with another transport is reached by that one; the other link stays for its tasks.
     links: [OnceCell<Arc<dyn Link>>; PROTOCOLS.len()],
-}
-
-/// Numbers the readings of an engine.
-#[derive(Default)]
-pub(super) struct Readings(AtomicU64);
-
-impl Readings {
-    /// A reading begins.
-    pub(super) fn begin(&self) -> Reading {
-        Reading { number: self.0.fetch_add(1, SeqCst) + 1, began: instant::now() }
-    }
-
-    /// The last one that has begun.
-    fn last(&self) -> u64 {
-        self.0.load(SeqCst)
-    }
 }
 
 /// The peer's handshake address as read last.

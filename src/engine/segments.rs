@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::local::Local;
 use super::segment::table::{Closed, Found, Left, Segments, LINGER};
-use super::segment::{self, Segment};
+use super::segment::{self, Segment, OPEN_LIMIT};
 use super::Engine;
 use crate::error::{Class, Code, Error, Result};
 use crate::handshake::{Handler, Notification};
@@ -24,9 +24,6 @@ const READING_AT_ONCE: (usize, usize) = (64, 1024);
 /// How long reading all of them may take. Chosen: a caller waits for it; what could not be read by then keeps its old
 /// descriptor.
 pub(super) const ALL_LIMIT: Duration = Duration::from_secs(30);
-/// How long opening a segment again waits for its descriptor. Chosen: peers and stores that live answer within it, and the old
-/// descriptor may still be right.
-pub(super) const OPEN_LIMIT: Duration = Duration::from_secs(1);
 /// How long a call waits for the descriptor of a closed segment that it uses. Chosen: the default limit of a store's
 /// operation and of a connect.
 pub(super) const REOPEN_LIMIT: Duration = Duration::from_secs(5);

@@ -9,7 +9,7 @@ use once_cell::sync::OnceCell;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use super::{Reading, Readings};
+use super::newest::{Reading, Readings};
 use crate::config::Config;
 use crate::metadata::Watch;
 use crate::observe::log::RateLimit;

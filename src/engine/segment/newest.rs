@@ -1,6 +1,9 @@
 //! Which of two descriptors is the newer one. A reading that began later counts; where the store counts revisions, the higher one. Pure.
 
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Instant;
+
+use crate::runtime::instant;
 
 /// A reading, from when it begins.
 #[derive(Clone, Copy, Debug)]
@@ -9,6 +12,22 @@ pub(crate) struct Reading {
     pub number: u64,
     /// What it brings may have been over since then.
     pub began: Instant,
+}
+
+/// Numbers the readings of an engine.
+#[derive(Default)]
+pub(crate) struct Readings(AtomicU64);
+
+impl Readings {
+    /// A reading begins.
+    pub(crate) fn begin(&self) -> Reading {
+        Reading { number: self.0.fetch_add(1, SeqCst) + 1, began: instant::now() }
+    }
+
+    /// The last one that has begun.
+    pub(super) fn last(&self) -> u64 {
+        self.0.load(SeqCst)
+    }
 }
 
 /// The newest descriptor of a segment.

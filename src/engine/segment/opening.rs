@@ -6,10 +6,13 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::newest::Reading;
 use super::turns::Turns;
-use super::Reading;
-use crate::engine::segments::OPEN_LIMIT;
 use crate::runtime::instant;
+
+/// How long opening a segment again waits for its descriptor. Chosen: peers and stores that live answer within it, and the old
+/// descriptor may still be right.
+pub(crate) const OPEN_LIMIT: Duration = Duration::from_secs(1);
 
 /// After a reading that was not answered in time, openings do without one for so many times as long as it took. Chosen: a
 /// program that opens a segment for each request waits a fifth of its time for a peer that does not answer. Where nobody

@@ -1,5 +1,7 @@
 //! Versions; and segments for other tests.
 
+use std::sync::atomic::Ordering::SeqCst;
+
 use serde_json::{json, Value};
 
 use super::table::Segments;
