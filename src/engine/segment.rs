@@ -2,13 +2,14 @@
 
 mod freshness;
 mod hear;
+mod newest;
 mod opening;
 pub(super) mod table;
 mod turns;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use once_cell::sync::OnceCell;
@@ -18,11 +19,14 @@ use super::known::Known;
 use crate::error::Result;
 use crate::host_port::HostPort;
 use crate::metadata::Store;
-use crate::runtime::aside;
+use crate::runtime::{aside, instant};
 use crate::transport::table::PROTOCOLS;
 use crate::transport::Link;
 use freshness::Freshness;
+pub(super) use newest::Reading;
+use newest::{Newest, Readings};
 use opening::Opening;
+pub(super) use opening::OPEN_LIMIT;
 use turns::Turns;
 
 /// An open segment. Shared by the table, links and running calls.
@@ -38,10 +42,10 @@ pub(super) struct Segment {
     lingers: AtomicBool,
     store: Arc<dyn Store>,
     known: ArcSwap<Known>,
-    /// Guards the replacement of `known`; the number of the reading that it is from, the later one where there were several.
-    replacing: Mutex<u64>,
-    /// Readings that have begun.
-    readings: AtomicU64,
+    /// Guards the replacement of `known`.
+    newest: Mutex<Newest>,
+    /// Readings that have begun, those of all segments of the engine.
+    readings: Arc<Readings>,
     /// Of submit calls whose range is missing.
     turns: Turns,
     /// Held while a notification is delivered to the peer.
@@ -71,6 +75,7 @@ impl Segment {
         name: &str,
         store: &Arc<dyn Store>,
         known: Known,
+        reading: Reading,
         settings: &freshness::Settings,
     ) -> Self {
         Segment {
@@ -79,13 +84,13 @@ impl Segment {
             opens: AtomicUsize::new(0),
             lingers: AtomicBool::new(false),
             store: store.clone(),
+            newest: Mutex::new(Newest::new(reading, known.revision)),
             known: ArcSwap::from_pointee(known),
-            replacing: Mutex::new(0),
-            readings: AtomicU64::new(0),
+            readings: settings.readings.clone(),
             turns: Turns::default(),
             notifying: tokio::sync::Mutex::default(),
-            freshness: Freshness::new(settings, store.watches() || store.is_peer_to_peer()),
-            opening: Opening::new(Instant::now()),
+            freshness: Freshness::new(settings, reading, store.watches() || store.is_peer_to_peer()),
+            opening: Opening::new(reading.began),
             rpc: Mutex::default(),
             links: [const { OnceCell::new() }; PROTOCOLS.len()],
         }
@@ -124,7 +129,7 @@ impl Segment {
 
     /// Its owner does not answer; it may come back as another process.
     pub(super) fn suspect(&self) {
-        self.opening.suspect();
+        self.opening.suspect(self.readings.last());
     }
 
     /// Whether the descriptor is to be read again because the segment is opened again: its owner may be another process
@@ -135,7 +140,7 @@ impl Segment {
         // A store that tells of changes need not be asked because of the age alone.
         let oldest = if self.store.watches() { Duration::MAX } else { oldest };
         // One that is up outweighs others that ended.
-        self.opening.is_due(lives.max(), oldest, Instant::now())
+        self.opening.is_due(lives.max(), oldest, instant::now())
     }
 
     /// Has the descriptor read again for that reason, by `read`, which says whether there was an answer, or by another call.
@@ -143,27 +148,21 @@ impl Segment {
         self.opening.read_again(read);
     }
 
-    /// A reading begins; its number.
-    fn begin_reading(&self) -> u64 {
-        self.readings.fetch_add(1, SeqCst) + 1
+    fn begin_reading(&self) -> Reading {
+        self.readings.begin()
     }
 
     /// Takes what a reading has found, unless what is known is newer.
-    fn replace(&self, mut fresh: Known, reading: u64) {
-        let mut newest = self.replacing.lock();
+    fn replace(&self, mut fresh: Known, reading: Reading) {
+        let mut newest = self.newest.lock();
+        if !newest.takes(reading, fresh.revision) {
+            return;
+        }
         let old = self.known();
-        if fresh.revision != 0 && fresh.revision < self.freshness.latest() {
-            return;
-        }
-        // Without revisions, that of a reading that began earlier may be what a dead predecessor has answered.
-        if fresh.revision == 0 && reading < *newest {
-            return;
-        }
-        *newest = (*newest).max(reading);
-        self.opening.note_read(Instant::now());
+        self.opening.note_read(reading);
+        self.freshness.note_read(reading);
         let changed = !old.same_as(&fresh);
         fresh.version = old.version + u64::from(changed);
-        self.freshness.read_now(fresh.revision);
         self.known.store(Arc::new(fresh));
         if changed {
             self.forget_rpc_address();
@@ -216,3 +215,7 @@ pub(super) async fn read(store: &dyn Store, name: &str) -> Result<Known> {
 
 #[cfg(test)]
 pub(super) mod tests;
+
+#[cfg(test)]
+#[path = "../../tests/sim/freshness/mod.rs"]
+mod sim;

@@ -1,16 +1,19 @@
 //! Opening segments, reading their descriptors again, notifying their owners.
 
 use std::future::{ready, Future};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use super::local::Local;
-use super::segment::table::{Closed, Found, Left, LINGER};
-use super::segment::{self, Segment};
+use super::segment::table::{Closed, Found, Left, Segments, LINGER};
+use super::segment::{self, Segment, OPEN_LIMIT};
 use super::Engine;
 use crate::error::{Class, Code, Error, Result};
 use crate::handshake::{Handler, Notification};
-use crate::runtime::BoxFuture;
+use crate::metadata::Store;
+use crate::observe::log::RateLimit;
+use crate::runtime::control::Control;
+use crate::runtime::{instant, BoxFuture};
 
 /// Id of the engine's own segment; upstream's value.
 pub(super) const LOCAL_SEGMENT: i32 = 0;
@@ -20,13 +23,10 @@ pub(super) const LOCAL_SEGMENT: i32 = 0;
 const READING_AT_ONCE: (usize, usize) = (64, 1024);
 /// How long reading all of them may take. Chosen: a caller waits for it; what could not be read by then keeps its old
 /// descriptor.
-const ALL_LIMIT: Duration = Duration::from_secs(30);
-/// How long opening a segment again waits for its descriptor. Chosen: peers and stores that live answer within it, and the old
-/// descriptor may still be right.
-const OPEN_LIMIT: Duration = Duration::from_secs(1);
+pub(super) const ALL_LIMIT: Duration = Duration::from_secs(30);
 /// How long a call waits for the descriptor of a closed segment that it uses. Chosen: the default limit of a store's
 /// operation and of a connect.
-const REOPEN_LIMIT: Duration = Duration::from_secs(5);
+pub(super) const REOPEN_LIMIT: Duration = Duration::from_secs(5);
 
 impl Engine {
     /// Id of the segment called `name`, which counts as opened once more; reads its descriptor if it is not open yet.
@@ -47,12 +47,13 @@ impl Engine {
             return Ok(segment.id);
         }
         let (store, wanted) = (self.store.clone(), name.to_string());
+        let reading = self.segments.begin_reading();
         let known = self.control.block(async move { segment::read(&*store, &wanted).await });
         let known = known.map_err(|e| e.context(format!("open segment '{name}'")))?;
         if known.name == self.local.name {
             return Ok(LOCAL_SEGMENT);
         }
-        let segment = self.segments.insert(name, &self.store, known)?;
+        let segment = self.segments.insert(name, &self.store, known, reading)?;
         segment.start_watch(&self.control);
         Ok(segment.id)
     }
@@ -76,21 +77,7 @@ impl Engine {
     /// Closes a segment that was opened once more often than it was closed since; the last one to close it gives back
     /// what it holds, after a while. Its id works on: a use of it reads the descriptor again. Any id is fine.
     pub fn close_segment(&self, id: i32) {
-        let Left { gone, sweep } = self.segments.close(id, Instant::now());
-        drop(gone);
-        if !sweep {
-            return;
-        }
-        let segments = Arc::downgrade(&self.segments);
-        self.control.spawn(async move {
-            loop {
-                tokio::time::sleep(LINGER).await;
-                let Some(segments) = segments.upgrade() else { return };
-                if !segments.sweep(Instant::now()).sweep {
-                    return;
-                }
-            }
-        });
+        close(&self.segments, id, &self.control);
     }
 
     /// Forgets a segment; nothing happens in the store.
@@ -119,34 +106,7 @@ impl Engine {
     pub(super) fn refresh_all(&self) -> impl Future<Output = ()> + Send + 'static {
         let (segments, log) = (self.segments.all().unwrap_or_else(none_listed), self.log.clone());
         let stored = !self.store.is_peer_to_peer();
-        let at_once = if stored { READING_AT_ONCE.0 } else { READING_AT_ONCE.1 };
-        let reading = async move {
-            let mut reading = tokio::task::JoinSet::new();
-            let turns = Arc::new(tokio::sync::Semaphore::new(at_once));
-            for segment in segments {
-                let turns = turns.clone();
-                reading.spawn(async move {
-                    // The semaphore is never closed.
-                    let _turn = turns.acquire().await;
-                    (segment.refresh().await, segment)
-                });
-            }
-            while let Some(joined) = reading.join_next().await {
-                let Ok((Err(error), segment)) = joined else { continue };
-                if log.admit("refresh", &segment.opened_as) {
-                    tracing::warn!("descriptor of '{}' not refreshed: {error}", segment.opened_as);
-                }
-                // A store that does not answer now will not answer for the others. To return ends their readings.
-                if stored && matches!(error.kind(), Class::Network | Class::Timeout) {
-                    return;
-                }
-            }
-        };
-        async move {
-            if tokio::time::timeout(ALL_LIMIT, reading).await.is_err() {
-                tracing::warn!("not all descriptors were read again within {ALL_LIMIT:?}");
-            }
-        }
+        read_all(segments, stored, log)
     }
 
     /// Shows the buffers of an open segment, as last read: address, length, location of each. Returns how many there are.
@@ -170,12 +130,7 @@ impl Engine {
         let segment = match self.segments.find(id).ok_or_else(never)? {
             Found::Open(segment) => segment,
             Found::Closed(closed) => {
-                let reopened = self.reopened(closed);
-                let limited = async move {
-                    let done = tokio::time::timeout(REOPEN_LIMIT, reopened).await;
-                    done.unwrap_or_else(|_| Err(late()))
-                };
-                let done = self.control.block(limited);
+                let done = self.control.block(limited(REOPEN_LIMIT, self.reopened(closed)));
                 done.map_err(|e| e.context(format!("segment id {id} was closed, and is opened again")))?
             }
         };
@@ -185,25 +140,13 @@ impl Engine {
 
     /// A segment that was closed, open again because its id is used.
     fn reopened(&self, closed: Arc<Closed>) -> impl Future<Output = Result<Arc<Segment>>> + Send + 'static {
-        let (segments, store, control) =
-            (self.segments.clone(), self.store.clone(), Arc::downgrade(&self.control));
-        async move {
-            let segment = segments.reopen(&closed, &store).await?;
-            if let Some(control) = control.upgrade() {
-                segment.start_watch(&control);
-            }
-            Ok(segment)
-        }
+        reopened(self.segments.clone(), closed, self.store.clone(), Arc::downgrade(&self.control))
     }
 
     /// Reads the descriptor again. If that fails, or takes longer than `limit`, the cached one stays.
     pub(super) fn refresh_within(&self, segment: &Arc<Segment>, limit: Duration) -> Result<()> {
         let refreshed = segment.clone();
-        let limited = async move {
-            let done = tokio::time::timeout(limit, refreshed.refresh()).await;
-            done.unwrap_or_else(|_| Err(late()))
-        };
-        let done = self.control.block(limited);
+        let done = self.control.block(limited(limit, async move { refreshed.refresh().await }));
         done.inspect_err(|error| {
             tracing::debug!("descriptor of '{}' not refreshed: {error}", segment.opened_as);
         })
@@ -282,6 +225,75 @@ pub(super) fn never_opened(id: i32) -> Error {
 fn none_listed(error: Error) -> Vec<Arc<Segment>> {
     tracing::warn!("descriptors are not read again: {error}");
     Vec::new()
+}
+
+/// Closes a segment once, and sees to it that it is given up when it has lingered.
+pub(super) fn close(segments: &Arc<Segments>, id: i32, control: &Control) {
+    let Left { gone, sweep } = segments.close(id, instant::now());
+    drop(gone);
+    if !sweep {
+        return;
+    }
+    let segments = Arc::downgrade(segments);
+    control.spawn(async move {
+        loop {
+            tokio::time::sleep(LINGER).await;
+            let Some(segments) = segments.upgrade() else { return };
+            if !segments.sweep(instant::now()).sweep {
+                return;
+            }
+        }
+    });
+}
+
+/// A segment that was closed, read again and watched.
+pub(super) async fn reopened(
+    segments: Arc<Segments>,
+    closed: Arc<Closed>,
+    store: Arc<dyn Store>,
+    control: Weak<Control>,
+) -> Result<Arc<Segment>> {
+    let segment = segments.reopen(&closed, &store).await?;
+    if let Some(control) = control.upgrade() {
+        segment.start_watch(&control);
+    }
+    Ok(segment)
+}
+
+/// Reads all of these again, many at once, for at most [`ALL_LIMIT`]; `stored`: from one store, not from their owners.
+pub(super) async fn read_all(segments: Vec<Arc<Segment>>, stored: bool, log: Arc<RateLimit>) {
+    let at_once = if stored { READING_AT_ONCE.0 } else { READING_AT_ONCE.1 };
+    let reading = async move {
+        let mut reading = tokio::task::JoinSet::new();
+        let turns = Arc::new(tokio::sync::Semaphore::new(at_once));
+        for segment in segments {
+            let turns = turns.clone();
+            reading.spawn(async move {
+                // The semaphore is never closed.
+                let _turn = turns.acquire().await;
+                (segment.refresh().await, segment)
+            });
+        }
+        while let Some(joined) = reading.join_next().await {
+            let Ok((Err(error), segment)) = joined else { continue };
+            if log.admit("refresh", &segment.opened_as) {
+                tracing::warn!("descriptor of '{}' not refreshed: {error}", segment.opened_as);
+            }
+            // A store that does not answer now will not answer for the others. To return ends their readings.
+            if stored && matches!(error.kind(), Class::Network | Class::Timeout) {
+                return;
+            }
+        }
+    };
+    if tokio::time::timeout(ALL_LIMIT, reading).await.is_err() {
+        tracing::warn!("not all descriptors were read again within {ALL_LIMIT:?}");
+    }
+}
+
+/// What `read` brings within `limit`.
+pub(super) async fn limited<T>(limit: Duration, read: impl Future<Output = Result<T>>) -> Result<T> {
+    let done = tokio::time::timeout(limit, read).await;
+    done.unwrap_or_else(|_| Err(late()))
 }
 
 fn late() -> Error {

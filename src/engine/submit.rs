@@ -23,7 +23,7 @@ mod plan;
 
 /// Longest wait for a descriptor inside a submit call. Chosen: the default limit of a store's operation and of a
 /// connect.
-const REFRESH_LIMIT: Duration = Duration::from_secs(5);
+pub(super) const REFRESH_LIMIT: Duration = Duration::from_secs(5);
 
 /// What moves bytes inside the own segment, in texts.
 const OWN_SEGMENT: &str = "the copy inside the own segment";

@@ -61,6 +61,12 @@ impl Control {
         Ok(Control { handle, stop, thread: Mutex::new(Some(thread)) })
     }
 
+    /// The event loop that the caller runs in, in the place of a thread.
+    #[cfg(test)]
+    pub(crate) fn of_this_loop() -> Self {
+        Control { handle: Handle::current(), stop: watch::channel(false).0, thread: Mutex::new(None) }
+    }
+
     /// Runs `future` on the control thread and sleeps until it is done. If the engine is
     /// destroyed meanwhile: an error of class CANCELED; if it panics: of class INTERNAL.
     pub fn block<T: Send + 'static>(

@@ -11,6 +11,7 @@ pub mod epoll;
 pub mod fork;
 pub mod gate;
 pub mod headroom;
+pub mod instant;
 pub mod interfaces;
 pub mod line;
 pub mod outstanding;

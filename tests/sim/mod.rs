@@ -5,7 +5,7 @@
 //!
 //! What is simulated lies in folders beside this file, each compiled as a part of the module whose machines it drives,
 //! because these are closed to others: `tcp` (lanes, pipelines, fences), `rails` (both ends of an RDMA rail), `claims` (the keys
-//! of engines in a store).
+//! of engines in a store), `freshness` (what an engine believes of its peers).
 //!
 //! | variable | meaning |
 //! |---|---|

@@ -1,7 +1,7 @@
 //! How old a cached descriptor may be. Where the store tells of changes, any age will do. Elsewhere a descriptor in
 //! use is read again once it is older than the interval; one that is not in use costs nothing.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::SeqCst};
+use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,9 +9,11 @@ use once_cell::sync::OnceCell;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
+use super::newest::{Reading, Readings};
 use crate::config::Config;
 use crate::metadata::Watch;
 use crate::observe::log::RateLimit;
+use crate::runtime::instant;
 
 /// Descriptors that one engine reads at once in the background. Chosen: little beside what its callers ask of the
 /// store.
@@ -23,6 +25,8 @@ pub(super) struct Settings {
     interval: Duration,
     reading: Arc<Semaphore>,
     log: Arc<RateLimit>,
+    /// Numbers all readings.
+    pub readings: Arc<Readings>,
 }
 
 impl Default for Settings {
@@ -38,6 +42,7 @@ impl Settings {
             interval: config.metadata_revalidate,
             reading: Arc::new(Semaphore::new(READING_AT_ONCE)),
             log: Arc::default(),
+            readings: Arc::default(),
         }
     }
 }
@@ -51,41 +56,36 @@ pub(super) struct Freshness {
     pub reading: Arc<Semaphore>,
     /// Limits the log lines about new descriptors that cannot be used.
     pub log: Arc<RateLimit>,
-    /// Guards the time of the last reading.
+    /// Guards the time at which the last reading began, or was ordered.
     read_at: Mutex<Instant>,
-    /// Highest revision known; an older answer that comes later is not used.
-    pub latest: AtomicI64,
     /// Set once the store tells of changes.
     pub watch: OnceCell<Watch>,
     /// A reading in the background waits for its turn. Cleared when it begins: from then on it may miss a change, so
     /// another one may be ordered.
     pub awaited: AtomicBool,
+    /// Held by a reading in the background: a segment has one at a time.
+    pub background: tokio::sync::Mutex<()>,
 }
 
 impl Freshness {
-    /// For a descriptor that was read just now; `told`: the store tells of changes, or the peer is asked.
-    pub(super) fn new(settings: &Settings, told: bool) -> Self {
+    /// For a descriptor that was just read; `told`: the store tells of changes, or the peer is asked.
+    pub(super) fn new(settings: &Settings, reading: Reading, told: bool) -> Self {
         Freshness {
             interval: Some(settings.interval).filter(|interval| !told && !interval.is_zero()),
             reading: settings.reading.clone(),
             log: settings.log.clone(),
-            read_at: Mutex::new(Instant::now()),
-            latest: AtomicI64::new(0),
+            read_at: Mutex::new(reading.began),
             watch: OnceCell::new(),
             awaited: AtomicBool::new(false),
+            background: tokio::sync::Mutex::default(),
         }
     }
 
-    /// Highest revision known.
-    pub(super) fn latest(&self) -> i64 {
-        self.latest.load(SeqCst)
-    }
-
-    /// The descriptor was read, as of this revision.
-    pub(super) fn read_now(&self, revision: i64) {
-        self.latest.store(revision, SeqCst);
+    /// The descriptor was read; its age counts from when it was asked for.
+    pub(super) fn note_read(&self, reading: Reading) {
         if self.interval.is_some() {
-            *self.read_at.lock() = Instant::now();
+            let mut read_at = self.read_at.lock();
+            *read_at = reading.began.max(*read_at);
         }
     }
 
@@ -93,9 +93,10 @@ impl Freshness {
     pub(super) fn is_due(&self) -> bool {
         let Some(interval) = self.interval else { return false };
         let mut read_at = self.read_at.lock();
-        let due = read_at.elapsed() >= interval;
+        let now = instant::now();
+        let due = now.saturating_duration_since(*read_at) >= interval;
         if due {
-            *read_at = Instant::now();
+            *read_at = now;
         }
         due
     }
@@ -107,7 +108,11 @@ mod tests {
 
     fn freshness(millis: u64, told: bool) -> Freshness {
         let config = Config { metadata_revalidate: Duration::from_millis(millis), ..Config::default() };
-        Freshness::new(&Settings::new(&config), told)
+        Freshness::new(&Settings::new(&config), reading(), told)
+    }
+
+    fn reading() -> Reading {
+        Reading { number: 1, began: Instant::now() }
     }
 
     #[test]
@@ -120,8 +125,11 @@ mod tests {
         assert!(freshness.is_due());
         assert!(!freshness.is_due(), "whoever asked first reads");
         *freshness.read_at.lock() = ago;
-        freshness.read_now(7);
-        assert_eq!((freshness.is_due(), freshness.latest()), (false, 7));
+        freshness.note_read(Reading { number: 2, began: ago });
+        assert!(freshness.is_due(), "what was asked for a minute ago is a minute old");
+        *freshness.read_at.lock() = ago;
+        freshness.note_read(reading());
+        assert!(!freshness.is_due());
     }
 
     #[test]

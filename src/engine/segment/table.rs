@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
 
-use super::{freshness, read, Segment};
+use super::{freshness, read, Reading, Segment};
 use crate::config::Config;
 use crate::engine::known::Known;
 use crate::error::{Code, Error, Result};
@@ -123,21 +123,33 @@ impl Segments {
         }
     }
 
-    /// Opens a segment whose descriptor was read; if another thread was faster, its segment stays. One that had an id
-    /// has it again.
-    pub(crate) fn insert(&self, name: &str, store: &Arc<dyn Store>, known: Known) -> Result<Arc<Segment>> {
+    /// A reading begins, for [`Segments::insert`].
+    pub(crate) fn begin_reading(&self) -> Reading {
+        self.settings.readings.begin()
+    }
+
+    /// Opens a segment whose descriptor was read; if another thread was faster, its segment stays, with the newer of both
+    /// descriptors. One that had an id has it again.
+    pub(crate) fn insert(
+        &self,
+        name: &str,
+        store: &Arc<dyn Store>,
+        known: Known,
+        reading: Reading,
+    ) -> Result<Arc<Segment>> {
         let mut maps = self.maps.write();
         if let Some(segment) = maps.open(name).cloned() {
             segment.opens.fetch_add(1, SeqCst);
             drop(maps);
             self.keep(&segment);
+            segment.replace(known, reading);
             return Ok(segment);
         }
         let id = match maps.by_name.get(name) {
             Some(id) => *id,
             None => maps.new_id(name)?,
         };
-        let segment = Arc::new(Segment::new(id, name, store, known, &self.settings));
+        let segment = Arc::new(Segment::new(id, name, store, known, reading, &self.settings));
         segment.opens.store(1, SeqCst);
         maps.by_id.insert(id, Found::Open(segment.clone()));
         Ok(segment)
@@ -149,14 +161,22 @@ impl Segments {
         if let Some(Found::Open(segment)) = self.find(closed.id) {
             return Ok(segment);
         }
+        let reading = self.begin_reading();
         let known = read(&**store, &closed.name).await?;
-        let fresh = Arc::new(Segment::new(closed.id, &closed.name, store, known, &self.settings));
         let mut maps = self.maps.write();
         match maps.by_id.get_mut(&closed.id) {
-            Some(Found::Open(segment)) => Ok(segment.clone()),
+            // It was opened by its name meanwhile.
+            Some(Found::Open(segment)) => {
+                let segment = segment.clone();
+                drop(maps);
+                segment.replace(known, reading);
+                Ok(segment)
+            }
             Some(place) => {
-                *place = Found::Open(fresh.clone());
-                Ok(fresh)
+                let segment =
+                    Arc::new(Segment::new(closed.id, &closed.name, store, known, reading, &self.settings));
+                *place = Found::Open(segment.clone());
+                Ok(segment)
             }
             None => Err(Error::invalid("the segment was removed meanwhile; call openSegment first")),
         }

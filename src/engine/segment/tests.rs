@@ -1,9 +1,14 @@
 //! Versions; and segments for other tests.
 
+use std::sync::atomic::Ordering::SeqCst;
+
 use serde_json::{json, Value};
 
 use super::table::Segments;
 use super::*;
+use crate::error::{Class, Code, Error};
+use crate::metadata::Change;
+use crate::runtime::control::Control;
 use crate::segment_desc::SegmentDesc;
 
 pub(crate) struct NoStore;
@@ -24,7 +29,7 @@ impl Store for NoStore {
 pub(crate) fn open_with(desc: Value) -> (Segments, Arc<Segment>) {
     let table = Segments::default();
     let store: Arc<dyn Store> = Arc::new(NoStore);
-    let segment = table.insert("peer", &store, known(desc)).unwrap();
+    let segment = table.insert("peer", &store, known(desc), table.begin_reading()).unwrap();
     (table, segment)
 }
 
@@ -65,4 +70,83 @@ fn p07_an_answer_that_was_asked_for_earlier_does_not_replace_a_later_one() {
     assert!(Arc::ptr_eq(&segment.known(), &newest));
     read_again(&segment, desc(4));
     assert!(!Arc::ptr_eq(&segment.known(), &newest));
+}
+
+/// A store that does not answer at first.
+struct Slow {
+    /// So many readings fail.
+    fails: usize,
+    begun: AtomicUsize,
+    running: AtomicUsize,
+}
+
+#[rustfmt::skip]
+impl Store for Slow {
+    fn is_peer_to_peer(&self) -> bool { false }
+    fn watches(&self) -> bool { true }
+    fn get(&self, _: &str) -> crate::runtime::BoxFuture<'_, Result<SegmentDesc>> {
+        Box::pin(async {
+            assert_eq!(self.running.fetch_add(1, SeqCst), 0, "another reading runs");
+            let begun = self.begun.fetch_add(1, SeqCst);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            self.running.fetch_sub(1, SeqCst);
+            if begun < self.fails {
+                return Err(Error::new(Code::Socket, "no answer").transient(Class::Network));
+            }
+            SegmentDesc::decode(json!({"name": "n", "protocol": "tcp", "tcp_data_port": 2}))
+        })
+    }
+    fn place(&self, _: &str) -> String { "here".into() }
+    fn put(&self, _: SegmentDesc) -> crate::runtime::BoxFuture<'_, Result<()>> { unreachable!() }
+    fn remove(&self, _: &str) -> crate::runtime::BoxFuture<'_, Result<()>> { unreachable!() }
+    fn rpc_address(&self, _: &str) -> crate::runtime::BoxFuture<'_, Result<HostPort>> { unreachable!() }
+    fn put_rpc_address(&self, _: &str, _: &HostPort) -> crate::runtime::BoxFuture<'_, Result<()>> { unreachable!() }
+    fn remove_rpc_address(&self, _: &str) -> crate::runtime::BoxFuture<'_, Result<()>> { unreachable!() }
+}
+
+fn watched(fails: usize) -> (Segments, Arc<Slow>, Arc<Segment>) {
+    let slow = Arc::new(Slow { fails, begun: AtomicUsize::new(0), running: AtomicUsize::new(0) });
+    let (table, store): (_, Arc<dyn Store>) = (Segments::default(), slow.clone());
+    let old = known(json!({"name": "n", "protocol": "tcp", "tcp_data_port": 1}));
+    let segment = table.insert("peer", &store, old, table.begin_reading()).unwrap();
+    (table, slow, segment)
+}
+
+/// The store cannot tell what has changed, and does not answer when it is asked.
+#[tokio::test(start_paused = true)]
+async fn a_change_that_nobody_could_read_is_read_when_the_store_answers() {
+    let control = Control::of_this_loop();
+    let (_table, slow, segment) = watched(3);
+    segment.hear(Change::Unknown, &control);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let new = known(json!({"name": "n", "protocol": "tcp", "tcp_data_port": 2}));
+    assert!(segment.known().same_as(&new));
+    assert_eq!(slow.begun.load(SeqCst), 4, "nobody asks any more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_segment_has_one_reading_in_the_background_at_a_time() {
+    let control = Control::of_this_loop();
+    let (_table, slow, segment) = watched(0);
+    for _ in 0..20 {
+        segment.hear(Change::Unknown, &control);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(slow.begun.load(SeqCst), 2, "one that runs, and one that waits for its end");
+}
+
+/// Its pauses do not keep a segment that nobody has any more.
+#[tokio::test(start_paused = true)]
+async fn a_segment_that_cannot_be_read_goes_when_it_is_removed() {
+    let control = Control::of_this_loop();
+    let (table, slow, segment) = watched(usize::MAX);
+    segment.hear(Change::Unknown, &control);
+    drop(segment);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    table.remove("peer");
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let begun = slow.begun.load(SeqCst);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(begun > 3 && slow.begun.load(SeqCst) == begun);
 }

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::runtime::instant;
+
 /// Least time between two readings of which the first one did not help. Chosen: ten readings a second for each peer are no
 /// load for a store, and a call with a wrong address is not held up for long.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -13,12 +15,25 @@ const INTERVAL: Duration = Duration::from_millis(100);
 #[derive(Default)]
 pub(super) struct Turns {
     /// Guards the last reading; never held while one runs.
-    last: Mutex<Last>,
+    pub(super) last: Mutex<Last>,
     ended: Condvar,
 }
 
+/// What a call has to do next.
+pub(super) enum Step {
+    /// Read, and end its turn afterwards, as [`Running`] does.
+    Read,
+    /// Wait until the reading that runs has ended.
+    Wait,
+    /// Wait until then, or until a reading has ended.
+    WaitUntil(Instant),
+    /// Go on: there was a reading since it came.
+    GoOn,
+}
+
+/// The last reading.
 #[derive(Default)]
-struct Last {
+pub(super) struct Last {
     /// When it began.
     began: Option<Instant>,
     /// It has not ended yet.
@@ -31,20 +46,14 @@ impl Turns {
     /// Returns after a reading that began after this call did: its own, made by `read`, or another thread's. Waits while
     /// another one runs, and until [`INTERVAL`] has passed since one that was fruitless.
     pub(super) fn take(&self, read: impl FnOnce()) {
-        let asked = Instant::now();
+        let asked = instant::now();
         let mut last = self.last.lock();
         loop {
-            let now = Instant::now();
-            let due = last.began.filter(|_| last.was_fruitless).map(|began| began + INTERVAL);
-            if last.is_running {
-                self.ended.wait(&mut last);
-            } else if last.began.is_some_and(|began| began >= asked) {
-                return;
-            } else if let Some(due) = due.filter(|due| *due > now) {
-                self.ended.wait_until(&mut last, due);
-            } else {
-                *last = Last { began: Some(now), is_running: true, was_fruitless: false };
-                break;
+            match last.step(asked, instant::now()) {
+                Step::Read => break,
+                Step::Wait => self.ended.wait(&mut last),
+                Step::WaitUntil(due) => drop(self.ended.wait_until(&mut last, due)),
+                Step::GoOn => return,
             }
         }
         drop(last);
@@ -59,8 +68,26 @@ impl Turns {
     }
 }
 
+impl Last {
+    /// What a call has to do that came at `asked`. If it is to read, its turn begins.
+    pub(super) fn step(&mut self, asked: Instant, now: Instant) -> Step {
+        if self.is_running {
+            return Step::Wait;
+        }
+        if self.began.is_some_and(|began| began >= asked) {
+            return Step::GoOn;
+        }
+        let due = self.began.filter(|_| self.was_fruitless).map(|began| began + INTERVAL);
+        if let Some(due) = due.filter(|due| *due > now) {
+            return Step::WaitUntil(due);
+        }
+        *self = Last { began: Some(now), is_running: true, was_fruitless: false };
+        Step::Read
+    }
+}
+
 /// Ends the turn, also if the reading panics.
-struct Running<'a>(&'a Turns);
+pub(super) struct Running<'a>(pub(super) &'a Turns);
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {

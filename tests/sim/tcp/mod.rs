@@ -36,7 +36,7 @@ enum Fault {
 
 impl Sim for Tcp {
     const NAME: &'static str = "tcp";
-    const SHARE: u64 = 60;
+    const SHARE: u64 = 55;
     const GOALS: &'static [&'static str] = &[
         "a batch is canceled",
         "a begun WRITE is sent again",

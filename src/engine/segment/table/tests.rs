@@ -40,7 +40,7 @@ impl Store for Peers {
 
 fn opened(table: &Segments, name: &str) -> (i32, Weak<Segment>) {
     let store: Arc<dyn Store> = Arc::new(NoStore);
-    let segment = table.insert(name, &store, known(descriptor(name))).unwrap();
+    let segment = table.insert(name, &store, known(descriptor(name)), table.begin_reading()).unwrap();
     (segment.id, Arc::downgrade(&segment))
 }
 
@@ -151,4 +151,18 @@ async fn a_removed_segment_is_not_opened_by_its_id() {
     assert_eq!(table.reopen(&closed, &store).await.err().unwrap().code(), Code::InvalidArgument);
     assert!(table.find(id).is_none());
     assert_ne!(opened(&table, "peer").0, id, "an id that was removed never comes back");
+}
+
+/// Two threads open a peer that is being started anew. What the slower one has read may be what the predecessor has said.
+#[tokio::test]
+async fn p07_of_two_that_open_at_once_the_one_that_asked_later_is_believed() {
+    let (table, store): (_, Arc<dyn Store>) = (Segments::default(), Arc::new(Peers::default()));
+    let says =
+        |port: u16| known(json!({"name": "n", "protocol": "tcp", "tcp_data_port": port, "buffers": []}));
+    let port = |segment: &Segment, port| segment.known().same_as(&says(port));
+    let [first, second, third] = [(); 3].map(|()| table.begin_reading());
+    let opened = table.insert("peer", &store, says(2), second).unwrap();
+    assert!(port(&table.insert("peer", &store, says(1), first).unwrap(), 2), "what was asked for earlier");
+    let again = table.insert("peer", &store, says(3), third).unwrap();
+    assert!(Arc::ptr_eq(&again, &opened) && port(&opened, 3), "what was asked for later");
 }
