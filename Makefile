@@ -148,7 +148,7 @@ wheel: portable ## the Python wheels, in target/wheels
 deb: portable ## Debian packages, in target/debian
 	@scripts/deb.sh
 
-install: ## headers, libraries, mte with man pages and completions, pkg-config and CMake files under DESTDIR PREFIX (COMPANIONS=1: the empty libraries too)
+install: ## headers, libraries, mte with man pages, completions and systemd unit, pkg-config and CMake files under DESTDIR PREFIX (COMPANIONS=1: the empty libraries too)
 	@$(INSTALL) install
 
 uninstall: ## remove what install put there

@@ -38,9 +38,11 @@ try_etcd() { starts etcd --version; }
 try_redis() { starts redis-server --version; }
 try_prometheus() { starts prometheus --version && starts promtool --version; }
 try_openssl() { openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=try -keyout "$work/key" -out "$work/certificate"; }
+try_systemd() { starts systemd-analyze --version; }
 need etcd etcd-server - "the stores' tests"
 need redis redis-server - "the stores' tests"
 need prometheus prometheus - "the test of metrics"
+need systemd systemd - "the test of the systemd unit"
 need openssl openssl - "the stores' tests (TLS)"
 
 # The guest that the RDMA tests run in, with the devices that it is given there.
