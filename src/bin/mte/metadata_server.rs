@@ -1,4 +1,4 @@
-//! The HTTP metadata store: `GET`, `PUT` and `DELETE` of `/metadata?key=<key>`, in memory. Answers like upstream's
+//! The HTTP metadata store: `GET`, `PUT` and `DELETE` of `/metadata?key=<key>`, in memory, and `/health`. Answers like upstream's
 //! servers; in addition keys expire if whoever writes them asks for it, and a file keeps them over a restart.
 
 mod budget;
@@ -167,6 +167,11 @@ type Answer = Response<Bytes>;
 
 async fn answer(request: Request<Incoming>, store: &Store) -> Result<Answer, Answer> {
     let Store { table, max_value, .. } = store;
+    if request.uri().path() == "/health" {
+        // For probes, which have no token. It takes the lock that every request takes: if that is stuck, so is this.
+        drop(table.lock());
+        return Ok(plain(StatusCode::OK, "ok\n"));
+    }
     if !store.admits(&request) {
         // As a value that is refused: read to its end.
         let read = async {
@@ -179,7 +184,10 @@ async fn answer(request: Request<Incoming>, store: &Store) -> Result<Answer, Ans
         return Err(answer);
     }
     if request.uri().path() != "/metadata" {
-        return Err(plain(StatusCode::NOT_FOUND, "no such path; the store is at /metadata"));
+        return Err(plain(
+            StatusCode::NOT_FOUND,
+            "no such path; the store is at /metadata, and /health is for probes",
+        ));
     }
     let key = key_of(request.uri().query().unwrap_or_default())
         .filter(|key| !key.is_empty())
