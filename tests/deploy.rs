@@ -2,16 +2,20 @@
 //! daemon and no cluster.
 
 mod common;
+#[path = "deploy/compose.rs"]
+mod compose;
 #[path = "deploy/docker.rs"]
 mod docker;
 #[path = "deploy/systemd.rs"]
 mod systemd;
 
 use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use common::top;
+use serde_json::Value;
 
 fn deploy(file: &str) -> PathBuf {
     top().join("deploy").join(file)
@@ -35,6 +39,48 @@ fn python(program: &str) -> PathBuf {
     let path = top().join("target/pyvenv/bin").join(program);
     assert!(path.exists(), "{program} is missing: run scripts/pyvenv.sh test");
     path
+}
+
+/// The documents of a YAML file.
+fn yaml(path: &Path) -> Vec<Value> {
+    let script = "import json, sys, yaml; print(json.dumps(list(yaml.safe_load_all(open(sys.argv[1])))))";
+    let output = Command::new(python("python")).args(["-c", script]).arg(path).output().unwrap();
+    assert!(output.status.success(), "{}: {}", path.display(), String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Variables that the library reads are in its table; those of others begin otherwise.
+fn settings_exist<'a>(names: impl Iterator<Item = &'a str>) {
+    let table = read(top().join("src/config.rs"));
+    for name in names.filter(|name| name.starts_with("MC_")) {
+        assert!(table.contains(&format!("\"{name}\"")), "src/config.rs has no {name}");
+    }
+}
+
+/// What a container of a stage of the Dockerfile is.
+struct DockerStage {
+    entry_point: String,
+    has_health_check: bool,
+}
+
+impl DockerStage {
+    fn of(name: &str) -> Self {
+        let lines = docker::instructions();
+        let begin = format!(" AS {name}");
+        let mut stage = lines.iter().skip_while(|line| !line.ends_with(&begin)).skip(1);
+        let stage: Vec<_> = stage.by_ref().take_while(|line| !line.starts_with("FROM ")).collect();
+        let entry_point = stage.iter().find_map(|line| line.strip_prefix("ENTRYPOINT [\""));
+        let entry_point = entry_point.unwrap_or_else(|| panic!("no stage {name} with an entry point"));
+        DockerStage {
+            entry_point: entry_point.trim_end_matches("\"]").into(),
+            has_health_check: stage.iter().any(|line| line.starts_with("HEALTHCHECK ")),
+        }
+    }
 }
 
 /// A metadata server, killed when it is dropped.

@@ -10,7 +10,7 @@ use super::{deploy, python, read, Metadata};
 const DOCKERFILE: &str = "docker/Dockerfile";
 
 /// Its lines, continued ones joined, without comments.
-fn instructions() -> Vec<String> {
+pub fn instructions() -> Vec<String> {
     let text = read(deploy(DOCKERFILE));
     let lines: Vec<&str> = text.lines().filter(|line| !line.trim_start().starts_with('#')).collect();
     let joined = lines.join("\n").replace("\\\n", " ");
