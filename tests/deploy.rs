@@ -6,6 +6,8 @@ mod common;
 mod compose;
 #[path = "deploy/docker.rs"]
 mod docker;
+#[path = "deploy/kubernetes.rs"]
+mod kubernetes;
 #[path = "deploy/systemd.rs"]
 mod systemd;
 
@@ -13,6 +15,7 @@ use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use common::top;
 use serde_json::Value;
@@ -59,6 +62,28 @@ fn settings_exist<'a>(names: impl Iterator<Item = &'a str>) {
     let table = read(top().join("src/config.rs"));
     for name in names.filter(|name| name.starts_with("MC_")) {
         assert!(table.contains(&format!("\"{name}\"")), "src/config.rs has no {name}");
+    }
+}
+
+/// Killed when it is dropped.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Longest time until a service is healthy. Chosen: they take a second or two.
+const HEALTH_LIMIT: Duration = Duration::from_secs(60);
+
+/// Asks as an orchestrator does, until the answer is yes.
+fn healthy(what: &str, mut probe: impl FnMut() -> Command) {
+    let begun = Instant::now();
+    while !probe().stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success() {
+        assert!(begun.elapsed() < HEALTH_LIMIT, "{what} does not become healthy");
+        std::thread::sleep(Duration::from_millis(50));
     }
 }
 

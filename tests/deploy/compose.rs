@@ -1,14 +1,10 @@
 //! Two engines and a store: the commands of the file, run here as it says, one after the other as it waits for health.
 
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use super::{deploy, free_port, read, scratch, yaml, DockerStage};
-
-/// Longest time until a service is healthy. Chosen: they take a second or two.
-const LIMIT: Duration = Duration::from_secs(60);
+use super::{deploy, free_port, healthy, read, scratch, yaml, DockerStage, Running};
 
 fn compose() -> Value {
     yaml(&deploy("compose/compose.yaml")).remove(0)
@@ -43,16 +39,6 @@ impl Here {
             command.env(name, self.of(value.as_str().unwrap()));
         }
         command
-    }
-}
-
-/// Killed when it is dropped.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 
@@ -96,14 +82,7 @@ fn the_commands_move_bytes_between_two_engines_that_find_each_other_in_etcd() {
     command.args(["--listen-peer-urls", &url, "--initial-advertise-peer-urls", &url, "--log-level", "error"]);
     command.args(["--initial-cluster", &format!("default={url}")]);
     let _etcd = Running(command.stderr(Stdio::null()).spawn().unwrap());
-    let healthy = |what: &str, probe: &mut dyn FnMut() -> Command| {
-        let begun = Instant::now();
-        while !probe().stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success() {
-            assert!(begun.elapsed() < LIMIT, "{what} does not become healthy");
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    };
-    healthy("etcd", &mut || {
+    healthy("etcd", || {
         let mut probe = Command::new(deploy("docker/health.sh"));
         probe.arg(&client);
         probe
@@ -115,9 +94,7 @@ fn the_commands_move_bytes_between_two_engines_that_find_each_other_in_etcd() {
         Running(here.command(target, &words(&target["command"])).stdout(Stdio::null()).spawn().unwrap());
     let test = words(&target["healthcheck"]["test"]);
     assert_eq!(test[..2], ["CMD", "mte"]);
-    healthy("the target", &mut || {
-        here.command(&serde_json::json!({"build": {"target": "runtime"}}), &test[2..])
-    });
+    healthy("the target", || here.command(&serde_json::json!({"build": {"target": "runtime"}}), &test[2..]));
 
     here.0.last_mut().unwrap().1 = own_metrics;
     let initiator = &services["initiator"];
