@@ -1,4 +1,4 @@
-//! What `deploy` has for servers, containers and clusters: read by the tools that are to run it, and run here where that needs no
+//! What `deploy` has for servers, containers and clusters, and what releases are made with: read by the tools that are to run it, and run here where that needs no
 //! daemon and no cluster.
 
 mod common;
@@ -8,6 +8,8 @@ mod compose;
 mod docker;
 #[path = "deploy/kubernetes.rs"]
 mod kubernetes;
+#[path = "deploy/release.rs"]
+mod release;
 #[path = "deploy/systemd.rs"]
 mod systemd;
 

@@ -42,6 +42,7 @@ try_systemd() { starts systemd-analyze --version; }
 need etcd etcd-server - "the stores' tests"
 need redis redis-server - "the stores' tests"
 need prometheus prometheus - "the test of metrics"
+. scripts/deps/release.sh
 need systemd systemd - "the test of the systemd unit"
 need openssl openssl - "the stores' tests (TLS)"
 
