@@ -31,7 +31,7 @@ LIBA := target/release/libtransfer_engine.a
 # Same optimisation as release with assertions on, and without the link-time optimisation that every test binary would pay for again.
 TEST_PROFILE ?= checked
 
-.PHONY: help deps test-deps venv peers library build examples demo demo-rdma test lint run-tests bench bench-instr bench-scale bench-rdma bench-plot asan soak fuzz docs docs-deps fresh portable companions wheel deb install uninstall clean
+.PHONY: help deps test-deps venv peers library build examples demo demo-rdma test lint run-tests bench bench-instr bench-scale bench-rdma bench-plot asan soak fuzz docs docs-deps fresh portable companions wheel deb dist abi install uninstall clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -148,7 +148,14 @@ wheel: portable ## the Python wheels, in target/wheels
 deb: portable ## Debian packages, in target/debian
 	@scripts/deb.sh
 
-install: ## headers, libraries, mte with man pages and completions, pkg-config and CMake files under DESTDIR PREFIX (COMPANIONS=1: the empty libraries too)
+dist: abi deb wheel ## everything that a release has, in target/dist, with checksums and a list of what it is made of
+	@scripts/dist.sh
+
+abi: library ## compares the C interface with that of the last release (release/abi-*)
+	@scripts/deps.sh release
+	@scripts/abi.sh check
+
+install: ## headers, libraries, mte with man pages, completions and systemd unit, pkg-config and CMake files under DESTDIR PREFIX (COMPANIONS=1: the empty libraries too)
 	@$(INSTALL) install
 
 uninstall: ## remove what install put there

@@ -4,7 +4,8 @@
 #   libtransfer-engine        the shared library. Its name has no version: programs ask for upstream's libtransfer_engine.so
 #   libtransfer-engine-dev    headers, static library, pkg-config and CMake files. The headers have a folder of their own,
 #                             because /usr/include/error.h belongs to libc6-dev
-#   transfer-engine-tools     the program mte, its man pages, and what bash, zsh and fish complete of it
+#   transfer-engine-tools     the program mte, its man pages, what bash, zsh and fish complete of it, and the metadata server as
+#                             a service that systemd starts when it is told to, not by itself
 set -euo pipefail
 cd "$(dirname "$0")/.."
 command -v dpkg-deb >/dev/null || { echo "deb: dpkg-deb is missing: packages can be made on Debian and its relatives only" >&2; exit 1; }
@@ -76,7 +77,7 @@ Depends: $run_time
 Recommends: ibverbs-providers, libibverbs1
 Description: transfer engine for memory blocks - shared library
 $what"
-package transfer-engine-tools net "/usr/bin/mte /usr/share/man /usr/share/bash-completion /usr/share/zsh/vendor-completions /usr/share/fish" "Depends: $run_time
+package transfer-engine-tools net "/usr/bin/mte /usr/lib/systemd /usr/share/man /usr/share/bash-completion /usr/share/zsh/vendor-completions /usr/share/fish" "Depends: $run_time
 Recommends: ibverbs-providers, libibverbs1
 Description: transfer engine for memory blocks - metadata server and tools
 $what

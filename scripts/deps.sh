@@ -7,6 +7,7 @@
 #   deps.sh docs    what `make docs` needs, and nothing else
 #   deps.sh wheel   also what only `make wheel` needs
 #   deps.sh fuzz    also what only `make fuzz` needs
+#   deps.sh release also what only `make abi` and `make dist` need
 #
 # Every need is tried: compiled, linked, loaded or started, because the neighbour of a missing file proves nothing. What
 # fails is named with its error, the reason it is needed and its Debian package; after the installation it is tried again.
@@ -21,5 +22,5 @@ case "${1:-}" in
 docs) . scripts/deps/docs.sh ;;
 *) . scripts/deps/build.sh ;;
 esac
-case "${1:-}" in test | wheel | bench | fuzz) . "scripts/deps/$1.sh" ;; esac
+case "${1:-}" in test | wheel | bench | fuzz | release) . "scripts/deps/$1.sh" ;; esac
 satisfy

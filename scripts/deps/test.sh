@@ -40,10 +40,13 @@ try_prometheus() { starts prometheus --version && starts promtool --version; }
 # As root it has no sandbox; the page it is given here is empty.
 try_chromium() { timeout 60 chromium --headless --no-sandbox --disable-gpu --disable-dev-shm-usage --user-data-dir="$work/chromium" --dump-dom about:blank; }
 try_openssl() { openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=try -keyout "$work/key" -out "$work/certificate"; }
+try_systemd() { starts systemd-analyze --version; }
 need etcd etcd-server - "the stores' tests"
 need redis redis-server - "the stores' tests"
 need prometheus prometheus - "the test of metrics"
 need chromium chromium - "the test of the status pages"
+. scripts/deps/release.sh
+need systemd systemd - "the test of the systemd unit"
 need openssl openssl - "the stores' tests (TLS)"
 
 # The guest that the RDMA tests run in, with the devices that it is given there.

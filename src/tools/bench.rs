@@ -10,7 +10,7 @@ use self::memory::{Memory, Pattern};
 use self::times::Times;
 use super::guest;
 use crate::engine::submit::Request;
-use crate::engine::{Engine, Wanted};
+use crate::engine::{handles, Engine, Wanted};
 use crate::error::{Error, Result};
 use crate::metadata;
 
@@ -75,6 +75,8 @@ pub struct Measured {
 pub struct Target {
     engine: Arc<Engine>,
     name: String,
+    /// Its handle, once it is complete: only engines that have one are in the metrics of the process.
+    handle: Option<u64>,
     /// Dropped after the engine was destroyed, which uses it.
     memory: Option<Memory>,
 }
@@ -86,11 +88,12 @@ impl Target {
         let is_p2p = metadata::is_peer_to_peer(connection);
         let shown = if is_p2p { engine.address().to_string() } else { name.to_string() };
         // From here on it is destroyed on failure.
-        let mut target = Target { engine, name: shown, memory: None };
+        let mut target = Target { engine, name: shown, handle: None, memory: None };
         let engine = &target.engine;
         guest::add_plain(engine)?;
         let memory = target.memory.insert(Memory::new(engine, bytes, true)?);
         memory.fill(engine, bytes, TARGET_PATTERN)?;
+        target.handle = Some(handles::insert(target.engine.clone())?);
         Ok(target)
     }
 
@@ -102,6 +105,7 @@ impl Target {
 
 impl Drop for Target {
     fn drop(&mut self) {
+        drop(self.handle.map(handles::remove));
         self.engine.destroy();
     }
 }

@@ -1,4 +1,4 @@
-//! The HTTP metadata store: `GET`, `PUT` and `DELETE` of `/metadata?key=<key>`, in memory. Answers like upstream's
+//! The HTTP metadata store: `GET`, `PUT` and `DELETE` of `/metadata?key=<key>`, in memory, and `/health`. Answers like upstream's
 //! servers; in addition keys expire if whoever writes them asks for it, a file keeps them over a restart, and a page at `/` shows
 //! them to people.
 
@@ -184,6 +184,11 @@ type Answer = Response<Bytes>;
 
 async fn answer(request: Request<Incoming>, store: &Store) -> Result<Answer, Answer> {
     let Store { table, max_value, pages, .. } = store;
+    if request.uri().path() == "/health" {
+        // For probes, which have no token. It takes the lock that every request takes: if that is stuck, so is this.
+        drop(table.lock());
+        return Ok(plain(StatusCode::OK, "ok\n"));
+    }
     if !pages.is_addressed(&request) {
         drain(request).await;
         return Err(pages::not_addressed());
@@ -203,7 +208,7 @@ async fn answer(request: Request<Incoming>, store: &Store) -> Result<Answer, Ans
         return pages.data(table).await;
     }
     if request.uri().path() != "/metadata" {
-        let text = "no such path; the store is at /metadata, a page about it at /";
+        let text = "no such path; the store is at /metadata, a page about it at /, and /health is for probes";
         return Err(plain(StatusCode::NOT_FOUND, text));
     }
     let key = key_of(request.uri().query().unwrap_or_default())
