@@ -80,6 +80,7 @@ IN := --locked --profile $(TEST_PROFILE)
 
 lint: test-deps ## formatting, clippy, documentation, and builds without each feature and without all
 	cargo fmt --check
+	cargo fmt --check --manifest-path tests/mutants/Cargo.toml
 	cargo clippy $(IN) --all-targets -- -D warnings
 	cargo clippy $(IN) -p transfer-engine-models --lib --tests -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc $(IN) --no-deps --document-private-items

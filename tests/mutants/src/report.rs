@@ -43,7 +43,7 @@ pub fn table(paths: &Paths) -> Result<String, String> {
         let of = |verdict: Verdict| row.by_verdict.get(verdict.word()).copied().unwrap_or_default();
         let [caught, survived, open] = [Verdict::Caught, Verdict::Survived, Verdict::Open].map(of);
         let tried = caught + survived + open;
-        let rate = if tried == 0 { "–".to_string() } else { format!("{} %", caught * 100 / tried) };
+        let rate = (caught * 100).checked_div(tried).map_or("–".to_string(), |rate| format!("{rate} %"));
         let unreached = of(Verdict::Unreached);
         let name = name.trim_start_matches('~');
         out += &format!(
