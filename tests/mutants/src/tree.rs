@@ -35,6 +35,7 @@ pub struct Paths {
     pub build: PathBuf,
     /// Numbers, identities and lines of the mutants in the tree.
     pub sites: PathBuf,
+    /// What each test reaches, a file per program.
     pub cover: PathBuf,
     pub log: PathBuf,
     pub record: PathBuf,
@@ -49,7 +50,7 @@ impl Paths {
             tree: scratch.join("tree"),
             build: scratch.join("build"),
             sites: scratch.join("sites.txt"),
-            cover: scratch.join("cover.txt"),
+            cover: scratch.join("cover"),
             log: scratch.join("log.txt"),
             record: top.join("tests/mutants/record.txt"),
             equivalent: top.join("tests/mutants/equivalent.txt"),
