@@ -67,11 +67,13 @@ pub fn run(paths: &Paths, wanted: &Wanted) -> Result<(), String> {
         let is_reached = tests.iter().any(|test| test.reaches.contains(&mutant.number));
         if !is_reached {
             record.verdicts.insert(mutant.identity.clone(), Verdict::Unreached);
+        } else if record.verdicts.get(&mutant.identity) == Some(&Verdict::Unreached) {
+            record.verdicts.remove(&mutant.identity);
         }
         is_reached
     });
     record.write()?;
-    let done = |verdict: &Verdict| *verdict != Verdict::Unreached && !wanted.again.contains(verdict);
+    let done = |verdict: &Verdict| !wanted.again.contains(verdict);
     mutants.retain(|mutant| {
         !record.verdicts.get(&mutant.identity).is_some_and(done) && !equivalent.contains_key(&mutant.identity)
     });

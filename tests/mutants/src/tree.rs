@@ -165,7 +165,7 @@ fn copy(paths: &Paths) -> Result<(), String> {
     }
     let read = |path: &str| std::fs::read_to_string(paths.top.join(path)).map_err(|e| format!("{path}: {e}"));
     let open = read("src/lib.rs")?.replace("#![deny(", "#![allow(");
-    let allowed = "#![allow(arithmetic_overflow, unconditional_panic)]";
+    let allowed = "#![allow(warnings, arithmetic_overflow, unconditional_panic)]";
     put(&paths.tree.join("src/lib.rs"), &format!("{allowed}\n{open}\n#[doc(hidden)]\npub mod mutant;\n"))?;
     put(&paths.tree.join("src/mutant.rs"), include_str!("switch.rs"))?;
     // A mutant may break every lint. Optimised a little, because each test runs often; dependencies as they are.
