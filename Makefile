@@ -31,7 +31,7 @@ LIBA := target/release/libtransfer_engine.a
 # Same optimisation as release with assertions on, and without the link-time optimisation that every test binary would pay for again.
 TEST_PROFILE ?= checked
 
-.PHONY: help deps test-deps venv peers library build examples demo demo-rdma test lint run-tests bench bench-instr bench-scale bench-rdma bench-plot asan soak fuzz docs docs-deps fresh portable companions wheel deb dist abi install uninstall clean
+.PHONY: help deps test-deps venv peers library build examples demo demo-rdma test lint run-tests bench bench-instr bench-scale bench-rdma bench-plot asan soak fuzz mutants docs docs-deps fresh portable companions wheel deb dist abi install uninstall clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -80,6 +80,7 @@ IN := --locked --profile $(TEST_PROFILE)
 
 lint: test-deps ## formatting, clippy, documentation, and builds without each feature and without all
 	cargo fmt --check
+	cargo fmt --check --manifest-path tests/mutants/Cargo.toml
 	cargo clippy $(IN) --all-targets -- -D warnings
 	cargo clippy $(IN) -p transfer-engine-models --lib --tests -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc $(IN) --no-deps --document-private-items
@@ -99,6 +100,9 @@ soak: library test-deps ## engines and peers with random faults for TIME=600 sec
 fuzz: ## looks for inputs that the library does not stand, TIME=60 seconds for each target (TARGET=one of fuzz/fuzz_targets)
 	@LIBCLANG_PATH='$(CALLERS_LIBCLANG)' scripts/deps.sh fuzz
 	@TIME='$(or $(TIME),60)' TARGET='$(TARGET)' scripts/fuzz.sh
+
+mutants: deps ## tries for TIME=600 seconds whether the tests notice small changes of the sources (ONLY=src/metadata, AGAIN=survived)
+	@TIME='$(TIME)' ONLY='$(ONLY)' AGAIN='$(AGAIN)' SEED='$(SEED)' scripts/mutants.sh
 
 bench: examples venv ## every path beside upstream and the machine's limits (QUICK=1; BENCH_ARGS='--op write …': scripts/bench.py's table)
 	@scripts/deps.sh bench

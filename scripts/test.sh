@@ -13,6 +13,9 @@ status=0
 
 cargo test "$@" --doc
 cargo test "$@" -p transfer-engine-models
+# The crate that makes mutants, built as `make mutants` does. It tries none: that takes hours.
+env -u RUSTFLAGS -u TE_GLIBC CARGO_TARGET_DIR=target/mutants/tool \
+    cargo test --quiet --locked --manifest-path tests/mutants/Cargo.toml
 if cargo nextest --version >/dev/null 2>&1; then
     report=target/nextest/default/junit.xml
     rm -f "$report"

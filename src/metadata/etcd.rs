@@ -353,3 +353,28 @@ fn failed(error: &etcd_client::Error) -> Error {
         _ => unreachable(text),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_is_asked_with_tls_if_its_scheme_or_a_file_says_so() {
+        let file = || Some(b"text".to_vec());
+        let [none, authorities, identity] = [
+            Files::default(),
+            Files { authorities: file(), identity: None },
+            Files { authorities: None, identity: file().zip(file()) },
+        ];
+        for (text, files, url) in [
+            ("a:1", &none, "http://a:1"),
+            ("https://a:1", &none, "https://a:1"),
+            ("a:1", &authorities, "https://a:1"),
+            ("http://a:1/", &identity, "https://a:1"),
+        ] {
+            assert_eq!(endpoint(text, files).unwrap().url, url, "{text}");
+        }
+        assert!(endpoint("a:1", &none).unwrap().named && !endpoint("10.0.0.1:1", &none).unwrap().named);
+        assert!(endpoint("redis://a:1", &none).is_err());
+    }
+}

@@ -65,5 +65,6 @@ mod tests {
             assert_eq!((keys.segment(name), keys.rpc(name)), (segment.to_string(), rpc.to_string()));
         }
         assert_eq!(percent_encoded("mooncake/ram/h:1 ä-._~"), "mooncake%2Fram%2Fh%3A1%20%C3%A4-._~");
+        assert_eq!([percent_encoded(""), percent_encoded("a")], ["", "a"]);
     }
 }

@@ -111,4 +111,22 @@ mod tests {
         assert!(matches!(read(&file, u64::MAX - 64, here, 64), Err(Fault::Short)));
         assert!(matches!(write(&file, u64::MAX, here, 64), Err(Fault::Limited)));
     }
+
+    #[test]
+    fn a_call_that_moves_a_part_is_followed_by_one_for_the_rest() {
+        let calls = std::cell::RefCell::new(Vec::new());
+        let outcome = each(1000, 50, 25, |addr, at, left| {
+            calls.borrow_mut().push((addr, at, left));
+            left.min(10) as isize
+        });
+        outcome.unwrap();
+        assert_eq!(calls.into_inner(), [(1000, 50, 25), (1010, 60, 15), (1020, 70, 5)]);
+        let file = File::open("/dev/zero").unwrap();
+        let outcome = each(1, 0, 25, |addr, _, left| match addr {
+            1 => 10,
+            // SAFETY: the kernel checks the address, where nothing is mapped.
+            _ => unsafe { libc::pread(file.as_raw_fd(), addr as *mut libc::c_void, left, 0) },
+        });
+        assert!(matches!(outcome, Err(Fault::Local(11))));
+    }
 }

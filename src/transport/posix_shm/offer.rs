@@ -196,7 +196,9 @@ mod tests {
         let named = |addr, len| offer.around(addr, len).map(|(_, name)| name.text.as_str());
         assert_eq!(named(4096, 4096), Some("/mooncake_7_a"));
         assert_eq!(named(12288 + 4095, 1), Some("/mooncake_7_c"));
-        for (addr, len) in [(4095, 1), (4096, 4097), (8192, 1), (12288 + 4096, 1), (12289, u64::MAX)] {
+        for (addr, len) in
+            [(4095, 1), (4096, 4097), (4097, 4096), (8192, 1), (12288 + 4096, 1), (12289, u64::MAX)]
+        {
             assert_eq!(named(addr, len), None, "{addr}+{len}");
         }
     }
@@ -210,5 +212,22 @@ mod tests {
             assert!(PosixShmOffer::read(&SegmentDesc::decode(desc).unwrap()).unwrap().is_none());
         }
         assert!(offer(&[]).leads(), "it may register something");
+    }
+
+    #[test]
+    fn a_reading_that_differs_in_anything_offers_something_else() {
+        let one = offer(&["/mooncake_7_a", "/mooncake_7_b"]);
+        assert!(one.same_as(&offer(&["/mooncake_7_a", "/mooncake_7_b"])));
+        for other in [
+            &["/mooncake_7_a", "/mooncake_7_c"][..],
+            &["/mooncake_8_a", "/mooncake_8_b"],
+            &["/mooncake_7_a", "/mooncake_7_b", "x"],
+            &["/mooncake_7_a", "/mooncake_7_b", "/mooncake_7_c"],
+            &["/mooncake_7_a"],
+            &[],
+        ] {
+            assert!(!one.same_as(&offer(other)), "{other:?}");
+            assert!(!offer(other).same_as(&one), "{other:?}");
+        }
     }
 }

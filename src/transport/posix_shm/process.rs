@@ -160,6 +160,8 @@ mod tests {
 7f0000400000-7f0000500000 rw-p 00000000 00:1b 6 /dev/shm/mooncake_1_c (deleted)
 7f0000600000-7f0000700000 rw-s 00001000 00:1b 7 /dev/shm/mooncake_1_d
 7f0000800000-7f0000900000 r--s 00000000 00:1b 8 /dev/shm/mooncake_1_e
+7f0000a00000-7f0000b00000 rw-s 00000000 00:1b 9 /dev/shm/mooncake_1_f
+7f0000c00000-7f0000d00000 rw-s 00200000 00:1b 9 /dev/shm/mooncake_1_f
 ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0 [vsyscall]
 ";
         let at = |addr: u64, len, inode| {
@@ -177,6 +179,7 @@ ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0 [vsyscall]
             (A + 0x40_0000, 1, 6, "private"),
             (A + 0x60_0000, 1, 7, "begins elsewhere in the file"),
             (A + 0x80_0000, 1, 8, "to be read only"),
+            (A + 0xa0_0000, 0x30_0000, 9, "a gap between two parts of the file"),
             (u64::MAX, 2, 4, "wraps around"),
         ] {
             assert!(!at(addr, len, inode), "{why}");

@@ -325,3 +325,40 @@ pub(super) fn check_reply(request: &ConnectionMessage, reply: &ConnectionMessage
 fn protocol(text: String) -> Error {
     Error::new(Code::RejectHandshake, text).permanent(Class::Protocol)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Class;
+
+    #[test]
+    fn a_reply_is_taken_if_it_answers_the_request_with_as_many_queue_pairs() {
+        let request = ConnectionMessage {
+            local_nic_path: "here@a".into(),
+            peer_nic_path: "there@b".into(),
+            qp_num: vec![1, 2],
+            ..ConnectionMessage::default()
+        };
+        let reply = ConnectionMessage {
+            local_nic_path: "there@b".into(),
+            peer_nic_path: "here@a".into(),
+            qp_num: vec![3, LAST_QP_NUMBER],
+            ..ConnectionMessage::default()
+        };
+        check_reply(&request, &reply).unwrap();
+        let with = |change: &dyn Fn(&mut ConnectionMessage)| {
+            let mut other = reply.clone();
+            change(&mut other);
+            check_reply(&request, &other).unwrap_err()
+        };
+        assert!(with(&|reply| reply.reply_msg = "full".into()).to_string().contains("full"));
+        assert!(with(&|reply| reply.local_nic_path = "there@c".into()).to_string().contains("there@c"));
+        assert!(with(&|reply| reply.peer_nic_path = "here@c".into()).to_string().contains("here@c"));
+        let wide = with(&|reply| reply.qp_num = vec![3, LAST_QP_NUMBER + 1]);
+        assert!(wide.kind() == Class::Protocol && wide.to_string().contains("24 bits"), "{wide}");
+        for numbers in [vec![3], vec![3, 4, 5]] {
+            let error = with(&|reply| reply.qp_num = numbers.clone());
+            assert!(error.to_string().contains("queue pairs offered for 2"), "{error}");
+        }
+    }
+}

@@ -156,3 +156,28 @@ pub(super) fn fail_all(flights: impl IntoIterator<Item = Flight>, error: &Error)
 pub(super) fn fail_revoked(flights: impl IntoIterator<Item = Flight>) {
     flights.into_iter().filter_map(|flight| flight.slice).for_each(|slice| slice.fail_revoked());
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flight_goes_over_a_connection_to_the_incarnation_of_its_key_or_to_an_unknown_one() {
+        for (of_key, of_connection, suits) in
+            [(7, 7, true), (7, 8, false), (0, 8, true), (7, 0, true), (0, 0, true)]
+        {
+            let flight = Flight { incarnation: of_key, ..Flight::probe() };
+            assert_eq!(flight.suits(of_connection), suits, "{of_key} over {of_connection}");
+        }
+    }
+
+    #[test]
+    fn a_probe_moves_nothing_and_nobody_gives_it_up() {
+        let probe = Flight::probe();
+        assert_eq!((probe.len(), probe.batch()), (0, 0));
+        assert!(!probe.is_write() && !probe.is_given_up() && !probe.is_revoked());
+        assert!(!probe.is_expired(Instant::now()) && probe.leave_trail().is_none());
+        let request = probe.request(9, true);
+        assert!(request.write && request.signaled && request.len == 0 && request.id == 9);
+    }
+}

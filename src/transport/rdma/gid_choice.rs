@@ -92,3 +92,19 @@ pub(super) fn adopt(rail: &Rail, gid: LocalGid) {
     }
     moved.gid = (gid != own).then_some(gid);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gid_counts_as_tried_for_a_while() {
+        let moved = |since| Moved { gid: None, tried: vec![3, 1], since };
+        assert_eq!(recently_tried(&moved(Some(Instant::now()))), [3, 1]);
+        assert!(recently_tried(&moved(None)).is_empty());
+        // The clock may have begun less than that ago.
+        if let Some(long_ago) = Instant::now().checked_sub(TRIED_FOR + Duration::from_secs(1)) {
+            assert!(recently_tried(&moved(Some(long_ago))).is_empty());
+        }
+    }
+}
