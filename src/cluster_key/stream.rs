@@ -26,7 +26,7 @@ pub enum Admitted {
     /// Somebody without a key where none is required; these bytes belong to the request.
     Keyless(Vec<u8>),
     /// Somebody who knows the key.
-    Member(Session),
+    Member(Box<Session>),
 }
 
 /// The client's side, on a connection to `dialled` that nothing was sent on. Returns what has to be sent before the first
@@ -91,7 +91,7 @@ pub async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
     let mut proof = [0; PROOF_LEN];
     stream.read_exact(&mut proof).await?;
     match session.admits(&proof) {
-        true => Ok(Admitted::Member(session)),
+        true => Ok(Admitted::Member(session.into())),
         false => Err(Distrust::Unproven.into()),
     }
 }

@@ -203,7 +203,7 @@ async fn exchange(
     limits: &Limits,
 ) -> Result<()> {
     let (ahead, session) = match enter(&mut stream, limits).await {
-        Ok(Some(Admitted::Member(session))) => (Vec::new(), Some(session)),
+        Ok(Some(Admitted::Member(session))) => (Vec::new(), Some(*session)),
         Ok(Some(Admitted::Keyless(ahead))) => (ahead, None),
         Ok(None) => (Vec::new(), None),
         Err(why) => {
