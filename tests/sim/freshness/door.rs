@@ -43,6 +43,8 @@ pub(super) struct Answer {
     pub edition: usize,
     /// It was over when it was given.
     pub is_old: bool,
+    /// When it was asked for.
+    pub began: Instant,
 }
 
 /// What has come through a door.
@@ -136,6 +138,7 @@ impl Door {
             shelf.under_way += 1;
             shelf.begun
         };
+        let began = Instant::now();
         self.seen.lock().under_way += 1;
         let mut reading = Reading { door: self, answered: false };
         self.check_load();
@@ -150,7 +153,7 @@ impl Door {
             }
         };
         reading.answered = true;
-        let answer = Answer { reading: number, revision, edition, is_old };
+        let answer = Answer { reading: number, revision, edition, is_old, began };
         let is_taken = self.seen.lock().take(answer);
         let shelf = &mut *self.shelf.lock();
         shelf.tell(|| format!("reading {number}: {edition} of peer {}, taken: {is_taken}", self.peer));
@@ -218,7 +221,8 @@ impl Door {
             Some(Some(edition)) => {
                 shelf.choices.reach("news are heard");
                 shelf.begun += 1;
-                seen.take(Answer { reading: shelf.begun, revision, edition, is_old: false });
+                let began = Instant::now();
+                seen.take(Answer { reading: shelf.begun, revision, edition, is_old: false, began });
                 let process = shelf.editions[edition].process;
                 Change::To(Box::new(descriptor(self.peer, edition, process)), revision)
             }
