@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::door::{edition, Door};
+use super::door::{edition, Door, Seen};
 use super::engine::{Engine, OPEN_AGE};
 use super::shelf::Kind;
 use crate::engine::segment::table::Found;
@@ -59,7 +59,7 @@ pub(super) fn check_opened(segment: &Arc<Segment>, door: &Door, asked: Instant, 
         return;
     }
     if let Some(suspected) = suspicion {
-        let (taken, best) = (door.seen.lock().taken, door.seen.lock().best);
+        let Seen { taken, best, .. } = *door.seen.lock();
         // The simulated clock counts milliseconds: what began in the same one counts as later.
         let is_asked = taken > suspected || best.is_some_and(|best| best.began >= asked);
         if !is_asked && !door.is_outdated() {
