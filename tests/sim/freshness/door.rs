@@ -43,8 +43,6 @@ pub(super) struct Answer {
     pub edition: usize,
     /// It was over when it was given.
     pub is_old: bool,
-    /// When it was asked for.
-    pub began: Instant,
 }
 
 /// What has come through a door.
@@ -53,6 +51,8 @@ pub(super) struct Seen {
     pub best: Option<Answer>,
     /// The last reading whose answer was taken.
     pub taken: u64,
+    /// The last reading that was answered, taken or not, and when it began.
+    pub answered: Option<(u64, Instant)>,
     /// Readings from here on count: those before may be of a store that is emptied now.
     from: u64,
     /// How often the store had been emptied when this was heard last.
@@ -153,8 +153,12 @@ impl Door {
             }
         };
         reading.answered = true;
-        let answer = Answer { reading: number, revision, edition, is_old, began };
-        let is_taken = self.seen.lock().take(answer);
+        let answer = Answer { reading: number, revision, edition, is_old };
+        let is_taken = {
+            let seen = &mut *self.seen.lock();
+            seen.answered = seen.answered.max(Some((number, began)));
+            seen.take(answer)
+        };
         let shelf = &mut *self.shelf.lock();
         shelf.tell(|| format!("reading {number}: {edition} of peer {}, taken: {is_taken}", self.peer));
         if !is_taken {
@@ -221,8 +225,8 @@ impl Door {
             Some(Some(edition)) => {
                 shelf.choices.reach("news are heard");
                 shelf.begun += 1;
-                let began = Instant::now();
-                seen.take(Answer { reading: shelf.begun, revision, edition, is_old: false, began });
+                seen.answered = Some((shelf.begun, Instant::now()));
+                seen.take(Answer { reading: shelf.begun, revision, edition, is_old: false });
                 let process = shelf.editions[edition].process;
                 Change::To(Box::new(descriptor(self.peer, edition, process)), revision)
             }

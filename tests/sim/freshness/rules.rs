@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::door::{edition, Door, Seen};
+use super::door::{edition, Door};
 use super::engine::{Engine, OPEN_AGE};
 use super::shelf::Kind;
 use crate::engine::segment::table::Found;
@@ -59,9 +59,9 @@ pub(super) fn check_opened(segment: &Arc<Segment>, door: &Door, asked: Instant, 
         return;
     }
     if let Some(suspected) = suspicion {
-        let Seen { taken, best, .. } = *door.seen.lock();
+        let answered = door.seen.lock().answered;
         // The simulated clock counts milliseconds: what began in the same one counts as later.
-        let is_asked = taken > suspected || best.is_some_and(|best| best.began >= asked);
+        let is_asked = answered.is_some_and(|(reading, began)| reading > suspected || began >= asked);
         if !is_asked && !door.is_outdated() {
             let asked = door.shelf.lock().at(asked);
             let text = format!(

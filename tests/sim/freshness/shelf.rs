@@ -286,6 +286,10 @@ impl Shelf {
             if let Some((edition, _)) = peer.before {
                 self.editions[edition].until.get_or_insert(now);
             }
+            if self.kind == Kind::Telling {
+                // A server that counts anew cannot answer with what was there before.
+                peer.before = None;
+            }
         }
         self.emptied += 1;
         (self.revision, self.is_broken) = (1, true);
