@@ -60,6 +60,9 @@ struct Watching {
     door: Arc<Door>,
     peer: usize,
     since: i64,
+    /// How often the store had been emptied when this number was its. A number alone does not tell where the new count has reached it:
+    /// numbers are small here, and large in a real store.
+    emptied: u64,
     changed: Arc<dyn Fn(Change) + Send + Sync>,
 }
 
@@ -90,8 +93,6 @@ pub(super) struct Shelf {
     is_broken: bool,
     /// How often the store was emptied.
     pub emptied: u64,
-    /// As often as whoever watches was told.
-    told_emptied: u64,
     /// Of a thousand requests, and answers, that are lost.
     pub loses: u32,
     /// Of a thousand answers that are old.
@@ -130,7 +131,6 @@ impl Shelf {
             is_down: false,
             is_broken: false,
             emptied: 0,
-            told_emptied: 0,
             loses: 0,
             confuses: 0,
             is_slow: false,
@@ -317,7 +317,8 @@ impl Shelf {
     ) -> u64 {
         self.watches += 1;
         let (number, peer, changed) = (self.watches, door.peer, Arc::from(changed));
-        self.watching.push(Watching { number, door, peer, since, changed });
+        let emptied = door.seen.lock().emptied;
+        self.watching.push(Watching { number, door, peer, since, emptied, changed });
         number
     }
 
@@ -342,10 +343,10 @@ impl Shelf {
     /// The stream is open again; all that is to be told on it by now.
     pub(super) fn news(&mut self) -> Vec<Told> {
         self.is_broken = false;
-        let is_emptied = std::mem::replace(&mut self.told_emptied, self.emptied) != self.emptied;
         let mut all = Vec::new();
         for watching in &mut self.watching {
-            let Watching { number, door, peer, since, changed } = watching;
+            let Watching { number, door, peer, since, emptied, changed } = watching;
+            let is_emptied = std::mem::replace(emptied, self.emptied) != self.emptied;
             let mut tell = |edition, revision| {
                 let (door, changed) = (door.clone(), changed.clone());
                 all.push(Told { number: *number, door, edition, revision, changed });
