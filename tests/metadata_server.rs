@@ -154,4 +154,9 @@ fn a_token_that_no_request_could_bring_is_refused() {
         assert!(!output.status.success() && errors.contains("token"), "{token:?}: {errors}");
         assert!(output.stdout.is_empty(), "{token:?}");
     }
+    // A variable that is set to nothing is no wish to serve everybody.
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mte"));
+    command.args(["metadata-server", "--listen", "127.0.0.1:0"]).env("MC_METADATA_HTTP_TOKEN", "");
+    let output = command.output().unwrap();
+    assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains("token"));
 }

@@ -116,8 +116,10 @@ impl Drop for Endpoint {
     fn drop(&mut self) {
         let _ = self.stop.send(true);
         if let Some(thread) = self.thread.take() {
-            // The last engine may be destroyed by any thread, but not by this one: pages destroy nothing.
-            let _ = thread.join();
+            // Pages destroy no engine, but the host's logger, which gets a line from this very thread, might.
+            if thread.thread().id() != std::thread::current().id() {
+                let _ = thread.join();
+            }
         }
     }
 }

@@ -77,7 +77,8 @@ pub(crate) struct Arguments {
 /// Serves until the process ends. Prints `LISTENING host:port` once it does.
 pub(crate) fn run(arguments: Arguments) -> std::io::Result<()> {
     let table = Arc::new(Mutex::new(Table::open(arguments.file, arguments.max_total)?));
-    let token = arguments.token.or_else(|| http_token().filter(|token| !token.is_empty()));
+    let is_set = std::env::var_os("MC_METADATA_HTTP_TOKEN").is_some();
+    let token = arguments.token.or_else(|| is_set.then(|| http_token().unwrap_or_default()));
     let carried =
         |token: &String| token.trim() == token && token.bytes().all(|byte| matches!(byte, b' '..=b'~'));
     if token.as_ref().is_some_and(|token| token.is_empty() || !carried(token)) {

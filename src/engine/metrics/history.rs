@@ -52,7 +52,7 @@ impl Sample {
         for engine in engines {
             for (transport, events) in engine.counters() {
                 for (event, count) in events.into_iter().filter(|(event, _)| tells_of_trouble(event)) {
-                    *trouble.entry((engine.local.name.clone(), transport, event)).or_insert(0) += count;
+                    *trouble.entry((engine.label().to_string(), transport, event)).or_insert(0) += count;
                 }
             }
         }

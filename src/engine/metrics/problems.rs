@@ -60,7 +60,7 @@ pub(super) fn of(sample: &Sample, before: Option<&Sample>, engines: &[Arc<Engine
         problems.push(Problem { level, what: shown(&what), advice: advice.into() });
     };
     for engine in engines {
-        let name = &engine.local.name;
+        let name = engine.label();
         if engine.is_broken() {
             let what = format!("{name} cannot be used any more: a call has failed inside the library.");
             add(Level::Bad, what, advice(Class::Internal));

@@ -170,7 +170,7 @@ fn engine_rows(engines: &[Arc<Engine>]) -> Table {
         let counts = [load.waiting, load.batches, load.regions, load.segments];
         let counts = counts.map(|count| Cell::count(count as u64));
         let transports = if names.is_empty() { "none".into() } else { names.join(", ") };
-        [Cell::text(&engine.local.name), state, Cell::text(&transports)].into_iter().chain(counts).collect()
+        [Cell::text(engine.label()), state, Cell::text(&transports)].into_iter().chain(counts).collect()
     };
     let columns = [
         "Engine",
@@ -194,7 +194,7 @@ fn nics(engines: &[Arc<Engine>]) -> Table {
             };
             vec![
                 Cell::text(&nic.name),
-                Cell::text(&engine.local.name),
+                Cell::text(engine.label()),
                 state,
                 bytes(nic.inflight_bytes),
                 Cell::number(amount(nic.bandwidth_bps) + "/s", nic.bandwidth_bps),
@@ -219,7 +219,7 @@ fn rails(engines: &[Arc<Engine>]) -> Table {
                 };
                 vec![
                     Cell::text(&format!("{} → {}", rail.local, rail.peer)),
-                    Cell::text(&engine.local.name),
+                    Cell::text(engine.label()),
                     Cell::text(transport.name()),
                     Cell::text(rail.state).with(level),
                     Cell::count(rail.waiting as u64),
@@ -273,10 +273,10 @@ fn control(sample: &Sample, minute: Option<&Sample>) -> Table {
 fn events(sample: &Sample, engines: &[Arc<Engine>], minute: Option<&Sample>) -> Table {
     let mut rows = Vec::new();
     for engine in engines {
-        let name = &engine.local.name;
+        let name = engine.label();
         for (transport, events) in engine.counters() {
             for (event, count) in events.into_iter().filter(|(_, count)| *count > 0) {
-                let key = (name.clone(), transport, event);
+                let key = (name.to_string(), transport, event);
                 let rose = sample.trouble.contains_key(&key)
                     && minute.is_some_and(|before| before.trouble.get(&key).is_none_or(|then| *then < count));
                 let number = if event.contains("bytes") { bytes(count) } else { Cell::count(count) };

@@ -86,9 +86,10 @@ struct Row<'a> {
 pub(super) fn of(snapshot: &Snapshot, now: Instant, uptime: Duration, limits: &Limits) -> Status {
     let (mut rows, others) = rows(snapshot, now);
     rows.sort_by_key(|row| (Reverse(row.rank()), row.cluster, row.name));
-    let mut problems: Vec<Problem> = rows.iter().filter_map(Row::problem).collect();
-    if let Some(more) = problems.len().checked_sub(MOST_PROBLEMS).filter(|more| *more > 0) {
-        problems.truncate(MOST_PROBLEMS);
+    // Texts are made for those that are shown: there may be millions of keys.
+    let mut problems: Vec<Problem> = rows.iter().filter_map(Row::problem).take(MOST_PROBLEMS).collect();
+    let more = rows.iter().filter(|row| row.rank() > 0).count().saturating_sub(MOST_PROBLEMS);
+    if more > 0 {
         problems.push(problem(
             Level::Warn,
             format!("{more} more."),

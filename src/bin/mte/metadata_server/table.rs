@@ -176,6 +176,8 @@ impl Table {
     pub(super) fn remove(&mut self, key: &str) -> Result<bool> {
         self.expire(key);
         if !self.entries.contains_key(key) {
+            // Whoever removes it knows that it is gone.
+            self.gone.retain(|gone| gone.key != key);
             return Ok(false);
         }
         self.note(key, None)?;
@@ -227,16 +229,21 @@ impl Table {
             let over = entry.is_over();
             if let (true, Some(at), Some(life)) = (over, entry.until, entry.life) {
                 if key.len() <= LONGEST_GONE {
-                    let is_small = entry.value.len() <= SMALL;
                     let facts = entry.facts.take();
-                    let facts = facts.or_else(|| is_small.then(|| Facts::of(key, &entry.value).into()));
-                    gone.push(Gone { key: key.clone(), life, at, facts });
+                    gone.push((Gone { key: key.clone(), life, at, facts }, entry.value.clone()));
                 }
             }
             !over
         });
-        gone.sort_by_key(|gone| gone.at);
-        self.gone.extend(gone);
+        gone.sort_by_key(|(gone, _)| gone.at);
+        // Only what is remembered is looked into: everybody waits meanwhile.
+        let skipped = gone.len().saturating_sub(MOST_GONE);
+        self.gone.extend(gone.into_iter().skip(skipped).map(|(mut gone, value)| {
+            if gone.facts.is_none() && value.len() <= SMALL {
+                gone.facts = Some(Facts::of(&gone.key, &value).into());
+            }
+            gone
+        }));
         self.gone.drain(..self.gone.len().saturating_sub(MOST_GONE));
     }
 

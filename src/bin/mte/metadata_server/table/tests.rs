@@ -41,6 +41,9 @@ fn what_expired_is_remembered_until_it_is_written_again() {
     }
     table.put(&"x".repeat(LONGEST_GONE + 1), Bytes::new(), Some(Duration::ZERO)).unwrap();
     assert_eq!(gone(&mut table).len(), MOST_GONE);
+    // Nor is one missed that its owner removes late.
+    assert!(!table.remove(&(2 * MOST_GONE - 1).to_string()).unwrap());
+    assert_eq!(gone(&mut table).len(), MOST_GONE - 1);
 }
 
 #[test]
