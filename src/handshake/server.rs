@@ -243,6 +243,8 @@ async fn exchange(
 /// Has the cluster key proved, where there is one.
 async fn enter(stream: &mut TcpStream, limits: &Limits) -> std::result::Result<Option<Admitted>, Refused> {
     let Some(keys) = &limits.keys else { return Ok(None) };
+    // With a tag a reply is several packets, and the client acknowledges none of them for 40 ms.
+    let _ = stream.set_nodelay(true);
     let entered = timeout(limits.read.read_timeout, admit(keys, stream, Purpose::Handshake, None));
     entered.await.unwrap_or_else(|_| Err(late())).map(Some)
 }
@@ -288,10 +290,14 @@ async fn reply(
     let _ = SockRef::from(&*stream).set_send_buffer_size(SEND_BUFFER);
     let (first, rest) = text.split_at(text.len().min(FIRST_BYTES));
     begin.extend_from_slice(first);
+    let mut tag = tag.as_ref().map_or(&[][..], |tag| tag);
+    if rest.is_empty() {
+        begin.extend_from_slice(std::mem::take(&mut tag));
+    }
     let all = async {
         send(stream, &begin).await?;
         send(stream, rest).await?;
-        send(stream, tag.as_ref().map_or(&[], |tag| &tag[..])).await
+        send(stream, tag).await
     };
     tokio::select! {
         sent = all => sent,
