@@ -227,8 +227,20 @@ class Commands:
             found = self.memory.map[offset : offset + length]
             if found == expected or time.monotonic() >= deadline:
                 break
-        differs = next((i for i in range(length) if found[i] != expected[i]), None) if found != expected else None
-        return {"equal": differs is None, "first_difference": differs}
+        if found == expected:
+            return {"equal": True, "first_difference": None}
+        differs = next(i for i in range(length) if found[i] != expected[i])
+        return {"equal": False, "first_difference": differs, **self.difference(seed, offset, length, found, expected)}
+
+    def difference(self, seed, offset, length, found, expected, step=65536):
+        """What a failed comparison needs to be understood: which pieces of a slice's size differ, and whether they change yet."""
+        pieces = [i // step for i in range(0, length, step) if found[i : i + step] != expected[i : i + step]]
+        piece = slice(pieces[0] * step, min((pieces[0] + 1) * step, length))
+        older = {name: found[piece] == pattern(seed + by, length)[piece] for name, by in (("the previous", -1), ("the next", 1))}
+        held = [name for name, same in older.items() if same]
+        time.sleep(2)
+        later = self.memory.map[offset : offset + length]
+        return {"pieces": pieces[:32], "count": len(pieces), "holds": held, "equal_later": later == expected}
 
     def local(self, items):
         return [(self.memory.addr + offset, remote, length) for offset, remote, length in items]
