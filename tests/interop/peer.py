@@ -21,6 +21,7 @@ import time
 # What the engine moves bytes with; DEVICES: comma-separated NICs.
 PROTOCOL, DEVICES = os.environ.get("TE_PROTOCOL", "tcp"), os.environ.get("TE_DEVICES", "")
 STORE = os.environ.get("TE_STORE", "P2PHANDSHAKE")
+PIECE = 65536  # bytes of a slice, as both kinds cut requests
 
 
 def own_name(kind):
@@ -220,8 +221,10 @@ class Commands:
         self.memory.map[offset : offset + length] = pattern(seed, length)
         return {}
 
-    def check(self, seed, offset, length, within=0):
-        """Compares; `within` allows that many seconds for a v1 WRITE, which completes before the target has applied it."""
+    def check(self, seed, offset, length, within=0, before=None):
+        """Compares; `within` allows that many seconds for a v1 WRITE, which completes before the target has applied it.
+
+        `before` is the seed of what the place held before: of a difference it is told whether nothing has come there."""
         expected, deadline = pattern(seed, length), time.monotonic() + within
         while True:
             found = self.memory.map[offset : offset + length]
@@ -229,18 +232,14 @@ class Commands:
                 break
         if found == expected:
             return {"equal": True, "first_difference": None}
-        differs = next(i for i in range(length) if found[i] != expected[i])
-        return {"equal": False, "first_difference": differs, **self.difference(seed, offset, length, found, expected)}
-
-    def difference(self, seed, offset, length, found, expected, step=65536):
-        """What a failed comparison needs to be understood: which pieces of a slice's size differ, and whether they change yet."""
-        pieces = [i // step for i in range(0, length, step) if found[i : i + step] != expected[i : i + step]]
-        piece = slice(pieces[0] * step, min((pieces[0] + 1) * step, length))
-        older = {name: found[piece] == pattern(seed + by, length)[piece] for name, by in (("the previous", -1), ("the next", 1))}
-        held = [name for name, same in older.items() if same]
-        time.sleep(2)
-        later = self.memory.map[offset : offset + length]
-        return {"pieces": pieces[:32], "count": len(pieces), "holds": held, "equal_later": later == expected}
+        pieces = [i for i in range(0, length, PIECE) if found[i : i + PIECE] != expected[i : i + PIECE]]
+        older = None if before is None else pattern(before, length)
+        return {
+            "equal": False,
+            "first_difference": next(i for i in range(length) if found[i] != expected[i]),
+            "pieces": [i // PIECE for i in pieces[:32]],
+            "nothing_has_come": older is not None and all(found[i : i + PIECE] == older[i : i + PIECE] for i in pieces),
+        }
 
     def local(self, items):
         return [(self.memory.addr + offset, remote, length) for offset, remote, length in items]

@@ -2,7 +2,7 @@
 
     transfer.py INITIATOR TARGET        each ours or upstream; MC_* variables of the environment reach both, and matter to the initiator
 
-TE_PROTOCOL=rdma TE_INITIATOR_DEVICES=… TE_TARGET_DEVICES=… does it over NICs.
+TE_PROTOCOL=rdma TE_INITIATOR_DEVICES=… TE_TARGET_DEVICES=… does it over NICs; TE_LARGEST: no transfer of more bytes.
 """
 
 import os
@@ -10,7 +10,8 @@ import sys
 
 from peers import expect, peer
 
-SIZES = [1, 4096, (1 << 20) + 3, 16 << 20]
+LARGEST = int(os.environ.get("TE_LARGEST", 16 << 20))
+SIZES = [size for size in (1, 4096, (1 << 20) + 3, 16 << 20) if size <= LARGEST]
 GUARD = 4096  # bytes after each range that must stay as they were
 OFFSET = 4096 + 7  # unaligned on purpose
 LENGTH = OFFSET + max(SIZES) + GUARD
@@ -35,7 +36,7 @@ def one(initiator, target, size, applied_late):
     initiator.fill(seed=seed + 4, offset=OFFSET + size, length=GUARD)
     read = initiator.transfer(op="read", segment=target.segment, items=[[OFFSET, remote, size]])
     expect(read["ok"], f"READ of {size} bytes: {read}", initiator, target)
-    seen = initiator.check(seed=seed + 2, offset=OFFSET, length=size)
+    seen = initiator.check(seed=seed + 2, offset=OFFSET, length=size, before=seed + 3)
     expect(seen["equal"], f"READ of {size} bytes: the initiator differs at {seen['first_difference']}", initiator, target)
     guard = initiator.check(seed=seed + 4, offset=OFFSET + size, length=GUARD)
     expect(guard["equal"], f"READ of {size} bytes went past its end at the initiator")

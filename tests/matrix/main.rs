@@ -1,6 +1,6 @@
 //! The fault matrix: what goes wrong, at which moment, over which transport. Each cell is a process that transfers to a peer's process,
 //! and is judged alike: every task is terminal in time; what is COMPLETED has its bytes; a buffer whose task has ended is not touched any
-//! more; errors say whose they are; after the fault is over transfers arrive again. `docs/src/faults.md` tells what becomes of the
+//! more; errors say whose they are, and the metrics count them; after the fault is over transfers arrive again. `docs/src/faults.md` tells what becomes of the
 //! transfers in each.
 
 mod cells;

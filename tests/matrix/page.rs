@@ -17,7 +17,7 @@ one, and memory that is not mapped any more by other memory. In every cell
 - each task is terminal, at the latest so long after the beginning of the fault as the last column says, also on a busy machine; mostly it is a tenth;
 - what reads COMPLETED has its bytes: they are compared, as long as both processes and their memory are there;
 - the local buffer of a task that has failed is not touched any more: it is marked, and looked at again at the end;
-- the error has a class ([Errors](errors.md)), and none is INTERNAL;
+- the error has a class ([Errors](errors.md)), and none is INTERNAL; the [metrics](metrics.md) count each task that ended, and each failure under its class;
 - once the fault is undone, transfers to a segment that is opened anew arrive within 20 seconds, most of them at once.
 
 Descriptors are not read again by age there (`MC_METADATA_REVALIDATE_MS=0`), and the NICs of the table for RDMA are simulated ones, which try for a tenth

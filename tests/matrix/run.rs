@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use transfer_engine::engine::metrics::{self, Form};
 use transfer_engine::error::Class;
 
 use crate::cells::{Expected, Fault, Moment};
@@ -89,6 +90,7 @@ impl Cell {
         let segment = here.engine.open_segment(there.name()).unwrap();
         let addr = there.addr();
         let end = self.strike(&here, &mut there, Target { here: &here, segment, addr });
+        self.check_counts(&end);
         let recovered = self.recover(&here, &mut there, &seat, &end);
         let classes: Vec<String> = {
             let mut all: Vec<String> = end.errors().map(|error| format!("{:?}", error.kind())).collect();
@@ -141,6 +143,29 @@ impl Cell {
             }
             flowing.join().unwrap()
         })
+    }
+
+    /// The metrics have counted what was seen, and nothing else: the process is this cell's.
+    fn check_counts(&self, end: &End) {
+        let text = metrics::gather(&[], Form::Text);
+        let sum = |series: &str| -> usize {
+            let lines = text.lines().filter(|line| line.starts_with(series));
+            lines.map(|line| line.rsplit(' ').next().unwrap().parse::<usize>().unwrap()).sum()
+        };
+        let before = if self.moment == Moment::Connecting { 0 } else { 2 };
+        let requests = sum("mooncake_te_read_requests_total ") + sum("mooncake_te_write_requests_total ");
+        assert_eq!(requests, before + end.tasks, "requests that have ended");
+        for class in end.failed.iter().map(|error| error.kind()) {
+            let name = format!("{class:?}").to_lowercase();
+            let label = format!("class=\"{name}\"}}");
+            let counted: usize = ["read", "write"]
+                .iter()
+                .map(|op| sum(&format!("mte_task_failures_total{{op=\"{op}\",{label}")))
+                .sum();
+            let seen = end.failed.iter().filter(|error| error.kind() == class).count();
+            assert_eq!(counted, seen, "failures of the class {name}");
+        }
+        assert_eq!(sum("mte_task_failures_total{"), end.failed.len(), "failures of every class");
     }
 
     fn happen(&self, here: &Node, there: &mut Peer, struck: &Struck) {

@@ -3,9 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
-
 use crate::runtime::instant;
+use crate::runtime::sync::{Condvar, Mutex};
 
 /// Least time between two readings of which the first one did not help. Chosen: ten readings a second for each peer are no
 /// load for a store, and a call with a wrong address is not held up for long.

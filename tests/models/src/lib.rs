@@ -32,6 +32,21 @@ pub mod runtime {
     pub mod fork;
     pub mod gate;
     pub mod per_process;
+
+    /// Time passes whenever somebody looks, so that an execution is the same whenever it is repeated.
+    pub mod instant {
+        use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+        use std::sync::LazyLock;
+        use std::time::{Duration, Instant};
+
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        static LOOKS: AtomicU64 = AtomicU64::new(0);
+
+        pub fn now() -> Instant {
+            *START + Duration::from_nanos(LOOKS.fetch_add(1, SeqCst))
+        }
+    }
+
     pub mod slots;
     pub mod tracked;
     pub mod wakeup;
@@ -78,7 +93,11 @@ pub mod engine {
     pub mod batch;
     mod deliveries;
 
-    mod segment {
+    pub mod segment {
+        #[path = "../../../tests/models/src/turns.rs"]
+        pub mod models;
+        mod turns;
+
         /// Only kept by batches.
         pub struct Segment;
     }

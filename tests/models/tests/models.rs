@@ -20,6 +20,7 @@ models! {
     engine::models: p03_a_wait_ends, a_descriptor_tells_of_the_end, a_descriptor_hears_of_new_tasks,
         a_batch_whose_end_was_seen_can_be_freed, a_notification_is_due_once,
         p14_nothing_is_left_of_a_submit_call_when_the_engine_ends;
+    engine::segment::models: p07_a_turn_shows_what_was_published_before_it, one_reads_at_a_time_and_each_turn_ends;
     regions: p02_unregistered_memory_is_not_touched, p02_a_region_that_is_revoked_admits_no_use, the_last_registration_ends_a_region_once;
     slots: p08_a_removed_key_finds_nothing;
     transport::rdma::models: credit_is_never_hidden, credit_is_lent_once, no_reason_to_look_is_lost;

@@ -62,18 +62,22 @@ case_upstreams_one_nic_to_us() { upstream_to_ours rxe0 rxe2; }
 case_upstreams_two_nics_to_us() { upstream_to_ours rxe0,rxe1 rxe2,rxe3; }
 
 # Chosen bytes in both directions and both roles. Upstream's busy threads starve the emulated NICs, whose retransmissions are
-# sometimes taken for invalid requests; it then gives up, also with another upstream. Hence one thread, and several attempts.
-python() { # INITIATOR TARGET
-    local attempt
+# sometimes taken for invalid requests; it then gives up. Or it calls a READ of many slices complete although one of them has not
+# come and never comes: of 16 MiB most often, where the host has more to do, and with another upstream as the target just as with
+# us. Hence one thread, less at a time where it is the initiator, and several attempts after these two.
+python() { # INITIATOR TARGET [NAME=VALUE...]
+    local attempt initiator=$1 target=$2
+    shift 2
     for attempt in 1 2 3; do
-        if (cd "$top/tests/interop" && MC_WORKERS_PER_CTX=1 TE_PROTOCOL=rdma TE_INITIATOR_DEVICES=rxe0,rxe1 TE_TARGET_DEVICES=rxe2,rxe3 \
-            PYTHONDONTWRITEBYTECODE=1 "$top/target/venv/bin/python" transfer.py "$1" "$2") >"$work/python" 2>&1; then return 0; fi
+        if (cd "$top/tests/interop" && env MC_WORKERS_PER_CTX=1 TE_PROTOCOL=rdma TE_INITIATOR_DEVICES=rxe0,rxe1 \
+            TE_TARGET_DEVICES=rxe2,rxe3 PYTHONDONTWRITEBYTECODE=1 "$@" \
+            "$top/target/venv/bin/python" transfer.py "$initiator" "$target") >"$work/python" 2>&1; then return 0; fi
         cat "$work/python"
-        grep -q 'remote invalid request error' "$work/python" || break
+        grep -qE 'remote invalid request error|\[upstream out\] .*"nothing_has_come": true' "$work/python" || break
     done
-    fail "transfer.py $1 $2 fails"
+    fail "transfer.py $initiator $target fails"
 }
-case_upstream_python_to_us() { python upstream ours; }
+case_upstream_python_to_us() { python upstream ours TE_LARGEST=2000000; }
 case_us_to_upstream_python() { python ours upstream; }
 
 case_upstream_target_killed_and_restarted() {
