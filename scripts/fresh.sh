@@ -21,12 +21,16 @@ PATH=$PATH:/usr/sbin:/sbin
 say() { echo "fresh: $*" >&2; }
 die() { say "$@"; exit 125; }
 
+mkdir -p "$cache"
+exec {lock}>"$cache/lock" # another suite may be tried at the same time
 [ "$(id -u)" = 0 ] || die "making a room takes root (chroot, mount): run it as root or with 'sudo -E make fresh'"
+flock "$lock"
 if ! command -v debootstrap >/dev/null; then
     command -v apt-get >/dev/null || die "debootstrap is missing: install it with this system's package manager"
     say "installing debootstrap with apt"
     { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends debootstrap; } >/dev/null || die "apt-get cannot install debootstrap"
 fi
+flock -u "$lock"
 
 # The first archive of Debian among apt's sources.
 mirror() {
@@ -48,7 +52,7 @@ take_over_network() { # ROOM
 }
 
 make_base() { # FOLDER
-    local url log=$cache/debootstrap.log
+    local url log=$cache/debootstrap-$suite.log
     url=$(mirror)
     say "making a minimal Debian $suite from $url"
     rm -rf --one-file-system "$1" "$1.new"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs engines and peers for TIME seconds (600) in all, over TCP, over the memory of one host and over simulated RDMA, with peers that are
-# killed, stopped and restarted (tests/soak/soak.py), then the simulator (tests/sim) on seeds that `make test` does not run.
+# killed, stopped and restarted (tests/soak/soak.py), then the simulator (tests/sim) on seeds that `make test` does not run, and a million random lives
+# of the state machines.
 #
 #   soak.sh FLAGS OF CARGO...
 #
@@ -20,5 +21,5 @@ LD_LIBRARY_PATH=$PWD/target/simverbs SIMVERBS_DEVICES=sim0 SIMVERBS_SHM=soak-$$ 
 
 # Seeds from a place of their own for each SEED.
 SIM_SEED=$((SEED * 1000000000)) SIM_SCHEDULES=${SIM_SCHEDULES:-$((TIME * 5000))} \
-    cargo test --quiet "$@" --lib -- sim::p0 --nocapture || status=1
+    PROPTEST_CASES=${PROPTEST_CASES:-1000000} cargo test --quiet "$@" --lib -- sim::p0 machine::properties::p0 --nocapture || status=1
 exit $status

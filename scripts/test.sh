@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 export TE_LIB=$PWD/target/release/libtransfer_engine.so
 # Random lives of the state machines; each of those tests has a floor of its own for runs without this.
-export PROPTEST_CASES=${PROPTEST_CASES:-1000000}
+export PROPTEST_CASES=${PROPTEST_CASES:-250000}
 # Schedules of the simulator (tests/sim), all simulations together.
 export SIM_SCHEDULES=${SIM_SCHEDULES:-1000000}
 status=0

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use steps::Step;
 use world::World;
 
-/// The least number of sequences. `make test` asks for a million.
+/// The least number of sequences. `make test` asks for 250 000, `make soak` for a million.
 const CASES: u32 = 2_000;
 /// Most steps of a sequence. Chosen: a failure, a pause, a proof and a second failure with bystanders fit.
 const STEPS: usize = 80;
