@@ -93,8 +93,8 @@ pub fn http_token() -> Option<String> {
     config::Config::from_env().0.metadata_http_token.map(|token| token.0)
 }
 
-/// Header by which HTTP stores are told how long a key lives.
-pub use metadata::EXPIRE_HEADER;
+/// Header by which HTTP stores are told how long a key lives, and the path of the keys that our own one has.
+pub use metadata::{EXPIRE_HEADER, KEYS_PATH};
 
 #[cfg(test)]
 #[path = "../tests/sim/mod.rs"]

@@ -1,5 +1,6 @@
 //! The commands of `mte` that look at codes, at this machine, at stores and at peers, each as a process.
 
+mod common;
 #[allow(dead_code)]
 #[path = "stores/node.rs"]
 mod node;
@@ -7,10 +8,12 @@ mod node;
 #[path = "stores/servers.rs"]
 mod servers;
 
+use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering::Relaxed;
 
+use common::net::{address, ip, Net};
 use node::Node;
 use serde_json::{json, Value};
 use servers::{free_port, Kind, Server};
@@ -146,6 +149,41 @@ fn a_peer_that_does_not_answer_fails_each_round_in_its_time() {
     }
 }
 
+/// The peer's link takes packets of 9000 bytes and believes that ours does, which takes 1500: what is larger is lost without a word.
+#[test]
+fn a_ping_tells_that_only_small_packets_arrive() {
+    let name = "a_ping_tells_that_only_small_packets_arrive";
+    if common::in_child(name, &[]) {
+        return;
+    }
+    let Some(net) = Net::new(name) else { return };
+    let [a, b] = ["a", "b"].map(|side| net.space(side));
+    ip(&["-n", &a, "link", "set", "eth1", "mtu", "9000"]).unwrap();
+    ip(&["-n", &b, "route", "change", "10.77.1.0/24", "dev", "eth1", "advmss", "8960"]).unwrap();
+    let program = env!("CARGO_BIN_EXE_mte");
+    let mut target = Command::new("ip")
+        .args(["netns", "exec", &a, program, "bench", "target", "--name", address("a")])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(target.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let segment = line.trim().strip_prefix("LISTENING ").unwrap();
+    let ping = ["netns", "exec", &b, program, "ping", segment, "--count", "1", "--timeout", "2s"];
+    let output = Command::new("ip").args(ping).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("READ of 4096 bytes over tcp, although one of 64 bytes has just arrived"),
+        "{said}"
+    );
+    assert!(said.contains("compare the MTU"), "{said}");
+    // Its standard input ends.
+    drop(target.stdin.take());
+    target.wait().unwrap();
+}
+
 /// A segment of an engine that is gone without having said so.
 fn ghost(server: &Server) {
     let desc = json!({"name": "ghost", "protocol": "tcp", "tcp_data_port": 1, "timestamp": "2026-01-02 03:04:05",
@@ -157,7 +195,7 @@ fn ghost(server: &Server) {
 
 #[test]
 fn the_segments_of_a_store_are_listed_with_what_lives() {
-    for kind in [Kind::Etcd, Kind::Redis] {
+    for kind in [Kind::Etcd, Kind::Redis, Kind::Mte] {
         let server = Server::start(kind);
         let url = server.url();
         let list = |more: &[&str]| mte(&[&["segments", "--metadata", &url], more].concat(), &[]);
@@ -191,11 +229,11 @@ fn the_segments_of_a_store_are_listed_with_what_lives() {
 
 #[test]
 fn a_store_that_cannot_list_wants_a_name() {
-    let server = Server::start(Kind::Mte);
+    let server = Server::start(Kind::Wheel);
     let url = server.url();
     let look = |more: &[&str]| mte(&[&["segments", "--metadata", &url], more].concat(), &[]);
     let ran = look(&[]);
-    assert_eq!((ran.status, ran.out.as_str()), (2, ""));
+    assert_eq!((ran.status, ran.out.as_str()), (2, ""), "{}", ran.errors);
     assert!(ran.errors.starts_with("mte: ") && ran.errors.contains("NAME"), "{}", ran.errors);
     let _node = Node::start(&url, "node");
     let ran = look(&["node"]);

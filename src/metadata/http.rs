@@ -14,7 +14,7 @@ use hyper::header::{HeaderValue, ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE};
 use hyper::{Method, Request, StatusCode};
 use parking_lot::Mutex;
 
-use super::backend::{late, refused, too_large, unreachable, Backend, Entry, Put, Version};
+use super::backend::{cannot_list, late, refused, too_large, unreachable, Backend, Entry, Put, Version};
 use super::http_date;
 use super::keyed::Keyed;
 use super::keys::percent_encoded;
@@ -31,6 +31,8 @@ const REQUEST_LIMIT: Duration = Duration::from_secs(3);
 const TRUST: Duration = Duration::from_millis(500);
 /// Header that asks for expiry after so many seconds; a server that can do it sends the header back.
 pub const EXPIRE_HEADER: &str = "mte-expire-seconds";
+/// Path of the keys that our server has, with `?prefix=`; Mooncake's servers have none.
+pub const KEYS_PATH: &str = "/keys";
 /// Largest value that upstream's server takes (observed), for a text.
 const USUAL_LIMIT: &str = "the wheel's server takes 1048576 bytes";
 
@@ -82,7 +84,17 @@ struct Http {
 
 impl Http {
     async fn send(&self, method: Method, key: &str, body: Option<Arc<[u8]>>) -> Result<(StatusCode, Bytes)> {
-        let exchange = tokio::time::timeout(self.limit, self.exchange(method.clone(), key, body));
+        let target = self.connections.target(&format!("?key={}", percent_encoded(key)));
+        self.send_to(target, method, body).await
+    }
+
+    async fn send_to(
+        &self,
+        target: String,
+        method: Method,
+        body: Option<Arc<[u8]>>,
+    ) -> Result<(StatusCode, Bytes)> {
+        let exchange = tokio::time::timeout(self.limit, self.exchange(method.clone(), target, body));
         let outcome = exchange.await.unwrap_or_else(|_| Err(late(self.limit)));
         outcome.map_err(|e| e.context(format_args!("{method} {}", self.base)).peer(self.connections.peer()))
     }
@@ -90,10 +102,9 @@ impl Http {
     async fn exchange(
         &self,
         method: Method,
-        key: &str,
+        target: String,
         body: Option<Arc<[u8]>>,
     ) -> Result<(StatusCode, Bytes)> {
-        let target = self.connections.target(&format!("?key={}", percent_encoded(key)));
         let request = || {
             let body = body.as_ref().map_or_else(Bytes::new, |body| Bytes::copy_from_slice(body));
             let mut request = Request::new(Full::new(body.clone()));
@@ -135,6 +146,24 @@ impl Http {
                 Ok(Some(Entry { value, version }))
             }
             (StatusCode::NOT_FOUND, _) => Ok(None),
+            (status, body) => Err(self.unexpected("GET", status, &body)),
+        }
+    }
+
+    /// The keys that begin with `prefix`, from our server. Mooncake's have no such path.
+    async fn keys(&self, prefix: &str) -> Result<Vec<String>> {
+        let target =
+            self.connections.other_target(&format!("{KEYS_PATH}?prefix={}", percent_encoded(prefix)));
+        match self.send_to(target, Method::GET, None).await? {
+            (StatusCode::OK, body) => serde_json::from_slice(&body)
+                .map_err(|e| refused(format!("the keys of {} are no array of texts: {e}", self.base))),
+            (StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::BAD_REQUEST, _) => {
+                Err(cannot_list("a store of kind http other than mte metadata-server"))
+            }
+            (StatusCode::FORBIDDEN, body) if self.authorization.is_none() => {
+                let body = String::from_utf8_lossy(&body[..body.len().min(400)]);
+                Err(refused(format!("GET {KEYS_PATH} of {}: {}", self.base, body.trim())))
+            }
             (status, body) => Err(self.unexpected("GET", status, &body)),
         }
     }
@@ -228,6 +257,10 @@ impl Backend for Http {
 
     fn get(&self, key: String, _: bool) -> BoxFuture<'_, Result<Option<Entry>>> {
         Box::pin(async move { self.read(&key).await })
+    }
+
+    fn list(&self, prefix: String) -> BoxFuture<'_, Result<Vec<String>>> {
+        Box::pin(async move { self.keys(&prefix).await })
     }
 
     fn put(&self, key: String, value: Arc<[u8]>, over: Option<Version>) -> BoxFuture<'_, Result<Put>> {

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use crate::config::Config;
 use crate::error::{Error, Result};
 
-pub use http::EXPIRE_HEADER;
+pub use http::{EXPIRE_HEADER, KEYS_PATH};
 pub use store::{Change, Own, Store, Watch};
 
 type Open = fn(&str, &Config, Own) -> Result<Arc<dyn Store>>;

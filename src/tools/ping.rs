@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 use super::guest;
 use crate::engine::submit::Request;
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::error::{Class, Error, Result};
 use crate::memory::Range;
 
-/// Most bytes of one READ. Chosen: a page, which all transports move in one piece.
+/// Bytes of the READs of a round: one that passes any link, the one whose time is told, and one that fills packets of any size.
+const READS: [u64; 3] = [64, READ_BYTES, 65536];
+/// The READ whose time is told. Chosen: a page, which all transports move in one piece.
 const READ_BYTES: u64 = 4096;
 /// Opcode of READ.
 const READ: i32 = 0;
@@ -47,12 +49,13 @@ impl Pinger {
         let mut pinger = Pinger { engine, segment: segment.into(), limit, memory: 0, id: None };
         let engine = &pinger.engine;
         guest::add_plain(engine)?;
-        pinger.memory = engine.allocate_shared(READ_BYTES, 0, -1)?;
-        engine.register(&[Range { addr: pinger.memory, len: READ_BYTES }], "*", false)?;
+        let room = READS[READS.len() - 1];
+        pinger.memory = engine.allocate_shared(room, 0, -1)?;
+        engine.register(&[Range { addr: pinger.memory, len: room }], "*", false)?;
         Ok(pinger)
     }
 
-    /// One round: a handshake, then a READ from the first buffer if there is one.
+    /// One round: a handshake, then READs from the first buffer if there is one.
     pub fn round(&mut self) -> Round {
         let mut round = Round::default();
         round.fault = self.ask(&mut round).err();
@@ -74,13 +77,31 @@ impl Pinger {
         let transport = self.engine.transport_to(id)?;
         round.transport = Some(transport);
         let Some((offset, len)) = first else { return Ok(()) };
-        let len = len.min(READ_BYTES);
-        let request = Request { opcode: READ, source: self.memory, target: id, offset, len };
-        let begun = Instant::now();
-        let read = self.engine.transfer(1, 0, |_| request, None, Some(self.limit));
-        read.map_err(|e| e.context(format!("READ of {len} bytes over {transport}")))?;
-        round.read = Some((len, begun.elapsed()));
+        let mut arrived = None;
+        for most in READS {
+            let len = len.min(most);
+            let request = Request { opcode: READ, source: self.memory, target: id, offset, len };
+            let begun = Instant::now();
+            let read = self.engine.transfer(1, 0, |_| request, None, Some(self.limit));
+            read.map_err(|error| explained(error, len, arrived, transport))?;
+            if most == READ_BYTES {
+                round.read = Some((len, begun.elapsed()));
+            }
+            arrived = Some(len);
+        }
         Ok(())
+    }
+}
+
+/// Why a READ of `len` bytes failed, when one of `smaller` bytes had arrived a moment before.
+fn explained(error: Error, len: u64, smaller: Option<u64>, transport: &str) -> Error {
+    let lost = matches!(error.kind(), Class::Timeout | Class::Network);
+    match smaller.filter(|smaller| lost && *smaller < len) {
+        Some(smaller) => error.context(format_args!(
+            "READ of {len} bytes over {transport}, although one of {smaller} bytes has just arrived (if that repeats, something \
+             on the way drops larger packets: compare the MTU of both hosts' links, switches and tunnels)"
+        )),
+        None => error.context(format_args!("READ of {len} bytes over {transport}")),
     }
 }
 

@@ -26,7 +26,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
-use transfer_engine::{descriptor_limit, http_token, EXPIRE_HEADER};
+use transfer_engine::{descriptor_limit, http_token, EXPIRE_HEADER, KEYS_PATH};
 
 use budget::Share;
 use clients::{Activity, Clients};
@@ -208,11 +208,14 @@ async fn answer(request: Request<Incoming>, store: &Store) -> Result<Answer, Ans
     if request.uri().path() == "/status.json" && *request.method() == Method::GET {
         return pages.data(table).await;
     }
+    if request.uri().path() == KEYS_PATH && *request.method() == Method::GET {
+        return Ok(pages::keys(table, &member(request.uri().query(), "prefix").unwrap_or_default()));
+    }
     if request.uri().path() != "/metadata" {
-        let text = "no such path; the store is at /metadata, a page about it at /, and /health is for probes";
+        let text = "no such path; the store is at /metadata, a page about it at /, its keys at /keys, and /health is for probes";
         return Err(plain(StatusCode::NOT_FOUND, text));
     }
-    let key = key_of(request.uri().query().unwrap_or_default())
+    let key = member(request.uri().query(), "key")
         .filter(|key| !key.is_empty())
         .ok_or_else(|| plain(StatusCode::BAD_REQUEST, "the query has no key"))?;
     match *request.method() {
@@ -298,9 +301,9 @@ fn plain(status: StatusCode, text: &str) -> Answer {
     answer
 }
 
-/// The member `key` of a query, decoded; `None` if it is missing or not UTF-8.
-fn key_of(query: &str) -> Option<String> {
-    let text = query.split('&').find_map(|member| member.strip_prefix("key="))?;
+/// A member of a query, decoded; `None` if it is missing or not UTF-8.
+fn member(query: Option<&str>, name: &str) -> Option<String> {
+    let text = query?.split('&').find_map(|member| member.strip_prefix(name)?.strip_prefix('='))?;
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&byte, behind)) = rest.split_first() {
@@ -335,7 +338,7 @@ mod tests {
             ("keys=a", None),
             ("", None),
         ] {
-            assert_eq!(key_of(query).as_deref(), key, "{query}");
+            assert_eq!(member(Some(query), "key").as_deref(), key, "{query}");
         }
     }
 }

@@ -34,6 +34,8 @@ pub(super) struct Connections {
     authority: HeaderValue,
     /// What stands before the query; the whole URL for a proxy.
     prefix: String,
+    /// As `prefix`, without the path.
+    root: String,
     /// The server, or the proxy.
     address: HostPort,
     tls: Option<Tls>,
@@ -51,6 +53,7 @@ impl Connections {
         let mut made = Connections {
             authority: HeaderValue::from_str(authority).map_err(|e| Error::invalid(format!("{url}: {e}")))?,
             prefix: path.to_string(),
+            root: String::new(),
             address: server.clone(),
             tls: None,
             idle: Mutex::default(),
@@ -64,7 +67,8 @@ impl Connections {
                     "MC_METADATA_HTTP_PROXY works with http:// only; unset it for https://",
                 ));
             }
-            made.prefix = format!("http://{authority}{path}");
+            made.root = format!("http://{authority}");
+            made.prefix = format!("{}{path}", made.root);
             made.address = address(&parse(proxy)?, proxy)?;
         }
         Ok(made)
@@ -78,6 +82,11 @@ impl Connections {
     /// The request target for a query, which begins with `?`.
     pub(super) fn target(&self, query: &str) -> String {
         format!("{}{query}", self.prefix)
+    }
+
+    /// The request target for another path of the server.
+    pub(super) fn other_target(&self, path: &str) -> String {
+        format!("{}{path}", self.root)
     }
 
     /// Sends the request over an idle connection, or a new one if there is none or the server has closed it.

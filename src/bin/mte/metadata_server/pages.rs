@@ -85,6 +85,21 @@ impl Pages {
     }
 }
 
+/// Keys of one answer. Chosen: a moment under the lock, and some megabytes.
+const MOST_KEYS: usize = 100_000;
+
+/// The keys that begin with `prefix`, as a JSON array in no order. They have a path of their own, as the page does.
+pub(super) fn keys(table: &Mutex<Table>, prefix: &str) -> Answer {
+    let keys = table.lock().keys(prefix, MOST_KEYS);
+    match keys {
+        Some(keys) => answer("application/json", serde_json::Value::from(keys).to_string(), None),
+        None => {
+            let text = format!("there are more than {MOST_KEYS} such keys; ask for a longer prefix");
+            plain(StatusCode::INSUFFICIENT_STORAGE, &text)
+        }
+    }
+}
+
 /// Should the thread end in a fault.
 const NOT_MADE: &str = "the state could not be made";
 

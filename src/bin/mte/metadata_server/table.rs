@@ -214,6 +214,14 @@ impl Table {
         }
     }
 
+    /// The keys that begin with `prefix`; `None` if there are more than `most`.
+    pub(super) fn keys(&mut self, prefix: &str, most: usize) -> Option<Vec<String>> {
+        self.sweep();
+        let found = self.entries.keys().filter(|key| key.starts_with(prefix));
+        let keys: Vec<String> = found.take(most + 1).cloned().collect();
+        (keys.len() <= most).then_some(keys)
+    }
+
     /// Keeps what was found in `value`, unless the key has another one by now.
     pub(super) fn learn(&mut self, key: &str, value: &Bytes, facts: &Arc<Facts>) {
         let same =
