@@ -40,6 +40,8 @@ pub struct Paths {
     pub log: PathBuf,
     pub record: PathBuf,
     pub equivalent: PathBuf,
+    /// The table of the record.
+    pub table: PathBuf,
 }
 
 impl Paths {
@@ -54,6 +56,7 @@ impl Paths {
             log: scratch.join("log.txt"),
             record: top.join("tests/mutants/record.txt"),
             equivalent: top.join("tests/mutants/equivalent.txt"),
+            table: top.join("tests/mutants/RATES.md"),
         }
     }
 }
