@@ -58,12 +58,15 @@ pub struct Test {
     pub reaches: BTreeSet<u32>,
 }
 
-/// Builds the tests in the tree, runs each by itself, and writes down what it reaches.
-pub fn record(paths: &Paths, only: Option<&str>, jobs: usize) -> Result<(), String> {
+/// Builds the tests of `programs` (all: none is named) in the tree, runs each by itself, and writes down what it reaches.
+pub fn record(paths: &Paths, only: Option<&str>, programs: &[&str], jobs: usize) -> Result<(), String> {
     // What programs in C are linked to.
     compiled(paths, &["build", "-p", "transfer-engine", "-p", "transfer-engine-capi", "--lib"])?;
-    let mut arguments = vec!["test", "-p", "transfer-engine", "--no-run", "--lib"];
-    PROGRAMS.iter().for_each(|program| arguments.extend(["--test", program]));
+    let mut arguments = vec!["test", "-p", "transfer-engine", "--no-run"];
+    let wanted = |program: &str| programs.is_empty() || programs.contains(&program);
+    arguments.extend(wanted("lib").then_some("--lib"));
+    let named = PROGRAMS.iter().filter(|program| wanted(program));
+    named.for_each(|program| arguments.extend(["--test", program]));
     let built = compiled(paths, &arguments)?;
     let tests = built.iter().filter(|message| message["profile"]["test"] == true);
     let programs: BTreeMap<&str, &str> = tests

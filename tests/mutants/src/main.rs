@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! mutants instrument                        a copy of the repository with every mutant, in target/mutants/tree
-//! mutants cover [--tests TEXT] [--jobs 2]   builds its tests and finds out what each reaches; only those whose names have TEXT
+//! mutants cover [--tests TEXT] [--program lib] [--jobs 2]
+//!                                           builds its tests and finds out what each reaches; only those whose names have TEXT
 //! mutants run [--only src/metadata] [--again survived] [--seed 1] [--time 600] [--budget 60] [--jobs 2]
 //! mutants report                            the table of what is recorded, in tests/mutants/RATES.md too
 //! ```
@@ -68,7 +69,10 @@ fn told(arguments: &[String]) -> Result<(), String> {
             println!("{count} mutants in {}", paths.tree.display());
             Ok(())
         }
-        Some("cover") => cover::record(&paths, values(arguments, "--tests").last().copied(), jobs),
+        Some("cover") => {
+            let [tests, programs] = ["--tests", "--program"].map(|option| values(arguments, option));
+            cover::record(&paths, tests.last().copied(), &programs, jobs)
+        }
         Some("run") => {
             let again = values(arguments, "--again").into_iter();
             let again: Option<Vec<_>> = again.map(Verdict::named).collect();
