@@ -5,7 +5,8 @@
 //! mutants instrument                        a copy of the repository with every mutant, in target/mutants/tree
 //! mutants cover [--tests TEXT] [--program lib] [--jobs 2]
 //!                                           builds its tests and finds out what each reaches; only those whose names have TEXT
-//! mutants run [--only src/metadata] [--again survived] [--seed 1] [--time 600] [--budget 60] [--jobs 2]
+//! mutants run [--only src/metadata] [--again survived [--no-new]] [--seed 1] [--time 600] [--budget 60]
+//!             [--jobs 2]
 //! mutants report                            the table of what is recorded, in tests/mutants/RATES.md too
 //! ```
 
@@ -79,6 +80,7 @@ fn told(arguments: &[String]) -> Result<(), String> {
             let wanted = run::Wanted {
                 only: values(arguments, "--only").into_iter().map(str::to_string).collect(),
                 again: again.ok_or("--again wants caught, survived or open")?,
+                new: !arguments.iter().any(|argument| argument == "--no-new"),
                 seed: number(arguments, "--seed", 1)?,
                 time: Duration::from_secs(number(arguments, "--time", 600)?),
                 budget: Duration::from_secs(number(arguments, "--budget", 60)?),

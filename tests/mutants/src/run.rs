@@ -16,6 +16,8 @@ pub struct Wanted {
     pub only: Vec<String>,
     /// Mutants with these verdicts are tried again.
     pub again: Vec<Verdict>,
+    /// And those that have none yet.
+    pub new: bool,
     pub seed: u64,
     /// Time for all.
     pub time: Duration,
@@ -76,9 +78,10 @@ pub fn run(paths: &Paths, wanted: &Wanted) -> Result<(), String> {
         is_reached
     });
     record.write()?;
-    let done = |verdict: &Verdict| !wanted.again.contains(verdict);
     mutants.retain(|mutant| {
-        !record.verdicts.get(&mutant.identity).is_some_and(done) && !equivalent.contains_key(&mutant.identity)
+        let verdict = record.verdicts.get(&mutant.identity);
+        let is_wanted = verdict.map_or(wanted.new, |verdict| wanted.again.contains(verdict));
+        is_wanted && !equivalent.contains_key(&mutant.identity)
     });
     let log = std::fs::File::options().create(true).append(true).open(&paths.log);
     let log = Mutex::new(log.map_err(|e| e.to_string())?);
