@@ -62,3 +62,55 @@ pub(super) fn forget(batch: &Arc<Batch>) {
         last.take_if(|seen| Arc::ptr_eq(&seen.batch, batch))
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::slice::{Op, Slice, Task};
+
+    const COMPLETED: Option<(i32, u64)> = Some((Status::Completed as i32, 8));
+
+    /// A batch of `count` tasks, of which all but the last have moved 8 bytes, and that one's slice.
+    fn batch(count: usize) -> (Arc<Batch>, Arc<Work>, Slice) {
+        let batch = Arc::new(Batch::new(count).unwrap());
+        let work = Work::new((0..count).map(|_| Task::default()).collect(), None, batch.clone());
+        batch.reserve(count).unwrap().commit(&work, count, &[], None).unwrap();
+        let mut slices: Vec<_> =
+            (0..count as u32).map(|task| Slice::new(&work, task, Op::Read, 1, 2, 8, None)).collect();
+        let last = slices.pop().unwrap();
+        slices.into_iter().for_each(|slice| slice.complete(0));
+        (batch, work, last)
+    }
+
+    #[test]
+    fn only_what_is_completed_in_the_batch_seen_last_is_known() {
+        let (batch, work, slice) = batch(3);
+        remember(7, 9, &batch, 4, &work);
+        assert_eq!([4, 5].map(|task| completed(7, 9, task)), [COMPLETED; 2]);
+        assert_eq!([0, 3, 6, 7].map(|task| completed(7, 9, task)), [None; 4], "others, and one that runs");
+        assert_eq!((completed(7, 8, 4), completed(6, 9, 4)), (None, None), "another batch, another engine");
+        slice.complete(0);
+        assert_eq!(completed(7, 9, 6), COMPLETED);
+        batch.free(|_| {}).unwrap();
+        assert_eq!(completed(7, 9, 4), None, "it is freed");
+    }
+
+    #[test]
+    fn a_forgotten_batch_is_let_go_and_no_other() {
+        let ((one, work, slice), (other, ..)) = (batch(2), batch(2));
+        remember(7, 9, &one, 0, &work);
+        forget(&other);
+        assert_eq!(completed(7, 9, 0), COMPLETED);
+        forget(&one);
+        assert_eq!(completed(7, 9, 0), None);
+        slice.complete(0);
+    }
+
+    #[test]
+    fn a_call_of_one_task_is_not_remembered() {
+        let (batch, work, slice) = batch(1);
+        slice.complete(0);
+        remember(7, 9, &batch, 0, &work);
+        assert_eq!(completed(7, 9, 0), None);
+    }
+}

@@ -83,3 +83,17 @@ fn elsewhere(found: &[SocketAddr], bound: IpAddr) -> Option<String> {
     let list = || found.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ");
     (!found.contains(&bound)).then(list)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_leads_elsewhere_if_none_of_its_addresses_is_bound() {
+        let found: Vec<SocketAddr> =
+            ["10.0.0.1:5", "[::ffff:10.0.0.2]:5"].map(|text| text.parse().unwrap()).to_vec();
+        assert_eq!(elsewhere(&found, "10.0.0.2".parse().unwrap()), None);
+        let others = elsewhere(&found, "10.0.0.3".parse().unwrap());
+        assert_eq!(others.as_deref(), Some("10.0.0.1, 10.0.0.2"));
+    }
+}

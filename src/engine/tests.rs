@@ -26,6 +26,15 @@ fn register(engine: &Engine, bytes: &[u8]) -> u64 {
     range.addr
 }
 
+#[test]
+fn only_an_engine_that_was_asked_to_is_released_at_shutdown() {
+    let engine = engine();
+    assert!(!engine.is_released_at_shutdown());
+    engine.release_at_shutdown();
+    assert!(engine.is_released_at_shutdown());
+    engine.destroy();
+}
+
 /// Something that must not outlive its engine.
 type Left = (&'static str, Box<dyn Fn() -> usize + Send>);
 

@@ -231,6 +231,16 @@ mod tests {
         assert!((900_000_000..1_100_000_000).contains(&cost), "{cost}");
     }
 
+    #[test]
+    fn a_rail_at_the_rate_of_its_port_is_not_low() {
+        let meter = Meter::new(1_000_000_000);
+        assert!(!meter.is_low());
+        meter.begin(200_000_000, 0);
+        meter.begin(1, 0);
+        meter.end(200_000_000, 1_000_000_000, 0);
+        assert!(meter.is_low());
+    }
+
     /// Nobody looked before the transfer was through, or somebody looks all the time.
     const RARELY: fn(u64) -> u64 = |_| 0;
     const OFTEN: fn(u64) -> u64 = |now| now - 100;

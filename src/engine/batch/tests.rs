@@ -1,6 +1,7 @@
 //! Room, ends and waiting.
 
 use super::*;
+use crate::runtime::poll::readable;
 use crate::transport::slice::{Op, Slice};
 use std::time::{Duration, Instant};
 
@@ -40,6 +41,20 @@ fn places_that_a_call_has_reserved_count_as_used() {
     drop(batch.reserve(2).unwrap());
     slices.into_iter().for_each(|slice| slice.complete(0));
     assert!(!batch.is_single() && Batch::new(1).unwrap().is_single());
+}
+
+#[test]
+fn the_descriptor_is_readable_while_every_task_has_ended() {
+    let batch = Arc::new(Batch::new(2).unwrap());
+    let fd = batch.descriptor().unwrap();
+    let is_readable = || readable([fd], 0) == [true];
+    assert!(!is_readable(), "nothing was submitted");
+    for _ in 0..2 {
+        let slices = submit(&batch, 1).unwrap();
+        assert!(!is_readable());
+        slices.into_iter().for_each(|slice| slice.complete(0));
+        assert!(is_readable());
+    }
 }
 
 #[test]

@@ -29,3 +29,15 @@ fn p09_an_engine_is_taken_out_once_nobody_looks_at_it() {
         engine.destroy();
     });
 }
+
+#[test]
+fn only_a_handle_of_a_parent_is_said_to_be_one() {
+    let own = insert(Engine::create("P2PHANDSHAKE", "127.0.0.1", false).unwrap()).unwrap();
+    assert_eq!(key(own).unwrap(), own & ((1 << KEY_BITS) - 1));
+    // A process that was forked once more than this one.
+    let later = own + (1 << KEY_BITS);
+    for wrong in [0, later] {
+        assert_eq!(key(wrong).unwrap_err().kind(), Class::Argument, "{wrong:#x}");
+    }
+    remove(own).unwrap().destroy();
+}

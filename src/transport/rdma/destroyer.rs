@@ -205,4 +205,46 @@ mod tests {
         assert!(destroyer.is_idle());
         assert_eq!(work.tasks[0].status(), Status::Failed);
     }
+    #[test]
+    fn another_thread_is_made_for_what_those_at_work_leave_waiting() {
+        let destroyer = Arc::new(Destroyer::default());
+        let ((begun, begins), (open, gate)) = (mpsc::channel(), mpsc::channel::<()>());
+        let gate = Arc::new(Mutex::new(gate));
+        let start = || {
+            let (begun, gate) = (begun.clone(), gate.clone());
+            let job = move || {
+                begun.send(()).unwrap();
+                let _ = gate.lock().recv();
+            };
+            destroyer.start(Box::new(job), false, 2);
+        };
+        start();
+        begins.recv().unwrap();
+        let threads = || destroyer.state.lock().threads;
+        start();
+        start();
+        assert_eq!(threads(), 1, "two may wait for it");
+        start();
+        assert_eq!(threads(), 2);
+        for _ in 0..64 {
+            start();
+        }
+        assert_eq!(threads(), THREADS);
+        drop(open);
+        assert!(destroyer.wait(Duration::from_secs(30)) && destroyer.is_idle());
+        assert_eq!(begins.try_iter().count(), 67, "each was done");
+    }
+
+    #[test]
+    fn what_is_discarded_is_dropped_on_another_thread() {
+        struct Told(mpsc::Sender<std::thread::ThreadId>);
+        impl Drop for Told {
+            fn drop(&mut self) {
+                let _ = self.0.send(std::thread::current().id());
+            }
+        }
+        let (sender, dropped) = mpsc::channel();
+        Arc::new(Destroyer::default()).discard(Told(sender));
+        assert_ne!(dropped.recv().unwrap(), std::thread::current().id());
+    }
 }

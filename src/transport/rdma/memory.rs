@@ -271,6 +271,38 @@ mod tests {
     }
 
     #[test]
+    fn each_piece_of_a_region_that_peers_may_use_is_published_with_the_keys_of_the_nics_asked_for() {
+        let memory = Memory::new(&Config::default(), 0);
+        let other = |addr, order, remote| Keys {
+            addr,
+            order,
+            remote,
+            len: 4096,
+            lkeys: vec![1, 2],
+            rkeys: vec![3, 4],
+            ..keys()
+        };
+        let rkeys = vec![13, 14, 23, 0, 33, 34];
+        let all = [other(4096, 2, true), other(8192, 1, false), Keys { order: 1, rkeys, ..keys() }];
+        memory.regions.write().extend(all.map(|keys| (keys.addr, Arc::new(keys))));
+        let start = 1 << 20;
+        let shown = |nics: &[usize]| {
+            let all = memory.published(nics).into_iter();
+            all.map(|buffer| (buffer.addr, buffer.len, buffer.rkey, buffer.lkey)).collect::<Vec<_>>()
+        };
+        let expected = [
+            (start, 4096, vec![14, 13], vec![12, 11]),
+            (start + 4096, 4096, vec![0, 23], vec![0, 21]),
+            (start + 8192, 100, vec![34, 33], vec![32, 31]),
+            (4096, 4096, vec![4, 3], vec![2, 1]),
+        ];
+        assert_eq!(shown(&[1, 0]), expected);
+        assert_eq!(shown(&[1])[1], (start + 4096, 4096, vec![0], vec![0]));
+        memory.clear();
+        assert!(shown(&[0]).is_empty());
+    }
+
+    #[test]
     fn pieces_are_whole_pages_and_no_longer_than_a_nic_takes() {
         let config = |max_mr_bytes| Config { max_mr_bytes, ..Config::default() };
         for (asked, device, bytes) in

@@ -63,6 +63,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn neighbours_on_both_sides_are_kept() {
+        let grant = |addr, len, number| Grant { addr, len, check: (1, number), memory: 0 };
+        let mut grants = Grants::default();
+        for (addr, number) in [(100, 1), (200, 2), (0, 3), (300, 4)] {
+            assert!(grants.add(grant(addr, 100, number)));
+        }
+        let found = [0, 99, 100, 199, 200, 299, 300, 399, 400].map(|addr| grants.find(addr, 1));
+        let numbers = found.map(|found| found.map_or(0, |found| found.check.1));
+        assert_eq!(numbers, [3, 3, 1, 1, 2, 2, 4, 4, 0]);
+        grants.clear();
+        assert_eq!(grants.find(100, 1), None);
+    }
+
+    #[test]
     fn a_new_grant_replaces_those_that_it_overlaps() {
         let grant = |addr, len, number| Grant { addr, len, check: (1, number), memory: 0 };
         let mut grants = Grants::default();

@@ -83,3 +83,29 @@ impl Offer for ShmOffer {
         self
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offer(host: &str, id: u8, addr: u64, ranges: &[(u64, u64)]) -> ShmOffer {
+        let buffers = vec![PeerBuffer { addr, len: 100, name: "*".into() }];
+        let ranges = Ranges::single(ranges.iter().copied()).unwrap();
+        ShmOffer { host: host.into(), id: [id; incarnation::LEN], buffers, ranges }
+    }
+
+    #[test]
+    fn an_offer_is_the_same_if_all_of_it_is() {
+        let one = || offer("host", 1, 100, &[(100, 100)]);
+        assert!(one().same_as(&one()));
+        for other in [
+            offer("other", 1, 100, &[(100, 100)]),
+            offer("host", 2, 100, &[(100, 100)]),
+            offer("host", 1, 200, &[(100, 100)]),
+            offer("host", 1, 100, &[(200, 100)]),
+        ] {
+            assert!(!one().same_as(&other) && !other.same_as(&one()));
+        }
+        assert!(!one().leads() && offer(own_host().unwrap(), 1, 100, &[]).leads());
+    }
+}

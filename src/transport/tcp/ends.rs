@@ -320,6 +320,21 @@ mod tests {
     }
 
     #[test]
+    fn a_request_whose_connections_are_dropped_is_sent_again_so_often_and_no_more() {
+        let read = Slice::new(&work(1), 0, Op::Read, 1, 0, 8, None);
+        let mut left = vec![Request::new(read, 0)];
+        let standing = Standing { sent: 1, begun: 1, unanswered: true };
+        let dropped = || Down::Dropped(Error::invalid("host"));
+        for round in 0..MOST_DROPS {
+            left = sort(left, &dropped(), &standing, &rules(true, true)).again;
+            assert_eq!(left.len(), 1, "round {round}");
+        }
+        let ends = sort(left, &dropped(), &standing, &rules(true, true));
+        assert_eq!((ends.again.len(), ends.failed.len()), (0, 1));
+        ends.failed.into_iter().for_each(|(request, error)| request.fail(error));
+    }
+
+    #[test]
     fn p02_nothing_that_was_given_up_is_sent_again() {
         let requests = requests(Attempt::First);
         requests[0].slice().unwrap().work().cancel();

@@ -196,6 +196,17 @@ mod tests {
     }
 
     #[test]
+    fn whether_a_peer_answers_is_found_out_once() {
+        let liveness = Liveness::default();
+        assert!(!liveness.answers() && liveness.is_unknown());
+        assert!(!liveness.is_unknown(), "somebody is at it");
+        liveness.note(false);
+        assert!(!liveness.answers() && !liveness.is_unknown());
+        liveness.note(true);
+        assert!(liveness.answers() && !liveness.is_unknown());
+    }
+
+    #[test]
     fn only_a_peers_own_silence_makes_it_look_dead() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         for (what, peer, alive) in [

@@ -396,6 +396,45 @@ mod tests {
         assert_eq!([0, 1].map(|task| work.drained(task)), [Some(Drained::No), Some(Drained::Yes)]);
     }
 
+    /// Two WRITEs of 8 bytes each, of which nothing is sent.
+    fn two() -> Pipeline {
+        let work = work(2);
+        let request =
+            |task: u32| Request::new(Slice::new(&work, task, Op::Write, 1, task.into(), 8, None), 0);
+        let mut pipeline = Pipeline::default();
+        assert!(pipeline.open(Terms { v2: true, reusable: true, incarnation: 0 }).is_empty());
+        assert!(pipeline.admit([0, 1].map(request).into_iter(), true, |_| panic!("refused")).is_none());
+        pipeline
+    }
+
+    #[test]
+    fn what_is_answered_is_no_load_any_more() {
+        let (mut pipeline, stats, mut moved) = (two(), Stats::default(), Moved::default());
+        assert_eq!((pipeline.len(), pipeline.load_bytes(), pipeline.incoming().requests.len()), (2, 16, 2));
+        pipeline.outgoing();
+        pipeline.note_sent(2 * request_len(&pipeline), &mut moved, &stats);
+        let mut frames = [super::super::wire::OK_FRAME; RUN];
+        for (left, half) in [(2, true), (1, false), (1, true), (0, false)] {
+            assert!(pipeline.note_received(STATUS_LEN as u64 / 2, &mut frames, &mut moved, &stats).is_ok());
+            assert_eq!(
+                (pipeline.len(), pipeline.load_bytes(), pipeline.got > 0),
+                (left, 8 * left as u64, half)
+            );
+        }
+        assert!(pipeline.is_empty() && moved.replies);
+    }
+
+    #[test]
+    fn another_request_is_next_only_if_the_first_one_is_given_up() {
+        for (given_up, next) in [(1, false), (0, true)] {
+            let mut pipeline = two();
+            let taken = pipeline.abandon(|slice| slice.remote == given_up);
+            assert_eq!((taken.next, taken.stuck, taken.slices.len()), (next, false, 1));
+            assert_eq!((pipeline.len(), pipeline.load_bytes()), (1, 8));
+            taken.slices.into_iter().for_each(|slice| slice.fail(Error::invalid("given up")));
+        }
+    }
+
     fn request_len(pipeline: &Pipeline) -> u64 {
         pipeline.requests[0].send_len()
     }

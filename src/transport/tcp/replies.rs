@@ -46,6 +46,7 @@ impl Reply {
 }
 
 /// The connection cannot be used any more.
+#[derive(Debug)]
 pub(super) struct Over {
     /// Because this memory, address and bytes, is not mapped.
     pub unmapped: Option<(u64, u64)>,
@@ -157,5 +158,77 @@ impl Replies {
             self.sent -= len;
             self.queue.pop_front();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::{PeerAccess, Range, Registry};
+    use crate::runtime::tracked::Tracked;
+    use std::io::Read;
+    use std::net::{TcpListener, TcpStream};
+
+    const INCARNATION: [u8; INCARNATION_LEN] = [7; INCARNATION_LEN];
+
+    #[test]
+    fn what_is_owed_arrives_in_order_and_is_owed_no_more() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let socket = Socket::new(Tracked::open(|| Ok(listener.accept()?.0)).unwrap()).unwrap();
+        let payload = [5u8; 40];
+        let addr = payload.as_ptr() as u64;
+        let registry = Registry::new(false);
+        registry.insert(&[Range { addr, len: 40 }], "*", true).unwrap();
+        let mut replies = Replies::default();
+        assert!(replies.reserve());
+        replies.push_rejected();
+        for _ in 0..OK_RUN + 2 {
+            replies.push_ok();
+        }
+        assert_eq!(replies.len(), 3, "a refusal and two runs of OK");
+        let held = registry.use_for_peer(addr, 40, PeerAccess::BOTH).unwrap();
+        let region = held.region().clone();
+        assert!(!replies.use_region(&region));
+        replies.push_data(held, addr, 40);
+        assert!(replies.use_region(&region));
+        replies.push_incarnation();
+        assert!(replies.send(&socket, &INCARNATION).is_ok());
+        assert_eq!((replies.is_empty(), replies.len(), replies.use_region(&region)), (true, 0, false));
+        let expected = [&REJECTED_FRAME[..], &OK_FRAME.repeat(OK_RUN + 2), &payload, &INCARNATION].concat();
+        let mut arrived = vec![0; expected.len()];
+        peer.read_exact(&mut arrived).unwrap();
+        assert_eq!(arrived, expected);
+    }
+
+    #[test]
+    fn a_reply_that_is_sent_in_part_goes_on_where_it_stopped() {
+        let mut replies = Replies::default();
+        replies.push_ok();
+        replies.push_ok();
+        replies.push_rejected();
+        replies.note_sent(STATUS_LEN as u64 + 3);
+        assert_eq!((replies.len(), replies.sent), (2, STATUS_LEN as u64 + 3));
+        replies.note_sent(STATUS_LEN as u64);
+        assert_eq!((replies.len(), replies.sent), (1, 3), "of the refusal");
+        replies.note_sent(STATUS_LEN as u64 - 3);
+        assert!(replies.is_empty() && replies.sent == 0);
+    }
+
+    #[test]
+    fn memory_that_is_gone_is_named_from_its_first_byte_that_was_not_sent() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let _peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let socket = Socket::new(Tracked::open(|| Ok(listener.accept()?.0)).unwrap()).unwrap();
+        // The kernel maps nothing there.
+        let (addr, len) = (64, 100);
+        let registry = Registry::new(false);
+        registry.insert(&[Range { addr, len }], "*", true).unwrap();
+        let mut replies = Replies::default();
+        replies.push_ok();
+        replies.push_data(registry.use_for_peer(addr, len, PeerAccess::BOTH).unwrap(), addr, len);
+        replies.note_sent(STATUS_LEN as u64 + 10);
+        let over = replies.send(&socket, &INCARNATION).unwrap_err();
+        assert_eq!(over.unmapped, Some((addr + 10, len - 10)));
     }
 }

@@ -265,6 +265,17 @@ mod tests {
     }
 
     #[test]
+    fn an_idle_connection_stays_where_the_newcomer_would_have_as_many() {
+        let mut world = World::new(3);
+        for (number, host) in [(0, 1), (1, 1), (2, 2)] {
+            assert!(world.open(host, false).is_some());
+            world.note(number, Phase::Idle, number);
+        }
+        assert_eq!(world.open(2, false), None);
+        assert_eq!(world.open(3, false), Some(vec![0]), "it has none yet");
+    }
+
+    #[test]
     fn requests_under_way_end_only_where_a_source_has_more_than_its_share() {
         let mut world = World::new(4);
         for (number, host) in [(0, 1), (1, 1), (2, 1), (3, 2)] {

@@ -4,18 +4,26 @@ use syn::{Block, GenericArgument, PathArguments, ReturnType, Signature, Type};
 
 /// The values that may stand for the whole body, as they are written; none where no simple value fits, or where the body is that value.
 pub fn defaults(signature: &Signature, block: &Block) -> Vec<String> {
-    if block.stmts.is_empty() {
+    // `let _ = argument;` is no more than a word to the compiler.
+    let left: Vec<_> = block.stmts.iter().filter(|statement| !is_nothing(statement)).collect();
+    if left.is_empty() {
         return Vec::new();
     }
     let mut values = match &signature.output {
         ReturnType::Default => vec![String::new()],
         ReturnType::Type(_, kind) => of_type(kind),
     };
-    if let [syn::Stmt::Expr(only, None)] = block.stmts.as_slice() {
+    if let [syn::Stmt::Expr(only, None)] = left.as_slice() {
         let only = written(only);
         values.retain(|value| Some(value) != only.as_ref());
     }
     values
+}
+
+fn is_nothing(statement: &syn::Stmt) -> bool {
+    let syn::Stmt::Local(local) = statement else { return false };
+    let given = local.init.as_ref().map(|init| &*init.expr);
+    matches!(local.pat, syn::Pat::Wild(_)) && matches!(given, Some(syn::Expr::Path(_)))
 }
 
 fn of_type(kind: &Type) -> Vec<String> {

@@ -3,22 +3,28 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::exec::{End, Place};
+use crate::exec::{at_once, locked, End, Place};
 use crate::tree::{messages, Paths};
 
 /// Integration tests that are quick and need no guest, sanitizer or interpreter. Those of stores count where the servers are installed.
 const PROGRAMS: &[&str] = &[
+    "c_abi",
     "engine_rdma",
     "handshake_client",
     "handshake_vectors",
+    "hosts",
     "large_answers",
+    "memory_limits",
     "metadata_server",
     "nics",
     "order_check",
+    "out_of_memory",
+    "prometheus",
     "rdma_accept",
     "rdma_destroy",
     "rdma_fake_peers",
@@ -29,12 +35,14 @@ const PROGRAMS: &[&str] = &[
     "rdma_sim",
     "rdma_turns",
     "shm",
+    "status_page",
     "stores",
     "tcp_client",
     "tcp_middlebox",
     "tcp_server",
     "topology",
     "transports",
+    "verbs",
 ];
 /// The same tests again in programs that are built with the address sanitizer.
 const LEFT_OUT: &str = "under_asan::";
@@ -50,12 +58,15 @@ pub struct Test {
     pub reaches: BTreeSet<u32>,
 }
 
-/// Builds the tests in the tree, runs each by itself, and writes down what it reaches.
-pub fn record(paths: &Paths, only: Option<&str>) -> Result<(), String> {
+/// Builds the tests of `programs` (all: none is named) in the tree, runs each by itself, and writes down what it reaches.
+pub fn record(paths: &Paths, only: Option<&str>, programs: &[&str], jobs: usize) -> Result<(), String> {
     // What programs in C are linked to.
     compiled(paths, &["build", "-p", "transfer-engine", "-p", "transfer-engine-capi", "--lib"])?;
-    let mut arguments = vec!["test", "-p", "transfer-engine", "--no-run", "--lib"];
-    PROGRAMS.iter().for_each(|program| arguments.extend(["--test", program]));
+    let mut arguments = vec!["test", "-p", "transfer-engine", "--no-run"];
+    let wanted = |program: &str| programs.is_empty() || programs.contains(&program);
+    arguments.extend(wanted("lib").then_some("--lib"));
+    let named = PROGRAMS.iter().filter(|program| wanted(program));
+    named.for_each(|program| arguments.extend(["--test", program]));
     let built = compiled(paths, &arguments)?;
     let tests = built.iter().filter(|message| message["profile"]["test"] == true);
     let programs: BTreeMap<&str, &str> = tests
@@ -65,7 +76,7 @@ pub fn record(paths: &Paths, only: Option<&str>) -> Result<(), String> {
     for (program, name) in programs {
         let file = paths.cover.join(format!("{name}.txt"));
         if only.is_some() || !is_older(Path::new(program), &file) {
-            record_program(paths, program, name, &file, only)?;
+            record_program(paths, program, name, &file, only, jobs)?;
         }
     }
     Ok(())
@@ -88,6 +99,7 @@ fn record_program(
     name: &str,
     file: &Path,
     only: Option<&str>,
+    jobs: usize,
 ) -> Result<(), String> {
     let all = listed(paths, program, &["--list", "--format", "terse"])?;
     let ignored = listed(paths, program, &["--list", "--format", "terse", "--ignored"])?;
@@ -102,16 +114,27 @@ fn record_program(
             |line: &&str| line.split('\t').nth(1).is_some_and(|test| !tests.iter().any(|new| *new == test));
         lines.extend(old.lines().filter(is_kept).map(|line| format!("{line}\n")));
     }
-    let mut left_out = Vec::new();
-    for test in &tests {
-        match reached(paths, program, test)? {
-            Some((took, ids)) => {
-                let ids: Vec<_> = ids.iter().map(ToString::to_string).collect();
-                lines.push(format!("{program}\t{test}\t{}\t{}\n", took.as_millis(), ids.join(",")));
+    let (queue, found) = (Mutex::new(tests.iter()), Mutex::new((lines, Vec::new())));
+    let work = |worker: usize| -> Result<(), String> {
+        loop {
+            let Some(test) = locked(&queue).next() else { return Ok(()) };
+            let mut reached = reached(paths, program, test, worker)?;
+            // The first of those that run a program in C builds it.
+            if reached.is_none() {
+                reached = self::reached(paths, program, test, worker)?;
             }
-            None => left_out.push(test.as_str()),
+            let (lines, left_out) = &mut *locked(&found);
+            match reached {
+                Some((took, ids)) => {
+                    let ids: Vec<_> = ids.iter().map(ToString::to_string).collect();
+                    lines.push(format!("{program}\t{test}\t{}\t{}\n", took.as_millis(), ids.join(",")));
+                }
+                None => left_out.push(test.as_str()),
+            }
         }
-    }
+    };
+    at_once(jobs, work)?;
+    let (lines, left_out) = &*locked(&found);
     if !tests.is_empty() {
         println!("{name}: {} tests; left out: {}", tests.len(), left_out.join(", "));
     }
@@ -132,8 +155,13 @@ fn listed(paths: &Paths, program: &str, arguments: &[&str]) -> Result<BTreeSet<S
 }
 
 /// How long a test takes and what it reaches; nothing of one that fails as it is, or takes too long.
-fn reached(paths: &Paths, program: &str, test: &str) -> Result<Option<(Duration, BTreeSet<u32>)>, String> {
-    let file = paths.cover.with_extension("reached");
+fn reached(
+    paths: &Paths,
+    program: &str,
+    test: &str,
+    worker: usize,
+) -> Result<Option<(Duration, BTreeSet<u32>)>, String> {
+    let file = paths.cover.with_extension(format!("reached{worker}"));
     let failed = |e: std::io::Error| format!("{}: {e}", file.display());
     let empty = std::fs::File::create(&file).map_err(failed)?;
     empty.set_len(MOST_MUTANTS).map_err(failed)?;

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Most private memory of a test and each of its children, in KiB: a mutant may allocate without end.
@@ -39,9 +40,13 @@ impl Place<'_> {
         command
             .current_dir(self.tree)
             .env("CARGO_MANIFEST_DIR", self.tree)
-            .env("CARGO_TARGET_DIR", self.build);
+            .env("CARGO_TARGET_DIR", self.build)
+            // What programs in C are linked to.
+            .env("TE_LIB", self.build.join("debug/libtransfer_engine.so"));
         command
             .env(switch.0, switch.1)
+            // A trace costs seconds, because the programs are large.
+            .env("RUST_BACKTRACE", "0")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -62,4 +67,19 @@ impl Place<'_> {
         let _ = child.wait();
         Ok((end, took))
     }
+}
+
+/// Does `work` in so many threads, which are told which of them they are.
+pub fn at_once(jobs: usize, work: impl Fn(usize) -> Result<(), String> + Sync) -> Result<(), String> {
+    let work = &work;
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..jobs.max(1)).map(|worker| scope.spawn(move || work(worker))).collect();
+        workers
+            .into_iter()
+            .try_for_each(|worker| worker.join().map_err(|_| "a worker panicked".to_string())?)
+    })
+}
+
+pub fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

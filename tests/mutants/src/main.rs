@@ -3,9 +3,11 @@
 //!
 //! ```text
 //! mutants instrument                        a copy of the repository with every mutant, in target/mutants/tree
-//! mutants cover [--tests TEXT]              builds its tests and finds out what each reaches; only those whose names have TEXT
-//! mutants run [--only src/metadata] [--again survived] [--seed 1] [--time 600] [--budget 15]
-//! mutants report                            the table of what is recorded
+//! mutants cover [--tests TEXT] [--program lib] [--jobs 2]
+//!                                           builds its tests and finds out what each reaches; only those whose names have TEXT
+//! mutants run [--only src/metadata] [--again survived [--no-new]] [--seed 1] [--time 600] [--budget 60]
+//!             [--jobs 2]
+//! mutants report                            the table of what is recorded, in tests/mutants/RATES.md too
 //! ```
 
 #[cfg(test)]
@@ -60,29 +62,33 @@ fn told(arguments: &[String]) -> Result<(), String> {
         return Err("it has to run at the top of the repository".to_string());
     }
     let paths = Paths::below(Path::new(&top));
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+    let jobs = number(arguments, "--jobs", cores)? as usize;
     match arguments.first().map(String::as_str) {
         Some("instrument") => {
             let count = tree::instrument(&paths)?;
             println!("{count} mutants in {}", paths.tree.display());
             Ok(())
         }
-        Some("cover") => cover::record(&paths, values(arguments, "--tests").last().copied()),
+        Some("cover") => {
+            let [tests, programs] = ["--tests", "--program"].map(|option| values(arguments, option));
+            cover::record(&paths, tests.last().copied(), &programs, jobs)
+        }
         Some("run") => {
             let again = values(arguments, "--again").into_iter();
             let again: Option<Vec<_>> = again.map(Verdict::named).collect();
             let wanted = run::Wanted {
                 only: values(arguments, "--only").into_iter().map(str::to_string).collect(),
                 again: again.ok_or("--again wants caught, survived or open")?,
+                new: !arguments.iter().any(|argument| argument == "--no-new"),
                 seed: number(arguments, "--seed", 1)?,
                 time: Duration::from_secs(number(arguments, "--time", 600)?),
-                budget: Duration::from_secs(number(arguments, "--budget", 15)?),
+                budget: Duration::from_secs(number(arguments, "--budget", 60)?),
+                jobs,
             };
             run::run(&paths, &wanted)
         }
-        Some("report") => {
-            println!("{}", report::table(&paths)?);
-            Ok(())
-        }
+        Some("report") => report::write(&paths),
         _ => Err("instrument, cover, run or report; src/main.rs says how".to_string()),
     }
 }

@@ -21,7 +21,24 @@ fn part(identity: &str) -> String {
     names.join("/")
 }
 
-pub fn table(paths: &Paths) -> Result<String, String> {
+/// Above the table.
+const HEAD: &str = "# Do the tests notice?
+
+`make mutants` writes this table of `record.txt`. The words stand in ARCHITECTURE.md. *Tried* are random ones of all mutants; the rest is not known.
+
+";
+
+/// Prints the table and writes it beside the record.
+pub fn write(paths: &Paths) -> Result<(), String> {
+    let (table, gone) = table(paths)?;
+    println!("{table}");
+    gone.iter().for_each(|identity| println!("equivalent.txt names no mutant any more: {identity}"));
+    std::fs::write(&paths.table, format!("{HEAD}{table}"))
+        .map_err(|e| format!("{}: {e}", paths.table.display()))
+}
+
+/// The table, and what `equivalent.txt` names in vain.
+fn table(paths: &Paths) -> Result<(String, Vec<String>), String> {
     let record = Record::read(&paths.record);
     let equivalent = equivalents(&paths.equivalent);
     let mut rows = BTreeMap::<String, Row>::new();
@@ -52,8 +69,6 @@ pub fn table(paths: &Paths) -> Result<String, String> {
         );
     }
     let known: BTreeSet<_> = mutants.iter().map(|mutant| &mutant.identity).collect();
-    for identity in equivalent.keys().filter(|identity| !known.contains(identity)) {
-        out += &format!("\nequivalent.txt names no mutant any more: {identity}");
-    }
-    Ok(out)
+    let gone = equivalent.keys().filter(|identity| !known.contains(identity)).cloned().collect();
+    Ok((out, gone))
 }

@@ -1,11 +1,12 @@
 //! Tries mutants: the tests that reach one are run with it on, until one fails.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::Write;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crate::cover::{self, Test};
-use crate::exec::{End, Place};
+use crate::exec::{at_once, locked, End, Place};
 use crate::record::{equivalents, Record, Verdict};
 use crate::tree::Paths;
 
@@ -15,11 +16,15 @@ pub struct Wanted {
     pub only: Vec<String>,
     /// Mutants with these verdicts are tried again.
     pub again: Vec<Verdict>,
+    /// And those that have none yet.
+    pub new: bool,
     pub seed: u64,
     /// Time for all.
     pub time: Duration,
     /// Time for one.
     pub budget: Duration,
+    /// How many are tried at the same time.
+    pub jobs: usize,
 }
 
 /// A test's limit: a machine that others use too may be five times as slow.
@@ -55,7 +60,7 @@ pub fn mutants(paths: &Paths) -> Result<Vec<Mutant>, String> {
 pub fn run(paths: &Paths, wanted: &Wanted) -> Result<(), String> {
     let start = Instant::now();
     let mut mutants = mutants(paths)?;
-    let mut tests = cover::tests(paths)?;
+    let tests = cover::tests(paths)?;
     let equivalent = equivalents(&paths.equivalent);
     let mut record = Record::read(&paths.record);
     mutants.retain(|mutant| {
@@ -73,81 +78,108 @@ pub fn run(paths: &Paths, wanted: &Wanted) -> Result<(), String> {
         is_reached
     });
     record.write()?;
-    let done = |verdict: &Verdict| !wanted.again.contains(verdict);
     mutants.retain(|mutant| {
-        !record.verdicts.get(&mutant.identity).is_some_and(done) && !equivalent.contains_key(&mutant.identity)
+        let verdict = record.verdicts.get(&mutant.identity);
+        let is_wanted = verdict.map_or(wanted.new, |verdict| wanted.again.contains(verdict));
+        is_wanted && !equivalent.contains_key(&mutant.identity)
     });
-    let mut log =
-        std::fs::File::options().create(true).append(true).open(&paths.log).map_err(|e| e.to_string())?;
-    let mut counts = BTreeMap::<&str, usize>::new();
-    let mut sound = BTreeSet::new();
-    for mutant in &mutants {
-        if start.elapsed() > wanted.time {
-            break;
+    let log = std::fs::File::options().create(true).append(true).open(&paths.log);
+    let log = Mutex::new(log.map_err(|e| e.to_string())?);
+    let (tried, all) = (Mutex::new((record, BTreeMap::<&str, usize>::new())), mutants.len());
+    let queue = Mutex::new(mutants.iter());
+    let place = Place { tree: &paths.tree, build: &paths.build };
+    let (sound, broken) = Default::default();
+    let trials = Trials { place, tests: &tests, budget: wanted.budget, sound, broken };
+    let work = |_| -> Result<(), String> {
+        while start.elapsed() < wanted.time {
+            let Some(mutant) = locked(&queue).next() else { break };
+            let begun = Instant::now();
+            let (verdict, by) = trials.try_one(mutant)?;
+            let took = begun.elapsed().as_secs_f32();
+            let line = format!(
+                "{:9} {took:5.1} s  {} (line {}) {by}\n",
+                verdict.word(),
+                mutant.identity,
+                mutant.line
+            );
+            locked(&log).write_all(line.as_bytes()).map_err(|e| e.to_string())?;
+            if [Verdict::Survived, Verdict::Open].contains(&verdict) {
+                print!("{line}");
+            }
+            let (record, counts) = &mut *locked(&tried);
+            *counts.entry(verdict.word()).or_default() += 1;
+            record.verdicts.insert(mutant.identity.clone(), verdict);
+            record.write()?;
         }
-        let begun = Instant::now();
-        let (verdict, by) = try_one(paths, mutant, &mut tests, &mut sound, wanted.budget)?;
-        record.verdicts.insert(mutant.identity.clone(), verdict);
-        record.write()?;
-        *counts.entry(verdict.word()).or_default() += 1;
-        let took = begun.elapsed().as_secs_f32();
-        let line =
-            format!("{:9} {took:5.1} s  {} (line {}) {by}\n", verdict.word(), mutant.identity, mutant.line);
-        log.write_all(line.as_bytes()).map_err(|e| e.to_string())?;
-        if [Verdict::Survived, Verdict::Open].contains(&verdict) {
-            print!("{line}");
-        }
-    }
-    let tried: usize = counts.values().sum();
-    println!("{tried} of {} mutants in {} s: {counts:?}", mutants.len(), start.elapsed().as_secs());
+        Ok(())
+    };
+    at_once(wanted.jobs, work)?;
+    let counts = &locked(&tried).1;
+    let number: usize = counts.values().sum();
+    println!("{number} of {all} mutants in {} s: {counts:?}", start.elapsed().as_secs());
     Ok(())
 }
 
-/// Runs the tests that reach a mutant; says which caught it. `sound` are the tests that were seen to pass without one, after
-/// they had failed.
-fn try_one(
-    paths: &Paths,
-    mutant: &Mutant,
-    tests: &mut Vec<Test>,
-    sound: &mut BTreeSet<String>,
+fn key(test: &Test) -> (String, String) {
+    (test.program.clone(), test.name.clone())
+}
+
+/// What the workers share.
+struct Trials<'a> {
+    place: Place<'a>,
+    tests: &'a [Test],
     budget: Duration,
-) -> Result<(Verdict, String), String> {
-    let place = Place { tree: &paths.tree, build: &paths.build };
-    let number = mutant.number.to_string();
-    let start = Instant::now();
-    let mut broken = Vec::new();
-    let mut verdict = (Verdict::Survived, String::new());
-    for group in groups(tests, mutant) {
-        let took: Duration = group.iter().map(|test| test.took).sum();
-        let program = group[0].program.as_str();
-        let names: Vec<&str> = group.iter().map(|test| test.name.as_str()).collect();
-        let run = |number: &str| place.run(program, &names, ("MTE_MUTANT", number), limit(took));
-        if start.elapsed() + took > budget {
-            verdict.0 = Verdict::Open;
-            break;
+    /// Programs and names of tests that were seen to pass without a mutant, after they had failed.
+    sound: Mutex<BTreeSet<(String, String)>>,
+    /// Those that fail by themselves.
+    broken: Mutex<BTreeSet<(String, String)>>,
+}
+
+impl Trials<'_> {
+    /// Runs the tests that reach a mutant; says which caught it.
+    fn try_one(&self, mutant: &Mutant) -> Result<(Verdict, String), String> {
+        let number = mutant.number.to_string();
+        let start = Instant::now();
+        let mut left: VecDeque<Vec<&Test>> = groups(self.tests, mutant).into();
+        while let Some(mut group) = left.pop_front() {
+            group.retain(|test| !locked(&self.broken).contains(&key(test)));
+            if group.is_empty() {
+                continue;
+            }
+            let took: Duration = group.iter().map(|test| test.took).sum();
+            let program = group[0].program.as_str();
+            let names: Vec<&str> = group.iter().map(|test| test.name.as_str()).collect();
+            let keys: Vec<_> = group.iter().map(|test| key(test)).collect();
+            if start.elapsed() + took > self.budget {
+                return Ok((Verdict::Open, format!("before {program} {}", names.join(" "))));
+            }
+            let run = |number: &str| self.place.run(program, &names, ("MTE_MUTANT", number), limit(took));
+            let (end, _) = run(&number)?;
+            if end == End::Passed {
+                continue;
+            }
+            // A test that fails now and then says nothing of the mutant.
+            if end == End::Failed && run(&number)?.0 == End::Passed {
+                continue;
+            }
+            let is_known = end == End::Failed && keys.iter().all(|key| locked(&self.sound).contains(key));
+            if !is_known && run("0")?.0 != End::Passed {
+                match group.as_slice() {
+                    [_] if run("0")?.0 == End::Passed => {}
+                    [only] => {
+                        println!("not used any more, because it fails by itself: {}", only.name);
+                        locked(&self.broken).extend(keys);
+                    }
+                    // One of them does.
+                    _ => group.iter().rev().for_each(|test| left.push_front(vec![test])),
+                }
+                continue;
+            }
+            locked(&self.sound).extend(keys);
+            return Ok((Verdict::Caught, format!("by {end:?} {}", names.join(" "))));
         }
-        let (end, _) = run(&number)?;
-        if end == End::Passed {
-            continue;
-        }
-        // A test that fails now and then says nothing of the mutant.
-        if end == End::Failed && run(&number)?.0 == End::Passed {
-            continue;
-        }
-        let is_known = end == End::Failed && names.iter().all(|name| sound.contains(*name));
-        if !is_known && run("0")?.0 != End::Passed {
-            broken.extend(names.iter().map(|name| (program.to_string(), (*name).to_string())));
-            continue;
-        }
-        sound.extend(names.iter().map(|name| (*name).to_string()));
-        verdict = (Verdict::Caught, format!("by {end:?} {}", names.join(" ")));
-        break;
+        Ok((Verdict::Survived, String::new()))
     }
-    for (program, name) in &broken {
-        println!("not used any more, because it fails by itself: {name}");
-        tests.retain(|test| test.program != *program || test.name != *name);
-    }
-    Ok(verdict)
 }
 
 /// The tests that reach a mutant: first those that are quick, stand near it and reach little else.

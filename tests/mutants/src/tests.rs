@@ -49,6 +49,17 @@ fn operators_and_bodies_stand_behind_switches() {
 }
 
 #[test]
+fn a_body_that_does_nothing_but_return_that_value_is_left_alone() {
+    for source in
+        ["fn f(a: X) { let _ = a; }", "fn f(a: X) -> Option<X> { let _ = a; None }", "fn f() -> u8 { 0 }"]
+    {
+        let others = identities(source).into_iter().filter(|identity| !identity.contains("return:1"));
+        assert_eq!(others.count(), 0, "{source}");
+    }
+    assert_eq!(identities("fn f(a: X) { let _ = a.lock(); }").len(), 1);
+}
+
+#[test]
 fn what_is_inside_a_changed_operator_is_as_it_was() {
     let source = "fn f(a: X, b: X) -> X { g(a == 1 && !b) }";
     let expected = "fn f(a: X, b: X) -> X { g((if crate::mutant::on(1) { a == 1 || !b } else { \

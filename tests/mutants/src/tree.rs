@@ -40,6 +40,8 @@ pub struct Paths {
     pub log: PathBuf,
     pub record: PathBuf,
     pub equivalent: PathBuf,
+    /// The table of the record.
+    pub table: PathBuf,
 }
 
 impl Paths {
@@ -54,13 +56,13 @@ impl Paths {
             log: scratch.join("log.txt"),
             record: top.join("tests/mutants/record.txt"),
             equivalent: top.join("tests/mutants/equivalent.txt"),
+            table: top.join("tests/mutants/RATES.md"),
         }
     }
 }
 
 /// Copies the repository, puts the mutants into the copy and makes it compile. Says how many there are.
 pub fn instrument(paths: &Paths) -> Result<usize, String> {
-    copy(paths)?;
     let mut files = Vec::new();
     for (path, (text, file)) in modules::sources(&paths.top)? {
         if is_changed(&path) {
@@ -68,6 +70,7 @@ pub fn instrument(paths: &Paths) -> Result<usize, String> {
             files.push((path, text, sites));
         }
     }
+    copy(paths, &files.iter().map(|(path, _, _)| path.as_str()).collect())?;
     let mut record = Record::read(&paths.record);
     let known: BTreeSet<String> = files.iter().flat_map(|(_, _, sites)| identities(sites)).collect();
     record.verdicts.retain(|identity, _| known.contains(identity));
@@ -132,13 +135,13 @@ fn put(path: &Path, text: &str) -> Result<(), String> {
     std::fs::write(path, text).map_err(|e| format!("{}: {e}", path.display()))
 }
 
-/// Whether that source gets mutants, and so is written later.
+/// Whether that source gets mutants.
 fn is_changed(path: &str) -> bool {
     CHANGED.iter().any(|name| path.starts_with(&format!("src/{name}/")) || path == format!("src/{name}.rs"))
 }
 
-/// Copies what git tracks, and what is new and not ignored; what is gone is taken away.
-fn copy(paths: &Paths) -> Result<(), String> {
+/// Copies what git tracks, and what is new and not ignored; what is gone is taken away. `changed` is written later.
+fn copy(paths: &Paths, changed: &BTreeSet<&str>) -> Result<(), String> {
     let mut git = Command::new("git");
     git.current_dir(&paths.top).args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]);
     let listed = git.output().map_err(|e| format!("git: {e}"))?.stdout;
@@ -156,7 +159,7 @@ fn copy(paths: &Paths) -> Result<(), String> {
             }
             let _ = std::fs::remove_file(&into);
             std::os::unix::fs::symlink(target, &into).map_err(failed)?;
-        } else if !(is_changed(path) && into.exists() || ["src/lib.rs", "Cargo.toml"].contains(path)) {
+        } else if !(changed.contains(path) || ["src/lib.rs", "Cargo.toml"].contains(path)) {
             let bytes = std::fs::read(&from).map_err(failed)?;
             if !std::fs::read(&into).is_ok_and(|old| old == bytes) {
                 std::fs::copy(&from, &into).map_err(failed)?;

@@ -21,6 +21,12 @@ fn range(bytes: &[u8], part: u64) -> Range {
 }
 
 #[test]
+fn there_is_room_from_each_byte_of_a_range_to_its_end() {
+    let rooms = [99, 100, 149, 150, u64::MAX].map(|addr| room((100, 50), addr));
+    assert_eq!(rooms, [None, Some(50), Some(1), None, None]);
+}
+
+#[test]
 fn p06_a_peer_that_has_one_range_or_the_other_is_not_asked_for_ever() {
     let (here, there) = (engine(), engine());
     let (ours, theirs) = (vec![7u8; LEN as usize], vec![0u8; 2 * LEN as usize]);

@@ -93,3 +93,60 @@ impl Returned {
         !self.is_empty() && self.begin()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+    use crate::transport::slice::deaf::work;
+    use crate::transport::slice::{Drained, Op, Slice, Work};
+    use std::sync::Arc;
+
+    fn flight(work: &Arc<Work>, task: u32, op: Op) -> Flight {
+        Flight::new(Slice::new(work, task, op, 1, 2, 8, None), 0, 0)
+    }
+
+    fn end(flights: Vec<Flight>) -> usize {
+        let count = flights.len();
+        fail_all(flights, &Error::invalid("the test is over"));
+        count
+    }
+
+    #[test]
+    fn what_came_back_is_placed_when_its_fences_have_been_taken() {
+        let (returned, work) = (Returned::default(), work(2));
+        let fence = || Fence { own_path: "a".into(), peer: "b".into(), qp_num: vec![1], incarnation: None };
+        assert!(returned.is_empty() && !returned.keep([], None, || Ok(())));
+        for (task, op) in [(0, Op::Write), (1, Op::Read)] {
+            assert!(returned.keep([flight(&work, task, op)], Some(fence()), || Ok(())));
+        }
+        assert!(!returned.is_empty());
+        assert_eq!(returned.take_placeable().err().unwrap().len(), 1, "of one connection");
+        assert_eq!(end(returned.take_placeable().ok().unwrap()), 2);
+        assert!(returned.is_empty());
+    }
+
+    #[test]
+    fn one_at_a_time_places_and_nothing_is_left_without_one() {
+        let (returned, work) = (Returned::default(), work(1));
+        assert!(returned.begin() && !returned.begin());
+        assert!(!returned.end() && returned.begin());
+        returned.keep([flight(&work, 0, Op::Read)], None, || Ok(()));
+        assert!(returned.end(), "it came meanwhile");
+        assert_eq!(end(returned.take_all()), 1);
+        assert!(!returned.end());
+    }
+
+    #[test]
+    fn of_writes_that_are_posted_again_unasked_is_not_known_when_they_are_quiet() {
+        let (returned, work) = (Returned::default(), work(2));
+        returned.keep(
+            [(0, Op::Write), (1, Op::Read)].map(|(task, op)| flight(&work, task, op)),
+            None,
+            || Ok(()),
+        );
+        returned.lose_trails();
+        assert_eq!(end(returned.take_all()), 2);
+        assert_eq!([0, 1].map(|task| work.drained(task)), [Some(Drained::Unknown), Some(Drained::Yes)]);
+    }
+}

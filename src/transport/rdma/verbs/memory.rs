@@ -221,3 +221,24 @@ fn memlock() -> String {
         bytes => format!("now {} KiB", bytes / 1024),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_registration_says_what_to_do() {
+        for (errno, word) in [
+            (libc::ENOMEM, "ulimit -l"),
+            (libc::EFAULT, "nvidia-peermem"),
+            (libc::EINVAL, "wraps around"),
+            (libc::EOPNOTSUPP, "file systems"),
+            (libc::EPERM, "CAP_IPC_LOCK"),
+            (libc::EACCES, "CAP_IPC_LOCK"),
+            (libc::EIO, "the driver's reason"),
+        ] {
+            assert!(advice(errno).contains(word), "{errno}: {}", advice(errno));
+        }
+        assert!(memlock().starts_with("now "), "{}", memlock());
+    }
+}

@@ -21,6 +21,19 @@ fn a_peer_that_never_stops_sending_leaves_the_thread_to_others() {
 }
 
 #[test]
+fn as_many_connections_are_taken_as_the_setting_says() {
+    let shared = shared();
+    let reactor = Reactor::new(Duration::ZERO).unwrap();
+    shared.inbound.store(shared.config.tcp_max_inbound - 1, Relaxed);
+    let (_last, other) = pair(&shared);
+    let taken = Inbound::new(&shared, &reactor, other);
+    assert!(taken.is_some());
+    let (_more, other) = pair(&shared);
+    assert!(Inbound::new(&shared, &reactor, other).is_none());
+    assert_eq!(shared.stats.inbound_refused.load(Relaxed), 1);
+}
+
+#[test]
 fn nothing_is_found_in_the_ring_while_nothing_can_be_taken_in() {
     let shared = shared();
     let (connection, other) = pair(&shared);

@@ -41,6 +41,23 @@ fn write(lane: &mut Lane, work: &Arc<Work>, count: usize) {
 }
 
 #[test]
+fn what_was_meant_for_another_start_of_the_peer_fails_once_there_is_a_connection() {
+    let work = work(4);
+    let mut lane = Lane::new();
+    let slice = |task: u32, op| Slice::new(&work, task, op, 1, 2, 3, None);
+    let (connection, _other) = pair(&shared());
+    let key = connection.key;
+    let meant = [(Op::Write, 0), (Op::Write, key), (Op::Read, key), (Op::Write, key ^ 1)];
+    lane.pending.extend((0..).zip(meant).map(|(task, (op, meant))| (slice(task, op), meant)));
+    lane.sort("peer");
+    assert_eq!(lane.pending.len(), 4, "there is no connection yet");
+    lane.stage = Stage::Up(Box::new(connection));
+    lane.sort("peer");
+    assert_eq!((lane.pending.len(), lane.writes.len(), lane.unknown.len()), (0, 2, 1));
+    assert_eq!(work.tasks[3].error().unwrap().text(), errors::restarted("peer").text());
+}
+
+#[test]
 fn a_full_socket_is_tried_again_after_an_answer_in_the_ring() {
     let work = work(100_000);
     let (mut lane, other, mut ring, _) = with_rings(&work);

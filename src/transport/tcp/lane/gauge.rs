@@ -67,3 +67,45 @@ impl Gauge {
         (self.requests, self.bytes) = (requests, bytes);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::pipeline::Terms;
+    use super::super::super::request::Request;
+    use super::*;
+    use crate::transport::slice::deaf::work;
+    use crate::transport::slice::{Op, Slice};
+
+    #[test]
+    fn the_rail_is_told_what_is_on_it() {
+        let rails = [0, 1].map(|_| Arc::new(Rail::new(None)));
+        let request = Request::new(Slice::new(&work(1), 0, Op::Write, 1, 2, 8, None), 0);
+        let (mut pipeline, mut gauge) = (Pipeline::default(), Gauge::default());
+        assert!(pipeline.open(Terms { v2: true, reusable: true, incarnation: 0 }).is_empty());
+        assert!(pipeline.admit([request].into_iter(), true, |_| panic!("refused")).is_none());
+        gauge.follow(&pipeline);
+        let mut follow = |rail: Option<&Arc<Rail>>, pipeline: &Pipeline| {
+            gauge.go_over(&rail.cloned());
+            gauge.follow(pipeline);
+            rails.each_ref().map(|rail| rail.meter.inflight())
+        };
+        assert_eq!(follow(Some(&rails[0]), &pipeline), [8, 0]);
+        assert_eq!(follow(Some(&rails[1]), &pipeline), [0, 8]);
+        assert_eq!(follow(None, &pipeline), [0, 0]);
+        assert_eq!(follow(Some(&rails[0]), &Pipeline::default()), [0, 0]);
+    }
+
+    #[test]
+    fn a_request_that_has_got_its_reply_is_through() {
+        let rail = Arc::new(Rail::new(None));
+        let mut gauge = Gauge { rail: Some(rail.clone()), requests: 2, bytes: 16, looked_ns: 0 };
+        rail.meter.begin(16, clock::now_ns());
+        gauge.note_replies(&Pipeline::default(), true);
+        assert_eq!((gauge.requests, gauge.bytes, gauge.looked_ns), (0, 0, 0));
+        assert_eq!((rail.meter.inflight(), rail.completed.load(Relaxed)), (0, 2));
+        gauge.note_replies(&Pipeline::default(), false);
+        assert_eq!(gauge.looked_ns, 0, "nobody looked");
+        gauge.note_replies(&Pipeline::default(), true);
+        assert!(gauge.looked_ns > 0);
+    }
+}

@@ -162,6 +162,18 @@ fn a_failed_attempt_leaves_a_connection_that_the_peer_asked_for() {
 }
 
 #[test]
+fn a_failed_attempt_leaves_the_connection_that_took_its_place() {
+    let mut rail = rail();
+    rail.on(Event::Wanted, at(0));
+    rail.on(Event::Made { connection: 1, by: By::Own(Attempt(1)) }, at(1));
+    assert_eq!(rail.on(Event::Made { connection: 2, by: By::Peer }, at(2)), [Stop(1, Why::Renewed)]);
+    let failure =
+        Event::AttemptFailed { attempt: Attempt(1), connection: Some(1), usable: false, cause: "busy" };
+    assert_eq!(rail.on(failure, at(3)), [Stop(1, Why::Because("busy"))]);
+    assert_eq!((rail.connection(), rail.failed()), (Some(&2), 0));
+}
+
+#[test]
 fn a_peer_that_never_says_ready_is_given_up() {
     let mut rail = rail();
     rail.on(Event::Made { connection: 1, by: By::Peer }, at(0));
