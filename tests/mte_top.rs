@@ -121,6 +121,7 @@ fn what_rises_between_two_answers_is_shown() {
             "mooncake_te_write_requests_total": requests,
             "mooncake_te_write_latency_us": {"count": requests, "sum": 1, "buckets": {"100": requests}},
             "mte_transport_events_total{engine=\"a\",transport=\"tcp\",event=\"lanes_lost\"}": lost,
+            "mte_peers_refused_total{port=\"handshake\",cause=\"other_key\"}": lost,
             "mte_nic_up{engine=\"a\",nic=\"mlx5_0\"}": 0,
         })
     };
@@ -138,6 +139,8 @@ fn what_rises_between_two_answers_is_shown() {
     let events: Vec<_> = figures.clone().map(|figures| &figures["events"]).collect();
     let lost = json!([{"engine": "a", "transport": "tcp", "event": "lanes_lost", "count": 2}]);
     assert_eq!(events, [&lost, &json!([])]);
+    let refused: Vec<_> = figures.clone().map(|figures| &figures["peers_refused"]).collect();
+    assert_eq!(refused, [&json!([{"port": "handshake", "cause": "other_key", "count": 2}]), &json!([])]);
     for figures in figures {
         assert_eq!(figures["nics_down"], json!([{"engine": "a", "nic": "mlx5_0"}]));
         assert_eq!(figures["write"]["p50"], json!({"us": 50.0, "is_above": false}));

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::cluster_key::refusals::{self, CAUSES, PORTS};
 use crate::engine::tally::{Direction, Tally};
 use crate::engine::Engine;
 use crate::error::Class;
@@ -50,6 +51,7 @@ pub(super) fn of(tally: &Tally, engines: &[Arc<Engine>]) -> Vec<Family> {
     upstreams(&mut families, tally);
     tasks(&mut families, tally);
     timed(&mut families);
+    families.push(refused());
     engines_and_transports(&mut families, engines);
     families
 }
@@ -139,6 +141,16 @@ fn timed(families: &mut Vec<Family>) {
         "Handshakes, operations on the store and registrations that failed",
         failures,
     ));
+}
+
+fn refused() -> Family {
+    let so_far = refusals::so_far();
+    let ports = PORTS.iter().zip(so_far).flat_map(|((_, port), counts)| {
+        let labels = move |cause: &str| vec![("port", port.to_string()), ("cause", cause.to_string())];
+        CAUSES.iter().zip(counts).map(move |(cause, count)| (labels(cause), count))
+    });
+    let help = "Peers refused because they did not prove the cluster key";
+    counter("mte_peers_refused_total", help, ports.collect())
 }
 
 fn engines_and_transports(families: &mut Vec<Family>, engines: &[Arc<Engine>]) {
