@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use parking_lot::Mutex;
 
 use self::counts::Counter;
-pub use self::counts::{Direction, Tally};
+pub use self::counts::{Direction, Tally, SIZE_CLASSES};
 use super::batch::Batch;
 use crate::error::{Class, Code, Error};
 use crate::runtime::per_process::PerProcess;
@@ -20,7 +20,7 @@ mod counts;
 /// Threads that free batches at once mostly find a lock of their own. Chosen: more are rare, and a look adds all of them up.
 const SHARD_COUNT: usize = 16;
 
-/// Tasks of batches that were freed. Each is made when it is first needed: an allocation of less than a KiB.
+/// Tasks of batches that were freed. Each is made when it is first needed: an allocation of less than 2 KiB.
 static SHARDS: [PerProcess<Mutex<Tally>>; SHARD_COUNT] =
     [const { PerProcess::new(|| Mutex::new(Tally::NONE)) }; SHARD_COUNT];
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::cluster_key::refusals::{self, CAUSES, PORTS};
-use crate::engine::tally::{Direction, Tally};
+use crate::engine::tally::{Direction, Tally, SIZE_CLASSES};
 use crate::engine::Engine;
 use crate::error::Class;
 use crate::observe::durations::{self, Timed};
@@ -84,15 +84,15 @@ fn upstreams(families: &mut Vec<Family>, tally: &Tally) {
             (
                 "latency_us",
                 "From the submit call to the end of COMPLETED requests, microseconds",
-                &direction.latency,
+                direction.latency_of_all(),
             ),
-            ("size_bytes", "Sizes of COMPLETED requests, bytes", &direction.size),
+            ("size_bytes", "Sizes of COMPLETED requests, bytes", direction.size.clone()),
         ];
         families.extend(both.map(|(what, help, histogram)| Family {
             name: format!("mooncake_te_{side}_{what}"),
             help,
             kind: Kind::Histogram,
-            series: vec![(vec![], Value::Histogram(histogram.clone()))],
+            series: vec![(vec![], Value::Histogram(histogram))],
         }));
     }
 }
@@ -109,6 +109,17 @@ fn tasks(families: &mut Vec<Family>, tally: &Tally) {
         "Requests that FAILED, by what kind of failure",
         failures.collect(),
     ));
+    let latencies = sides.iter().flat_map(|(side, direction)| {
+        let labels = move |size: &str| vec![("op", side.to_string()), ("size", size.to_string())];
+        let classes = SIZE_CLASSES.iter().zip(&direction.latency);
+        classes.map(move |((_, size), of_class)| (labels(size), Value::Seconds(of_class.clone())))
+    });
+    families.push(Family {
+        name: "mte_task_duration_seconds".into(),
+        help: "From the submit call to the end of COMPLETED requests, by the size that they do not exceed",
+        kind: Kind::Histogram,
+        series: latencies.collect(),
+    });
     let resent = sides.iter().map(|(side, direction)| (vec![("op", side.to_string())], direction.resent));
     families.push(counter(
         "mte_task_resends_total",

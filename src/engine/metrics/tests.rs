@@ -6,7 +6,7 @@ use crate::observe::histogram::LATENCY_US;
 fn p18_upstreams_series_have_its_names_and_form() {
     let mut tally = Tally::NONE;
     tally.read.requests = 3;
-    tally.read.latency.add(LATENCY_US[0] + 1);
+    tally.read.latency[2].add(LATENCY_US[0] + 1);
     let families = families::of(&tally, &[]);
     let text = text::render(&families);
     for line in [
@@ -19,6 +19,11 @@ fn p18_upstreams_series_have_its_names_and_form() {
         "mooncake_te_read_latency_us_bucket{le=\"+Inf\"} 1",
         "mooncake_te_read_latency_us_sum 101",
         "mooncake_te_read_latency_us_count 1",
+        "# TYPE mte_task_duration_seconds histogram",
+        "mte_task_duration_seconds_bucket{op=\"read\",size=\"1MiB\",le=\"0.0001\"} 0",
+        "mte_task_duration_seconds_bucket{op=\"read\",size=\"1MiB\",le=\"0.0005\"} 1",
+        "mte_task_duration_seconds_count{op=\"read\",size=\"64KiB\"} 0",
+        "mte_task_duration_seconds_count{op=\"read\",size=\"1MiB\"} 1",
         "mte_task_failures_total{op=\"write\",class=\"timeout\"} 0",
     ] {
         assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");

@@ -1,8 +1,12 @@
 //! Tasks that have ended, by direction, size, latency and kind of failure.
 
 use crate::error::Class;
-use crate::observe::histogram::{Histogram, LATENCY_US, SIZE_BYTES};
+use crate::observe::histogram::{Histogram, FINE_LATENCY_US, LATENCY_US, SIZE_BYTES};
 use crate::transport::slice::{End, Op, Status};
+
+/// Classes of sizes: the largest size of each but the last, and its name. Powers of 16, so that each is two buckets of [`SIZE_BYTES`].
+pub const SIZE_CLASSES: [(u64, &str); 5] =
+    [(4 << 10, "4KiB"), (64 << 10, "64KiB"), (1 << 20, "1MiB"), (16 << 20, "16MiB"), (u64::MAX, "more")];
 
 /// Counts of one direction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,8 +19,8 @@ pub struct Direction {
     pub failures: [u64; Class::COUNT],
     /// How often a part of a task was sent again.
     pub resent: u64,
-    /// From the submit call to the end of COMPLETED tasks, microseconds.
-    pub latency: Histogram,
+    /// From the submit call to the end of COMPLETED tasks, microseconds, by class of size.
+    pub latency: [Histogram; SIZE_CLASSES.len()],
     /// Bytes of COMPLETED tasks.
     pub size: Histogram,
 }
@@ -27,7 +31,7 @@ impl Direction {
         requests: 0,
         failures: [0; Class::COUNT],
         resent: 0,
-        latency: Histogram::new(LATENCY_US),
+        latency: [const { Histogram::new(FINE_LATENCY_US) }; SIZE_CLASSES.len()],
         size: Histogram::new(SIZE_BYTES),
     };
 
@@ -41,6 +45,13 @@ impl Direction {
         self.failures.iter().sum::<u64>() - self.timeouts()
     }
 
+    /// Latencies of all sizes, by upstream's bounds.
+    pub fn latency_of_all(&self) -> Histogram {
+        let mut all = Histogram::new(FINE_LATENCY_US);
+        self.latency.iter().for_each(|of_class| all.merge(of_class));
+        all.coarser(LATENCY_US)
+    }
+
     fn each(
         &mut self,
         other: &Direction,
@@ -51,7 +62,7 @@ impl Direction {
         number(&mut self.requests, other.requests);
         number(&mut self.resent, other.resent);
         self.failures.iter_mut().zip(other.failures).for_each(|(count, more)| number(count, more));
-        histogram(&mut self.latency, &other.latency);
+        self.latency.iter_mut().zip(&other.latency).for_each(|(own, more)| histogram(own, more));
         histogram(&mut self.size, &other.size);
     }
 }
@@ -91,11 +102,11 @@ impl Tally {
 
 /// The longest time of each bucket of latency but the last, in units of 1024 ns: what is no more microseconds, rounded down, than
 /// the bound.
-const LONGEST: [u32; LATENCY_US.len()] = {
-    let mut longest = [0; LATENCY_US.len()];
+const LONGEST: [u32; FINE_LATENCY_US.len()] = {
+    let mut longest = [0; FINE_LATENCY_US.len()];
     let mut place = 0;
     while place < longest.len() {
-        longest[place] = (((LATENCY_US[place] + 1) * 1000 - 1) / 1024) as u32;
+        longest[place] = (((FINE_LATENCY_US[place] + 1) * 1000 - 1) / 1024) as u32;
         place += 1;
     }
     longest
@@ -180,8 +191,13 @@ impl<'a> Counter<'a> {
         let direction = self.tally.of(op);
         direction.requests += count;
         direction.bytes += bytes * count;
-        direction.size.add_at(size_bucket(bytes), count, bytes * count);
-        direction.latency.add_at(place, count, took.saturating_mul(1024) / 1000);
+        let bucket = size_bucket(bytes);
+        direction.size.add_at(bucket, count, bytes * count);
+        direction.latency[(bucket / 2).min(SIZE_CLASSES.len() - 1)].add_at(
+            place,
+            count,
+            took.saturating_mul(1024) / 1000,
+        );
         self.run.count = 0;
         // An empty range: nothing is alike.
         (self.run.least, self.run.most) = (1, 0);
@@ -199,6 +215,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_class_of_sizes_is_two_buckets() {
+        for bytes in SIZE_CLASSES[..4].iter().flat_map(|(most, _)| [most - 1, *most, most + 1]).chain([0, 1])
+        {
+            let class = SIZE_CLASSES.iter().position(|(most, _)| bytes <= *most).unwrap();
+            assert_eq!((size_bucket(bytes) / 2).min(4), class, "{bytes}");
+        }
+    }
+
+    #[test]
     fn sizes_fall_below_the_next_bound() {
         let around = SIZE_BYTES.iter().flat_map(|bound| [bound - 1, *bound, bound + 1]);
         for bytes in around.chain([0, 1, 100, 3000, u64::MAX]) {
@@ -208,7 +233,7 @@ mod tests {
 
     #[test]
     fn times_fall_below_the_next_bound() {
-        for (longest, bound) in LONGEST.iter().zip(LATENCY_US) {
+        for (longest, bound) in LONGEST.iter().zip(FINE_LATENCY_US) {
             let micros = |units: u32| u64::from(units) * 1024 / 1000;
             assert!(micros(*longest) <= *bound && micros(longest + 1) > *bound, "{bound}");
         }
