@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::cluster_key::refusals::{self, CAUSES, PORTS};
 use crate::engine::tally::{Direction, Tally, SIZE_CLASSES};
+use crate::engine::traffic::ENDS;
 use crate::engine::Engine;
 use crate::error::Class;
 use crate::observe::durations::{self, Timed};
@@ -53,6 +54,8 @@ pub(super) fn of(tally: &Tally, engines: &[Arc<Engine>]) -> Vec<Family> {
     timed(&mut families);
     families.push(refused());
     engines_and_transports(&mut families, engines);
+    peers(&mut families, engines);
+    families.push(queues(engines));
     families
 }
 
@@ -212,6 +215,51 @@ fn engines_and_transports(families: &mut Vec<Family>, engines: &[Arc<Engine>]) {
     ]);
     let version = vec![(vec![("version", env!("CARGO_PKG_VERSION").to_string())], 1)];
     families.push(gauge("mte_build_info", "The version of this library", version));
+}
+
+fn peers(families: &mut Vec<Family>, engines: &[Arc<Engine>]) {
+    let (mut bytes, mut tasks, mut resent) = (Vec::new(), Vec::new(), Vec::new());
+    for engine in engines {
+        for (peer, traffic) in engine.traffic() {
+            for (place, op) in ["read", "write"].into_iter().enumerate() {
+                let own = [("engine", engine.label()), ("peer", peer.as_str()), ("op", op)];
+                let labels = || own.map(|(name, value)| (name, value.to_string())).to_vec();
+                bytes.push((labels(), traffic.bytes[place]));
+                resent.push((labels(), traffic.resent[place]));
+                tasks.extend(ENDS.iter().zip(traffic.ends[place]).map(|(end, count)| {
+                    (labels().into_iter().chain([("end", end.to_string())]).collect(), count)
+                }));
+            }
+        }
+    }
+    families.extend([
+        counter("mte_peer_bytes_total", "Bytes of COMPLETED requests, by peer", bytes),
+        counter("mte_peer_tasks_total", "Requests that ended, by peer and how", tasks),
+        counter(
+            "mte_peer_resends_total",
+            "How often a part of an ended request was sent again, by peer",
+            resent,
+        ),
+    ]);
+}
+
+fn queues(engines: &[Arc<Engine>]) -> Family {
+    let queues = engines.iter().flat_map(|engine| {
+        engine.queues().into_iter().flat_map(|((transport, peer, queue), (under_way, waiting))| {
+            [("under_way", under_way), ("waiting", waiting)].map(|(state, count)| {
+                let labels = [
+                    ("engine", engine.label()),
+                    ("transport", transport),
+                    ("peer", &peer),
+                    ("queue", &queue),
+                    ("state", state),
+                ];
+                (labels.map(|(name, value)| (name, value.to_string())).to_vec(), count as u64)
+            })
+        })
+    });
+    let help = "Requests, over RDMA pieces of them, by the local NIC or the number of the TCP connection";
+    gauge("mte_queue_requests", help, queues.collect())
 }
 
 fn counter(name: impl Into<String>, help: &'static str, numbers: Vec<(Labels, u64)>) -> Family {

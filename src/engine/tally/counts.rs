@@ -1,5 +1,8 @@
 //! Tasks that have ended, by direction, size, latency and kind of failure.
 
+use std::sync::Arc;
+
+use crate::engine::traffic::Peer;
 use crate::error::Class;
 use crate::observe::histogram::{Histogram, FINE_LATENCY_US, LATENCY_US, SIZE_BYTES};
 use crate::transport::slice::{End, Op, Status};
@@ -134,15 +137,44 @@ struct Run {
 }
 
 /// Counts tasks one after the other. What it has counted is in the tally once it is dropped.
-pub(super) struct Counter<'a> {
+pub(super) struct Counter<'a, 'p> {
     tally: &'a mut Tally,
+    /// Whose tasks follow, where that is counted.
+    peer: Option<&'p Peer>,
     run: Run,
 }
 
-impl<'a> Counter<'a> {
+impl<'a, 'p> Counter<'a, 'p> {
     /// Counts into `tally`.
     pub(super) fn new(tally: &'a mut Tally) -> Self {
-        Counter { tally, run: Run { op: Op::Read, bytes: 0, place: 0, least: 1, most: 0, count: 0, took: 0 } }
+        Counter {
+            tally,
+            peer: None,
+            run: Run { op: Op::Read, bytes: 0, place: 0, least: 1, most: 0, count: 0, took: 0 },
+        }
+    }
+
+    /// What follows are tasks of `peer`.
+    #[inline]
+    pub(super) fn turn_to(&mut self, peer: Option<&'p Arc<Peer>>) {
+        self.flush();
+        self.peer = peer.map(|peer| &**peer);
+    }
+
+    /// Counts tasks, each with the place of its target, whose peer `of` knows.
+    pub(super) fn add_by_target<'e>(
+        &mut self,
+        ends: impl Iterator<Item = (u16, End<'e>)>,
+        of: impl Fn(u16) -> Option<&'p Arc<Peer>>,
+    ) {
+        let mut at = None;
+        for (place, end) in ends {
+            if at != Some(place) {
+                self.turn_to(of(place));
+                at = Some(place);
+            }
+            self.add(std::iter::once(end));
+        }
     }
 
     /// Counts tasks.
@@ -170,6 +202,9 @@ impl<'a> Counter<'a> {
         self.flush();
         let direction = self.tally.of(end.op);
         direction.resent += u64::from(end.resent);
+        if let Some(peer) = self.peer.filter(|_| end.resent > 0) {
+            peer.note_resent(end.op, end.resent);
+        }
         if end.status == Status::Completed {
             let place = LONGEST.iter().filter(|longest| end.took > **longest).count();
             let least = place.checked_sub(1).map_or(0, |before| LONGEST[before] + 1);
@@ -178,8 +213,9 @@ impl<'a> Counter<'a> {
             self.run = Run { op, bytes, place, least, most, count: 1, took };
         } else {
             direction.requests += 1;
-            let class = end.error.map_or(Class::Internal, |error| error.kind());
+            let class = end.class();
             direction.failures[class as usize] += 1;
+            self.peer.into_iter().for_each(|peer| peer.note_failed(end.op, class));
         }
     }
 
@@ -198,13 +234,16 @@ impl<'a> Counter<'a> {
             count,
             took.saturating_mul(1024) / 1000,
         );
+        if let Some(peer) = self.peer {
+            peer.note_completed(op, count, bytes * count);
+        }
         self.run.count = 0;
         // An empty range: nothing is alike.
         (self.run.least, self.run.most) = (1, 0);
     }
 }
 
-impl Drop for Counter<'_> {
+impl Drop for Counter<'_, '_> {
     fn drop(&mut self) {
         self.flush();
     }

@@ -60,7 +60,7 @@ fn p18_freed_batches_stay_counted_and_no_counter_falls() {
     freed(|last| {
         let work = Work::new(Box::from([Task::default()]), None, Arc::new(Nobody));
         Slice::new(&work, 0, Op::Write, 0, 0, 64, None).complete(0);
-        last(&work);
+        last(&work, &[]);
     });
     let after = so_far(|_| {}).write;
     // Other tests of this process free batches meanwhile.
@@ -84,7 +84,7 @@ fn p18_tasks_that_wait_when_their_engine_ends_are_counted_as_canceled() {
     done.complete(0);
     let mut tally = Tally::NONE;
     let error = canceled();
-    batch.abandon(|work| Counter::new(&mut tally).add(work.all(&error)));
+    batch.abandon(|work, _| Counter::new(&mut tally).add(work.all(&error)));
     assert_eq!((tally.read.requests, tally.read.bytes), (2, 64));
     assert_eq!(tally.read.failures[Class::Canceled as usize], 1);
 
@@ -92,13 +92,13 @@ fn p18_tasks_that_wait_when_their_engine_ends_are_counted_as_canceled() {
     abandoned(|last| {
         let work = Work::new(Box::from([Task::default()]), None, Arc::new(Nobody));
         let waits = Slice::new(&work, 0, Op::Write, 0, 0, 64, None);
-        last(&work);
+        last(&work, &[]);
         waits.discard();
     });
     assert!(so_far(|_| {}).write.failures[Class::Canceled as usize] > before);
     waits.discard();
     // The other way round, nothing of what was abandoned is there to be counted again.
-    batch.works(|_| panic!("a batch that was abandoned has work"));
+    batch.works(|_, _| panic!("a batch that was abandoned has work"));
 }
 
 #[test]

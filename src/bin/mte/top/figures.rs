@@ -8,6 +8,8 @@ use transfer_engine::tools::tells_of_trouble;
 
 /// Counters with this name belong to an engine, and go with it.
 const EVENTS: &str = "mte_transport_events_total";
+/// So do those whose names begin so, and another peer may get the place of one.
+const OF_PEERS: &str = "mte_peer_";
 
 /// All that an endpoint told at one time.
 #[derive(Debug, Default)]
@@ -119,7 +121,8 @@ impl Metrics {
         let mut counters = before
             .numbers
             .iter()
-            .filter(|(series, _)| series.name.ends_with("_total") && series.name != EVENTS);
+            .filter(|(series, _)| series.name.ends_with("_total"))
+            .filter(|(series, _)| series.name != EVENTS && !series.name.starts_with(OF_PEERS));
         let mut histograms = before.histograms.iter();
         counters.any(|(series, number)| self.number(series) < *number)
             || histograms

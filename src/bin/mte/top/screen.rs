@@ -3,8 +3,8 @@
 use serde_json::{json, Value};
 
 use super::figures::{Direction, Figures, Quantile};
-use super::reading::Endpoint;
 use crate::answer::table;
+use crate::reading::Endpoint;
 
 /// What is known of an endpoint after an interval.
 pub(super) enum State {
