@@ -43,6 +43,9 @@ inline constexpr BatchID INVALID_BATCH_ID = UINT64_MAX;
 
 enum class PeerLiveness : uint8_t { Alive = 0, Unreachable = 1 };
 
+/** What peers may do with registered memory. */
+enum class PeerAccess : int { None = 0, Read = MTE_PEERS_READ, Write = MTE_PEERS_WRITE, ReadWrite = MTE_PEERS_READ + MTE_PEERS_WRITE };
+
 /** A buffer that a peer lets others reach. */
 struct SegmentBufferInfo {
     uint64_t addr;
@@ -183,6 +186,13 @@ class TransferEngine {
             return ::registerLocalMemory(engine, addr, length, location.c_str(), remote_accessible ? 1 : 0);
         });
     }
+    /** For peers that may do only this with it; mte_register_memory says what that protects from. */
+    int registerLocalMemory(void *addr, size_t length, const std::string &location, PeerAccess peers) {
+        if (!detail::isText(location)) return detail::noText();
+        return call([&](transfer_engine_t engine) {
+            return ::mte_register_memory(engine, addr, length, location.c_str(), static_cast<int>(peers));
+        });
+    }
     int unregisterLocalMemory(void *addr, bool update_metadata = true) {
         (void)update_metadata;
         return call([&](transfer_engine_t engine) { return ::unregisterLocalMemory(engine, addr); });
@@ -273,6 +283,12 @@ class TransferEngine {
     void *getBaseAddr() { return nullptr; }
     /** NICs, connections and fall-backs as text or JSON; before init the topology's NICs. */
     std::string showLinks(bool json = false) const { return state_ == nullptr ? (json ? "{}" : "") : state_->showLinks(json); }
+    /** What all engines of this process have done, in the form MTE_METRICS_*; as Prometheus reads it, if none is given. Empty on failure. */
+    std::string metrics(int form = MTE_METRICS_TEXT) const {
+        std::string text;
+        call([&](transfer_engine_t) { return detail::readText(text, [&](char *buffer, size_t *size) { return ::mte_metrics(form, buffer, size); }); });
+        return text;
+    }
     /** On SIGTERM and SIGINT this engine is freed and the process ends with 128 plus the signal's number. */
     void enableGracefulShutdown() {
         if (state_ != nullptr) state_->enableGracefulShutdown();

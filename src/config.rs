@@ -308,13 +308,15 @@ config! {
     metric: bool = false, "0", "MC_TE_METRIC", |t: &str| Ok::<_, String>(["1", "true", "yes", "on"].contains(&t.to_ascii_lowercase().as_str())),
         "1: a line with counts goes to the log now and then, and metrics are served where MC_TE_METRIC_HTTP_PORT says; they are counted and told by mte_metrics in any case";
     metric_port: u16 = 0, "0", "MC_TE_METRIC_HTTP_PORT", int(0..=65535),
-        "with MC_TE_METRIC: port that serves a status page, /metrics, /metrics/json, /metrics/summary and /health for all engines of the process; 0: none";
+        "with MC_TE_METRIC: port that serves a status page, /metrics, /metrics/json, /metrics/summary, /links and /health for all engines of the process; 0: none";
     metric_host: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST), "127.0.0.1", "MC_TE_METRIC_HTTP_HOST", |t: &str| t.trim().parse::<IpAddr>().map_err(|_| "not an IP address"),
         "IP address that it listens on (upstream: 0.0.0.0, which is all of them); nothing protects it";
     metric_names: Option<String> = None, "unset", "MC_TE_METRIC_HTTP_NAMES", text,
         "comma list of the names that it may be called by; it answers to addresses, localhost and the host's own name in any case, and to no other name, so that pages of strangers cannot read it in somebody's browser";
     metric_interval: Duration = s(5), "5", "MC_TE_METRIC_INTERVAL_SECONDS", secs(1..=86400),
         "with MC_TE_METRIC: seconds between two lines in the log";
+    metric_peers: usize = 64, "64", "MC_TE_METRIC_PEERS", int(0..=4096),
+        "peers per engine that metrics tell apart, by segment name; the others are told together, and 0 counts nothing by peer";
     log_level: LogLevel = LogLevel::Info, "INFO", "MC_LOG_LEVEL", log_level,
         "least severe line written: TRACE, INFO, WARNING or ERROR";
     log_dir: Option<String> = None, "unset", "MC_LOG_DIR", text,

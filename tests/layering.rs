@@ -161,7 +161,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         &["handshake", "segment_desc", "json", "host_port", "config", "error", "runtime", "observe"],
     ),
     ("handshake", &["cluster_key", "json", "host_port", "config", "error", "runtime", "observe"]),
-    ("cluster_key", &["config", "error"]),
+    ("cluster_key", &["config", "error", "runtime"]),
     ("topology", &["json", "error", "runtime"]),
     ("memory", &["error", "runtime"]),
     ("segment_desc", &["json", "error", "runtime"]),

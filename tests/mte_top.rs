@@ -96,6 +96,38 @@ fn a_real_engine_is_shown_interval_by_interval() {
     assert!(!out(&ran).contains('\x1b'), "{ran:?}");
 }
 
+#[test]
+fn links_of_a_real_engine_are_shown() {
+    let served = Served::start();
+    let address = format!("127.0.0.1:{}", served.port);
+    let ran = mte(&["links", "--address", &address, "--json"]);
+    let told: Value = serde_json::from_str(out(&ran)).unwrap();
+    assert_eq!((ran.status.code(), told.as_array().unwrap().len()), (Some(0), 1), "{ran:?}");
+    assert!(told[0]["links"]["local_nics"].is_array(), "{told}");
+    let queue = &told[0]["queues"][0];
+    assert_eq!(
+        (&queue["transport"], &queue["queue"], &queue["under_way"]),
+        (&json!("tcp"), &json!("0"), &json!(0))
+    );
+    let ran = mte(&["links", "--address", &served.url()]);
+    let shown: Vec<Vec<&str>> = out(&ran).lines().map(|line| line.split_whitespace().collect()).collect();
+    let row = shown.iter().find(|row| row.get(1) == Some(&"tcp")).expect(out(&ran));
+    assert_eq!(
+        (row[0], row[3..].to_vec()),
+        (told[0]["engine"].as_str().unwrap(), vec!["0", "0", "0"]),
+        "{ran:?}"
+    );
+
+    let port = pages(vec![json!({"other": 1})]);
+    let ran = mte(&["links", "--address", &format!("127.0.0.1:{port}")]);
+    let said = String::from_utf8_lossy(&ran.stderr);
+    assert!(ran.status.code() == Some(1) && said.contains("no engine"), "{ran:?}");
+    let held = HeldPort::new();
+    let ran = mte(&["links", "--address", &format!("127.0.0.1:{}", held.port)]);
+    let said = String::from_utf8_lossy(&ran.stderr);
+    assert!(ran.status.code() == Some(1) && said.contains("MC_TE_METRIC=1"), "{ran:?}");
+}
+
 /// An endpoint whose answers are the given pages, one after the other.
 fn pages(pages: Vec<Value>) -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
@@ -121,6 +153,7 @@ fn what_rises_between_two_answers_is_shown() {
             "mooncake_te_write_requests_total": requests,
             "mooncake_te_write_latency_us": {"count": requests, "sum": 1, "buckets": {"100": requests}},
             "mte_transport_events_total{engine=\"a\",transport=\"tcp\",event=\"lanes_lost\"}": lost,
+            "mte_peers_refused_total{port=\"handshake\",cause=\"other_key\"}": lost,
             "mte_nic_up{engine=\"a\",nic=\"mlx5_0\"}": 0,
         })
     };
@@ -138,6 +171,8 @@ fn what_rises_between_two_answers_is_shown() {
     let events: Vec<_> = figures.clone().map(|figures| &figures["events"]).collect();
     let lost = json!([{"engine": "a", "transport": "tcp", "event": "lanes_lost", "count": 2}]);
     assert_eq!(events, [&lost, &json!([])]);
+    let refused: Vec<_> = figures.clone().map(|figures| &figures["peers_refused"]).collect();
+    assert_eq!(refused, [&json!([{"port": "handshake", "cause": "other_key", "count": 2}]), &json!([])]);
     for figures in figures {
         assert_eq!(figures["nics_down"], json!([{"engine": "a", "nic": "mlx5_0"}]));
         assert_eq!(figures["write"]["p50"], json!({"us": 50.0, "is_above": false}));

@@ -90,6 +90,9 @@ class ScopedRegistration {
     ScopedRegistration(TransferEngine &engine, void *addr, size_t length, const std::string &location = kWildcardLocation,
                        bool remote_accessible = true)
         : engine_(engine.shared()), addr_(addr), code_(engine.registerLocalMemory(addr, length, location, remote_accessible)) {}
+    /** For peers that may do only this with it. */
+    ScopedRegistration(TransferEngine &engine, void *addr, size_t length, const std::string &location, PeerAccess peers)
+        : engine_(engine.shared()), addr_(addr), code_(engine.registerLocalMemory(addr, length, location, peers)) {}
     ScopedRegistration(ScopedRegistration &&other) noexcept
         : engine_(other.engine_), addr_(other.addr_), code_(std::exchange(other.code_, ERR_INVALID_ARGUMENT)) {}
     ScopedRegistration &operator=(ScopedRegistration &&other) noexcept {

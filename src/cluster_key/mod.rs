@@ -15,6 +15,7 @@
 //! of whom he asks. What is sent is not encrypted, and the bytes of a data connection are not protected against change.
 
 mod key;
+pub mod refusals;
 mod settings;
 pub mod stream;
 

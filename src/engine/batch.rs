@@ -325,13 +325,14 @@ impl Batch {
         self.pending.load(Ordering::Relaxed)
     }
 
-    /// Calls `each` with the submit calls so far.
-    pub fn works(&self, each: impl FnMut(&Work)) {
-        self.inner.lock().works.iter().map(|(_, work)| &**work).for_each(each);
+    /// Calls `each` with the submit calls so far, and with the segments that the batch has work for.
+    pub(in crate::engine) fn works(&self, mut each: impl FnMut(&Work, &[Arc<Segment>])) {
+        let inner = self.inner.lock();
+        inner.works.iter().for_each(|(_, work)| each(work, &inner.segments));
     }
 
-    /// Ends the batch: its id is about to be taken out of the table. `last` sees its submit calls. -4 while tasks run.
-    pub fn free(&self, last: impl FnMut(&Work)) -> Result<()> {
+    /// Ends the batch: its id is about to be taken out of the table. `last` sees its submit calls, as in [`Batch::works`]. -4 while tasks run.
+    pub(in crate::engine) fn free(&self, last: impl FnMut(&Work, &[Arc<Segment>])) -> Result<()> {
         let mut inner = self.inner.lock();
         check_live(&inner)?;
         let running = self.running(&inner) + inner.reserved;
@@ -343,15 +344,15 @@ impl Batch {
         Ok(())
     }
 
-    /// Ends the batch whatever it does: its engine is gone. `last` sees its submit calls.
-    pub fn abandon(&self, last: impl FnMut(&Work)) {
+    /// Ends the batch whatever it does: its engine is gone. `last` sees its submit calls, as in [`Batch::works`].
+    pub(in crate::engine) fn abandon(&self, last: impl FnMut(&Work, &[Arc<Segment>])) {
         self.discard(&mut self.inner.lock(), Gone::EngineEnded, last);
     }
 
     /// Lets go of tasks, links and descriptor. The tasks refer to this batch, so without this
     /// nothing of it would ever be released.
-    fn discard(&self, inner: &mut Inner, why: Gone, last: impl FnMut(&Work)) {
-        inner.works.iter().map(|(_, work)| &**work).for_each(last);
+    fn discard(&self, inner: &mut Inner, why: Gone, mut last: impl FnMut(&Work, &[Arc<Segment>])) {
+        inner.works.iter().for_each(|(_, work)| last(work, &inner.segments));
         inner.gone.get_or_insert(why);
         self.is_gone.store(true, Ordering::Release);
         inner.works = SmallVec::new();

@@ -31,6 +31,7 @@ mod status;
 pub mod submit;
 pub mod tally;
 pub mod topology;
+pub mod traffic;
 mod transports;
 mod way;
 pub mod whole;

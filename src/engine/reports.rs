@@ -1,11 +1,13 @@
 //! `showLinks` and `getNicLoadStats`: what connects this engine to others.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{json, Value};
 
 use super::batch::Batch;
+use super::traffic::{Peers, Traffic};
 use super::{label, Engine};
 use crate::topology::{self, Matrix};
 use crate::transport::report::{NicReport, RailReport};
@@ -71,6 +73,25 @@ impl Engine {
         Load { batches, waiting, regions, segments }
     }
 
+    /// What was moved to and from each peer, as far as `MC_TE_METRIC_PEERS` allows.
+    pub fn traffic(&self) -> Vec<(String, Traffic)> {
+        self.segments.peers().so_far(|each| self.each_batch(each))
+    }
+
+    /// What is under way and waits, by transport, peer and local end; peers as [`Engine::traffic`] calls them.
+    pub fn queues(&self) -> BTreeMap<(&'static str, String, String), (usize, usize)> {
+        let names = self.segments.peers().names();
+        let mut all = BTreeMap::new();
+        for transport in self.transports().all() {
+            for queue in transport.queues() {
+                let peer = Peers::label(&names, &queue.peer).to_string();
+                let sum = all.entry((transport.name(), peer, queue.queue)).or_insert((0, 0));
+                *sum = (sum.0 + queue.under_way, sum.1 + queue.waiting);
+            }
+        }
+        all
+    }
+
     /// What each installed transport has counted, and what the engine has of all of them.
     pub fn counters(&self) -> Vec<(&'static str, Vec<(&'static str, u64)>)> {
         let transports = self.transports();
@@ -81,6 +102,25 @@ impl Engine {
 
     /// Local NICs, rails, topology, and the fall-backs counted so far if there were any.
     pub fn show_links(&self, as_json: bool) -> String {
+        let shown = self.shown();
+        if as_json {
+            shown.json().to_string()
+        } else {
+            shown.text()
+        }
+    }
+
+    /// The same as JSON, with the engine's name in metrics and its queues, as [`Engine::queues`].
+    pub fn links(&self) -> Value {
+        let queues = self.queues().into_iter().map(|((transport, peer, queue), (under_way, waiting))| {
+            json!({
+                "transport": transport, "peer": peer, "queue": queue, "under_way": under_way, "waiting": waiting,
+            })
+        });
+        json!({ "engine": self.label(), "links": self.shown().json(), "queues": queues.collect::<Vec<_>>() })
+    }
+
+    fn shown(&self) -> Shown {
         let node = |nic: &NicReport| topology::Nic::read(&topology::Root::default(), &nic.name).numa;
         let numa = |nic: &NicReport| node(nic).and_then(|node| i32::try_from(node).ok()).unwrap_or(-1);
         let nics = self.nics().into_iter().map(|nic| (numa(&nic), nic)).map(|(numa, nic)| (nic, numa));
@@ -91,12 +131,7 @@ impl Engine {
         let fallbacks = stats.chain(self.transports().stats());
         let fallbacks =
             fallbacks.filter(|(name, count)| name.starts_with("fallback") && *count > 0).collect();
-        let shown = Shown { nics, rails, matrix: self.topology(), fallbacks };
-        if as_json {
-            shown.json().to_string()
-        } else {
-            shown.text()
-        }
+        Shown { nics, rails, matrix: self.topology(), fallbacks }
     }
 }
 

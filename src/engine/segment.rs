@@ -16,6 +16,7 @@ use once_cell::sync::OnceCell;
 use parking_lot::Mutex;
 
 use super::known::Known;
+use super::traffic::Peer;
 use crate::error::Result;
 use crate::host_port::HostPort;
 use crate::metadata::Store;
@@ -40,6 +41,8 @@ pub(super) struct Segment {
     opens: AtomicUsize,
     /// All who opened it have closed it, and nobody has used it since.
     lingers: AtomicBool,
+    /// Where its tasks are counted; `None`: they are not counted by peer.
+    pub peer: Option<Arc<Peer>>,
     store: Arc<dyn Store>,
     known: ArcSwap<Known>,
     /// Guards the replacement of `known`.
@@ -83,6 +86,7 @@ impl Segment {
             opened_as: name.to_string(),
             opens: AtomicUsize::new(0),
             lingers: AtomicBool::new(false),
+            peer: settings.peers.enter(&known.name),
             store: store.clone(),
             newest: Mutex::new(Newest::new(reading, known.revision)),
             known: ArcSwap::from_pointee(known),

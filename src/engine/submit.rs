@@ -79,6 +79,7 @@ impl Engine {
             let mut ways = SmallVec::<[_; 1]>::new();
             ways.try_reserve_exact(plan.remotes().count()).map_err(|_| Error::out_of_memory("targets"))?;
             ways.extend(plan.remotes().map(|remote| (remote.way.link.clone(), remote.segment.clone())));
+            plan.name_targets()?;
             plan.work.set_deadline(self.deadline(plan.remotes(), plan.bytes));
             let pending = notification.map(|notification| Pending { target: entry(0).target, notification });
             reservation.commit(&plan.work, plan.running, &ways, pending)?;

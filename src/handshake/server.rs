@@ -21,7 +21,7 @@ use super::document::Document;
 use super::messages::{probe_reply, ConnectionMessage, Notification};
 use super::wire::{self, Frame, ReadLimits};
 use crate::cluster_key::stream::{admit, check, Admitted, Refused};
-use crate::cluster_key::{Distrust, Keys, Label, Purpose, Session, PROOF_LEN};
+use crate::cluster_key::{refusals, Distrust, Keys, Label, Purpose, Session, PROOF_LEN};
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::json;
@@ -211,7 +211,7 @@ async fn exchange(
                 // It was told so, which a reset could overtake.
                 let _ = timeout(limits.write_timeout, part(stream, limits.close_timeout)).await;
             }
-            return Err(distrusted(why));
+            return Err(refused(why));
         }
     };
     stage.reading();
@@ -223,7 +223,7 @@ async fn exchange(
         let frame: [&[u8]; 2] = [&head, &request.body];
         let checked = check(session, &mut *stream, Label::Request, &frame);
         let checked = timeout(limits.read.read_timeout, checked).await;
-        checked.unwrap_or_else(|_| Err(late())).map_err(distrusted)?;
+        checked.unwrap_or_else(|_| Err(late())).map_err(refused)?;
     }
     stage.answering();
     let kind = request.kind;
@@ -253,9 +253,13 @@ fn late() -> Refused {
     io::Error::from(io::ErrorKind::TimedOut).into()
 }
 
-fn distrusted(why: Refused) -> Error {
+/// Counts a client that is not believed.
+fn refused(why: Refused) -> Error {
     match why {
-        Refused::Distrusted(why) => why.error("the client"),
+        Refused::Distrusted(why) => {
+            refusals::note(Purpose::Handshake, why);
+            why.error("the client")
+        }
         Refused::Io(error) => Error::io(Code::Socket, "proof of the cluster key", &error),
     }
 }

@@ -204,7 +204,7 @@ fn respond(request: &Request<Incoming>, names: &[String], pages: &Pages) -> Resp
     }
     let Some(answer) = pages(request.uri().path()) else {
         let text =
-            "no such page; there are /, /status.json, /metrics, /metrics/json, /metrics/summary and /health\n";
+            "no such page; there are /, /status.json, /metrics, /metrics/json, /metrics/summary, /links and /health\n";
         return plain(StatusCode::NOT_FOUND, text);
     };
     let status = if answer.ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

@@ -1,10 +1,15 @@
 //! Histograms: how many values fell below each bound.
 
 /// Most bounds that a histogram has. Its last bucket, beyond them, is for what is larger than all.
-const MOST: usize = 11;
+const MOST: usize = 12;
 
 /// Upper bounds for latencies, in microseconds; upstream's.
 pub const LATENCY_US: &[u64] = &[100, 500, 1_000, 5_000, 10_000, 50_000, 100_000, 500_000, 1_000_000];
+
+/// Those bounds and finer ones below the first, in microseconds. Chosen: a small request takes a few microseconds over RDMA and some tens
+/// over TCP.
+pub const FINE_LATENCY_US: &[u64] =
+    &[5, 20, 50, 100, 500, 1_000, 5_000, 10_000, 50_000, 100_000, 500_000, 1_000_000];
 
 /// Upper bounds for sizes, in bytes; upstream's.
 pub const SIZE_BYTES: &[u64] =
@@ -48,6 +53,18 @@ impl Histogram {
         self.sum = self.sum.max(other.sum);
     }
 
+    /// The same values by `bounds`, all of which this one has too.
+    pub fn coarser(&self, bounds: &'static [u64]) -> Self {
+        let mut coarser = Histogram::new(bounds);
+        // What is beyond the last bound of this one is beyond every one of the other.
+        let all = self.bounds.iter().copied().chain([u64::MAX]).zip(self.counts);
+        for (bound, count) in all {
+            coarser.add_at(bounds.partition_point(|coarse| *coarse < bound), count, 0);
+        }
+        coarser.sum = self.sum;
+        coarser
+    }
+
     /// How many values were counted.
     pub fn count(&self) -> u64 {
         self.counts.iter().sum()
@@ -74,6 +91,19 @@ mod tests {
         [0, 10, 11, 20, 21, u64::MAX].into_iter().for_each(|value| histogram.add(value));
         assert_eq!(histogram.buckets().collect::<Vec<_>>(), [(10, 2), (20, 2)]);
         assert_eq!((histogram.count(), histogram.sum()), (6, u64::MAX));
+    }
+
+    #[test]
+    fn a_coarser_histogram_has_the_same_values() {
+        let mut fine = Histogram::new(&[5, 10, 20]);
+        let mut coarse = Histogram::new(&[10, 20]);
+        for value in [1, 5, 6, 10, 11, 20, 21, 1000] {
+            fine.add(value);
+            coarse.add(value);
+        }
+        assert_eq!(fine.coarser(&[10, 20]), coarse);
+        let shared = LATENCY_US.iter().all(|bound| FINE_LATENCY_US.contains(bound));
+        assert!(shared, "upstream's bounds are among the finer ones");
     }
 
     #[test]

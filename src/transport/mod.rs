@@ -35,7 +35,7 @@ use crate::memory::{Kind, Region};
 use crate::runtime::BoxFuture;
 use crate::segment_desc::SegmentDesc;
 use host::Route;
-use report::{NicReport, RailReport};
+use report::{NicReport, QueueReport, RailReport};
 use slice::Slice;
 
 /// How a transport moves memory of some kind.
@@ -125,6 +125,11 @@ pub trait Transport: Send + Sync {
 
     /// The pairs of a local NIC and a peer's NIC that were used.
     fn rails(&self) -> Vec<RailReport> {
+        Vec::new()
+    }
+
+    /// What is under way and waits, by peer and local end; an end without any may be missing.
+    fn queues(&self) -> Vec<QueueReport> {
         Vec::new()
     }
 

@@ -27,6 +27,19 @@ pub struct NicReport {
     pub last_error: String,
 }
 
+/// What waits for one peer at one local end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct QueueReport {
+    /// The peer's segment name, as the transport knows it.
+    pub peer: String,
+    /// The local end: a NIC, or the number of a connection.
+    pub queue: String,
+    /// Requests, or pieces of them, that were handed to the NIC or the connection and have not ended.
+    pub under_way: usize,
+    /// Those that wait for room there, or for a connection.
+    pub waiting: usize,
+}
+
 /// A pair of a local NIC and a peer's.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RailReport {

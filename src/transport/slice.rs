@@ -7,18 +7,20 @@ use std::time::Instant;
 
 pub use self::ended::End;
 pub use self::ends::Ends;
+use self::targets::Targets;
 use self::trail::Trails;
 pub use self::trail::{Drained, Trail};
 use crate::error::{Class, Code, Error};
 use crate::memory::{Region, RegionUse};
 use crate::runtime::clock;
-use crate::runtime::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicU8, Ordering};
+use crate::runtime::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, AtomicU8, Ordering};
 use crate::runtime::sync::OnceLock;
 
 #[cfg(test)]
 pub mod deaf;
 mod ended;
 mod ends;
+mod targets;
 mod trail;
 
 /// Direction of a request, seen from this side.
@@ -51,6 +53,8 @@ pub struct Task {
     status: AtomicU8,
     /// It moves local bytes to the peer. Said before the first slice is posted.
     writes: AtomicBool,
+    /// Which of the call's targets it goes to.
+    place: AtomicU16,
     /// When a byte first left for the peer, and when it became terminal: 1024 ns each after the submit call, and one more;
     /// 0: not yet.
     posted: AtomicU32,
@@ -69,6 +73,7 @@ impl Default for Task {
             slices_left: AtomicU32::new(0),
             status: AtomicU8::new(Status::Completed as u8),
             writes: AtomicBool::new(false),
+            place: AtomicU16::new(0),
             posted: AtomicU32::new(0),
             ended: AtomicU32::new(0),
             resent: AtomicU32::new(0),
@@ -85,6 +90,11 @@ impl Task {
         self.writes.store(op == Op::Write, Ordering::Relaxed);
         self.slices_left.store(self.slices_left.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         self.status.store(Status::Waiting as u8, Ordering::Relaxed);
+    }
+
+    /// It goes to target number `place` of its call; 0 if nobody says so. Before the call is committed.
+    pub fn set_place(&self, place: usize) {
+        self.place.store(u16::try_from(place).unwrap_or(u16::MAX), Ordering::Relaxed);
     }
 
     /// `len` bytes of one slice are done. `true`: it was the last one.
@@ -161,6 +171,8 @@ pub struct Work {
     submitted_ns: u64,
     /// When what waited for a connection got one, as in [`Task`]; 0: nothing waited.
     connected: AtomicU32,
+    /// Which segments they go to.
+    pub targets: Targets,
     trails: Trails,
 }
 
@@ -174,6 +186,7 @@ impl Work {
             canceled: AtomicBool::new(false),
             submitted_ns: clock::now_ns(),
             connected: AtomicU32::new(0),
+            targets: Targets::default(),
             trails: Trails::default(),
         })
     }

@@ -52,6 +52,31 @@ static int refusal(node_t *from, node_t *to, const char *why) {
     return strstr(text, why) == NULL ? 1 : code;
 }
 
+/* How many peers this process has refused, as metrics tell it; -1: there is no such line. */
+static long long refused(const char *port, const char *cause) {
+    static char page[256 * KIB];
+    char series[96];
+    size_t len = sizeof page;
+    snprintf(series, sizeof series, "mte_peers_refused_total{port=\"%s\",cause=\"%s\"} ", port, cause);
+    if (mte_metrics(MTE_METRICS_TEXT, page, &len) != 0 || len > sizeof page) harness_give_up("mte_metrics");
+    const char *line = strstr(page, series);
+    return line == NULL ? -1 : atoll(line + strlen(series));
+}
+
+static void strangers_are_counted_at_the_data_port(void) {
+    node_t alone = node_open(KEY_A);
+    uint16_t port = other_port(getpid(), name_port(alone.name));
+    unsigned char header[24], answer[8];
+    REQUIRE("the data port is found", port != 0);
+    data_header(header, 64, (uintptr_t)alone.memory, 0x80);
+    int fd = wire_connect(port);
+    CHECK("a stranger is refused at the data port", wire_send(fd, header, 24) && wire_recv(fd, answer, 8));
+    CHECK_EQ("  which is counted", refused("data", "no_key"), 1);
+    CHECK_EQ("  as what it is", refused("data", "other_key"), 0);
+    close(fd);
+    node_close(&alone);
+}
+
 static void rotation(void) {
     node_t old = node_open(KEY_A), both = node_open(KEY_A "," KEY_B), turned = node_open(KEY_B "," KEY_A), renewed = node_open(KEY_B);
     CHECK("a second key does not part a node from those that know the first", reaches(&old, &both) && reaches(&both, &old));
@@ -177,10 +202,15 @@ int main(int argc, char **argv) {
     raw_strangers(&one, "with a key");
     in_the_middle(&one, &two);
     CHECK("all the while the others work", reaches(&one, &two));
+    /* Openings are tried again, so that each of these may count more than once. */
+    CHECK("peers with another key are counted", refused("handshake", "other_key") > 0);
+    CHECK("  and those without one", refused("handshake", "no_key") > 0);
+    CHECK("  and what is not proved", refused("handshake", "unproven") > 0);
     node_close(&one);
     node_close(&two);
     node_close(&other);
     node_close(&keyless);
+    strangers_are_counted_at_the_data_port();
     stranger_at_the_data_port();
     rotation();
     without_need();

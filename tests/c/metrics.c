@@ -121,12 +121,58 @@ static void counts(transfer_engine_t engine, unsigned char *bytes, segment_id_t 
     CHECK("p18: JSON has upstream's members", strstr(metrics(MTE_METRICS_JSON), "\"mooncake_te_write_requests_total\":") != NULL);
 }
 
+/* A number of this peer; `rest` are the labels behind its own. */
+static long long of_peer(transfer_engine_t engine, const char *family, const char *peer, const char *rest) {
+    char series[512], own[128];
+    engine_name(engine, own, sizeof own);
+    snprintf(series, sizeof series, "%s{engine=\"%s\",peer=\"%s\",%s}", family, own, peer, rest);
+    return counted(series);
+}
+
+static void peers_are_told_apart(void) {
+    setenv("MC_TE_METRIC_PEERS", "1", 1);
+    transfer_engine_t engine = engine_open();
+    setenv("MC_TE_METRIC_PEERS", "0", 1);
+    transfer_engine_t without = engine_open();
+    unsetenv("MC_TE_METRIC_PEERS");
+    unsigned char *bytes = registered_bytes(engine, BYTES);
+    peer_t first = peer_start(BYTES, NULL), second = peer_start(BYTES, NULL);
+    segment_id_t one = openSegment(engine, first.name), two = openSegment(engine, second.name);
+    REQUIRE("both peers open", one > 0 && two > 0);
+    batch_id_t batch = batch_open(engine, 3);
+    transfer_request_t r[3] = {request(OPCODE_WRITE, bytes, one, first.base, 4096), request(OPCODE_WRITE, bytes, two, second.base, 100),
+                               request(OPCODE_READ, bytes + MIB, one, first.base, 64)};
+    REQUIRE("one call to both", submitTransfer(engine, batch, r, 3) == 0 && mte_wait_batch(engine, batch, 20000) == 0);
+    for (int freed = 0; freed < 2; freed++) {
+        CHECK_EQ("p18: what goes to a peer is counted as its own", of_peer(engine, "mte_peer_bytes_total", first.name, "op=\"write\""), 4096);
+        CHECK_EQ("p18: READs apart", of_peer(engine, "mte_peer_bytes_total", first.name, "op=\"read\""), 64);
+        CHECK_EQ("p18: a peer without a place is one of the others", of_peer(engine, "mte_peer_bytes_total", "other", "op=\"write\""), 100);
+        CHECK_EQ("p18: tasks are counted by their end", of_peer(engine, "mte_peer_tasks_total", first.name, "op=\"write\",end=\"completed\""), 1);
+        CHECK_EQ("p18: none was sent again", of_peer(engine, "mte_peer_resends_total", first.name, "op=\"write\""), 0);
+        if (freed == 0) CHECK_EQ("the batch is freed", freeBatchID(engine, batch), 0);
+    }
+    CHECK_EQ("memory is withdrawn", peer_unregister(&first, 0), 0);
+    CHECK("a WRITE there fails", transfer_once(engine, request(OPCODE_WRITE, bytes, one, first.base, 4096), 20000) != STATUS_COMPLETED);
+    CHECK_EQ("p18: which is counted", of_peer(engine, "mte_peer_tasks_total", first.name, "op=\"write\",end=\"failed\""), 1);
+    CHECK_EQ("p18: nothing is counted by peer where that is off", of_peer(without, "mte_peer_bytes_total", "other", "op=\"write\""), -1);
+    char series[512], own[128];
+    engine_name(engine, own, sizeof own);
+    snprintf(series, sizeof series, "mte_queue_requests{engine=\"%s\",transport=\"tcp\",peer=\"%s\",queue=\"0\",state=\"under_way\"}", own, first.name);
+    CHECK_EQ("p18: a queue with nothing to do says so", counted(series), 0);
+    destroyTransferEngine(engine);
+    destroyTransferEngine(without);
+    CHECK_EQ("the first peer ends in order", peer_stop(&first), 0);
+    CHECK_EQ("and the second", peer_stop(&second), 0);
+}
+
 static void port_is_shared(int port) {
     transfer_engine_t first = engine_open(), second = engine_open();
     CHECK("p18: the page", answers(port, "GET", "/metrics", "200"));
     const char *page = ask(port, "GET", "/metrics");
     CHECK("p18: says what mte_metrics says", page != NULL && number_in(page, "mooncake_te_write_requests_total") >= 0);
     CHECK("p18: JSON", answers(port, "GET", "/metrics/json", "200"));
+    const char *links = ask(port, "GET", "/links");
+    CHECK("p18: links", links != NULL && strstr(links, "\"local_nics\":") != NULL && strstr(links, "\"queues\":") != NULL);
     CHECK("p18: the summary", answers(port, "GET", "/metrics/summary", "200"));
     CHECK("p18: health", answers(port, "GET", "/health", "200"));
     CHECK("the status page", answers(port, "GET", "/", "200"));
@@ -238,6 +284,7 @@ int main(int argc, char **argv) {
     segment_id_t target = openSegment(engine, peer.name);
     REQUIRE("the peer opens", target > 0);
     counts(engine, bytes, target, &peer);
+    peers_are_told_apart();
     child_of_a_fork();
     int held, port = held_port(&held);
     char name[8];

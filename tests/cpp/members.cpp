@@ -153,6 +153,30 @@ TEST(Memory, IsRegisteredOnce) {
     EXPECT_EQ(node.engine.unregisterLocalMemoryBatch({memory.data()}), ERR_ADDRESS_NOT_REGISTERED);
 }
 
+TEST(Memory, IsReachedByPeersAsFarAsTheyMay) {
+    Node target, node;
+    std::vector<uint8_t> readable(4096, 7), hidden(4096, 7);
+    const ScopedRegistration first(target.engine, readable.data(), readable.size(), "cpu:0", PeerAccess::Read);
+    ASSERT_EQ(first.code(), 0) << lastError();
+    ASSERT_EQ(target.engine.registerLocalMemory(hidden.data(), hidden.size(), "cpu:0", PeerAccess::None), 0) << lastError();
+    EXPECT_EQ(target.engine.registerLocalMemory(hidden.data(), 1, "cpu:0", static_cast<PeerAccess>(4)), ERR_INVALID_ARGUMENT);
+    const std::string cut("cpu:0\0x", 7);
+    EXPECT_EQ(target.engine.registerLocalMemory(hidden.data(), 1, cut, PeerAccess::Read), ERR_INVALID_ARGUMENT);
+    const ScopedSegment peer(node.engine, target.name);
+    const auto moves = [&](TransferRequest::OpCode op, std::vector<uint8_t> &there) {
+        const ScopedBatch batch(node.engine, 1);
+        const TransferRequest one = request(op, node.memory.data(), peer.id(), reinterpret_cast<uint64_t>(there.data()), 4096);
+        return node.engine.submitTransfer(batch.id(), {one}).ok() && batch.wait().ok();
+    };
+    EXPECT_TRUE(moves(TransferRequest::READ, readable)) << lastError();
+    EXPECT_FALSE(moves(TransferRequest::WRITE, readable));
+    EXPECT_FALSE(moves(TransferRequest::WRITE, hidden));
+    EXPECT_FALSE(moves(TransferRequest::READ, hidden));
+    EXPECT_EQ(readable, std::vector<uint8_t>(4096, 7));
+    EXPECT_EQ(hidden, std::vector<uint8_t>(4096, 7));
+    EXPECT_EQ(target.engine.unregisterLocalMemory(hidden.data()), 0);
+}
+
 TEST(Memory, OfAPeerIsListed) {
     Node target, node;
     const SegmentHandle peer = node.engine.openSegment(target.name);
@@ -262,6 +286,11 @@ TEST(Reports, DescribeTheEngine) {
     ASSERT_TRUE(json) << node.engine.showLinks(true);
     ASSERT_NE(json->find("local_nics"), nullptr);
     EXPECT_NE(node.engine.showLinks().find("Local NICs"), std::string::npos);
+    EXPECT_NE(node.engine.metrics().find("\n# TYPE mte_engine_up gauge\n"), std::string::npos);
+    EXPECT_TRUE(detail::Json::parse(node.engine.metrics(MTE_METRICS_JSON)));
+    EXPECT_EQ(node.engine.metrics(MTE_METRICS_SUMMARY).compare(0, 6, "Read: "), 0);
+    EXPECT_EQ(node.engine.metrics(99), "");
+    expectFailure(lastError(), Code::kInvalidArgument);
     if (protocol() == "rdma") {
         ASSERT_FALSE(stats.empty());
         EXPECT_EQ(stats[0].device_name, firstNic());

@@ -44,6 +44,7 @@ void expectEverythingRefused(TransferEngine &engine) {
     EXPECT_EQ(engine.probePeerAliveByID(0), PeerLiveness::Unreachable);
     EXPECT_EQ(engine.probePeerAlive("127.0.0.1:1"), PeerLiveness::Unreachable);
     expectRefused(engine.registerLocalMemory(memory, 64));
+    expectRefused(engine.registerLocalMemory(memory, 64, kWildcardLocation, PeerAccess::Read));
     expectRefused(engine.unregisterLocalMemory(memory));
     expectRefused(engine.registerLocalMemoryBatch({{memory, 64}}, "cpu:0"));
     expectRefused(engine.registerLocalMemoryBatch({}, "cpu:0"));
@@ -66,6 +67,8 @@ void expectEverythingRefused(TransferEngine &engine) {
     expectRefused(engine.sendNotifyByID(0, message));
     expectRefused(engine.sendNotifyByName("127.0.0.1:1", message));
     expectFailure(engine.getNicLoadStats(stats), Code::kInvalidArgument);
+    EXPECT_EQ(engine.metrics(), "");
+    expectFailure(lastError(), Code::kInvalidArgument);
     EXPECT_EQ(engine.getBaseAddr(), nullptr);
     ASSERT_NE(engine.getLocalTopology(), nullptr);
     EXPECT_FALSE(engine.getLocalTopologyString().empty());
@@ -80,6 +83,7 @@ void expectEverythingRefused(TransferEngine &engine) {
     EXPECT_TRUE(engine.transferScatter({}).ok());
     EXPECT_EQ(ScopedBatch(engine, 1).id(), INVALID_BATCH_ID);
     EXPECT_NE(ScopedRegistration(engine, memory, 64).code(), 0);
+    EXPECT_NE(ScopedRegistration(engine, memory, 64, kWildcardLocation, PeerAccess::Write).code(), 0);
     EXPECT_EQ(ScopedSharedMemory(engine, 64).code(), ERR_INVALID_ARGUMENT);
     EXPECT_EQ(ScopedSegment(engine, "127.0.0.1:1").id(), static_cast<SegmentHandle>(-1));
     EXPECT_EQ(engine.freeEngine(), 0);

@@ -4,8 +4,10 @@ mod answer;
 mod bench;
 mod doctor;
 mod explain;
+mod links;
 mod metadata_server;
 mod ping;
+mod reading;
 mod segments;
 mod shells;
 mod top;
@@ -33,6 +35,8 @@ enum Command {
     Doctor(doctor::Arguments),
     /// Says what an error code means and what to do about it
     Explain(explain::Arguments),
+    /// Shows the NICs, rails and queues of a process's engines
+    Links(links::Arguments),
     /// Writes the man pages of this program and of its commands
     Manpages(shells::Manpages),
     /// Serves the HTTP metadata store: engines are given http://HOST:PORT/metadata
@@ -62,6 +66,7 @@ fn main() -> ExitCode {
         }
         Command::Doctor(arguments) => Ok(doctor::run(arguments)),
         Command::Explain(arguments) => explain::run(arguments),
+        Command::Links(arguments) => links::run(arguments),
         Command::Manpages(arguments) => {
             shells::manpages(arguments).map(|()| ExitCode::SUCCESS).map_err(Into::into)
         }

@@ -1,7 +1,6 @@
 //! `mte top`: reads the metrics of engines again and again, and shows what they did in between.
 
 mod figures;
-mod reading;
 mod screen;
 
 use std::error::Error;
@@ -10,12 +9,15 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use crate::answer::limit;
+use crate::reading::{Endpoint, Reader, NO_ENGINE};
 use figures::{figures, Metrics};
-use reading::{Endpoint, Reader};
 use screen::{as_json, as_text, State};
 
 /// What a terminal is sent before each interval: the cursor to the first column of the first line, and all is blank.
 const CLEAR: &str = "\x1b[H\x1b[2J";
+
+/// Page with all metrics as one JSON object.
+const PAGE: &str = "/metrics/json";
 
 /// Whom to ask, and how often.
 #[derive(clap::Args)]
@@ -43,13 +45,14 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error>> {
     let reader = Reader::new()?;
     let clears = !json && std::io::stdout().is_terminal();
     let mut next = Instant::now();
-    let mut told: Vec<Told> = reader.read(&endpoints).into_iter().map(Result::ok).collect();
+    let read = || reader.read(&endpoints, PAGE).into_iter().map(metrics);
+    let mut told: Vec<Told> = read().map(Result::ok).collect();
     let mut shown = 0;
     loop {
         // After a round that took longer than an interval, the next one has a whole interval again.
         next = (next + interval).max(Instant::now());
         std::thread::sleep(next.saturating_duration_since(Instant::now()));
-        let answers = reader.read(&endpoints).into_iter().zip(&mut told);
+        let answers = read().zip(&mut told);
         let states: Vec<State> = answers.map(|(answer, before)| state(answer, before)).collect();
         let states: Vec<(&Endpoint, State)> = endpoints.iter().zip(states).collect();
         let text = match (json, clears) {
@@ -64,6 +67,11 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error>> {
             return Ok(if silent { ExitCode::FAILURE } else { ExitCode::SUCCESS });
         }
     }
+}
+
+fn metrics(answer: Result<(Instant, serde_json::Value), String>) -> Result<(Instant, Metrics), String> {
+    let (at, page) = answer?;
+    Metrics::of(&page).map(|metrics| (at, metrics)).ok_or_else(|| NO_ENGINE.to_string())
 }
 
 /// What is known of an endpoint now. An answer takes the place of the one before, which a failure leaves there.

@@ -21,12 +21,12 @@ fn capacity_is_checked_and_a_refused_call_leaves_nothing() {
     assert_eq!(submit(&batch, 2).err().unwrap().code(), Code::TooManyRequests);
     drop(batch.reserve(1).unwrap());
     let more = submit(&batch, 1).unwrap();
-    assert_eq!(batch.free(|_| {}).err().unwrap().code(), Code::BatchBusy);
+    assert_eq!(batch.free(|_, _| {}).err().unwrap().code(), Code::BatchBusy);
     slices.into_iter().chain(more).for_each(|slice| slice.complete(0));
     assert_eq!(batch.with_task(2, |task| task.done_bytes()).unwrap(), 8);
     assert_eq!(batch.with_task(3, |_| ()).err().unwrap().code(), Code::InvalidArgument);
-    batch.free(|_| {}).unwrap();
-    assert_eq!(batch.free(|_| {}).err().unwrap().code(), Code::InvalidArgument);
+    batch.free(|_, _| {}).unwrap();
+    assert_eq!(batch.free(|_, _| {}).err().unwrap().code(), Code::InvalidArgument);
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn p14_a_call_that_its_engines_end_overtakes_leaves_nothing() {
     let batch = Arc::new(Batch::new(1).unwrap());
     let reservation = batch.reserve(1).unwrap();
     let work = Work::new([Task::default()].into(), None, batch.clone());
-    batch.abandon(|_| {});
+    batch.abandon(|_, _| {});
     assert_eq!(reservation.commit(&work, 0, &[], None).unwrap_err().code(), Code::Socket);
     assert!(batch.reserve(1).is_err());
     let weak = Arc::downgrade(&batch);

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::engine::tally::{Direction, Tally};
+use crate::cluster_key::refusals::{self, CAUSES, PORTS};
+use crate::engine::tally::{Direction, Tally, SIZE_CLASSES};
+use crate::engine::traffic::ENDS;
 use crate::engine::Engine;
 use crate::error::Class;
 use crate::observe::durations::{self, Timed};
@@ -50,7 +52,10 @@ pub(super) fn of(tally: &Tally, engines: &[Arc<Engine>]) -> Vec<Family> {
     upstreams(&mut families, tally);
     tasks(&mut families, tally);
     timed(&mut families);
+    families.push(refused());
     engines_and_transports(&mut families, engines);
+    peers(&mut families, engines);
+    families.push(queues(engines));
     families
 }
 
@@ -82,15 +87,15 @@ fn upstreams(families: &mut Vec<Family>, tally: &Tally) {
             (
                 "latency_us",
                 "From the submit call to the end of COMPLETED requests, microseconds",
-                &direction.latency,
+                direction.latency_of_all(),
             ),
-            ("size_bytes", "Sizes of COMPLETED requests, bytes", &direction.size),
+            ("size_bytes", "Sizes of COMPLETED requests, bytes", direction.size.clone()),
         ];
         families.extend(both.map(|(what, help, histogram)| Family {
             name: format!("mooncake_te_{side}_{what}"),
             help,
             kind: Kind::Histogram,
-            series: vec![(vec![], Value::Histogram(histogram.clone()))],
+            series: vec![(vec![], Value::Histogram(histogram))],
         }));
     }
 }
@@ -107,6 +112,17 @@ fn tasks(families: &mut Vec<Family>, tally: &Tally) {
         "Requests that FAILED, by what kind of failure",
         failures.collect(),
     ));
+    let latencies = sides.iter().flat_map(|(side, direction)| {
+        let labels = move |size: &str| vec![("op", side.to_string()), ("size", size.to_string())];
+        let classes = SIZE_CLASSES.iter().zip(&direction.latency);
+        classes.map(move |((_, size), of_class)| (labels(size), Value::Seconds(of_class.clone())))
+    });
+    families.push(Family {
+        name: "mte_task_duration_seconds".into(),
+        help: "From the submit call to the end of COMPLETED requests, by the size that they do not exceed",
+        kind: Kind::Histogram,
+        series: latencies.collect(),
+    });
     let resent = sides.iter().map(|(side, direction)| (vec![("op", side.to_string())], direction.resent));
     families.push(counter(
         "mte_task_resends_total",
@@ -139,6 +155,16 @@ fn timed(families: &mut Vec<Family>) {
         "Handshakes, operations on the store and registrations that failed",
         failures,
     ));
+}
+
+fn refused() -> Family {
+    let so_far = refusals::so_far();
+    let ports = PORTS.iter().zip(so_far).flat_map(|((_, port), counts)| {
+        let labels = move |cause: &str| vec![("port", port.to_string()), ("cause", cause.to_string())];
+        CAUSES.iter().zip(counts).map(move |(cause, count)| (labels(cause), count))
+    });
+    let help = "Peers refused because they did not prove the cluster key";
+    counter("mte_peers_refused_total", help, ports.collect())
 }
 
 fn engines_and_transports(families: &mut Vec<Family>, engines: &[Arc<Engine>]) {
@@ -189,6 +215,51 @@ fn engines_and_transports(families: &mut Vec<Family>, engines: &[Arc<Engine>]) {
     ]);
     let version = vec![(vec![("version", env!("CARGO_PKG_VERSION").to_string())], 1)];
     families.push(gauge("mte_build_info", "The version of this library", version));
+}
+
+fn peers(families: &mut Vec<Family>, engines: &[Arc<Engine>]) {
+    let (mut bytes, mut tasks, mut resent) = (Vec::new(), Vec::new(), Vec::new());
+    for engine in engines {
+        for (peer, traffic) in engine.traffic() {
+            for (place, op) in ["read", "write"].into_iter().enumerate() {
+                let own = [("engine", engine.label()), ("peer", peer.as_str()), ("op", op)];
+                let labels = || own.map(|(name, value)| (name, value.to_string())).to_vec();
+                bytes.push((labels(), traffic.bytes[place]));
+                resent.push((labels(), traffic.resent[place]));
+                tasks.extend(ENDS.iter().zip(traffic.ends[place]).map(|(end, count)| {
+                    (labels().into_iter().chain([("end", end.to_string())]).collect(), count)
+                }));
+            }
+        }
+    }
+    families.extend([
+        counter("mte_peer_bytes_total", "Bytes of COMPLETED requests, by peer", bytes),
+        counter("mte_peer_tasks_total", "Requests that ended, by peer and how", tasks),
+        counter(
+            "mte_peer_resends_total",
+            "How often a part of an ended request was sent again, by peer",
+            resent,
+        ),
+    ]);
+}
+
+fn queues(engines: &[Arc<Engine>]) -> Family {
+    let queues = engines.iter().flat_map(|engine| {
+        engine.queues().into_iter().flat_map(|((transport, peer, queue), (under_way, waiting))| {
+            [("under_way", under_way), ("waiting", waiting)].map(|(state, count)| {
+                let labels = [
+                    ("engine", engine.label()),
+                    ("transport", transport),
+                    ("peer", &peer),
+                    ("queue", &queue),
+                    ("state", state),
+                ];
+                (labels.map(|(name, value)| (name, value.to_string())).to_vec(), count as u64)
+            })
+        })
+    });
+    let help = "Requests, over RDMA pieces of them, by the local NIC or the number of the TCP connection";
+    gauge("mte_queue_requests", help, queues.collect())
 }
 
 fn counter(name: impl Into<String>, help: &'static str, numbers: Vec<(Labels, u64)>) -> Family {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::cluster_key::refusals::{self, Refusals};
 use crate::engine::tally::{Direction, Tally};
 use crate::engine::Engine;
 use crate::error::Class;
@@ -29,6 +30,8 @@ pub(super) struct Sample {
     pub ops: [Op; 2],
     /// Failures, in the order of [`Timed::ALL`].
     pub control: [u64; Timed::ALL.len()],
+    /// Peers refused because of the cluster key.
+    pub refused: Refusals,
     /// Events that tell of trouble, by engine, transport and name.
     pub trouble: BTreeMap<(String, &'static str, &'static str), u64>,
 }
@@ -57,7 +60,8 @@ impl Sample {
             }
         }
         let control = durations::so_far().map(|outcomes| outcomes.failed);
-        Sample { ops: [op(&tally.read), op(&tally.write)], control, trouble }
+        let refused = refusals::so_far();
+        Sample { ops: [op(&tally.read), op(&tally.write)], control, refused, trouble }
     }
 }
 

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use serde_json::json;
 
 use super::history::History;
 use super::{ended, gather, status, Form, Look};
+use crate::engine::Engine;
 use crate::observe::endpoint::Answer;
 use crate::observe::page::{self, Status};
 
@@ -19,7 +21,7 @@ const LONGEST: Duration = Duration::from_secs(1);
 
 /// What was told last. All batches are gone through for a page, and a stranger must not make that often.
 pub(super) struct Pages {
-    forms: RefCell<Vec<(Form, Kept<String>)>>,
+    bodies: RefCell<Vec<(&'static str, Kept<String>)>>,
     status: RefCell<Option<Kept<Arc<Status>>>>,
     history: Arc<Mutex<History>>,
 }
@@ -47,19 +49,22 @@ fn fresh<T: Clone>(
 
 impl Pages {
     pub(super) fn new(history: Arc<Mutex<History>>) -> Self {
-        Pages { forms: RefCell::default(), status: RefCell::default(), history }
+        Pages { bodies: RefCell::default(), status: RefCell::default(), history }
     }
 
     /// The page at `path`; `None`: there is none.
     pub(super) fn answer(&self, look: Look, path: &str) -> Option<Answer> {
         const PLAIN: &str = "text/plain; charset=utf-8";
-        let page = |content_type, form| {
+        let page = |path, content_type, tell: &dyn Fn(&[Arc<Engine>]) -> String| {
             let made = || {
                 let mut text = String::new();
-                look(&mut |engines| text = gather(engines, form));
+                look(&mut |engines| text = tell(engines));
                 text
             };
-            Some(Answer::data(content_type, self.body(form, Instant::now, made)))
+            Some(Answer::data(content_type, self.body(path, Instant::now, made)))
+        };
+        let metrics = |path, content_type, form| {
+            page(path, content_type, &|engines: &[Arc<Engine>]| gather(engines, form))
         };
         let bad = |body: &str| Answer { ok: false, ..Answer::data(PLAIN, body.into()) };
         match path {
@@ -72,11 +77,14 @@ impl Pages {
                 Some(Answer { nonce: Some(nonce), ..Answer::data("text/html; charset=utf-8", body) })
             }
             "/status.json" => Some(Answer::data("application/json", self.status(look).json())),
-            "/metrics" => page("text/plain; version=0.0.4; charset=utf-8", Form::Text),
-            "/metrics/json" => page("application/json", Form::Json),
-            "/metrics/summary" => {
-                page(PLAIN, Form::Summary).map(|page| Answer { body: page.body + "\n", ..page })
-            }
+            "/metrics" => metrics("/metrics", "text/plain; version=0.0.4; charset=utf-8", Form::Text),
+            "/metrics/json" => metrics("/metrics/json", "application/json", Form::Json),
+            "/links" => page("/links", "application/json", &|engines: &[Arc<Engine>]| {
+                let all: Vec<_> = engines.iter().map(|engine| engine.links()).collect();
+                json!({ "engines": all }).to_string()
+            }),
+            "/metrics/summary" => metrics("/metrics/summary", PLAIN, Form::Summary)
+                .map(|page| Answer { body: page.body + "\n", ..page }),
             "/health" => {
                 let mut ok = true;
                 look(&mut |engines| ok = !engines.iter().any(|engine| engine.is_broken()));
@@ -110,13 +118,13 @@ impl Pages {
     }
 
     /// The page that is kept, or a new one.
-    fn body(&self, form: Form, now: impl Fn() -> Instant, make: impl FnOnce() -> String) -> String {
-        let mut all = self.forms.borrow_mut();
-        let known = all.iter().find(|(known, _)| *known == form).map(|(_, kept)| kept);
+    fn body(&self, path: &'static str, now: impl Fn() -> Instant, make: impl FnOnce() -> String) -> String {
+        let mut all = self.bodies.borrow_mut();
+        let known = all.iter().find(|(known, _)| *known == path).map(|(_, kept)| kept);
         let (body, kept) = fresh(known, now, make);
         if let Some(kept) = kept {
-            all.retain(|(known, _)| *known != form);
-            all.push((form, kept));
+            all.retain(|(known, _)| *known != path);
+            all.push((path, kept));
         }
         body
     }
@@ -132,9 +140,9 @@ mod tests {
     fn a_page_that_takes_long_to_make_is_told_again() {
         let (clock, made) = (Cell::new(Instant::now()), Cell::new(0));
         let pages = Pages::new(Arc::default());
-        let ask = |form, takes: Duration| {
+        let ask = |path, takes: Duration| {
             pages.body(
-                form,
+                path,
                 || clock.get(),
                 || {
                     clock.set(clock.get() + takes);
@@ -144,15 +152,15 @@ mod tests {
             )
         };
         let [brief, long] = [1, 500].map(Duration::from_millis);
-        assert_eq!(ask(Form::Text, brief), "1");
+        assert_eq!(ask("/metrics", brief), "1");
         clock.set(clock.get() + brief * (SHARE - 1));
-        assert_eq!(ask(Form::Text, brief), "1", "it is kept");
-        assert_eq!(ask(Form::Json, brief), "2", "each form by itself");
+        assert_eq!(ask("/metrics", brief), "1", "it is kept");
+        assert_eq!(ask("/metrics/json", brief), "2", "each page by itself");
         clock.set(clock.get() + brief);
-        assert_eq!(ask(Form::Text, long), "3", "it is old");
+        assert_eq!(ask("/metrics", long), "3", "it is old");
         clock.set(clock.get() + LONGEST - brief);
-        assert_eq!(ask(Form::Text, long), "3");
+        assert_eq!(ask("/metrics", long), "3");
         clock.set(clock.get() + brief);
-        assert_eq!(ask(Form::Text, long), "4", "none is older than a second");
+        assert_eq!(ask("/metrics", long), "4", "none is older than a second");
     }
 }

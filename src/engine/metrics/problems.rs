@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::history::Sample;
+use crate::cluster_key::refusals::PORTS;
 use crate::engine::Engine;
 use crate::error::Class;
 use crate::observe::durations::Timed;
@@ -15,7 +16,8 @@ const MOST: usize = 20;
 pub(super) struct Kind {
     /// What it is.
     pub name: &'static str,
-    advice: &'static str,
+    /// What to do.
+    pub advice: &'static str,
 }
 
 /// Of each.
@@ -31,6 +33,23 @@ pub(super) const CONTROL: [Kind; Timed::ALL.len()] = [
     Kind {
         name: "Registrations of memory",
         advice: "The caller got the reason. `mte doctor` looks at this host's limits for memory.",
+    },
+];
+
+/// What is wrong with peers that are refused because of the cluster key, and what to do, in the order of
+/// [`CAUSES`](crate::cluster_key::refusals::CAUSES).
+pub(super) const REFUSED: [Kind; crate::cluster_key::refusals::CAUSES.len()] = [
+    Kind {
+        name: "without the cluster key",
+        advice: "The log has their addresses. Give engines of this cluster the same MC_CLUSTER_KEY; keep everybody else from these ports.",
+    },
+    Kind {
+        name: "with another cluster key",
+        advice: "The log has their addresses. MC_CLUSTER_KEY of both ends needs a key in common, and MC_CLUSTER_KEY_ADDRESSES has to be the same.",
+    },
+    Kind {
+        name: "that did not prove the cluster key",
+        advice: "The log has their addresses. Something changes what is sent, or somebody tries keys or replays what was recorded.",
     },
 ];
 
@@ -86,6 +105,18 @@ pub(super) fn of(sample: &Sample, before: Option<&Sample>, engines: &[Arc<Engine
     for (kind, (now, then)) in CONTROL.iter().zip(sample.control.iter().zip(&before.control)) {
         if now > then {
             add(Level::Warn, format!("{} fail: {} in the last minute.", kind.name, now - then), kind.advice);
+        }
+    }
+    let ports = PORTS.iter().zip(sample.refused.iter().zip(&before.refused));
+    for ((_, port), (now, then)) in ports {
+        for (kind, (now, then)) in REFUSED.iter().zip(now.iter().zip(then)) {
+            let count = now.saturating_sub(*then);
+            if count > 0 {
+                let peers = if count == 1 { "peer" } else { "peers" };
+                let what =
+                    format!("{count} {peers} {} refused at the {port} port in the last minute.", kind.name);
+                add(Level::Warn, what, kind.advice);
+            }
         }
     }
     for ((engine, transport, event), now) in &sample.trouble {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::history::{History, Op, Sample};
 use super::problems;
+use crate::cluster_key::refusals::PORTS;
 use crate::engine::tally::Tally;
 use crate::engine::Engine;
 use crate::error::Class;
@@ -37,6 +38,7 @@ pub(super) fn of(tally: &Tally, engines: &[Arc<Engine>], history: &mut History, 
             nics(engines),
             rails(engines),
             control(&sample, minute),
+            refused(&sample, minute),
             events(&sample, engines, minute),
         ],
         problems,
@@ -268,6 +270,26 @@ fn control(sample: &Sample, minute: Option<&Sample>) -> Table {
         });
     let columns = ["What", "#Failed in the last minute", "#Failed", "#Succeeded", "#Mean time"];
     table("control", "Handshakes, store, registrations", "", &columns, rows.collect())
+}
+
+fn refused(sample: &Sample, minute: Option<&Sample>) -> Table {
+    let mut rows = Vec::new();
+    for (place, ((_, port), counts)) in PORTS.iter().zip(&sample.refused).enumerate() {
+        for (cause, (kind, count)) in
+            problems::REFUSED.iter().zip(counts).enumerate().filter(|row| *row.1 .1 > 0)
+        {
+            let recent = since(*count, minute.map(|before| before.refused[place][cause]));
+            rows.push(vec![
+                Cell::text(&format!("Peers {}", kind.name)),
+                Cell::text(port),
+                judged(recent, Level::Warn),
+                Cell::count(*count),
+                Cell::text(kind.advice),
+            ]);
+        }
+    }
+    let columns = ["Who", "Port", "#Last minute", "#In all", "What to do"];
+    table("refused", "Peers refused because of the cluster key", "No peer was refused.", &columns, rows)
 }
 
 fn events(sample: &Sample, engines: &[Arc<Engine>], minute: Option<&Sample>) -> Table {

@@ -6,7 +6,7 @@ use crate::observe::histogram::LATENCY_US;
 fn p18_upstreams_series_have_its_names_and_form() {
     let mut tally = Tally::NONE;
     tally.read.requests = 3;
-    tally.read.latency.add(LATENCY_US[0] + 1);
+    tally.read.latency[2].add(LATENCY_US[0] + 1);
     let families = families::of(&tally, &[]);
     let text = text::render(&families);
     for line in [
@@ -19,6 +19,11 @@ fn p18_upstreams_series_have_its_names_and_form() {
         "mooncake_te_read_latency_us_bucket{le=\"+Inf\"} 1",
         "mooncake_te_read_latency_us_sum 101",
         "mooncake_te_read_latency_us_count 1",
+        "# TYPE mte_task_duration_seconds histogram",
+        "mte_task_duration_seconds_bucket{op=\"read\",size=\"1MiB\",le=\"0.0001\"} 0",
+        "mte_task_duration_seconds_bucket{op=\"read\",size=\"1MiB\",le=\"0.0005\"} 1",
+        "mte_task_duration_seconds_count{op=\"read\",size=\"64KiB\"} 0",
+        "mte_task_duration_seconds_count{op=\"read\",size=\"1MiB\"} 1",
         "mte_task_failures_total{op=\"write\",class=\"timeout\"} 0",
     ] {
         assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
@@ -65,8 +70,9 @@ fn page(
 /// Who opens the page is told of what happens now, with what to do, and not of what is long over.
 #[test]
 fn the_status_page_tells_what_failed_in_the_last_minute() {
+    use crate::cluster_key::{refusals, Distrust, Purpose};
     use crate::error::Class;
-    use crate::observe::page::Level;
+    use crate::observe::page::{Level, Problem};
     use std::time::{Duration, Instant};
 
     let begin = Instant::now();
@@ -95,6 +101,19 @@ fn the_status_page_tells_what_failed_in_the_last_minute() {
     let classes: Vec<_> =
         second.tables[1].rows.iter().map(|row| (row[0].text.as_str(), row[1].level)).collect();
     assert_eq!(classes, [("timeout", Level::Bad), ("canceled", Level::Plain)]);
+    // Whoever does not prove the cluster key is told of by port and cause.
+    refusals::note(Purpose::Handshake, Distrust::OtherKey);
+    let refused = page(&tally, &mut history, at(15));
+    let warned = |problem: &&Problem| problem.level == Level::Warn;
+    let told = refused.problems.iter().find(warned).map(|problem| problem.what.as_str());
+    let told = told.unwrap_or_default();
+    assert!(
+        told.ends_with("with another cluster key refused at the handshake port in the last minute."),
+        "{told}"
+    );
+    let table = refused.tables.iter().find(|table| table.id == "refused").unwrap();
+    let row = table.rows.iter().find(|row| row[1].text == "handshake" && row[2].level == Level::Warn);
+    assert_eq!(row.unwrap()[0].text, "Peers with another cluster key");
     // Nothing more fails, but what somebody wanted.
     tally.read.requests = 1;
     tally.read.failures[Class::Canceled as usize] = 1;

@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 
 use super::newest::{Reading, Readings};
 use crate::config::Config;
+use crate::engine::traffic::Peers;
 use crate::metadata::Watch;
 use crate::observe::log::RateLimit;
 use crate::runtime::instant;
@@ -27,6 +28,8 @@ pub(super) struct Settings {
     log: Arc<RateLimit>,
     /// Numbers all readings.
     pub readings: Arc<Readings>,
+    /// Where tasks are counted by peer.
+    pub peers: Peers,
 }
 
 impl Default for Settings {
@@ -43,6 +46,7 @@ impl Settings {
             reading: Arc::new(Semaphore::new(READING_AT_ONCE)),
             log: Arc::default(),
             readings: Arc::default(),
+            peers: Peers::new(config.metric_peers),
         }
     }
 }

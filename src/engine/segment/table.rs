@@ -11,6 +11,7 @@ use parking_lot::RwLock;
 use super::{freshness, read, Reading, Segment};
 use crate::config::Config;
 use crate::engine::known::Known;
+use crate::engine::traffic::Peers;
 use crate::error::{Code, Error, Result};
 use crate::metadata::Store;
 
@@ -77,6 +78,11 @@ impl Segments {
     /// The segment opened by `name`, if it is open; not counted as opened once more.
     pub(crate) fn by_name(&self, name: &str) -> Option<Arc<Segment>> {
         self.maps.read().open(name).cloned()
+    }
+
+    /// Where tasks are counted by peer.
+    pub(crate) fn peers(&self) -> &Peers {
+        &self.settings.peers
     }
 
     /// Opens the segment called `name` once more, if it is open.

@@ -33,6 +33,18 @@ pub(crate) fn open_with(desc: Value) -> (Segments, Arc<Segment>) {
     (table, segment)
 }
 
+/// Segments with these ids, whose tasks are counted by peer.
+pub(crate) fn numbered(ids: &[i32]) -> Vec<Arc<Segment>> {
+    let settings = freshness::Settings::default();
+    let store: Arc<dyn Store> = Arc::new(NoStore);
+    let readings = Readings::default();
+    let make = |id: &i32| {
+        let desc = json!({"name": format!("peer {id}"), "protocol": "tcp", "tcp_data_port": 1, "tcp_proto_version": 1});
+        Segment::new(*id, "alias", &store, known(desc), readings.begin(), &settings)
+    };
+    ids.iter().map(make).map(Arc::new).collect()
+}
+
 /// As if the descriptor had been read again.
 pub(crate) fn read_again(segment: &Segment, desc: Value) {
     segment.replace(known(desc), segment.begin_reading());

@@ -231,6 +231,9 @@ impl<'a> Plan<'a> {
             target.slices[before.0..].reverse();
             local_targets[before.1..].reverse();
         }
+        if place != 0 {
+            self.work.tasks[index].set_place(place);
+        }
         self.running += 1;
         Ok(true)
     }
@@ -263,6 +266,19 @@ impl<'a> Plan<'a> {
     /// The segments that requests go to, but for the own one.
     pub(super) fn remotes(&self) -> impl Iterator<Item = &Remote> {
         self.targets.iter().filter_map(|target| target.remote.as_ref())
+    }
+
+    /// Tells the work which segments its tasks go to. `ERR_MEMORY` if the list of several does not fit.
+    pub(super) fn name_targets(&self) -> Result<()> {
+        if let [target] = &self.targets[..] {
+            self.work.targets.set(target.id);
+            return Ok(());
+        }
+        let mut ids = Vec::new();
+        ids.try_reserve_exact(self.targets.len()).map_err(|_| Error::out_of_memory("targets"))?;
+        ids.extend(self.targets.iter().map(|target| target.id));
+        self.work.targets.set_several(ids.into_boxed_slice());
+        Ok(())
     }
 
     /// Posts everything.

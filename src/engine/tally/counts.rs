@@ -1,8 +1,15 @@
 //! Tasks that have ended, by direction, size, latency and kind of failure.
 
+use std::sync::Arc;
+
+use crate::engine::traffic::Peer;
 use crate::error::Class;
-use crate::observe::histogram::{Histogram, LATENCY_US, SIZE_BYTES};
+use crate::observe::histogram::{Histogram, FINE_LATENCY_US, LATENCY_US, SIZE_BYTES};
 use crate::transport::slice::{End, Op, Status};
+
+/// Classes of sizes: the largest size of each but the last, and its name. Powers of 16, so that each is two buckets of [`SIZE_BYTES`].
+pub const SIZE_CLASSES: [(u64, &str); 5] =
+    [(4 << 10, "4KiB"), (64 << 10, "64KiB"), (1 << 20, "1MiB"), (16 << 20, "16MiB"), (u64::MAX, "more")];
 
 /// Counts of one direction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,8 +22,8 @@ pub struct Direction {
     pub failures: [u64; Class::COUNT],
     /// How often a part of a task was sent again.
     pub resent: u64,
-    /// From the submit call to the end of COMPLETED tasks, microseconds.
-    pub latency: Histogram,
+    /// From the submit call to the end of COMPLETED tasks, microseconds, by class of size.
+    pub latency: [Histogram; SIZE_CLASSES.len()],
     /// Bytes of COMPLETED tasks.
     pub size: Histogram,
 }
@@ -27,7 +34,7 @@ impl Direction {
         requests: 0,
         failures: [0; Class::COUNT],
         resent: 0,
-        latency: Histogram::new(LATENCY_US),
+        latency: [const { Histogram::new(FINE_LATENCY_US) }; SIZE_CLASSES.len()],
         size: Histogram::new(SIZE_BYTES),
     };
 
@@ -41,6 +48,13 @@ impl Direction {
         self.failures.iter().sum::<u64>() - self.timeouts()
     }
 
+    /// Latencies of all sizes, by upstream's bounds.
+    pub fn latency_of_all(&self) -> Histogram {
+        let mut all = Histogram::new(FINE_LATENCY_US);
+        self.latency.iter().for_each(|of_class| all.merge(of_class));
+        all.coarser(LATENCY_US)
+    }
+
     fn each(
         &mut self,
         other: &Direction,
@@ -51,7 +65,7 @@ impl Direction {
         number(&mut self.requests, other.requests);
         number(&mut self.resent, other.resent);
         self.failures.iter_mut().zip(other.failures).for_each(|(count, more)| number(count, more));
-        histogram(&mut self.latency, &other.latency);
+        self.latency.iter_mut().zip(&other.latency).for_each(|(own, more)| histogram(own, more));
         histogram(&mut self.size, &other.size);
     }
 }
@@ -91,11 +105,11 @@ impl Tally {
 
 /// The longest time of each bucket of latency but the last, in units of 1024 ns: what is no more microseconds, rounded down, than
 /// the bound.
-const LONGEST: [u32; LATENCY_US.len()] = {
-    let mut longest = [0; LATENCY_US.len()];
+const LONGEST: [u32; FINE_LATENCY_US.len()] = {
+    let mut longest = [0; FINE_LATENCY_US.len()];
     let mut place = 0;
     while place < longest.len() {
-        longest[place] = (((LATENCY_US[place] + 1) * 1000 - 1) / 1024) as u32;
+        longest[place] = (((FINE_LATENCY_US[place] + 1) * 1000 - 1) / 1024) as u32;
         place += 1;
     }
     longest
@@ -123,15 +137,44 @@ struct Run {
 }
 
 /// Counts tasks one after the other. What it has counted is in the tally once it is dropped.
-pub(super) struct Counter<'a> {
+pub(super) struct Counter<'a, 'p> {
     tally: &'a mut Tally,
+    /// Whose tasks follow, where that is counted.
+    peer: Option<&'p Peer>,
     run: Run,
 }
 
-impl<'a> Counter<'a> {
+impl<'a, 'p> Counter<'a, 'p> {
     /// Counts into `tally`.
     pub(super) fn new(tally: &'a mut Tally) -> Self {
-        Counter { tally, run: Run { op: Op::Read, bytes: 0, place: 0, least: 1, most: 0, count: 0, took: 0 } }
+        Counter {
+            tally,
+            peer: None,
+            run: Run { op: Op::Read, bytes: 0, place: 0, least: 1, most: 0, count: 0, took: 0 },
+        }
+    }
+
+    /// What follows are tasks of `peer`.
+    #[inline]
+    pub(super) fn turn_to(&mut self, peer: Option<&'p Arc<Peer>>) {
+        self.flush();
+        self.peer = peer.map(|peer| &**peer);
+    }
+
+    /// Counts tasks, each with the place of its target, whose peer `of` knows.
+    pub(super) fn add_by_target<'e>(
+        &mut self,
+        ends: impl Iterator<Item = (u16, End<'e>)>,
+        of: impl Fn(u16) -> Option<&'p Arc<Peer>>,
+    ) {
+        let mut at = None;
+        for (place, end) in ends {
+            if at != Some(place) {
+                self.turn_to(of(place));
+                at = Some(place);
+            }
+            self.add(std::iter::once(end));
+        }
     }
 
     /// Counts tasks.
@@ -159,6 +202,9 @@ impl<'a> Counter<'a> {
         self.flush();
         let direction = self.tally.of(end.op);
         direction.resent += u64::from(end.resent);
+        if let Some(peer) = self.peer.filter(|_| end.resent > 0) {
+            peer.note_resent(end.op, end.resent);
+        }
         if end.status == Status::Completed {
             let place = LONGEST.iter().filter(|longest| end.took > **longest).count();
             let least = place.checked_sub(1).map_or(0, |before| LONGEST[before] + 1);
@@ -167,8 +213,9 @@ impl<'a> Counter<'a> {
             self.run = Run { op, bytes, place, least, most, count: 1, took };
         } else {
             direction.requests += 1;
-            let class = end.error.map_or(Class::Internal, |error| error.kind());
+            let class = end.class();
             direction.failures[class as usize] += 1;
+            self.peer.into_iter().for_each(|peer| peer.note_failed(end.op, class));
         }
     }
 
@@ -180,15 +227,23 @@ impl<'a> Counter<'a> {
         let direction = self.tally.of(op);
         direction.requests += count;
         direction.bytes += bytes * count;
-        direction.size.add_at(size_bucket(bytes), count, bytes * count);
-        direction.latency.add_at(place, count, took.saturating_mul(1024) / 1000);
+        let bucket = size_bucket(bytes);
+        direction.size.add_at(bucket, count, bytes * count);
+        direction.latency[(bucket / 2).min(SIZE_CLASSES.len() - 1)].add_at(
+            place,
+            count,
+            took.saturating_mul(1024) / 1000,
+        );
+        if let Some(peer) = self.peer {
+            peer.note_completed(op, count, bytes * count);
+        }
         self.run.count = 0;
         // An empty range: nothing is alike.
         (self.run.least, self.run.most) = (1, 0);
     }
 }
 
-impl Drop for Counter<'_> {
+impl Drop for Counter<'_, '_> {
     fn drop(&mut self) {
         self.flush();
     }
@@ -197,6 +252,15 @@ impl Drop for Counter<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_class_of_sizes_is_two_buckets() {
+        for bytes in SIZE_CLASSES[..4].iter().flat_map(|(most, _)| [most - 1, *most, most + 1]).chain([0, 1])
+        {
+            let class = SIZE_CLASSES.iter().position(|(most, _)| bytes <= *most).unwrap();
+            assert_eq!((size_bucket(bytes) / 2).min(4), class, "{bytes}");
+        }
+    }
 
     #[test]
     fn sizes_fall_below_the_next_bound() {
@@ -208,7 +272,7 @@ mod tests {
 
     #[test]
     fn times_fall_below_the_next_bound() {
-        for (longest, bound) in LONGEST.iter().zip(LATENCY_US) {
+        for (longest, bound) in LONGEST.iter().zip(FINE_LATENCY_US) {
             let micros = |units: u32| u64::from(units) * 1024 / 1000;
             assert!(micros(*longest) <= *bound && micros(longest + 1) > *bound, "{bound}");
         }

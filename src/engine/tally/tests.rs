@@ -45,9 +45,11 @@ fn p18_tasks_are_counted_by_direction_size_latency_and_failure() {
     assert_eq!((read.requests, read.bytes, read.timeouts(), read.resent), (1, 2 << 20, 0, 1));
     let filled =
         |histogram: &Histogram| histogram.buckets().filter(|(_, count)| *count > 0).collect::<Vec<_>>();
-    assert_eq!(filled(&write.latency), [(1000, 1)]);
+    assert_eq!(filled(&write.latency_of_all()), [(1000, 1)]);
+    assert_eq!(filled(&write.latency[1]), [(1000, 1)], "up to 64 KiB");
     assert_eq!(filled(&write.size), [(16384, 1)]);
-    assert_eq!(filled(&read.latency), [(100_000, 1)]);
+    assert_eq!(filled(&read.latency_of_all()), [(100_000, 1)]);
+    assert_eq!(filled(&read.latency[3]), [(100_000, 1)], "up to 16 MiB");
     assert_eq!(filled(&read.size), [(4 << 20, 1)]);
     running.discard();
 }
@@ -58,7 +60,7 @@ fn p18_freed_batches_stay_counted_and_no_counter_falls() {
     freed(|last| {
         let work = Work::new(Box::from([Task::default()]), None, Arc::new(Nobody));
         Slice::new(&work, 0, Op::Write, 0, 0, 64, None).complete(0);
-        last(&work);
+        last(&work, &[]);
     });
     let after = so_far(|_| {}).write;
     // Other tests of this process free batches meanwhile.
@@ -82,7 +84,7 @@ fn p18_tasks_that_wait_when_their_engine_ends_are_counted_as_canceled() {
     done.complete(0);
     let mut tally = Tally::NONE;
     let error = canceled();
-    batch.abandon(|work| Counter::new(&mut tally).add(work.all(&error)));
+    batch.abandon(|work, _| Counter::new(&mut tally).add(work.all(&error)));
     assert_eq!((tally.read.requests, tally.read.bytes), (2, 64));
     assert_eq!(tally.read.failures[Class::Canceled as usize], 1);
 
@@ -90,13 +92,13 @@ fn p18_tasks_that_wait_when_their_engine_ends_are_counted_as_canceled() {
     abandoned(|last| {
         let work = Work::new(Box::from([Task::default()]), None, Arc::new(Nobody));
         let waits = Slice::new(&work, 0, Op::Write, 0, 0, 64, None);
-        last(&work);
+        last(&work, &[]);
         waits.discard();
     });
     assert!(so_far(|_| {}).write.failures[Class::Canceled as usize] > before);
     waits.discard();
     // The other way round, nothing of what was abandoned is there to be counted again.
-    batch.works(|_| panic!("a batch that was abandoned has work"));
+    batch.works(|_, _| panic!("a batch that was abandoned has work"));
 }
 
 #[test]
@@ -136,9 +138,11 @@ fn runs_of_tasks_are_counted_like_single_ones() {
         assert!(single.requests > 1000 && single.timeouts() > 10 && single.resent > 10);
         assert_eq!((run.requests, run.bytes, run.resent), (single.requests, single.bytes, single.resent));
         assert_eq!((run.failures, &run.size), (single.failures, &single.size));
-        let buckets = |direction: &Direction| direction.latency.buckets().collect::<Vec<_>>();
+        let buckets =
+            |direction: &Direction| direction.latency.iter().flat_map(Histogram::buckets).collect::<Vec<_>>();
         assert_eq!(buckets(run), buckets(single));
         // Of a run the sum is rounded once.
-        assert!(run.latency.sum().abs_diff(single.latency.sum()) <= single.requests);
+        let sum = |direction: &Direction| direction.latency_of_all().sum();
+        assert!(sum(run).abs_diff(sum(single)) <= single.requests);
     }
 }

@@ -30,6 +30,8 @@ fn is_own(host: &str, names: &[String]) -> bool {
     let has_port = port.is_empty()
         || port.strip_prefix(':').is_some_and(|port| port.bytes().all(|byte| byte.is_ascii_digit()));
     let is_bracketed = host.starts_with('[');
+    // A link-local address may name an interface of the caller's, which means nothing here.
+    let name = if is_bracketed { name.split('%').next().unwrap_or(name) } else { name };
     let name = name.strip_suffix('.').unwrap_or(name);
     has_port
         && match name.parse::<IpAddr>() {

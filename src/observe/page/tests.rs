@@ -159,6 +159,7 @@ fn a_name_that_is_not_ours_is_no_name_of_this_server() {
         "10.1.2.3:9400",
         "[::1]",
         "[fe80::1]:80",
+        "[fe80::1%eth0]:80",
         "localhost",
         "LOCALHOST:1",
         "localhost.",

@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 
 use super::super::host;
 use super::super::incarnation;
-use super::super::report::{NicReport, RailReport};
+use super::super::report::{NicReport, QueueReport, RailReport};
 use super::super::{Link, Transport};
 use super::affinity::Affinity;
 use super::errors::destroyed;
@@ -194,6 +194,10 @@ impl Transport for Rdma {
         let mut states: Vec<_> = rails.map(|rail| rail.describe()).collect();
         states.sort_by(|a, b| (&a.local, &a.peer).cmp(&(&b.local, &b.peer)));
         states
+    }
+
+    fn queues(&self) -> Vec<QueueReport> {
+        self.shared.rails.iter().flat_map(|rails| rails.all()).map(|rail| rail.queue()).collect()
     }
 
     fn register(&self, regions: &[Arc<Region>]) -> Result<()> {

@@ -1,7 +1,7 @@
 //! Tasks that have ended, for whoever counts them.
 
 use super::{Op, Status, Task, Work};
-use crate::error::Error;
+use crate::error::{Class, Error};
 use crate::runtime::sync::atomic::Ordering;
 
 /// A task that has ended.
@@ -21,6 +21,13 @@ pub struct End<'a> {
     pub resent: u32,
 }
 
+impl End<'_> {
+    /// The class of its failure.
+    pub fn class(&self) -> Class {
+        self.error.map_or(Class::Internal, |error| error.kind())
+    }
+}
+
 impl Work {
     /// Every task that has ended. Runs over all that there are, so it only loads what stands there.
     #[inline]
@@ -29,6 +36,19 @@ impl Work {
             let status = task.status();
             (status != Status::Waiting).then(|| task.end(status))
         })
+    }
+
+    /// The same, each with the place of its target.
+    pub fn ended_by_target(&self) -> impl Iterator<Item = (u16, End<'_>)> {
+        self.tasks.iter().filter_map(|task| {
+            let status = task.status();
+            (status != Status::Waiting).then(|| (task.place.load(Ordering::Relaxed), task.end(status)))
+        })
+    }
+
+    /// The same, of [`Work::all`].
+    pub fn all_by_target<'e>(&'e self, otherwise: &'e Error) -> impl Iterator<Item = (u16, End<'e>)> {
+        self.tasks.iter().map(|task| task.place.load(Ordering::Relaxed)).zip(self.all(otherwise))
     }
 
     /// Every task; one that has not ended as FAILED with `otherwise`.

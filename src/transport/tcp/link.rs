@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::memory::Region;
 use crate::transport::host::Route;
 use crate::transport::links::stopping;
+use crate::transport::report::QueueReport;
 use crate::transport::slice::{canceled, Slice, Trail};
 use crate::transport::Link;
 use several::Several;
@@ -67,6 +68,22 @@ impl TcpLink {
             liveness: Liveness::default(),
             several,
         })
+    }
+
+    /// What each lane has to do, and what waits for one.
+    pub(super) fn queues(&self) -> Vec<QueueReport> {
+        let report =
+            |queue: String, under_way, waiting| QueueReport { peer: self.peer(), queue, under_way, waiting };
+        let lanes = self.lanes.iter().map(|lane| {
+            let requests = lane.published.pending();
+            match lane.published.is_up() {
+                true => report(lane.place.to_string(), requests, 0),
+                false => report(lane.place.to_string(), 0, requests),
+            }
+        });
+        let unassigned =
+            self.of_several().into_iter().map(|several| report("any".into(), 0, several.waiting.len()));
+        lanes.chain(unassigned).collect()
     }
 
     /// The peer, for messages.

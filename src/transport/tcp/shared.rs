@@ -13,7 +13,7 @@ use super::sock::Socket;
 use super::stats::Stats;
 use super::table::Table;
 use super::wire;
-use crate::cluster_key::{Distrust, Keys};
+use crate::cluster_key::{refusals, Distrust, Keys, Purpose};
 use crate::config::Config;
 use crate::error::{Class, Code, Error, Result};
 use crate::memory::Registry;
@@ -145,6 +145,7 @@ impl Shared {
     /// Counts and logs a connection whose peer did not prove the cluster key.
     pub(super) fn note_distrusted(&self, socket: &Socket, why: Distrust) {
         self.stats.inbound_distrusted.fetch_add(1, Relaxed);
+        refusals::note(Purpose::Data, why);
         let peer = socket.peer_ip();
         if self.log.admit("cluster key", &peer) {
             tracing::warn!("data connection of {peer} refused: {why}");

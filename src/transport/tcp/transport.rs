@@ -18,7 +18,7 @@ use crate::segment_desc::SegmentDesc;
 use crate::transport::host::{Host, Route};
 use crate::transport::links::{stopping, Links};
 use crate::transport::offer::list_plain;
-use crate::transport::report::RailReport;
+use crate::transport::report::{QueueReport, RailReport};
 use crate::transport::{Link, Transport};
 
 /// The installed transport.
@@ -121,6 +121,10 @@ impl Transport for Tcp {
     /// Those to peers with several addresses.
     fn rails(&self) -> Vec<RailReport> {
         self.links.live().iter().flat_map(|link| link.report()).collect()
+    }
+
+    fn queues(&self) -> Vec<QueueReport> {
+        self.links.live().iter().flat_map(|link| link.queues()).collect()
     }
 
     fn stats(&self) -> Vec<(&'static str, u64)> {

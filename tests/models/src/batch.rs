@@ -48,7 +48,7 @@ pub fn p03_a_wait_ends() {
         assert!(batch.wait(None));
         assert_eq!([0, 1].map(|task| status(&batch, task)), [Status::Completed; 2]);
         enders.into_iter().for_each(|ender| ender.join().unwrap());
-        batch.free(|_| {}).unwrap();
+        batch.free(|_, _| {}).unwrap();
     });
 }
 
@@ -63,7 +63,7 @@ pub fn a_descriptor_tells_of_the_end() {
         }
         ender.join().unwrap();
         assert!(is_readable(fd));
-        batch.free(|_| {}).unwrap();
+        batch.free(|_, _| {}).unwrap();
     });
 }
 
@@ -79,7 +79,7 @@ pub fn a_descriptor_hears_of_new_tasks() {
         assert!(!is_readable(fd), "a task runs");
         next.complete(1);
         assert!(is_readable(fd));
-        batch.free(|_| {}).unwrap();
+        batch.free(|_, _| {}).unwrap();
     });
 }
 
@@ -91,7 +91,7 @@ pub fn a_batch_whose_end_was_seen_can_be_freed() {
         while status(&batch, 0) == Status::Waiting {
             yield_now();
         }
-        batch.free(|_| {}).unwrap();
+        batch.free(|_, _| {}).unwrap();
         assert!(batch.is_gone());
         ender.join().unwrap();
     });
@@ -123,7 +123,7 @@ pub fn a_notification_is_due_once() {
             let taken =
                 taken.filter(|taken| *taken).count() + usize::from(batch.take_due_notification().is_some());
             assert_eq!(taken, usize::from(!fails));
-            batch.free(|_| {}).unwrap();
+            batch.free(|_, _| {}).unwrap();
         });
     }
 }
@@ -133,7 +133,7 @@ pub fn p14_nothing_is_left_of_a_submit_call_when_the_engine_ends() {
     each_execution(3, || {
         let batch = Arc::new(Batch::new(1).unwrap());
         let theirs = batch.clone();
-        let ending = thread::spawn(move || theirs.abandon(|_| {}));
+        let ending = thread::spawn(move || theirs.abandon(|_, _| {}));
         let slice = submit(&batch, false);
         ending.join().unwrap();
         drop(slice);

@@ -72,6 +72,8 @@ pub mod atomic {
 
     atomic!(AtomicBool, bool);
     atomic!(AtomicU8, u8);
+    atomic!(AtomicU16, u16);
+    atomic!(AtomicI32, i32);
     atomic!(AtomicU32, u32, fetch_add, fetch_sub);
     atomic!(AtomicU64, u64, fetch_add, fetch_sub);
     atomic!(AtomicI64, i64, fetch_add, fetch_sub);

@@ -8,6 +8,8 @@ use transfer_engine::tools::tells_of_trouble;
 
 /// Counters with this name belong to an engine, and go with it.
 const EVENTS: &str = "mte_transport_events_total";
+/// So do those whose names begin so, and another peer may get the place of one.
+const OF_PEERS: &str = "mte_peer_";
 
 /// All that an endpoint told at one time.
 #[derive(Debug, Default)]
@@ -43,6 +45,16 @@ pub(super) struct Figures {
     pub broken: Vec<String>,
     /// NICs that cannot be used now, each with its engine before it.
     pub down: Vec<(String, String)>,
+    /// Peers refused in the interval because of the cluster key.
+    pub refused: Vec<Refused>,
+}
+
+/// Peers that did not prove the cluster key.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Refused {
+    pub port: String,
+    pub cause: String,
+    pub count: u64,
 }
 
 /// READs or WRITEs that ended in the interval. All but the quantiles are per second.
@@ -109,7 +121,8 @@ impl Metrics {
         let mut counters = before
             .numbers
             .iter()
-            .filter(|(series, _)| series.name.ends_with("_total") && series.name != EVENTS);
+            .filter(|(series, _)| series.name.ends_with("_total"))
+            .filter(|(series, _)| series.name != EVENTS && !series.name.starts_with(OF_PEERS));
         let mut histograms = before.histograms.iter();
         counters.any(|(series, number)| self.number(series) < *number)
             || histograms
@@ -176,6 +189,12 @@ pub(super) fn figures(before: &Metrics, after: &Metrics, time: Duration) -> Figu
         let (engine, transport) = (of(&series.labels, "engine"), of(&series.labels, "transport"));
         (count > 0 && tells_of_trouble(&event)).then_some(Event { engine, transport, event, count })
     });
+    let refused = after.numbers.iter().filter(|(series, _)| series.name == "mte_peers_refused_total");
+    let refused = refused.filter_map(|(series, now)| {
+        let count = rise(before.number(series), *now);
+        let (port, cause) = (of(&series.labels, "port"), of(&series.labels, "cause"));
+        (count > 0).then_some(Refused { port, cause, count })
+    });
     let engines = after.named("mte_engine_up");
     let broken = after.named("mte_engine_up").filter(|(_, up)| *up == 0);
     let down = after.named("mte_nic_up").filter(|(_, up)| *up == 0);
@@ -189,6 +208,7 @@ pub(super) fn figures(before: &Metrics, after: &Metrics, time: Duration) -> Figu
         events: events.collect(),
         broken: broken.map(|(labels, _)| of(labels, "engine")).collect(),
         down: down.map(|(labels, _)| (of(labels, "engine"), of(labels, "nic"))).collect(),
+        refused: refused.collect(),
     }
 }
 

@@ -3,8 +3,8 @@
 use serde_json::{json, Value};
 
 use super::figures::{Direction, Figures, Quantile};
-use super::reading::Endpoint;
 use crate::answer::table;
+use crate::reading::Endpoint;
 
 /// What is known of an endpoint after an interval.
 pub(super) enum State {
@@ -61,6 +61,8 @@ fn trouble(figures: &Figures) -> Vec<String> {
     }
     let events = figures.events.iter();
     lines.extend(events.map(|e| format!("{} over {}: {} +{}", e.engine, e.transport, e.event, e.count)));
+    let refused = figures.refused.iter();
+    lines.extend(refused.map(|r| format!("peers refused at the {} port: {} +{}", r.port, r.cause, r.count)));
     lines.extend(figures.down.iter().map(|(engine, nic)| format!("{engine}: NIC {nic} is down")));
     let broken = figures.broken.iter();
     lines.extend(broken.map(|engine| format!("{engine}: a call failed inside the library; restart it")));
@@ -107,6 +109,8 @@ fn known(figures: &Figures) -> Value {
         .events
         .iter()
         .map(|e| json!({"engine": e.engine, "transport": e.transport, "event": e.event, "count": e.count}));
+    let refused = figures.refused.iter();
+    let refused = refused.map(|r| json!({"port": r.port, "cause": r.cause, "count": r.count}));
     let down = figures.down.iter().map(|(engine, nic)| json!({"engine": engine, "nic": nic}));
     json!({
         "seconds": figures.seconds,
@@ -116,6 +120,7 @@ fn known(figures: &Figures) -> Value {
         "read": direction(&figures.read),
         "write": direction(&figures.write),
         "events": events.collect::<Vec<_>>(),
+        "peers_refused": refused.collect::<Vec<_>>(),
         "nics_down": down.collect::<Vec<_>>(),
         "engines_broken": figures.broken,
     })
@@ -166,6 +171,11 @@ mod tests {
             }],
             broken: vec!["node-7".into()],
             down: vec![("node-7".into(), "mlx5_0".into())],
+            refused: vec![super::super::figures::Refused {
+                port: "data".into(),
+                cause: "no_key".into(),
+                count: 2,
+            }],
         };
         let endpoints: Vec<Endpoint> = ["h:1", "h:2", "h:3"].map(|text| text.parse().unwrap()).into();
         let states = [State::Known(figures.into()), State::Silent("why".into()), State::First];
@@ -181,6 +191,7 @@ mod tests {
                 "h:1: the process was started anew",
                 "h:1: READ fails: network 2.50/s",
                 "h:1: node-7 over tcp: lanes_lost +3",
+                "h:1: peers refused at the data port: no_key +2",
                 "h:1: node-7: NIC mlx5_0 is down",
                 "h:1: node-7: a call failed inside the library; restart it",
                 "h:2: why",

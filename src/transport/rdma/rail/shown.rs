@@ -2,9 +2,22 @@
 
 use super::machine::Phase;
 use super::*;
-use crate::transport::report::RailReport;
+use crate::transport::report::{QueueReport, RailReport};
 
 impl Rail {
+    /// For metrics.
+    pub(in super::super) fn queue(&self) -> QueueReport {
+        let queues = self
+            .connection()
+            .map(|connection| connection.queues.iter().map(|queue| queue.outstanding()).sum());
+        QueueReport {
+            peer: self.peer.split('@').next().unwrap_or_default().to_string(),
+            queue: self.nic.name.clone(),
+            under_way: queues.unwrap_or(0),
+            waiting: self.waiting.len(),
+        }
+    }
+
     /// For `showLinks`.
     pub(in super::super) fn describe(&self) -> RailReport {
         let state = self.state.lock();

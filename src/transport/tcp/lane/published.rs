@@ -39,6 +39,11 @@ impl Published {
         self.pending.load(Relaxed) != 0
     }
 
+    /// Requests on the lane.
+    pub(in super::super) fn pending(&self) -> usize {
+        self.pending.load(Relaxed)
+    }
+
     /// Payload bytes waiting or under way.
     pub(in super::super) fn load(&self) -> u64 {
         self.load.load(Relaxed)

@@ -1,7 +1,8 @@
-//! Asks endpoints for their metrics, all at once, over HTTP.
+//! Asks ports for metrics, all at once, over HTTP.
 
 use std::error::Error;
 use std::fmt;
+use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
@@ -11,22 +12,21 @@ use hyper::client::conn::http1::handshake;
 use hyper::header::HOST;
 use hyper::Request;
 use hyper_util::rt::TokioIo;
+use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
-
-use super::figures::Metrics;
 
 /// For a whole answer. Chosen: an engine takes milliseconds, and a dead one must not hold up the others for long.
 const LIMIT: Duration = Duration::from_secs(2);
 /// Longest answer. Chosen: a process with some hundred engines tells less than a MiB.
 const LONGEST_BYTES: usize = 16 << 20;
-/// Page with all metrics as one JSON object.
-const PAGE: &str = "/metrics/json";
+/// What is told of an answer that no engine gives.
+pub(crate) const NO_ENGINE: &str = "what answers there is no engine";
 
 /// Where the engines of a process serve metrics.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Endpoint {
+pub(crate) struct Endpoint {
     /// Name or address, an IPv6 address without its brackets.
     host: String,
     port: u16,
@@ -47,7 +47,7 @@ impl FromStr for Endpoint {
         };
         let (address, path) = rest.split_once('/').unwrap_or((rest, ""));
         if !["", "metrics", "metrics/json"].contains(&path.trim_end_matches('/')) {
-            return Err(format!("engines serve metrics at {PAGE}, not at /{path}; {wrong}"));
+            return Err(format!("engines serve metrics at /metrics, not at /{path}; {wrong}"));
         }
         let (host, port) = address.rsplit_once(':').ok_or(wrong)?;
         let port = port.parse().ok().filter(|port| *port != 0);
@@ -72,18 +72,22 @@ impl fmt::Display for Endpoint {
 }
 
 /// Asks from the thread that calls.
-pub(super) struct Reader(Runtime);
+pub(crate) struct Reader(Runtime);
 
 impl Reader {
     /// Fails if the process has no descriptors left.
-    pub(super) fn new() -> std::io::Result<Self> {
+    pub(crate) fn new() -> std::io::Result<Self> {
         tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build().map(Reader)
     }
 
-    /// What each endpoint tells and when it did, or why it does not and what to do. Blocks for [`LIMIT`] at most.
-    pub(super) fn read(&self, endpoints: &[Endpoint]) -> Vec<Result<(Instant, Metrics), String>> {
+    /// The JSON page at `path` of each endpoint and when it came, or why it did not and what to do. Blocks for [`LIMIT`] at most.
+    pub(crate) fn read(
+        &self,
+        endpoints: &[Endpoint],
+        path: &'static str,
+    ) -> Vec<Result<(Instant, Value), String>> {
         self.0.block_on(async {
-            let ask = |endpoint: &Endpoint| tokio::spawn(answer(endpoint.clone()));
+            let ask = |endpoint: &Endpoint| tokio::spawn(answer(endpoint.clone(), path));
             let asked: Vec<_> = endpoints.iter().map(ask).collect();
             let mut answers = Vec::new();
             for task in asked {
@@ -94,9 +98,9 @@ impl Reader {
     }
 }
 
-async fn answer(endpoint: Endpoint) -> Result<(Instant, Metrics), String> {
-    let cause = match timeout(LIMIT, ask(&endpoint)).await {
-        Ok(Ok(metrics)) => return Ok((Instant::now(), metrics)),
+async fn answer(endpoint: Endpoint, path: &str) -> Result<(Instant, Value), String> {
+    let cause = match timeout(LIMIT, ask(&endpoint, path)).await {
+        Ok(Ok(page)) => return Ok((Instant::now(), page)),
         Ok(Err(error)) => error.to_string(),
         Err(_) => format!("no answer within {} s", LIMIT.as_secs()),
     };
@@ -107,23 +111,27 @@ async fn answer(endpoint: Endpoint) -> Result<(Instant, Metrics), String> {
     ))
 }
 
-async fn ask(endpoint: &Endpoint) -> Result<Metrics, Box<dyn Error + Send + Sync>> {
+async fn ask(endpoint: &Endpoint, path: &str) -> Result<Value, Box<dyn Error + Send + Sync>> {
     let stream = TcpStream::connect((endpoint.host.as_str(), endpoint.port))
         .await
         .map_err(|error| format!("cannot connect: {error}"))?;
     // By its address, which every endpoint answers to: the name may be one that it does not know.
-    let address = stream.peer_addr()?.to_string();
+    let address = host_header(stream.peer_addr()?);
     let (mut sender, connection) = handshake(TokioIo::new(stream)).await?;
     // Ends with the sender. What fails there fails the request too.
     tokio::spawn(connection);
-    let request = Request::get(PAGE).header(HOST, address).body(Empty::<Bytes>::new())?;
+    let request = Request::get(path).header(HOST, address).body(Empty::<Bytes>::new())?;
     let response = sender.send_request(request).await?;
     if !response.status().is_success() {
         return Err(format!("it answers with status {}", response.status()).into());
     }
     let body = Limited::new(response.into_body(), LONGEST_BYTES).collect().await?.to_bytes();
-    let page = serde_json::from_slice(&body).ok();
-    page.as_ref().and_then(Metrics::of).ok_or_else(|| "what answers there is no engine".into())
+    serde_json::from_slice(&body).map_err(|_| NO_ENGINE.into())
+}
+
+/// Without the interface of a link-local address, which is none of the other end's.
+fn host_header(address: SocketAddr) -> String {
+    SocketAddr::new(address.ip(), address.port()).to_string()
 }
 
 #[cfg(test)]
@@ -141,6 +149,13 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), shown, "{text}");
         }
+    }
+
+    #[test]
+    fn the_other_end_is_not_told_of_interfaces_of_this_one() {
+        let scoped: SocketAddr = "[fe80::1%7]:9400".parse().unwrap();
+        assert_eq!(host_header(scoped), "[fe80::1]:9400");
+        assert_eq!(host_header(([127, 0, 0, 1], 9400).into()), "127.0.0.1:9400");
     }
 
     #[test]
