@@ -53,6 +53,17 @@ fn a_code_is_explained_by_number_and_by_name() {
 }
 
 #[test]
+fn a_class_is_explained_by_name() {
+    for wanted in ["TIMEOUT", "timeout", "MTE_CLASS_TIMEOUT"] {
+        let ran = mte(&["explain", wanted], &[]);
+        assert_eq!((ran.status, ran.errors.as_str()), (0, ""), "{wanted}");
+        let parts = ["class TIMEOUT: a deadline passed\n", "What to do:\n  repeat elsewhere"];
+        assert!(parts.iter().all(|part| ran.out.contains(part)), "{}", ran.out);
+        assert_eq!(mte(&["explain", "--json", wanted], &[]).json()["class"], json!("TIMEOUT"));
+    }
+}
+
+#[test]
 fn an_unknown_code_is_named_with_the_remedy() {
     for (wanted, remedy) in [
         ("-5", "mte explain without a code"),

@@ -111,7 +111,7 @@ fn links_of_a_real_engine_are_shown() {
     );
     let ran = mte(&["links", "--address", &served.url()]);
     let shown: Vec<Vec<&str>> = out(&ran).lines().map(|line| line.split_whitespace().collect()).collect();
-    let row = shown.iter().find(|row| row.get(1) == Some(&"tcp")).expect(out(&ran));
+    let row = shown.iter().find(|row| row.get(1) == Some(&"tcp")).unwrap_or_else(|| panic!("{ran:?}"));
     assert_eq!(
         (row[0], row[3..].to_vec()),
         (told[0]["engine"].as_str().unwrap(), vec!["0", "0", "0"]),

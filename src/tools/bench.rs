@@ -113,6 +113,8 @@ impl Drop for Target {
 /// An engine beside a segment, and memory for the loads; destroyed when it is dropped.
 pub struct Bench {
     engine: Arc<Engine>,
+    /// As a target's.
+    handle: Option<u64>,
     id: i32,
     /// Address and bytes of the peer's first buffer.
     buffer: (u64, u64),
@@ -127,7 +129,7 @@ impl Bench {
     pub fn open(connection: &str, segment: &str, loads: &[Load]) -> Result<Self> {
         let engine = guest::engine(connection, segment, "bench")?;
         // From here on it is destroyed on failure.
-        let mut bench = Bench { engine, id: 0, buffer: (0, 0), memory: None, rows: 0 };
+        let mut bench = Bench { engine, handle: None, id: 0, buffer: (0, 0), memory: None, rows: 0 };
         let engine = &bench.engine;
         guest::add_plain(engine)?;
         engine.probe_within(segment, PROBE_LIMIT)?;
@@ -149,6 +151,7 @@ impl Bench {
         }
         let most = loads.iter().map(|load| load.block * bench.slots(load)).max().unwrap_or(1);
         bench.memory = Some(Memory::new(engine, most, false)?);
+        bench.handle = Some(handles::insert(bench.engine.clone())?);
         Ok(bench)
     }
 
@@ -321,6 +324,7 @@ impl Bench {
 
 impl Drop for Bench {
     fn drop(&mut self) {
+        drop(self.handle.map(handles::remove));
         self.engine.destroy();
     }
 }

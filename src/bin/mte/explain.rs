@@ -15,7 +15,7 @@ const PAGE: &str = include_str!("../../../docs/src/errors.md");
 /// What is asked.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// A number (-102) or a name (ERR_SOCKET); without it, all codes
+    /// A number (-102) or a name (ERR_SOCKET), or a class (TIMEOUT); without it, all codes
     #[arg(allow_negative_numbers = true)]
     code: Option<String>,
     /// As JSON
@@ -34,10 +34,13 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Box<dyn Error>> {
     let text = match arguments.code {
         Some(wanted) => match find(&wanted) {
             Ok(row) => explained(row).text(arguments.json),
-            Err(why) => {
-                eprintln!("mte: {why}");
-                return Ok(ExitCode::from(2));
-            }
+            Err(why) => match class(&wanted) {
+                Some(class) => class.text(arguments.json),
+                None => {
+                    eprintln!("mte: {why}");
+                    return Ok(ExitCode::from(2));
+                }
+            },
         },
         None if arguments.json => {
             serde_json::Value::from_iter(CODES.iter().map(|row| explained(row).json())).to_string()
@@ -69,6 +72,36 @@ fn find(wanted: &str) -> Result<&'static CodeRow, String> {
             )
         }
         _ => format!("'{wanted}' is no error code; mte explain without a code shows all of them"),
+    })
+}
+
+/// A class of errors, as the page has it.
+struct Class<'a> {
+    name: &'a str,
+    meaning: &'a str,
+    reaction: &'a str,
+}
+
+impl Class<'_> {
+    fn text(&self, as_json: bool) -> String {
+        let Class { name, meaning, reaction } = self;
+        if as_json {
+            return json!({"class": name, "meaning": meaning, "reaction": reaction}).to_string();
+        }
+        format!("class {name}: {meaning}\n\nWhat to do:\n  {reaction}\n\nThe codes: mte explain")
+    }
+}
+
+/// The class that `wanted` names, with or without what stands before it in the page, in any letters.
+fn class(wanted: &str) -> Option<Class<'static>> {
+    const BEFORE: &str = "MTE_CLASS_";
+    let wanted = wanted.trim().to_ascii_uppercase();
+    let wanted = wanted.strip_prefix(BEFORE).unwrap_or(&wanted);
+    PAGE.lines().find_map(|line| {
+        let mut cells = line.strip_prefix("| `")?.strip_prefix(BEFORE)?.split('|').map(str::trim);
+        let name = cells.next()?.trim_end_matches('`');
+        let (meaning, reaction) = (cells.next()?, cells.next()?);
+        (name == wanted).then_some(Class { name, meaning, reaction })
     })
 }
 
