@@ -8,7 +8,7 @@ use serde_json::{json, Value};
 
 use super::batch::Batch;
 use super::traffic::{Peers, Traffic};
-use super::{label, Engine};
+use super::{label, tally, Engine};
 use crate::topology::{self, Matrix};
 use crate::transport::report::{NicReport, RailReport};
 use crate::transport::Transport;
@@ -75,7 +75,7 @@ impl Engine {
 
     /// What was moved to and from each peer, as far as `MC_TE_METRIC_PEERS` allows.
     pub fn traffic(&self) -> Vec<(String, Traffic)> {
-        self.segments.peers().so_far(|each| self.each_batch(each))
+        tally::by_peer(self.segments.peers(), |each| self.each_batch(each))
     }
 
     /// What is under way and waits, by transport, peer and local end; peers as [`Engine::traffic`] calls them.

@@ -13,7 +13,7 @@ use self::counts::Counter;
 pub use self::counts::{Direction, Tally, SIZE_CLASSES};
 use super::batch::Batch;
 use super::segment::Segment;
-use super::traffic::Peer;
+use super::traffic::{Peer, Peers, Traffic};
 use crate::error::{Class, Code, Error};
 use crate::runtime::per_process::PerProcess;
 use crate::transport::slice::Work;
@@ -58,10 +58,23 @@ pub(super) fn abandoned<T>(abandon: impl FnOnce(&mut dyn FnMut(&Work, &[Arc<Segm
     })
 }
 
+/// What was moved to and from each of `peers`; `batches` as for [`so_far`].
+pub fn by_peer(peers: &Peers, batches: impl FnOnce(&mut dyn FnMut(&Batch))) -> Vec<(String, Traffic)> {
+    let mut look = peers.look();
+    batches(&mut |batch| {
+        batch.works(|work, segments| {
+            for (place, end) in work.ended_by_target() {
+                peer_of(work, segments, place).into_iter().for_each(|peer| look.add(peer, &end));
+            }
+        });
+    });
+    look.told()
+}
+
 /// Where the tasks of `work` are counted that go to its target number `place`: `segments` are those of its batch. `None`: they are not counted
 /// by peer.
 #[inline]
-pub(super) fn peer_of<'s>(work: &Work, segments: &'s [Arc<Segment>], place: u16) -> Option<&'s Arc<Peer>> {
+fn peer_of<'s>(work: &Work, segments: &'s [Arc<Segment>], place: u16) -> Option<&'s Arc<Peer>> {
     let id = work.targets.at(place)?;
     segments.iter().find(|segment| segment.id == id)?.peer.as_ref()
 }

@@ -4,12 +4,10 @@
 //! name while a segment of it is open or a batch has work there; then another peer may get it, once all places are taken.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use super::batch::Batch;
-use super::tally::peer_of;
 use crate::error::Class;
 use crate::observe::log::cut;
 use crate::transport::slice::{End, Op, Status};
@@ -99,7 +97,8 @@ impl Peer {
         self.resent[place_of(op)].fetch_add(count.into(), Relaxed);
     }
 
-    fn load(&self) -> Traffic {
+    /// What was counted so far.
+    pub fn load(&self) -> Traffic {
         let load = |counter: &AtomicU64| counter.load(Relaxed);
         Traffic {
             bytes: self.bytes.each_ref().map(load),
@@ -130,6 +129,10 @@ impl Peers {
             return None;
         }
         let name = cut(name, LONGEST_NAME);
+        if name == OTHER {
+            // Two series must not have one name.
+            return Some(self.other.clone());
+        }
         let mut named = self.named.lock();
         if let Some((_, peer)) = named.iter().find(|(known, _)| known == name) {
             return Some(peer.clone());
@@ -160,32 +163,44 @@ impl Peers {
         names.iter().find(|known| *known == name).map_or(OTHER, |known| known)
     }
 
-    /// What was moved to and from each, and to and from all others if there were some. `batches` calls what it is given with every batch
-    /// that was not freed.
-    pub fn so_far(&self, batches: impl FnOnce(&mut dyn FnMut(&Batch))) -> Vec<(String, Traffic)> {
-        if self.most == 0 {
-            return Vec::new();
-        }
-        let mut peers = self.named.lock().clone();
-        peers.push((OTHER.to_string(), self.other.clone()));
+    /// Begins a look at all of them.
+    pub fn look(&self) -> Look {
+        // Weak: who is looked at is in no use, and may lose its place meanwhile.
+        let named = |(name, peer): &(String, Arc<Peer>)| (name.clone(), Arc::downgrade(peer));
+        let mut peers: Vec<_> = self.named.lock().iter().map(named).collect();
+        peers.push((OTHER.to_string(), Arc::downgrade(&self.other)));
         // As for all tasks: what was freed first, so that nothing is counted twice.
-        let mut told: Vec<Traffic> = peers.iter().map(|(_, peer)| peer.load()).collect();
-        batches(&mut |batch| {
-            batch.works(|work, segments| {
-                for (place, end) in work.ended_by_target() {
-                    let of = peer_of(work, segments, place);
-                    let found = of.and_then(|of| peers.iter().position(|(_, peer)| Arc::ptr_eq(peer, of)));
-                    found.into_iter().for_each(|at| told[at].add(&end));
-                }
-            });
-        });
-        for ((_, peer), traffic) in peers.iter().zip(&mut told) {
+        let freed =
+            |(_, peer): &(String, Weak<Peer>)| peer.upgrade().map(|peer| peer.load()).unwrap_or_default();
+        let found = peers.iter().map(freed).collect();
+        Look { peers, found }
+    }
+}
+
+/// A look at the peers of an engine.
+pub struct Look {
+    peers: Vec<(String, Weak<Peer>)>,
+    /// Of each.
+    found: Vec<Traffic>,
+}
+
+impl Look {
+    /// Adds a task whose batch was not freed.
+    pub fn add(&mut self, to: &Arc<Peer>, end: &End<'_>) {
+        let place = self.peers.iter().position(|(_, peer)| peer.as_ptr() == Arc::as_ptr(to));
+        place.into_iter().for_each(|place| self.found[place].add(end));
+    }
+
+    /// What was moved to and from each, and to and from all others if there were some.
+    pub fn told(self) -> Vec<(String, Traffic)> {
+        let told = self.peers.into_iter().zip(self.found).filter_map(|((name, peer), mut traffic)| {
+            let peer = peer.upgrade()?;
             let mut last = peer.told.lock();
             traffic.raise(&last);
-            last.clone_from(traffic);
-        }
-        let all = peers.into_iter().zip(told).map(|((name, _), traffic)| (name, traffic));
-        all.filter(|(name, traffic)| name != OTHER || *traffic != Traffic::default()).collect()
+            last.clone_from(&traffic);
+            (name != OTHER || traffic != Traffic::default()).then_some((name, traffic))
+        });
+        told.collect()
     }
 }
 
