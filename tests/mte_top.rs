@@ -205,6 +205,19 @@ fn an_endpoint_that_does_not_answer_is_named_with_the_remedy() {
     assert!(ran.status.code() == Some(1) && out(&ran).contains("no engine"), "{ran:?}");
 }
 
+/// As the port of a process that was stopped: its kernel accepts, and nobody answers.
+#[test]
+fn a_port_that_accepts_and_does_not_answer_is_told_from_a_closed_one() {
+    let stopped = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = stopped.local_addr().unwrap().to_string();
+    let ran = mte(&["top", &address, "--count", "1", "--interval", "50ms"]);
+    let said = format!("{}{}", out(&ran), String::from_utf8_lossy(&ran.stderr));
+    assert!(
+        said.contains("its process is stopped or hangs") && !said.contains("MC_TE_METRIC_HTTP_PORT"),
+        "{said}"
+    );
+}
+
 #[test]
 fn a_wrong_url_is_a_usage_error() {
     for arguments in

@@ -308,7 +308,10 @@ fn an_engines_page_shows_what_it_does_and_that_it_has_ended() {
     let rate = "document.querySelectorAll('#content tbody')[0]?.rows[1]?.cells[1].textContent.endsWith('/s')";
     browser.wait_for(&format!("!document.getElementById('tools').hidden && {rate}"));
     let summary = browser.value("document.getElementById('summary').textContent");
-    assert_eq!(summary, "The engine of this process works; no task has failed in the last minute.");
+    assert_eq!(
+        summary,
+        "The engine of this process works; no task that was submitted here has failed in the last minute."
+    );
     let roles = browser.roles();
     for (role, name) in [("table", "Engines"), ("rowheader", "WRITE"), ("columnheader", "Timed out")] {
         assert!(roles.contains(&(role.into(), name.into())), "{role} {name} in {roles:?}");

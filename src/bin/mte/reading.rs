@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt, Empty, Limited};
@@ -99,9 +100,18 @@ impl Reader {
 }
 
 async fn answer(endpoint: Endpoint, path: &str) -> Result<(Instant, Value), String> {
-    let cause = match timeout(LIMIT, ask(&endpoint, path)).await {
+    let is_connected = AtomicBool::new(false);
+    let cause = match timeout(LIMIT, ask(&endpoint, path, &is_connected)).await {
         Ok(Ok(page)) => return Ok((Instant::now(), page)),
         Ok(Err(error)) => error.to_string(),
+        // The kernel of its host accepts for a process that does not run.
+        Err(_) if is_connected.load(Relaxed) => {
+            return Err(format!(
+                "it accepts connections and does not answer within {} s: its process is stopped or hangs; look at the state of the \
+                 process on its host (ps; T is stopped)",
+                LIMIT.as_secs()
+            ))
+        }
         Err(_) => format!("no answer within {} s", LIMIT.as_secs()),
     };
     Err(format!(
@@ -111,10 +121,15 @@ async fn answer(endpoint: Endpoint, path: &str) -> Result<(Instant, Value), Stri
     ))
 }
 
-async fn ask(endpoint: &Endpoint, path: &str) -> Result<Value, Box<dyn Error + Send + Sync>> {
+async fn ask(
+    endpoint: &Endpoint,
+    path: &str,
+    is_connected: &AtomicBool,
+) -> Result<Value, Box<dyn Error + Send + Sync>> {
     let stream = TcpStream::connect((endpoint.host.as_str(), endpoint.port))
         .await
         .map_err(|error| format!("cannot connect: {error}"))?;
+    is_connected.store(true, Relaxed);
     // By its address, which every endpoint answers to: the name may be one that it does not know.
     let address = host_header(stream.peer_addr()?);
     let (mut sender, connection) = handshake(TokioIo::new(stream)).await?;

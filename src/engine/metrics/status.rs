@@ -61,8 +61,10 @@ fn summary(engines: &[Arc<Engine>], sample: &Sample, minute: Option<&Sample>) ->
     }
     let failed = |of: &Sample| of.ops.iter().map(Op::faults).sum::<u64>();
     text += match minute {
-        Some(before) if failed(sample) > failed(before) => "; tasks have failed in the last minute.",
-        Some(_) => "; no task has failed in the last minute.",
+        Some(before) if failed(sample) > failed(before) => {
+            "; tasks that were submitted here have failed in the last minute."
+        }
+        Some(_) => "; no task that was submitted here has failed in the last minute.",
         None => ".",
     };
     text

@@ -90,7 +90,11 @@ fn the_status_page_tells_what_failed_in_the_last_minute() {
     let problems: Vec<_> = second.problems.iter().map(|problem| problem.what.as_str()).collect();
     assert_eq!(problems, ["3 WRITE tasks have failed in the last minute (class timeout)."]);
     assert!(second.problems[0].advice.contains("`mte ping NAME`"));
-    assert!(second.summary.ends_with("; tasks have failed in the last minute."), "{}", second.summary);
+    assert!(
+        second.summary.ends_with("; tasks that were submitted here have failed in the last minute."),
+        "{}",
+        second.summary
+    );
     let row: Vec<_> = second.tables[0].rows[0].iter().map(|cell| cell.text.as_str()).collect();
     assert_eq!(
         row,
@@ -123,5 +127,9 @@ fn the_status_page_tells_what_failed_in_the_last_minute() {
     tally.read.failures[Class::Canceled as usize] = 2;
     let last = page(&tally, &mut history, at(81));
     assert_eq!((last.level, last.problems.len()), (Level::Good, 0), "{:?}", last.problems);
-    assert!(last.summary.ends_with("; no task has failed in the last minute."), "{}", last.summary);
+    assert!(
+        last.summary.ends_with("; no task that was submitted here has failed in the last minute."),
+        "{}",
+        last.summary
+    );
 }

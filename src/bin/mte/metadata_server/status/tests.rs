@@ -68,6 +68,14 @@ fn what_is_gone_comes_first_and_is_a_problem_with_advice() {
 }
 
 #[test]
+fn a_tool_that_was_killed_is_nobodys_trouble() {
+    let late = seen("mooncake/ram/mte-ping-0a1b", DESCRIPTOR, Some(30), Some(16));
+    let status = told(vec![late], vec![]);
+    assert_eq!(status.problems.len(), 0);
+    assert_eq!(status.tables[0].rows[0][1].text, "late", "it is shown all the same");
+}
+
+#[test]
 fn a_segment_has_its_owner_address_and_what_it_offers() {
     let keys = vec![
         seen("mooncake/c/ram/n", DESCRIPTOR, Some(30), Some(1)),
