@@ -6,7 +6,7 @@
 set -euo pipefail
 
 # tests/mte_top.rs compares the list with what the program writes.
-commands="bench bench-run bench-target completions doctor explain manpages metadata-server ping segments top topology"
+commands="bench bench-run bench-target completions doctor explain links manpages metadata-server ping segments top topology"
 list() {
     echo man/man1/mte.1
     for command in $commands; do echo "man/man1/mte-$command.1"; done

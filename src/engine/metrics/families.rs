@@ -258,7 +258,7 @@ fn queues(engines: &[Arc<Engine>]) -> Family {
             })
         })
     });
-    let help = "Requests, over RDMA pieces of them, by the local NIC or the number of the TCP connection";
+    let help = "Requests or pieces of them, by the local NIC or the number of the connection";
     gauge("mte_queue_requests", help, queues.collect())
 }
 
