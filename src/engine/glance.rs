@@ -91,7 +91,7 @@ mod tests {
         assert_eq!((completed(7, 8, 4), completed(6, 9, 4)), (None, None), "another batch, another engine");
         slice.complete(0);
         assert_eq!(completed(7, 9, 6), COMPLETED);
-        batch.free(|_| {}).unwrap();
+        batch.free(|_, _| {}).unwrap();
         assert_eq!(completed(7, 9, 4), None, "it is freed");
     }
 
