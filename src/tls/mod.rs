@@ -76,6 +76,13 @@ impl Tls {
         Ok(&pairs[usize::from(port == Port::Data)])
     }
 
+    /// The client's side of one connection to `host`.
+    #[cfg(test)]
+    pub(crate) fn client(&self, port: Port, host: &str) -> Result<rustls::ClientConnection, Distrust> {
+        let client = rustls::ClientConnection::new(self.pair(port)?.client.clone(), self.name(host)?);
+        client.map_err(|e| Distrust::of_tls(&e))
+    }
+
     /// The server's side of one connection.
     pub fn server(&self, port: Port) -> Result<ServerConnection, Distrust> {
         ServerConnection::new(self.pair(port)?.server.clone()).map_err(|e| Distrust::of_tls(&e))
@@ -174,5 +181,7 @@ impl Distrust {
     }
 }
 
+#[cfg(test)]
+pub(crate) mod certificates;
 #[cfg(test)]
 mod tests;

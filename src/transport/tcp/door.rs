@@ -171,6 +171,10 @@ mod tests {
         Arc::new(Keys::of(&config).unwrap())
     }
 
+    fn closed(keys: Arc<Keys>) -> Door {
+        Door::new(None, Some(keys)).unwrap()
+    }
+
     fn pair() -> (TcpStream, Socket) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -189,7 +193,7 @@ mod tests {
         let keys = keys(true);
         for step in [1, 7, HELLO_LEN] {
             let (mut near, mut far) = pair();
-            let mut door = Door::new(None, Some(keys.clone())).unwrap();
+            let mut door = closed(keys.clone());
             let claim = keys.claim(Purpose::Data, near.peer_addr().ok()).unwrap();
             for end in (1..HELLO_LEN).step_by(step) {
                 assert_eq!(pass(&mut door, &claim.hello()[..end], &mut far), (Passed::Waits, end));
@@ -208,7 +212,7 @@ mod tests {
     fn p38_who_cannot_prove_the_key_is_refused() {
         let keys = keys(true);
         let (mut near, mut far) = pair();
-        let mut door = Door::new(None, Some(keys.clone())).unwrap();
+        let mut door = closed(keys.clone());
         assert_eq!(pass(&mut door, &[0; HEADER_LEN - 1], &mut far).0, Passed::Waits);
         assert_eq!(pass(&mut door, &[0; HEADER_LEN], &mut far).0, Passed::refused(Distrust::Stranger));
         let claim = keys.claim(Purpose::Data, near.peer_addr().ok()).unwrap();
@@ -219,7 +223,7 @@ mod tests {
         // The id of the key.
         let mut other = *claim.hello();
         other[HELLO_LEN - 40] ^= 1;
-        assert_eq!(pass(&mut Door::new(keys), &other, &mut far).0, Passed::refused(Distrust::OtherKey));
+        assert_eq!(pass(&mut closed(keys), &other, &mut far).0, Passed::refused(Distrust::OtherKey));
         let mut word = [0; WORD_LEN];
         near.read_exact(&mut word).unwrap();
         assert_eq!(word, UNKNOWN);
@@ -233,10 +237,7 @@ mod tests {
         let mut elsewhere = near.peer_addr().unwrap();
         elsewhere.set_port(elsewhere.port() ^ 1);
         let claim = keys.claim(Purpose::Data, Some(elsewhere)).unwrap();
-        assert_eq!(
-            pass(&mut Door::new(None, Some(keys.clone())).unwrap(), claim.hello(), &mut far),
-            (Passed::Waits, 0)
-        );
+        assert_eq!(pass(&mut closed(keys.clone()), claim.hello(), &mut far), (Passed::Waits, 0));
         let mut challenge = [0; CHALLENGE_LEN];
         near.read_exact(&mut challenge).unwrap();
         assert_eq!(claim.answer(&challenge).err(), Some(Distrust::Unproven));
@@ -244,15 +245,41 @@ mod tests {
 
     #[test]
     fn p39_a_door_is_not_held_open() {
+        let (_near, far) = pair();
         let later = Instant::now() + LIMIT + LIMIT;
-        assert!(Door::new(keys(true)).is_overdue(later) && !Door::new(keys(true)).is_overdue(Instant::now()));
-        assert!(!Door::new(keys(false)).is_overdue(later));
+        assert!(
+            closed(keys(true)).is_overdue(&far, later)
+                && !closed(keys(true)).is_overdue(&far, Instant::now())
+        );
+        assert!(!closed(keys(false)).is_overdue(&far, later));
     }
 
     #[test]
     fn a_door_lets_strangers_in_where_no_key_is_required() {
-        let (_near, far) = pair();
-        assert_eq!(pass(&mut Door::new(keys(false)), &[0], &mut far), (Passed::Through, 1));
-        assert_eq!(pass(&mut Door::new(keys(false)), &HELLO, &mut far), (Passed::Waits, WORD_LEN));
+        let (_near, mut far) = pair();
+        assert_eq!(pass(&mut closed(keys(false)), &[0], &mut far), (Passed::Through, 1));
+        assert_eq!(pass(&mut closed(keys(false)), &HELLO, &mut far), (Passed::Waits, WORD_LEN));
+    }
+
+    #[test]
+    fn p40_a_door_asks_for_tls_where_it_is_used() {
+        use crate::tls::certificates::{Set, Who};
+        let set = Set::get();
+        let lenient = Config { tls_required: Some(false), ..set.config(Who::One, "good.pem") };
+        let (strict, lenient) = (set.tls(Who::One), Tls::of(&lenient).unwrap());
+        let closed = |tls: &Arc<Tls>| Door::new(Some(tls.clone()), None).unwrap();
+        let (_near, mut far) = pair();
+        let later = Instant::now() + LIMIT + LIMIT;
+        let request = [0; HEADER_LEN];
+        let plain = || Passed::Refused(Doubt::Tls(tls::Distrust::Plain));
+        assert_eq!(pass(&mut closed(&strict), &request[1..], &mut far).0, Passed::Waits);
+        assert_eq!(pass(&mut closed(&strict), &request, &mut far).0, plain());
+        assert!(closed(&strict).is_overdue(&far, later));
+        assert_eq!(pass(&mut closed(&lenient), &request, &mut far), (Passed::Through, HEADER_LEN));
+        assert!(!closed(&lenient).is_overdue(&far, later));
+        let mut door = closed(&lenient);
+        assert_eq!(pass(&mut door, &[0x16, 3, 1, 0, 9], &mut far), (Passed::Waits, 5));
+        assert_eq!(pass(&mut door, &[0x16, 3, 1, 0, 9, 1], &mut far), (Passed::Waits, 0));
+        assert!(far.is_beginning() && door.is_overdue(&far, later) && !door.is_overdue(&far, Instant::now()));
     }
 }

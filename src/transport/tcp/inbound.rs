@@ -415,8 +415,8 @@ impl Served for Inbound {
         if self.replies.len() < MAX_REPLIES && !self.eof {
             interest |= IN;
         }
-        // What TLS has decrypted already, the kernel does not call for.
-        if !self.replies.is_empty() || self.socket.has_more() {
+        // What TLS has decrypted already, the kernel does not call for. Of a refused connection nothing is decrypted any more.
+        if !self.replies.is_empty() || !self.refused && self.socket.has_more() {
             interest |= OUT;
         }
         if interest == self.interest {
