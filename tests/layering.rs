@@ -524,6 +524,10 @@ const CIRCLES: &[(&str, &[&str])] = &[
         &["engine/batch/reservation.rs", "engine/batch/waiters.rs", "engine/batch.rs"],
     ),
     (
+        "one type, Inbound, with a file of its own for how a peer gets in",
+        &["transport/tcp/inbound/entry.rs", "transport/tcp/inbound.rs"],
+    ),
+    (
         "one type, Reactor, with a file of its own for its listener",
         &["transport/tcp/reactor/listening.rs", "transport/tcp/reactor.rs"],
     ),
