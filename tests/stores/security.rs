@@ -1,12 +1,10 @@
 //! Logins, passwords and certificates.
 
-use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use transfer_engine::error::{Class, Code};
 
-use crate::common::succeed;
 use crate::node::Node;
 use crate::servers::{http, Kind, Server};
 use crate::special::{elsewhere, refusal};
