@@ -4,6 +4,7 @@
 
 mod names;
 mod parse;
+mod types;
 mod unused;
 
 use std::ffi::OsString;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 pub use names::Stranger;
 use parse::*;
+pub use types::{LogLevel, Pem, Secret};
 use unused::UNUSED;
 
 /// One documented variable; the table in docs/src/settings.md is tested against these rows.
@@ -75,29 +77,6 @@ macro_rules! config {
     };
 }
 
-/// A threshold for the library's log lines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogLevel {
-    /// Everything.
-    Trace,
-    /// Life-cycle events and worse.
-    Info,
-    /// Fall-backs, ignored settings and worse.
-    Warning,
-    /// Failures only.
-    Error,
-}
-
-/// A password: not shown by `Debug`.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(pub String);
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("***")
-    }
-}
-
 const fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
@@ -131,6 +110,16 @@ config! {
         "0: peers without a key, upstream's among them, are served and reached all the same: while a cluster changes to keys";
     cluster_key_addresses: bool = true, "1", "MC_CLUSTER_KEY_ADDRESSES", on_off,
         "0: on all engines, where addresses or ports are translated between them (NAT): proofs on data connections do not cover the address that was dialled";
+    tls_ca_file: Option<Pem> = None, "unset", "MC_TLS_CA_FILE", pem,
+        "TLS between engines, at the handshake port and on TCP data connections: PEM file with the authorities whose certificates peers have to show; needs the next two as well";
+    tls_cert_file: Option<Pem> = None, "unset", "MC_TLS_CERT_FILE", pem,
+        "PEM file with this engine's certificate, and those between it and the authority";
+    tls_key_file: Option<Pem> = None, "unset", "MC_TLS_KEY_FILE", pem,
+        "PEM file with its private key";
+    tls_required: Option<bool> = None, "1", "MC_TLS_REQUIRED", |t: &str| on_off(t).map(Some),
+        "0: peers without TLS, upstream's among them, are served and reached all the same: while a cluster changes to TLS";
+    tls_names: bool = false, "0", "MC_TLS_NAMES", on_off,
+        "1: the certificate of a peer has to name the host, or the address, by which this engine knows it; 0: whoever has a certificate of the authority is one of the cluster";
     notify_queue_max: usize = 65536, "65536", "MC_NOTIFY_QUEUE_MAX" or "MC_HANDSHAKE_MAX_NOTIFY_ENTRIES", int(1..=16777216),
         "notifications kept until the caller fetches them; more are refused with -200 at the sender";
     notify_queue_bytes: usize = 64 << 20, "67108864", "MC_NOTIFY_QUEUE_BYTES", int(4096..=1 << 40),

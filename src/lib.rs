@@ -45,6 +45,8 @@ mod runtime;
 #[cfg(not(feature = "internals"))]
 mod segment_desc;
 #[cfg(not(feature = "internals"))]
+mod tls;
+#[cfg(not(feature = "internals"))]
 mod topology;
 #[cfg(not(feature = "internals"))]
 mod transport;
@@ -75,6 +77,8 @@ pub mod observe;
 pub mod runtime;
 #[cfg(feature = "internals")]
 pub mod segment_desc;
+#[cfg(feature = "internals")]
+pub mod tls;
 #[cfg(feature = "internals")]
 pub mod topology;
 #[cfg(feature = "internals")]

@@ -8,8 +8,9 @@ mod common;
 #[path = "stores/servers.rs"]
 mod servers;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use common::{c_programs, c_programs_with_asan, library, library_folder, succeed, top};
 use servers::{Kind, Server};
@@ -54,6 +55,17 @@ fn run_restarts_with_stores(programs: &Path) {
     }
 }
 
+/// The folder with certificates, made once.
+fn certificates() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let folder =
+            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("certificates-{}", std::process::id()));
+        common::certificates::make(&folder);
+        folder
+    })
+}
+
 /// Runs one of the built `programs`.
 fn run(program: &str, programs: &Path) {
     if program == "stores" {
@@ -68,14 +80,21 @@ fn run(program: &str, programs: &Path) {
             command.env("TEST_TRANSPORT", "shm").env("LD_LIBRARY_PATH", library_folder());
             succeed("permissions over shm", &mut command);
         }
-        // Without a key below, and with one here.
+        // Without a key and TLS below, and with either here.
         "garbage" | "faults" | "transfer" | "visibility" => {
             let mut command = Command::new(programs.join(program));
             command.env("MC_CLUSTER_KEY", "a key that no stranger can know or guess");
-            // Some of its peers are sockets that have no key.
+            // Some of its peers are sockets that have no key, and no TLS.
             command.env("MC_CLUSTER_KEY_REQUIRED", if program == "faults" { "0" } else { "1" });
             command.env("ASAN_OPTIONS", asan_options(program)).env("LD_LIBRARY_PATH", library_folder());
             succeed(&format!("{program} with a cluster key"), &mut command);
+            let mut command = Command::new(programs.join(program));
+            let file = |name: &str| certificates().join(name);
+            command.env("MC_TLS_CA_FILE", file("good.pem")).env("MC_TLS_CERT_FILE", file("one.pem"));
+            command.env("MC_TLS_KEY_FILE", file("one.key"));
+            command.env("MC_TLS_REQUIRED", if program == "faults" { "0" } else { "1" });
+            command.env("ASAN_OPTIONS", asan_options(program)).env("LD_LIBRARY_PATH", library_folder());
+            succeed(&format!("{program} with TLS"), &mut command);
         }
         _ => {}
     }
@@ -83,6 +102,7 @@ fn run(program: &str, programs: &Path) {
     match program {
         "noclock" => drop(command.arg(programs.join("clock.so"))),
         "dlopened" => drop(command.arg(library())),
+        "tls" => drop(command.env("TEST_CERTIFICATES", certificates())),
         _ => {}
     }
     command.env("ASAN_OPTIONS", asan_options(program));
@@ -151,6 +171,7 @@ programs! {
     p18_what_tasks_did_is_counted_and_told: "metrics";
     p37_peers_do_with_a_region_what_it_is_open_for: "permissions";
     p38_who_does_not_prove_the_cluster_key_gets_nothing: "keys";
+    p40_who_has_no_certificate_of_the_authority_gets_nothing: "tls";
     only_what_is_proven_to_be_the_peers_is_taken_for_its_shared_memory: "posix_shm";
 }
 

@@ -33,6 +33,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "tools",
         &[
             "cluster_key",
+            "tls",
             "config",
             "engine",
             "error",
@@ -52,6 +53,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "engine",
         &[
             "cluster_key",
+            "tls",
             // Its own part of the transports: never one of them.
             "transport::host",
             "transport::incarnation",
@@ -84,6 +86,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "doctor",
         &[
             "cluster_key",
+            "tls",
             "transport::rdma::gid_table",
             "transport::rdma::verbs",
             "metadata",
@@ -100,6 +103,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "transport::*",
         &[
             "cluster_key",
+            "tls",
             "memory",
             "runtime",
             "observe",
@@ -158,10 +162,11 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     (
         "metadata",
-        &["handshake", "segment_desc", "json", "host_port", "config", "error", "runtime", "observe"],
+        &["handshake", "segment_desc", "json", "host_port", "config", "error", "runtime", "observe", "tls"],
     ),
-    ("handshake", &["cluster_key", "json", "host_port", "config", "error", "runtime", "observe"]),
+    ("handshake", &["cluster_key", "tls", "json", "host_port", "config", "error", "runtime", "observe"]),
     ("cluster_key", &["config", "error", "runtime"]),
+    ("tls", &["config", "error", "runtime"]),
     ("topology", &["json", "error", "runtime"]),
     ("memory", &["error", "runtime"]),
     ("segment_desc", &["json", "error", "runtime"]),
@@ -199,6 +204,7 @@ const RESERVED: &[(&str, &[&str])] = &[
         "allow(unsafe_code)",
         &[
             "ffi/",
+            "transport/tcp/iov.rs",
             "transport/tcp/sock.rs",
             "transport/shm/kernel.rs",
             "transport/posix_shm/kernel.rs",
@@ -516,6 +522,10 @@ const CIRCLES: &[(&str, &[&str])] = &[
     (
         "one type, Batch, with files of their own for what submit calls put there and for who waits",
         &["engine/batch/reservation.rs", "engine/batch/waiters.rs", "engine/batch.rs"],
+    ),
+    (
+        "one type, Inbound, with a file of its own for how a peer gets in",
+        &["transport/tcp/inbound/entry.rs", "transport/tcp/inbound.rs"],
     ),
     (
         "one type, Reactor, with a file of its own for its listener",

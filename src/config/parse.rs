@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::{LogLevel, Secret};
+use super::types::{LogLevel, Pem, Secret};
 
 pub(super) type Parsed<T> = std::result::Result<T, String>;
 
@@ -34,6 +34,11 @@ pub(super) fn on_off(text: &str) -> Parsed<bool> {
 
 pub(super) fn text(text: &str) -> Parsed<Option<String>> {
     Ok((!text.is_empty()).then(|| text.to_string()))
+}
+
+/// A file, unread. The empty text names one too, which nobody can read: it is no wish to go without.
+pub(super) fn pem(text: &str) -> Parsed<Option<Pem>> {
+    Ok(Some(Pem { path: text.to_string(), text: None }))
 }
 
 pub(super) fn millis(range: RangeInclusive<u64>) -> impl Fn(&str) -> Parsed<Duration> {

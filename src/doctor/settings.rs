@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::finding::Finding;
 use crate::cluster_key;
 use crate::config::{Config, Stranger};
+use crate::tls;
 
 const CHECK: &str = "settings";
 
@@ -32,6 +33,7 @@ pub(super) fn findings(settings: &Settings, config: &Config) -> Vec<Finding> {
     found.extend(settings.strangers.iter().map(stranger));
     found.extend(missing_files(config));
     found.extend(keys(config));
+    found.extend(certificates(config));
     found.extend(times(config));
     if found.is_empty() {
         found.push(Finding::ok(CHECK, format!("{} set, all of them are read", settings.count)));
@@ -66,8 +68,16 @@ fn missing_files(config: &Config) -> Vec<Finding> {
         ("MC_LOG_DIR", &config.log_dir),
         ("MC_CLUSTER_KEY_FILE", &config.cluster_key_file),
     ];
-    let missing = named.into_iter().filter_map(|(name, path)| {
-        let path = path.as_ref()?;
+    let pems = [
+        ("MC_TLS_CA_FILE", &config.tls_ca_file),
+        ("MC_TLS_CERT_FILE", &config.tls_cert_file),
+        ("MC_TLS_KEY_FILE", &config.tls_key_file),
+    ];
+    let named = named.into_iter().map(|(name, path)| (name, path.as_ref()));
+    let named =
+        named.chain(pems.into_iter().map(|(name, file)| (name, file.as_ref().map(|file| &file.path))));
+    let missing = named.filter_map(|(name, path)| {
+        let path = path?;
         let error = std::fs::metadata(path).err()?;
         let remedy = format!("correct {name}, or create what it names");
         Some(Finding::fault(CHECK, format!("{name}={path}: {error}"), remedy))
@@ -100,6 +110,31 @@ fn keys(config: &Config) -> Option<Finding> {
         let seen =
             "MC_CLUSTER_KEY_REQUIRED=0: peers without the cluster key are served all the same".to_string();
         Finding::warning(CHECK, seen, "unset it once every engine has the key")
+    })
+}
+
+/// TLS between engines, as [`keys`].
+fn certificates(config: &Config) -> Option<Finding> {
+    let files = [&config.tls_ca_file, &config.tls_cert_file, &config.tls_key_file];
+    let mut named = files.iter().filter_map(|file| file.as_ref());
+    // Told by `missing_files`.
+    if named.any(|file| std::fs::metadata(&file.path).is_err()) {
+        return None;
+    }
+    if let Err(error) = tls::settle(&mut config.clone()) {
+        let remedy = "correct the MC_TLS settings or their files; no engine starts with these";
+        return Some(Finding::fault(CHECK, error.text().to_string(), remedy));
+    }
+    let key = config.tls_key_file.as_ref()?;
+    let mode = std::fs::metadata(&key.path).ok()?.permissions().mode();
+    if mode & 0o066 != 0 {
+        let seen = "MC_TLS_KEY_FILE can be read or written by other users of this host".to_string();
+        let remedy = "chmod 600 it, and make another key and certificate if others have logged in";
+        return Some(Finding::warning(CHECK, seen, remedy));
+    }
+    (config.tls_required == Some(false)).then(|| {
+        let seen = "MC_TLS_REQUIRED=0: peers without TLS are served all the same".to_string();
+        Finding::warning(CHECK, seen, "unset it once every engine uses TLS")
     })
 }
 

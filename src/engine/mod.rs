@@ -55,6 +55,7 @@ use crate::runtime::descriptors;
 use crate::runtime::fork;
 use crate::runtime::ports::BoundPort;
 use crate::runtime::slots::{Slots, KEY_BITS};
+use crate::tls;
 use crate::topology::{Filter, Matrix};
 use crate::transport::incarnation;
 use batch::Batch;
@@ -143,6 +144,13 @@ impl Engine {
                     tracing::warn!("MC_CLUSTER_KEY_REQUIRED=0: peers without the cluster key are served too")
                 }
                 _ => tracing::info!("peers have to prove the cluster key"),
+            }
+        }
+        tls::settle(&mut config)?;
+        if config.tls_cert_file.is_some() {
+            match config.tls_required {
+                Some(false) => tracing::warn!("MC_TLS_REQUIRED=0: peers without TLS are served too"),
+                _ => tracing::info!("peers have to use TLS and show a certificate"),
             }
         }
         if let Some(lowered) = config.leave_descriptors(descriptors::limit()) {

@@ -23,6 +23,9 @@ use crate::runtime::aside;
 use crate::runtime::resolve::{resolve, Family};
 use crate::runtime::sockets;
 use crate::runtime::tracked::Tracked;
+use crate::tls;
+use crate::tls::stream::Line;
+use crate::tls::{Port, Tls};
 
 /// Settings of outgoing handshakes; holds no connection.
 #[derive(Clone)]
@@ -34,6 +37,8 @@ pub struct Client {
     family: Family,
     /// What this side proves to know, and what a peer has to.
     keys: Option<Arc<Keys>>,
+    /// How connections are made secure.
+    tls: Option<Arc<Tls>>,
 }
 
 impl Client {
@@ -45,6 +50,7 @@ impl Client {
             max_reply: config.metadata_max_bytes,
             family: Family::of(config),
             keys: Keys::of(config).map(Arc::new),
+            tls: Tls::of(config),
         }
     }
 
@@ -119,8 +125,9 @@ impl Client {
             // Only a failed connect moves on: a request that was sent may have been executed.
             match self.connect(deadline, address).await {
                 Ok(stream) => {
+                    let stream = self.secure(deadline, &to.host, address, stream).await?;
                     let (stream, request, session) =
-                        self.introduce(deadline, address, stream, request).await?;
+                        self.introduce(deadline, &to.host, address, stream, request).await?;
                     return self.exchange_with(deadline, address, stream, kind, &request, session).await;
                 }
                 Err(e) if Instant::now() < deadline => failure = e,
@@ -145,16 +152,40 @@ impl Client {
         )
     }
 
+    /// Begins TLS, where it is used.
+    async fn secure(
+        &self,
+        deadline: Instant,
+        host: &str,
+        address: SocketAddr,
+        stream: Tracked<TcpStream>,
+    ) -> Result<Line> {
+        let Some(tls) = &self.tls else { return Ok(Line::plain(stream)) };
+        let claimed = timeout_at(deadline, tls::stream::claim(tls, Port::Handshake, host, stream));
+        match claimed.await.unwrap_or_else(|_| Err(timed_out().into())) {
+            Ok(line) => Ok(line),
+            // It has hung up, or is about to.
+            Err(tls::stream::Refused::Distrusted(why)) if why.may_be_plain() && !tls.required => {
+                Ok(Line::plain(self.connect(deadline, address).await?))
+            }
+            Err(tls::stream::Refused::Distrusted(why)) => Err(why.error(address)),
+            Err(tls::stream::Refused::Io(error)) => {
+                Err(Error::io(Code::Socket, format!("TLS with {address}"), &error))
+            }
+        }
+    }
+
     /// Proves the cluster key, where there is one, and puts the proof before the request and its tag behind it.
     async fn introduce(
         &self,
         deadline: Instant,
+        host: &str,
         address: SocketAddr,
-        mut stream: Tracked<TcpStream>,
+        mut stream: Line,
         request: Vec<u8>,
-    ) -> Result<(Tracked<TcpStream>, Vec<u8>, Option<Session>)> {
+    ) -> Result<(Line, Vec<u8>, Option<Session>)> {
         let Some(keys) = &self.keys else { return Ok((stream, request, None)) };
-        let claimed = timeout_at(deadline, claim(keys, &mut *stream, Purpose::Handshake, None));
+        let claimed = timeout_at(deadline, claim(keys, &mut stream, Purpose::Handshake, None));
         match claimed.await.unwrap_or_else(|_| Err(timed_out().into())) {
             Ok((proof, session)) => {
                 let tag = session.tag(Label::Request, &[&request]);
@@ -162,11 +193,12 @@ impl Client {
             }
             // It has hung up.
             Err(Refused::Distrusted(why)) if why.may_be_keyless() && !keys.required => {
-                Ok((self.connect(deadline, address).await?, request, None))
+                let again = self.connect(deadline, address).await?;
+                Ok((self.secure(deadline, host, address, again).await?, request, None))
             }
             Err(Refused::Distrusted(why)) => Err(why.error(address)),
             Err(Refused::Io(error)) => {
-                Err(Error::io(Code::Socket, format!("proof of the cluster key by {address}"), &error))
+                Err(broken(&error, format!("proof of the cluster key by {address}"), address))
             }
         }
     }
@@ -175,27 +207,31 @@ impl Client {
         &self,
         deadline: Instant,
         address: SocketAddr,
-        mut stream: Tracked<TcpStream>,
+        mut stream: Line,
         kind: u8,
         request: &[u8],
         session: Option<Session>,
     ) -> Result<Value> {
-        timeout_at(deadline, stream.write_all(request))
+        let sent = async {
+            stream.write_all(request).await?;
+            stream.flush().await
+        };
+        timeout_at(deadline, sent)
             .await
             .unwrap_or_else(|_| Err(timed_out()))
-            .map_err(|e| refused(&e, format!("send to {address}"), request.len()))?;
+            .map_err(|e| refused(&e, format!("send to {address}"), address, request.len()))?;
         let left = deadline.saturating_duration_since(Instant::now());
         let limits = ReadLimits { max_length: self.max_reply, read_timeout: left, frame_timeout: left };
         let reply =
-            wire::read(&mut *stream, &limits).await.map_err(|why| no_reply(why, address, request.len()))?;
+            wire::read(&mut stream, &limits).await.map_err(|why| no_reply(why, address, request.len()))?;
         if let Some(session) = session {
             let head = wire::head(reply.kind, reply.body.len());
             let frame: [&[u8]; 2] = [&head, &reply.body];
-            let checked = check(&session, &mut *stream, Label::Reply, &frame);
+            let checked = check(&session, &mut stream, Label::Reply, &frame);
             timeout_at(deadline, checked).await.unwrap_or_else(|_| Err(timed_out().into())).map_err(
                 |why| match why {
                     Refused::Distrusted(why) => why.error(address),
-                    Refused::Io(error) => Error::io(Code::Socket, format!("reply from {address}"), &error),
+                    Refused::Io(error) => broken(&error, format!("reply from {address}"), address),
                 },
             )?;
         }
@@ -216,7 +252,7 @@ impl Client {
 fn no_reply(why: Broken, address: SocketAddr, request_len: usize) -> Error {
     let what = format!("reply from {address}");
     match why {
-        Broken::Io(e) => refused(&e, what, request_len),
+        Broken::Io(e) => refused(&e, what, address, request_len),
         Broken::Slow => late(Code::Socket, what),
         Broken::Memory => Error::out_of_memory("a handshake reply").context(what),
         Broken::Closed => Error::new(Code::Socket, format!("{what}: {why}; {}", refusal(request_len))),
@@ -230,12 +266,20 @@ fn no_reply(why: Broken, address: SocketAddr, request_len: usize) -> Error {
 }
 
 /// A socket error; a reset after the connect means that the peer closed with our request unread.
-fn refused(error: &io::Error, what: String, request_len: usize) -> Error {
+fn refused(error: &io::Error, what: String, address: SocketAddr, request_len: usize) -> Error {
     match error.kind() {
         io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
             Error::io(Code::Socket, format!("{what}: {}", refusal(request_len)), error)
         }
-        _ => Error::io(Code::Socket, what, error),
+        _ => broken(error, what, address),
+    }
+}
+
+/// A socket error, unless TLS says more: a peer tells a moment after the start that it does not take our certificate.
+fn broken(error: &io::Error, what: String, address: SocketAddr) -> Error {
+    match tls::Distrust::of(error) {
+        Some(why) => why.error(address),
+        None => Error::io(Code::Socket, what, error),
     }
 }
 

@@ -30,6 +30,9 @@ use crate::runtime::outstanding::unacknowledged;
 use crate::runtime::sockets::accept;
 use crate::runtime::tracked::Tracked;
 use crate::runtime::{aside, descriptors, BoxFuture};
+use crate::tls;
+use crate::tls::stream::Line;
+use crate::tls::{Port, Tls};
 
 /// Wait before the next accept after one that failed for lack of resources. Chosen: a client hardly notices it, and ten
 /// attempts a second cost nothing.
@@ -77,6 +80,8 @@ pub trait Handler: Send + Sync + 'static {
 pub struct Limits {
     /// One of them has to be proved before a request is read.
     pub keys: Option<Arc<Keys>>,
+    /// How connections are made secure.
+    pub tls: Option<Arc<Tls>>,
     /// Connections served at once, half of them from one source; see [`Clients::make_room`] for what happens to more.
     pub max_clients: usize,
     /// Length of a request and how long it may take.
@@ -95,6 +100,7 @@ impl Limits {
         let max_length = config.handshake_max_length;
         Limits {
             keys: Keys::of(config).map(Arc::new),
+            tls: Tls::of(config),
             max_clients: config.handshake_max_clients,
             read: ReadLimits {
                 max_length,
@@ -189,7 +195,7 @@ async fn client(
     log: &RateLimit,
 ) {
     if let Err(why) = exchange(stream, &stage, handler, &limits).await {
-        if why.code() == Code::RejectHandshake && log.admit("cluster key", &peer.ip().to_string()) {
+        if why.code() == Code::RejectHandshake && log.admit("distrusted", &peer.ip().to_string()) {
             tracing::warn!("handshake of {peer} refused: {why}");
         }
         tracing::debug!("handshake of {peer} closed: {why}");
@@ -197,11 +203,12 @@ async fn client(
 }
 
 async fn exchange(
-    mut stream: Tracked<TcpStream>,
+    stream: Tracked<TcpStream>,
     stage: &Stage,
     handler: Arc<dyn Handler>,
     limits: &Limits,
 ) -> Result<()> {
+    let mut stream = secure(stream, limits).await?;
     let (ahead, session) = match enter(&mut stream, limits).await {
         Ok(Some(Admitted::Member(session))) => (Vec::new(), Some(*session)),
         Ok(Some(Admitted::Keyless(ahead))) => (ahead, None),
@@ -215,13 +222,13 @@ async fn exchange(
         }
     };
     stage.reading();
-    let request = wire::read(&mut (&ahead[..]).chain(&mut *stream), &limits.read)
+    let request = wire::read(&mut (&ahead[..]).chain(&mut stream), &limits.read)
         .await
         .map_err(|why| Error::new(Code::Socket, format!("request: {why}")))?;
     if let Some(session) = &session {
         let head = wire::head(request.kind, request.body.len());
         let frame: [&[u8]; 2] = [&head, &request.body];
-        let checked = check(session, &mut *stream, Label::Request, &frame);
+        let checked = check(session, &mut stream, Label::Request, &frame);
         let checked = timeout(limits.read.read_timeout, checked).await;
         checked.unwrap_or_else(|_| Err(late())).map_err(refused)?;
     }
@@ -240,11 +247,30 @@ async fn exchange(
         .unwrap_or_else(|_| Err(Error::new(Code::Socket, "client takes the reply too slowly")))
 }
 
+/// Begins TLS, where it is used.
+async fn secure(stream: Tracked<TcpStream>, limits: &Limits) -> Result<Line> {
+    let Some(tls) = &limits.tls else { return Ok(Line::plain(stream)) };
+    let _ = stream.set_nodelay(true);
+    let admitted = timeout(limits.read.read_timeout, tls::stream::admit(tls, Port::Handshake, stream));
+    match admitted.await {
+        Ok(Ok(line)) => Ok(line),
+        Ok(Err((tls::stream::Refused::Distrusted(why), stream))) => {
+            if why != tls::Distrust::Plain {
+                // It was told so, which a reset could overtake.
+                let _ = timeout(limits.write_timeout, part(Line::plain(stream), limits.close_timeout)).await;
+            }
+            Err(why.error("the client"))
+        }
+        Ok(Err((tls::stream::Refused::Io(error), _))) => Err(Error::io(Code::Socket, "TLS", &error)),
+        Err(_) => Err(Error::new(Code::Socket, "TLS takes too long")),
+    }
+}
+
 /// Has the cluster key proved, where there is one.
-async fn enter(stream: &mut TcpStream, limits: &Limits) -> std::result::Result<Option<Admitted>, Refused> {
+async fn enter(stream: &mut Line, limits: &Limits) -> std::result::Result<Option<Admitted>, Refused> {
     let Some(keys) = &limits.keys else { return Ok(None) };
     // With a tag a reply is several packets, and the client acknowledges none of them for 40 ms.
-    let _ = stream.set_nodelay(true);
+    let _ = stream.socket().set_nodelay(true);
     let entered = timeout(limits.read.read_timeout, admit(keys, stream, Purpose::Handshake, None));
     entered.await.unwrap_or_else(|_| Err(late())).map(Some)
 }
@@ -271,7 +297,7 @@ enum Answer {
 }
 
 async fn reply(
-    stream: &mut TcpStream,
+    stream: &mut Line,
     kind: Option<u8>,
     answer: Answer,
     session: Option<Session>,
@@ -291,7 +317,7 @@ async fn reply(
         None => None,
     };
     let text = document.text();
-    let _ = SockRef::from(&*stream).set_send_buffer_size(SEND_BUFFER);
+    let _ = SockRef::from(stream.socket()).set_send_buffer_size(SEND_BUFFER);
     let (first, rest) = text.split_at(text.len().min(FIRST_BYTES));
     begin.extend_from_slice(first);
     let mut tag = tag.as_ref().map_or(&[][..], |tag| tag);
@@ -317,7 +343,7 @@ async fn tag_of(session: Session, head: Vec<u8>, document: Arc<Document>) -> io:
 }
 
 /// Hands all bytes to the kernel; an error when the client takes none for a while.
-async fn send(stream: &mut TcpStream, mut bytes: &[u8]) -> io::Result<()> {
+async fn send(stream: &mut Line, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         let step = timeout(STEP_TIMEOUT, stream.write(bytes)).await;
         match step.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?? {
@@ -325,11 +351,13 @@ async fn send(stream: &mut TcpStream, mut bytes: &[u8]) -> io::Result<()> {
             sent => bytes = &bytes[sent..],
         }
     }
-    Ok(())
+    // With TLS a part of it may still be here.
+    let flushed = timeout(STEP_TIMEOUT, stream.flush()).await;
+    flushed.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
 }
 
 /// Waits until the client has the reply and closes. An error if it does not, and then the connection is reset.
-async fn part(mut stream: Tracked<TcpStream>, close_timeout: Duration) -> Result<()> {
+async fn part(mut stream: Line, close_timeout: Duration) -> Result<()> {
     let mut rest = [0; 256];
     let mut deadline = Instant::now() + close_timeout;
     let mut missing = usize::MAX;
@@ -338,7 +366,7 @@ async fn part(mut stream: Tracked<TcpStream>, close_timeout: Duration) -> Result
             Ok(Ok(1..)) => {}
             Ok(_) => break,
             // A reset now would destroy what of the reply is still on its way.
-            Err(_) => match unacknowledged(stream.as_raw_fd()) {
+            Err(_) => match unacknowledged(stream.socket().as_raw_fd()) {
                 left if left == 0 || left >= missing => {
                     return Err(Error::new(Code::Socket, "client kept the connection open after the reply"))
                 }
@@ -347,7 +375,7 @@ async fn part(mut stream: Tracked<TcpStream>, close_timeout: Duration) -> Result
         }
     }
     // It may have closed one direction only, and still read the reply.
-    let _ = SockRef::from(&*stream).set_linger(None);
+    let _ = SockRef::from(stream.socket()).set_linger(None);
     Ok(())
 }
 

@@ -1,10 +1,8 @@
-//! TLS settings of stores, from PEM files. ring does the cryptography; nothing of the process-wide defaults of rustls
-//! is used or set, because the host program may have its own.
+//! TLS settings of stores, from PEM files.
 
 use std::sync::Arc;
 
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::TlsConnector;
@@ -14,6 +12,7 @@ use crate::error::{Code, Error, Result};
 use crate::host_port::HostPort;
 use crate::metadata::backend::{refused, unreachable};
 use crate::runtime::sockets::Stream;
+use crate::tls::pem::{self, bad};
 
 /// How connections to one server are made secure.
 pub(super) struct Tls {
@@ -84,31 +83,27 @@ impl Files {
 
     /// A client's settings for https.
     pub(super) fn client(&self) -> Result<ClientConfig> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider)
+        let builder = ClientConfig::builder_with_provider(pem::provider())
             .with_safe_default_protocol_versions()
             .map_err(|e| bad("TLS versions", &e))?
             .with_root_certificates(self.roots()?);
         let Some((certificate, key)) = &self.identity else {
             return Ok(builder.with_no_client_auth());
         };
-        let chain: std::result::Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate).collect();
-        let chain = chain.map_err(|e| bad("MC_METADATA_CERT_FILE", &e))?;
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(|e| bad("MC_METADATA_KEY_FILE", &e))?;
+        let chain = pem::certificates(certificate, "MC_METADATA_CERT_FILE")?;
+        let key = pem::key(key, "MC_METADATA_KEY_FILE")?;
         builder.with_client_auth_cert(chain, key).map_err(|e| bad("the client's certificate", &e))
     }
 
     fn roots(&self) -> Result<RootCertStore> {
-        let mut roots = RootCertStore::empty();
-        match &self.authorities {
-            Some(pem) => {
-                for certificate in CertificateDer::pem_slice_iter(pem) {
-                    let certificate = certificate.map_err(|e| bad("MC_METADATA_CA_FILE", &e))?;
-                    roots.add(certificate).map_err(|e| bad("MC_METADATA_CA_FILE", &e))?;
-                }
+        let roots = match &self.authorities {
+            Some(text) => pem::authorities(text, "MC_METADATA_CA_FILE")?,
+            None => {
+                let mut roots = RootCertStore::empty();
+                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+                roots
             }
-            None => drop(roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs)),
-        }
+        };
         if roots.is_empty() {
             return Err(Error::invalid("no authority to trust: set MC_METADATA_CA_FILE to a PEM file"));
         }
@@ -120,8 +115,4 @@ fn read(path: &Option<String>, setting: &str) -> Result<Option<Vec<u8>>> {
     let Some(path) = path else { return Ok(None) };
     let read = std::fs::read(path);
     read.map(Some).map_err(|e| Error::io(Code::InvalidArgument, format!("{setting}={path}"), &e))
-}
-
-fn bad(what: &str, error: &dyn std::fmt::Display) -> Error {
-    Error::invalid(format!("{what} cannot be used: {error}"))
 }

@@ -16,6 +16,7 @@ use crate::metadata::{self, Own, Store};
 use crate::runtime::control::Control;
 use crate::runtime::fork;
 use crate::segment_desc::{SegmentDesc, BUFFERS};
+use crate::tls;
 
 /// Segments looked at once. Chosen: a store answers so many at a time, and a thousand dead peers take half a minute.
 const AT_ONCE: usize = 64;
@@ -56,6 +57,7 @@ impl Watcher {
     pub fn open(connection: &str, limit: Duration) -> Result<Self> {
         let mut config = settings();
         cluster_key::settle(&mut config)?;
+        tls::settle(&mut config)?;
         fork::watch();
         config.connect_timeout = limit;
         config.handshake_timeout = limit;

@@ -1,5 +1,6 @@
 /* P37, P38, P39: garbage on the handshake port and on the data port. The seed is fixed; a verified transfer runs
- * after every kind, and no byte outside the transfer changes. With MC_CLUSTER_KEY the same against engines that have a key. */
+ * after every kind, and no byte outside the transfer changes. With MC_CLUSTER_KEY, or MC_TLS_CERT_FILE, the same against
+ * engines that have a key, or use TLS. */
 #include "peer.h"
 #include "wire.h"
 
@@ -119,6 +120,14 @@ static size_t hello_of_noise(unsigned char *out) {
     return next_random(&seed) % 2 ? 64 + len : 1 + next_random(&seed) % 64;
 }
 
+/* What begins as TLS does, and then noise. */
+static size_t tls_of_noise(unsigned char *out) {
+    size_t len = random_bytes(out + 11), record = len + 6;
+    unsigned char begin[] = {0x16, 3, 1, (unsigned char)(record >> 8), (unsigned char)record, 1, 0, (unsigned char)((len + 2) >> 8), (unsigned char)(len + 2), 3, 3};
+    memcpy(out, begin, sizeof begin);
+    return 11 + len;
+}
+
 static bool send_and_drain(uint16_t port, const unsigned char *data, size_t len) {
     unsigned char sink[4096];
     int fd = wire_connect(port);
@@ -182,6 +191,7 @@ int main(int argc, char **argv) {
         {"headers cut off", data_cut_header, true, false},
         {"bodies cut off", data_cut_body, true, false},
         {"hellos of noise", hello_of_noise, false, true},
+        {"TLS of noise", tls_of_noise, false, true},
     };
     static unsigned char data[FRAME_MAX];
     peer_dispatch(argc, argv);
@@ -192,7 +202,8 @@ int main(int argc, char **argv) {
     source = registered_bytes(engine, 8192);
     target = openSegment(engine, peer.name);
     handshake_port = name_port(peer.name);
-    tcp_port = getenv("MC_CLUSTER_KEY") == NULL ? data_port(peer.name) : other_port(peer.pid, handshake_port);
+    bool tells = getenv("MC_CLUSTER_KEY") == NULL && getenv("MC_TLS_CERT_FILE") == NULL;
+    tcp_port = tells ? data_port(peer.name) : other_port(peer.pid, handshake_port);
     REQUIRE("the peer and both its ports are known", target > 0 && tcp_port != 0);
     still_serves("nothing");
     for (size_t k = 0; k < COUNT(kinds); k++) {

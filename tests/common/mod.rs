@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 pub mod browser;
+pub mod certificates;
 pub mod classes;
 pub mod net;
 

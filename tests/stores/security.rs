@@ -1,12 +1,10 @@
 //! Logins, passwords and certificates.
 
-use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use transfer_engine::error::{Class, Code};
 
-use crate::common::succeed;
 use crate::node::Node;
 use crate::servers::{http, Kind, Server};
 use crate::special::{elsewhere, refusal};
@@ -108,21 +106,10 @@ fn a_wrong_etcd_password_is_refused_and_the_right_one_works() {
     assert!(error.text().contains("MC_ETCD_USERNAME"), "{error}");
 }
 
-/// Two authorities, and of the first a certificate for 127.0.0.1 and one for a client.
+/// A folder with certificates.
 fn certificates() -> std::path::PathBuf {
     let folder = std::env::temp_dir().join(format!("te-store-tls-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    let script = "set -e
-        for ca in good bad; do
-            openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=$ca -keyout $ca.key -out $ca.pem
-        done
-        printf 'subjectAltName=IP:127.0.0.1,DNS:localhost' >extensions
-        for name in server client; do
-            openssl req -newkey rsa:2048 -nodes -subj /CN=$name -keyout $name.key -out $name.csr
-            openssl x509 -req -in $name.csr -CA good.pem -CAkey good.key -CAcreateserial -days 2 -extfile extensions -out $name.pem
-        done";
-    let mut shell = Command::new("sh");
-    succeed("making certificates", shell.args(["-c", script]).current_dir(&folder));
+    crate::common::certificates::make(&folder);
     folder
 }
 

@@ -44,7 +44,7 @@ pub(super) fn distribute(shared: &Arc<Shared>, accepted: io::Result<Tracked<TcpS
         }
     }
     set_options(&stream, &shared.config, &shared.log);
-    match Socket::new(stream) {
+    match Socket::new(stream, None) {
         Ok(socket) => {
             shared.stats.inbound_accepted.fetch_add(1, Relaxed);
             let held = shared.threads.reactors().first().filter(|_| is_scarce).map(Reactor::hold);

@@ -25,6 +25,9 @@ use crate::error::{Class, Code, Error, Result};
 use crate::runtime::resolve::{resolve, Family};
 use crate::runtime::sockets;
 use crate::runtime::tracked::Tracked;
+use crate::tls;
+use crate::tls::stream::Line;
+use crate::tls::Port;
 use crate::transport::host::Route;
 use crate::transport::incarnation;
 use crate::transport::slice::Op;
@@ -145,8 +148,9 @@ async fn attempt(shared: &Shared, endpoint: &Endpoint, path: Option<&Path>) -> R
     for address in addresses {
         match timeout(limit, sockets::connect_from(path.map(|path| path.local), address)).await {
             Ok(Ok(stream)) => {
-                let (stream, proof) = introduce(shared, endpoint, path, limit, stream).await?;
-                return prepare(shared, endpoint, stream, proof, v2, reusable).await;
+                let line = secure(shared, endpoint, path, limit, stream).await?;
+                let (line, proof) = introduce(shared, endpoint, path, limit, line).await?;
+                return prepare(shared, endpoint, line, proof, v2, reusable).await;
             }
             Ok(Err(error)) => {
                 let hint = match error.raw_os_error() {
@@ -171,41 +175,72 @@ async fn attempt(shared: &Shared, endpoint: &Endpoint, path: Option<&Path>) -> R
     Err(last.unwrap_or_else(none).peer(&endpoint.peer))
 }
 
+/// Begins TLS, where it is used.
+async fn secure(
+    shared: &Shared,
+    endpoint: &Endpoint,
+    path: Option<&Path>,
+    limit: Duration,
+    stream: Tracked<TcpStream>,
+) -> Result<Line> {
+    let Some(tls) = &shared.tls else { return Ok(Line::plain(stream)) };
+    let failed = |error: &io::Error| {
+        Error::io(Code::Socket, "TLS fails on a data connection", error).peer(&endpoint.peer)
+    };
+    let address = stream.peer_addr().map_err(|e| failed(&e))?;
+    let claimed = timeout(limit, tls::stream::claim(tls, Port::Data, &endpoint.host, stream));
+    match claimed.await {
+        Ok(Ok(line)) => Ok(line),
+        // It has hung up, or is about to.
+        Ok(Err(tls::stream::Refused::Distrusted(why))) if why.may_be_plain() && !tls.required => {
+            Ok(Line::plain(again(path, limit, address).await.map_err(|e| failed(&e))?))
+        }
+        Ok(Err(tls::stream::Refused::Distrusted(why))) => Err(why.error(&endpoint.peer).peer(&endpoint.peer)),
+        Ok(Err(tls::stream::Refused::Io(error))) => Err(failed(&error)),
+        Err(_) => Err(no_answer(path, address, limit).peer(&endpoint.peer)),
+    }
+}
+
+/// Another connection to `address`, whose peer has hung up on the first one.
+async fn again(path: Option<&Path>, limit: Duration, address: SocketAddr) -> io::Result<Tracked<TcpStream>> {
+    let again = sockets::connect_from(path.map(|path| path.local), address);
+    timeout(limit, again).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
 /// Has the peer prove the cluster key, where there is one. Returns what has to be sent before the first request.
 async fn introduce(
     shared: &Shared,
     endpoint: &Endpoint,
     path: Option<&Path>,
     limit: Duration,
-    mut stream: Tracked<TcpStream>,
-) -> Result<(Tracked<TcpStream>, Option<[u8; PROOF_LEN]>)> {
-    let Some(keys) = &shared.keys else { return Ok((stream, None)) };
+    mut line: Line,
+) -> Result<(Line, Option<[u8; PROOF_LEN]>)> {
+    let Some(keys) = &shared.keys else { return Ok((line, None)) };
     let failed = |error: &io::Error| {
         Error::io(Code::Socket, "no proof of the cluster key on a data connection", error)
             .peer(&endpoint.peer)
     };
-    let address = stream.peer_addr().map_err(|e| failed(&e))?;
-    let claimed = timeout(limit, claim(keys, &mut *stream, Purpose::Data, Some(address)));
+    let address = line.socket().peer_addr().map_err(|e| failed(&e))?;
+    let claimed = timeout(limit, claim(keys, &mut line, Purpose::Data, Some(address)));
     match claimed.await.unwrap_or_else(|_| Err(io::Error::from_raw_os_error(libc::ETIMEDOUT).into())) {
-        Ok((proof, _)) => Ok((stream, Some(proof))),
+        Ok((proof, _)) => Ok((line, Some(proof))),
         // It has hung up.
         Err(Refused::Distrusted(why)) if why.may_be_keyless() && !keys.required => {
-            let again = sockets::connect_from(path.map(|path| path.local), address);
-            let again = timeout(limit, again).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-            Ok((again.map_err(|e| failed(&e))?, None))
+            let stream = again(path, limit, address).await.map_err(|e| failed(&e))?;
+            Ok((secure(shared, endpoint, path, limit, stream).await?, None))
         }
         Err(Refused::Distrusted(why)) => Err(why.error(&endpoint.peer).peer(&endpoint.peer)),
         Err(Refused::Io(error)) if error.raw_os_error() == Some(libc::ETIMEDOUT) => {
             Err(no_answer(path, address, limit).peer(&endpoint.peer))
         }
-        Err(Refused::Io(error)) => Err(failed(&error)),
+        Err(Refused::Io(error)) => Err(distrust(&error, endpoint).unwrap_or_else(|| failed(&error))),
     }
 }
 
 async fn prepare(
     shared: &Shared,
     endpoint: &Endpoint,
-    mut stream: Tracked<TcpStream>,
+    mut line: Line,
     proof: Option<[u8; PROOF_LEN]>,
     v2: bool,
     reusable: bool,
@@ -214,24 +249,29 @@ async fn prepare(
     let failed = |error: &std::io::Error| {
         Error::io(Code::Socket, "cannot prepare a data connection", error).peer(&endpoint.peer)
     };
-    stream.set_nodelay(true).map_err(|e| failed(&e))?;
+    line.socket().set_nodelay(true).map_err(|e| failed(&e))?;
     if let Some(proof) = proof {
-        stream.write_all(&proof).await.map_err(|e| failed(&e))?;
+        let sent = async {
+            line.write_all(&proof).await?;
+            line.flush().await
+        };
+        sent.await.map_err(|e| failed(&e))?;
     }
     let mut mark = None;
     if let (true, Some((incarnation, cell))) = (v2 && reusable, endpoint.incarnation) {
         let drawn = Mark::draw(incarnation)?;
-        timeout(limit, prove(&mut stream, &drawn, cell, endpoint)).await.unwrap_or_else(|_| {
+        timeout(limit, prove(&mut line, &drawn, cell, endpoint)).await.unwrap_or_else(|_| {
             Err(Error::new(Code::Socket, format!("no answer on the data port within {} s", limit.as_secs()))
                 .transient(Class::Timeout)
                 .peer(&endpoint.peer))
         })?;
         mark = Some(drawn);
     }
+    let (stream, tls) = line.into_parts();
     let stream = stream.map(TcpStream::into_std).map_err(|e| failed(&e))?;
     set_options(&stream, &shared.config, &shared.log);
     let within_host = stays_here(&stream);
-    let socket = Socket::new(stream).map_err(|e| failed(&e))?;
+    let socket = Socket::new(stream, tls).map_err(|e| failed(&e))?;
     shared.stats.lanes_opened.fetch_add(1, Relaxed);
     let incarnation = endpoint.incarnation.map_or(0, |(id, _)| incarnation::key(&id));
     Ok(Connection { socket, terms: Terms { v2, reusable, incarnation }, mark, within_host, rail: None })
@@ -239,17 +279,21 @@ async fn prepare(
 
 /// Reads the 16-byte cell that holds the peer's incarnation id, and compares it with the descriptor's. The request tells the
 /// peer the connection's mark.
-async fn prove(stream: &mut TcpStream, mark: &Mark, cell: u64, endpoint: &Endpoint) -> Result<()> {
+async fn prove(stream: &mut Line, mark: &Mark, cell: u64, endpoint: &Endpoint) -> Result<()> {
     let header = Header { size: INCARNATION_LEN as u64, addr: cell, op: Op::Read, v2: true };
     let mut reply = [0; STATUS_LEN + INCARNATION_LEN];
     let exchange = async {
         let bytes: [u8; HEADER_LEN] = header.encode_marked(mark.number);
         stream.write_all(&bytes).await?;
+        stream.flush().await?;
         stream.read_exact(&mut reply).await
     };
     let outcome = exchange.await;
     if reply[..STATUS_LEN] != REJECTED_FRAME {
         if let Err(error) = outcome {
+            if let Some(why) = distrust(&error, endpoint) {
+                return Err(why);
+            }
             let what = "the peer closed a new data connection; it may be stopping, or have too many (MC_TCP_MAX_INBOUND)";
             return Err(Error::io(Code::Socket, what, &error).peer(&endpoint.peer));
         }
@@ -259,6 +303,11 @@ async fn prove(stream: &mut TcpStream, mark: &Mark, cell: u64, endpoint: &Endpoi
     }
     let text = "another process listens on the peer's data port: the peer restarted; submit again";
     Err(Error::new(Code::Socket, text).transient(Class::Metadata).peer(&endpoint.peer))
+}
+
+/// What TLS says about a failure: a peer tells a moment after the start that it does not take our certificate.
+fn distrust(error: &io::Error, endpoint: &Endpoint) -> Option<Error> {
+    tls::Distrust::of(error).map(|why| why.error(&endpoint.peer).peer(&endpoint.peer))
 }
 
 /// Where an attempt began, for messages.

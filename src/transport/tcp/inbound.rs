@@ -2,20 +2,21 @@
 //! region is in use from the check of the request's address to the last byte. Replies go out in the order of the
 //! requests; requests that arrived together are not ordered among each other. Belongs to one data-plane thread.
 
+mod entry;
+
 use std::os::fd::RawFd;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::ahead::{Ahead, Body, SMALL};
-use super::door::{Door, Passed};
+use super::door::Door;
 use super::reactor::{Held, Outcome, Served};
 use super::replies::{Over, Replies};
 use super::shared::Shared;
 use super::sock::{Courier, Io, Iov, Socket};
 use super::table::{Phase, Place};
 use super::wire::{Header, HEADER_LEN};
-use crate::cluster_key::Distrust;
 use crate::memory::Region;
 use crate::runtime::descriptors;
 use crate::runtime::epoll::{self, IN, OUT};
@@ -69,7 +70,7 @@ pub(super) struct Inbound {
     last_progress: Instant,
     /// What the peer knows this connection by, once it has said so.
     mark: u64,
-    /// Until the peer has proved the cluster key: nothing it sends is a request.
+    /// Until the peer is believed, where it has to be: nothing it sends is a request.
     door: Option<Door>,
 }
 
@@ -77,7 +78,7 @@ impl Inbound {
     /// A fresh connection, watched for input, with its place among the others.
     pub(super) fn new(socket: Socket, shared: &Arc<Shared>, place: Place, held: Option<Held>) -> Self {
         let opened = Instant::now();
-        let door = shared.keys.clone().map(Door::new);
+        let door = Door::new(shared.tls.clone(), shared.keys.clone());
         Inbound {
             socket,
             shared: shared.clone(),
@@ -153,7 +154,14 @@ impl Inbound {
                     continue;
                 }
                 Io::Fault if self.refuse_body() => continue,
-                Io::Fault | Io::Failed(_) => return false,
+                Io::Fault => return false,
+                Io::Failed(error) => match Door::doubt(&self.socket, &error) {
+                    Some(why) => {
+                        self.refuse(&why);
+                        continue;
+                    }
+                    None => return false,
+                },
             };
             let Some(into_bodies) = self.note_received(n, ahead) else { return false };
             if body_left > 0 {
@@ -274,29 +282,6 @@ impl Inbound {
         true
     }
 
-    /// Has the peer prove the cluster key, where there is one. `Some(false)`: it has not yet; `None`: the connection is over.
-    fn pass_door(&mut self) -> Option<bool> {
-        let Some(door) = &mut self.door else { return Some(true) };
-        match door.pass(&mut self.heads, &mut self.heads_len, &self.socket) {
-            Passed::Waits => Some(false),
-            Passed::Through => {
-                self.door = None;
-                self.lookahead = 1;
-                Some(true)
-            }
-            Passed::Refused(why) => {
-                self.shared.note_distrusted(&self.socket, why);
-                // A peer without a key, upstream's too, hears it as it hears of an address that is refused.
-                let is_v2 = self.heads.first_chunk().is_some_and(|bytes| Header::decode(bytes).v2);
-                self.refused = why == Distrust::Stranger && is_v2 && self.replies.reserve();
-                self.refused.then(|| {
-                    self.replies.push_rejected();
-                    false
-                })
-            }
-        }
-    }
-
     /// Begins a request. `false`: its address is refused.
     fn accept(&mut self, header: &Header) -> bool {
         let Header { size, addr, op, v2 } = *header;
@@ -397,7 +382,7 @@ impl Served for Inbound {
     fn overdue(&self, now: Instant) -> bool {
         let is_late =
             now.saturating_duration_since(self.opened) > self.shared.config.tcp_first_request_timeout;
-        let is_unproven = self.door.as_ref().is_some_and(|door| door.is_overdue(now));
+        let is_unproven = self.door.as_ref().is_some_and(|door| door.is_overdue(&self.socket, now));
         if self.place.is_dismissed() || is_unproven || is_late && !self.asked {
             return true;
         }
@@ -430,7 +415,8 @@ impl Served for Inbound {
         if self.replies.len() < MAX_REPLIES && !self.eof {
             interest |= IN;
         }
-        if !self.replies.is_empty() {
+        // What TLS has decrypted already, the kernel does not call for. Of a refused connection nothing is decrypted any more.
+        if !self.replies.is_empty() || !self.refused && self.socket.has_more() {
             interest |= OUT;
         }
         if interest == self.interest {

@@ -239,7 +239,8 @@ impl Lane {
             Ok(moved) => {
                 gauge.note_replies(pipeline, read);
                 let (spent, more) = (pipeline.is_spent(), !pipeline.is_empty());
-                if moved.blocked && !self.interest.listed.load(Relaxed) {
+                let calls = moved.blocked || connection.socket.has_more();
+                if calls && !self.interest.listed.load(Relaxed) {
                     self.arm(&state);
                 }
                 match moved.replies {
@@ -436,7 +437,7 @@ impl Lane {
 
     fn arm(&self, state: &State) {
         if let Some(connection) = state.machine.connection() {
-            let wants_to_send = state.pipeline.wants_to_send();
+            let wants_to_send = state.pipeline.wants_to_send() || connection.socket.has_more();
             self.interest.arm(&self.reactor, connection.socket.fd(), self.id, wants_to_send);
         }
     }

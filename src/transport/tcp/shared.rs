@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 
+use super::door::Doubt;
 use super::faults::Faults;
 use super::reactor::Reactor;
 use super::sock::Socket;
 use super::stats::Stats;
 use super::table::Table;
 use super::wire;
-use crate::cluster_key::{refusals, Distrust, Keys, Purpose};
+use crate::cluster_key::{refusals, Keys, Purpose};
 use crate::config::Config;
 use crate::error::{Class, Code, Error, Result};
 use crate::memory::Registry;
@@ -21,6 +22,7 @@ use crate::observe::log::RateLimit;
 use crate::runtime::control::Control;
 use crate::runtime::interfaces::Interface;
 use crate::runtime::reactor::threads::Threads;
+use crate::tls::Tls;
 use crate::transport::host::Host;
 use crate::transport::slice::Op;
 
@@ -69,6 +71,8 @@ pub(super) struct Shared {
     pub stats: Stats,
     /// What peers have to prove to know before they may ask for anything.
     pub keys: Option<Arc<Keys>>,
+    /// How connections are made secure.
+    pub tls: Option<Arc<Tls>>,
     /// The addresses that `MC_TCP_NICS` names.
     pub nics: Vec<Interface>,
     /// Keeps repeated warnings rare.
@@ -91,6 +95,7 @@ impl Shared {
             incarnation: *host.incarnation(),
             stats: Stats::default(),
             keys: Keys::of(host.config()).map(Arc::new),
+            tls: Tls::of(host.config()),
             nics,
             log: RateLimit::default(),
             threads: Threads::default(),
@@ -142,12 +147,14 @@ impl Shared {
         }
     }
 
-    /// Counts and logs a connection whose peer did not prove the cluster key.
-    pub(super) fn note_distrusted(&self, socket: &Socket, why: Distrust) {
+    /// Counts and logs a connection whose peer is not believed.
+    pub(super) fn note_distrusted(&self, socket: &Socket, why: &Doubt) {
         self.stats.inbound_distrusted.fetch_add(1, Relaxed);
-        refusals::note(Purpose::Data, why);
+        if let Doubt::Key(why) = why {
+            refusals::note(Purpose::Data, *why);
+        }
         let peer = socket.peer_ip();
-        if self.log.admit("cluster key", &peer) {
+        if self.log.admit("distrusted", &peer) {
             tracing::warn!("data connection of {peer} refused: {why}");
         }
     }

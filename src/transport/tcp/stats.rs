@@ -28,7 +28,7 @@ counters! {
     inbound_requests,
     /// Requests refused because of their address.
     inbound_rejected,
-    /// Connections refused because their peer did not prove the cluster key.
+    /// Connections refused because their peer is not believed: no TLS, no certificate, no cluster key.
     inbound_distrusted,
     /// Connections that use v1 framing: a WRITE completes before it is applied.
     fallback_v1,

@@ -24,7 +24,7 @@ fn seen(left: u64, bytes: &[u8]) -> (Vec<(u64, u64)>, usize) {
     registry.insert(&[Range { addr: BASE, len: 1000 * SIZE }], "*", true).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let socket = Socket::new(Tracked::open(|| Ok(listener.accept()?.0)).unwrap()).unwrap();
+    let socket = Socket::new(Tracked::open(|| Ok(listener.accept()?.0)).unwrap(), None).unwrap();
     peer.write_all(bytes).unwrap();
     // A byte that is there says nothing of the next: waits until all have come.
     let mut all = vec![0; bytes.len()];
