@@ -133,6 +133,26 @@ pub enum Distrust {
     Unread,
 }
 
+/// The other end says so of the certificate of this side.
+fn is_about_certificates(alert: rustls::AlertDescription) -> bool {
+    use rustls::AlertDescription::{
+        AccessDenied, BadCertificate, CertificateExpired, CertificateRequired, CertificateRevoked,
+        CertificateUnknown, DecryptError, UnknownCA, UnsupportedCertificate,
+    };
+    matches!(
+        alert,
+        AccessDenied
+            | BadCertificate
+            | CertificateExpired
+            | CertificateRequired
+            | CertificateRevoked
+            | CertificateUnknown
+            | DecryptError
+            | UnknownCA
+            | UnsupportedCertificate
+    )
+}
+
 impl Distrust {
     /// What an error of a stream says about TLS, if it does.
     pub fn of(error: &io::Error) -> Option<Self> {
@@ -152,7 +172,9 @@ impl Distrust {
         match error {
             rustls::Error::InvalidCertificate(fault) => Distrust::Certificate(ends::said(fault)),
             rustls::Error::NoCertificatesPresented => Distrust::Certificate("is missing".into()),
-            rustls::Error::AlertReceived(alert) => Distrust::Refused(format!("{alert:?}")),
+            rustls::Error::AlertReceived(alert) if is_about_certificates(*alert) => {
+                Distrust::Refused(format!("{alert:?}"))
+            }
             rustls::Error::InvalidMessage(_) => Distrust::Plain,
             other => Distrust::Broken(other.to_string()),
         }

@@ -13,15 +13,26 @@ const FILE_LIMIT: u64 = 1 << 20;
 /// Reads the files that the settings name. An error if they cannot be used, or if the environment says otherwise that there
 /// should be some.
 pub fn settle(config: &mut Config) -> Result<()> {
-    settle_among(config, Config::strangers().iter().map(|stranger| stranger.name.as_str()))
+    let strangers = Config::strangers();
+    let misspelt = |meant: Option<&str>| meant.is_some_and(|name| name.starts_with(PREFIX));
+    let names = strangers.iter().filter(|stranger| is_like(&stranger.name) || misspelt(stranger.meant));
+    settle_among(config, names.map(|stranger| stranger.name.as_str()))
 }
 
-/// As [`settle`], where `strangers` are the names in the environment that no setting has.
+/// What the names of these settings begin with.
+const PREFIX: &str = "MC_TLS_";
+
+/// It looks like one of these settings, in any letters.
+fn is_like(name: &str) -> bool {
+    name.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX))
+}
+
+/// As [`settle`], where `strangers` are names in the environment that no setting has, and that look like these.
 pub(super) fn settle_among<'a>(
     config: &mut Config,
     mut strangers: impl Iterator<Item = &'a str>,
 ) -> Result<()> {
-    if let Some(name) = strangers.find(|name| name.starts_with("MC_TLS_")) {
+    if let Some(name) = strangers.next() {
         return Err(Error::invalid(format!(
             "{name} is no setting; is {CA}, {CERT} or {KEY} meant? no engine starts that may lack its TLS"
         )));

@@ -17,6 +17,10 @@ const RECORD: usize = 16 << 10;
 /// Bytes that one receive takes from the kernel. Chosen: two records, in as few calls as they may need.
 const INBOX: usize = 2 * RECORD;
 
+/// Records of one send, and receives from the kernel of one receive. Chosen: 256 and 512 KiB, after which the thread turns to what else it
+/// has to do, however fast the peer is and even if nothing comes of what it sends.
+const ROUNDS: usize = 16;
+
 /// One connection's TLS.
 pub(super) struct Session {
     tls: Connection,
@@ -32,6 +36,8 @@ pub(super) struct Session {
     has_more: bool,
     /// Told by the next receive, because the last one had bytes to deliver.
     failure: Option<io::Error>,
+    /// Told by the next send, because the last one had records to tell as sent.
+    broken: Option<io::Error>,
 }
 
 impl Session {
@@ -39,7 +45,17 @@ impl Session {
     pub(super) fn new(tls: Connection, ahead: &[u8]) -> Self {
         let has_more = !ahead.is_empty();
         let (inbox, end) = (ahead.to_vec(), ahead.len());
-        Session { tls, inbox, at: 0, end, plain: Vec::new(), is_held: false, has_more, failure: None }
+        Session {
+            tls,
+            inbox,
+            at: 0,
+            end,
+            plain: Vec::new(),
+            is_held: false,
+            has_more,
+            failure: None,
+            broken: None,
+        }
     }
 
     /// The peer's certificate is not judged yet.
@@ -54,6 +70,9 @@ impl Session {
 
     /// Sends from the front of `iov` as far as the socket `fd` goes.
     pub(super) fn send(&mut self, fd: RawFd, iov: &Iov<'_>) -> Io {
+        if let Some(error) = self.broken.take() {
+            return Io::Failed(error);
+        }
         if self.plain.is_empty() {
             match room(RECORD) {
                 Ok(plain) => self.plain = plain,
@@ -62,16 +81,25 @@ impl Session {
         }
         let total = iov.bytes();
         let mut taken = usize::from(self.is_held);
-        loop {
+        // Bytes whose records the kernel has to their ends: the peer may have them, whatever becomes of the next one.
+        let mut flushed = 0;
+        for round in 0.. {
             match self.flush(fd) {
-                Ok(true) => self.is_held = false,
+                Ok(true) => {
+                    self.is_held = false;
+                    flushed = taken;
+                }
                 Ok(false) => {
                     self.is_held = taken > 0;
                     return moved(taken - usize::from(self.is_held));
                 }
+                Err(error) if flushed > 0 => {
+                    self.broken = Some(error);
+                    return moved(flushed);
+                }
                 Err(error) => return Io::Failed(error),
             }
-            if taken >= total {
+            if taken >= total || round == ROUNDS {
                 return moved(taken);
             }
             let mut count = match iov.gather(taken, &mut self.plain) {
@@ -88,25 +116,43 @@ impl Session {
             }
             taken += count;
         }
+        moved(flushed)
     }
 
-    /// Receives into the front of `iov` what has arrived at `fd`. Fewer bytes than it has room for: there are no more now.
+    /// Receives into the front of `iov` what has arrived at `fd`. Fewer bytes than it has room for: there are no more now, or
+    /// [`Session::has_more`] says so.
     pub(super) fn recv(&mut self, fd: RawFd, iov: &Iov<'_>) -> Io {
         let total = iov.bytes();
-        let mut got = 0;
+        let (mut got, mut rounds) = (0, 0);
         self.has_more = false;
         loop {
             match self.deliver(iov, got, total) {
-                Ok(Some(count)) => got += count,
+                Ok(Some(count)) => {
+                    got += count;
+                    // Behind memory that is gone.
+                    if got < total && self.tls.reader().fill_buf().is_ok_and(|rest| !rest.is_empty()) {
+                        return self.stop(got, None);
+                    }
+                }
                 Ok(None) if got == 0 => return Io::Eof,
                 Ok(None) => return self.stop(got, None),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) if got == 0 => return unreadable(error),
+                Err(error) if got == 0 => {
+                    // What could not be put into the caller's memory is still here.
+                    self.has_more = true;
+                    return unreadable(error);
+                }
                 Err(_) => return self.stop(got, None),
             }
             if got == total {
                 return self.stop(got, None);
             }
+            if rounds == ROUNDS {
+                // Whether there is more shows the next time.
+                self.has_more = true;
+                return moved(got);
+            }
+            rounds += 1;
             if self.at == self.end {
                 if let Some(error) = self.failure.take() {
                     return if got > 0 { self.stop(got, Some(error)) } else { Io::Failed(error) };
@@ -198,7 +244,13 @@ impl Session {
         }
         let processed = self.tls.process_new_packets();
         // Where a byte is held, the answer waits: what it is behind must not leave before it is told as sent.
-        let is_answered = self.is_held || !self.tls.wants_write() || self.flush(fd)?;
+        let is_answered = self.is_held || !self.tls.wants_write() || {
+            match self.flush(fd) {
+                // What came before the end is delivered; the next send meets the error again.
+                Err(_) if !self.is_beginning() => true,
+                flushed => flushed?,
+            }
+        };
         match processed {
             Err(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error)),
             // Nothing was sent on this connection yet, so what does not fit is a failure.

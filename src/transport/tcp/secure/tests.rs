@@ -180,6 +180,61 @@ fn p40_the_last_byte_is_told_as_sent_only_when_the_kernel_has_all() {
     assert!(count == 1 && !asks.is_held && !asks.tls.wants_write());
 }
 
+/// A plain socket tells how many bytes went before an error, so what may have arrived is never taken for unsent.
+#[test]
+fn p40_records_that_went_before_an_error_are_told_as_sent() {
+    let ((mut asks, near), (serves, far)) = begun();
+    drop((serves, far));
+    // The first record is taken and answered by a reset, which the second one meets.
+    let sent = pattern(3 * RECORD);
+    let send = |asks: &mut Session| {
+        let mut iov = Iov::new();
+        iov.push(&sent);
+        asks.send(near.as_raw_fd(), &iov)
+    };
+    let first = send(&mut asks);
+    assert!(matches!(first, Io::Moved(count) if count == RECORD), "{first:?}");
+    let second = send(&mut asks);
+    assert!(matches!(second, Io::Failed(_)), "{second:?}");
+}
+
+/// However much there is, the thread turns to its other connections in between.
+#[test]
+fn p40_a_call_moves_a_bounded_part() {
+    let ((mut asks, near), (mut serves, far)) = begun();
+    let sent = pattern(8 << 20);
+    std::thread::scope(|scope| {
+        let (sent, near) = (&sent, &near);
+        scope.spawn(move || {
+            let mut told = 0;
+            while told < sent.len() {
+                let mut iov = Iov::new();
+                iov.push(&sent[told..]);
+                match asks.send(near.as_raw_fd(), &iov) {
+                    Io::Moved(count) => {
+                        assert!(count <= ROUNDS * RECORD + 1, "{count} sent at once");
+                        told += count;
+                    }
+                    Io::WouldBlock => std::thread::yield_now(),
+                    other => panic!("{other:?}"),
+                }
+            }
+        });
+        let mut come = Vec::new();
+        while come.len() < sent.len() {
+            match take(&mut serves, &far, sent.len()) {
+                Ok(bytes) => {
+                    assert!(bytes.len() <= (ROUNDS + 1) * INBOX, "{} received at once", bytes.len());
+                    come.extend(bytes);
+                }
+                Err(Io::WouldBlock) => std::thread::yield_now(),
+                Err(other) => panic!("{other:?}"),
+            }
+        }
+        assert!(come == *sent);
+    });
+}
+
 #[test]
 fn p40_what_comes_byte_by_byte_is_understood() {
     let (mut hand, mut session, far) = ByHand::begun(1);
@@ -273,6 +328,7 @@ fn p40_memory_that_is_gone_is_a_fault_and_takes_no_byte_along() {
         }
     };
     assert!(matches!(received, Io::Fault), "{received:?}");
+    assert!(serves.has_more(), "nobody waits for the kernel, which has nothing");
     assert_eq!(take(&mut serves, &far, 100).unwrap(), b"some", "elsewhere");
 }
 
