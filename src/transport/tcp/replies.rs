@@ -175,7 +175,7 @@ mod tests {
     fn what_is_owed_arrives_in_order_and_is_owed_no_more() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let socket = Socket::new(Tracked::open(|| Ok(listener.accept()?.0)).unwrap()).unwrap();
+        let socket = Socket::new(Tracked::open(|| Ok(listener.accept()?.0)).unwrap(), None).unwrap();
         let payload = [5u8; 40];
         let addr = payload.as_ptr() as u64;
         let registry = Registry::new(false);
@@ -219,7 +219,7 @@ mod tests {
     fn memory_that_is_gone_is_named_from_its_first_byte_that_was_not_sent() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let _peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let socket = Socket::new(Tracked::open(|| Ok(listener.accept()?.0)).unwrap()).unwrap();
+        let socket = Socket::new(Tracked::open(|| Ok(listener.accept()?.0)).unwrap(), None).unwrap();
         // The kernel maps nothing there.
         let (addr, len) = (64, 100);
         let registry = Registry::new(false);
