@@ -24,7 +24,8 @@ fn part(identity: &str) -> String {
 /// Above the table.
 const HEAD: &str = "# Do the tests notice?
 
-`make mutants` writes this table of `record.txt`. The words stand in ARCHITECTURE.md. *Tried* are random ones of all mutants; the rest is not known.
+`make mutants` writes this table of `record.txt`. The words stand in ARCHITECTURE.md. What was neither tried nor found out of reach is not known. An
+open one has no answer yet: the first share is of those that have one, the second counts each open one as if it had survived.
 
 ";
 
@@ -54,17 +55,20 @@ fn table(paths: &Paths) -> Result<(String, Vec<String>), String> {
             }
         }
     }
-    let mut out = "| part | mutants | tried | caught | survived | open | not reached | equivalent | caught of tried |\n".to_string();
-    out += "|---|---:|---:|---:|---:|---:|---:|---:|---:|\n";
+    let mut out = "| part | mutants | tried | caught | survived | open | not reached | equivalent | caught of decided | of tried |\n".to_string();
+    out += "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n";
     for (name, row) in &rows {
         let of = |verdict: Verdict| row.by_verdict.get(verdict.word()).copied().unwrap_or_default();
         let [caught, survived, open] = [Verdict::Caught, Verdict::Survived, Verdict::Open].map(of);
         let tried = caught + survived + open;
-        let rate = (caught * 100).checked_div(tried).map_or("–".to_string(), |rate| format!("{rate} %"));
+        let share = |all: usize| {
+            (caught * 100).checked_div(all).map_or("–".to_string(), |rate| format!("{rate} %"))
+        };
+        let (of_decided, of_tried) = (share(caught + survived), share(tried));
         let unreached = of(Verdict::Unreached);
         let name = name.trim_start_matches('~');
         out += &format!(
-            "| {name} | {} | {tried} | {caught} | {survived} | {open} | {unreached} | {} | {rate} |\n",
+            "| {name} | {} | {tried} | {caught} | {survived} | {open} | {unreached} | {} | {of_decided} | {of_tried} |\n",
             row.viable, row.equivalent
         );
     }
