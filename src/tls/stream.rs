@@ -75,6 +75,8 @@ impl Line {
 /// The client's side, on a connection to `host` that nothing was sent on. The caller sets a limit. The server may refuse this end's
 /// certificate a moment later, which the first read tells; see [`Distrust::of`].
 pub async fn claim(tls: &Tls, port: Port, host: &str, stream: Tracked<TcpStream>) -> Result<Line, Refused> {
+    // The last message of TLS is followed by a request at once, which would else wait for the acknowledgement of the former.
+    let _ = stream.set_nodelay(true);
     let connector = TlsConnector::from(tls.pair(port)?.client.clone());
     let carrier = Carrier { ahead: Vec::new(), stream: Stream(stream) };
     match connector.connect(tls.name(host)?, carrier).await {

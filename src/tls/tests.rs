@@ -83,7 +83,11 @@ async fn meet(
     let (far, _) = sockets::accept(&listener).await.unwrap();
     let asks = async move {
         let mut line = match client {
-            Some((tls, port)) => claim(tls, port, host, near).await.map_err(|e| e.to_string())?,
+            Some((tls, port)) => {
+                let line = claim(tls, port, host, near).await.map_err(|e| e.to_string())?;
+                assert!(line.socket().nodelay().unwrap(), "a request waits for an acknowledgement");
+                line
+            }
             None => Line::plain(near),
         };
         line.write_all(b"request").await.map_err(|e| e.to_string())?;
